@@ -1,0 +1,221 @@
+"""What the experiments are made of: the namespace of a user, the data sets, resource tiers and model parameters.
+
+Standard library only: the CLI, the DAG processor and the Spark driver all import this file. Nothing here reads
+a file, the environment or the clock.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+_USER_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_MAX_USER_NAME = 32
+
+Place = Literal["pod", "yarn"]
+SplitStrategy = Literal["query_time", "query_random", "global_time"]
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """One user's corner of the shared services; `Namespace(None)` is the common one.
+
+    Decides the suffix of dag_ids and stubs, the base path of artifacts, the MLflow experiment, the YARN tags and
+    the names of Kubernetes objects. Raises ValueError for a name that is not `[a-z0-9]([a-z0-9-]*[a-z0-9])?`
+    of at most 32 characters.
+    """
+
+    user: str | None
+
+    def __post_init__(self) -> None:
+        if self.user is None:
+            return
+        if len(self.user) > _MAX_USER_NAME or not _USER_NAME.fullmatch(self.user):
+            raise ValueError(
+                f"user name {self.user!r} is not allowed: at most {_MAX_USER_NAME} characters a-z, 0-9 and '-', "
+                "beginning and ending with a letter or a digit"
+            )
+
+    @property
+    def suffix(self) -> str:
+        """`_alice`, or nothing in the common namespace."""
+        return f"_{self.user}" if self.user else ""
+
+    @property
+    def directory(self) -> str:
+        """Name of the folder that holds this namespace's artifacts and releases.
+
+        The common one has a name that no user can have.
+        """
+        return self.user or "_shared"
+
+    def dag_id(self, name: str) -> str:
+        """The id under which Airflow shows the DAG `name`."""
+        return f"{name}{self.suffix}"
+
+    def mlflow_experiment(self, name: str) -> str:
+        """The MLflow experiment that collects the runs of the experiment `name`."""
+        return f"{name}{self.suffix}"
+
+    @property
+    def yarn_tags(self) -> tuple[str, ...]:
+        """Tags of every YARN application of this namespace (YARN lowers their case)."""
+        return ("replay", f"replayctl-user-{self.directory}")
+
+    def kubernetes_name(self, name: str) -> str:
+        """Name of a Kubernetes object that belongs to this namespace (RFC 1123 label)."""
+        return f"{name.replace('_', '-')}-{self.directory.strip('_')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one step may use: cores, and memory of the whole process tree in GiB."""
+
+    cores: int
+    memory_gib: int
+
+
+RESOURCE_TIERS: Mapping[str, Resources] = {
+    "default": Resources(cores=6, memory_gib=30),
+    "big": Resources(cores=12, memory_gib=40),
+    "extra_big": Resources(cores=20, memory_gib=80),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How interactions become train and test, and train becomes its two parts.
+
+    `test_share` of the positives goes to the test part, then `second_level_share` of the rest gives the labels of
+    the second level. `query_time` takes the last interactions of each query, `query_random` a seeded choice of
+    each query's (for data without timestamps), `global_time` everything after one moment.
+    """
+
+    strategy: SplitStrategy = "query_time"
+    test_share: float = 0.2
+    second_level_share: float = 0.25
+    seed: int = 42
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInfo:
+    """One data set: where its interactions lie, what its columns mean and what identifies its content.
+
+    `log_path` is relative to the data root of the deployment. `checksum` is the content checksum that the split
+    step computes (see `workloads.split.content_checksum`); None means that nobody has declared it yet, and then
+    changed data under the same name and version goes unnoticed. Ratings of at least `positive_threshold` count as
+    positive interactions; without a rating column every row does.
+    """
+
+    name: str
+    version: str
+    log_path: str
+    file_format: Literal["csv", "parquet"] = "csv"
+    checksum: str | None = None
+    query_column: str = "user_id"
+    item_column: str = "item_id"
+    rating_column: str | None = "rating"
+    timestamp_column: str | None = "timestamp"
+    positive_threshold: float = 3.0
+    split: Split = field(default_factory=Split)
+    model_overrides: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """The root of every artifact's identity: name, version and checksum of the raw data."""
+        return {"name": self.name, "version": self.version, "checksum": self.checksum}
+
+
+DATASETS: Mapping[str, DatasetInfo] = {
+    dataset.name: dataset
+    for dataset in (
+        DatasetInfo(
+            "ml100k",
+            version="1998-04",
+            log_path="replay/ml100k_ratings.csv",
+            model_overrides={"als": {"rank": 32}, "itemknn": {"num_neighbours": 100}},
+        ),
+        DatasetInfo("ml1m", version="2003-02", log_path="replay/ml1m_ratings.csv"),
+        DatasetInfo("ml10m", version="2009-01", log_path="replay/ml10m_ratings.csv"),
+        DatasetInfo("ml20m", version="2015-04", log_path="replay/ml20m_ratings.csv"),
+        DatasetInfo("ml25m", version="2019-12", log_path="replay/ml25m_ratings.csv"),
+        DatasetInfo("netflix", version="2009-09", log_path="replay/netflix_correct_timestamp.csv"),
+        DatasetInfo(
+            "netflix_small",
+            version="1m",
+            log_path="replay_datasets/Netflix/train_1m.parquet",
+            file_format="parquet",
+            query_column="user_idx",
+            item_column="item_idx",
+            rating_column="relevance",
+        ),
+        DatasetInfo(
+            "msd",
+            version="2011-02",
+            log_path="replay_datasets/MillionSongDataset/original.parquet",
+            file_format="parquet",
+            rating_column="play_count",
+            timestamp_column=None,
+            positive_threshold=1.0,
+            split=Split(strategy="query_random"),
+        ),
+        DatasetInfo(
+            "msd_small",
+            version="1m",
+            log_path="replay_datasets/MillionSongDataset/train_1m.parquet",
+            file_format="parquet",
+            rating_column="play_count",
+            timestamp_column=None,
+            positive_threshold=1.0,
+            split=Split(strategy="query_random"),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLevelModel:
+    """A RePlay model by its class path and the keyword arguments of its constructor."""
+
+    class_path: str
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+
+FIRST_LEVEL_MODELS: Mapping[str, FirstLevelModel] = {
+    "als": FirstLevelModel("replay.models.ALSWrap", {"rank": 100, "seed": 42}),
+    "itemknn": FirstLevelModel("replay.models.ItemKNN", {"num_neighbours": 1000}),
+    "poprec": FirstLevelModel("replay.models.PopRec"),
+    "slim": FirstLevelModel("replay.models.SLIM", {"seed": 42}),
+    "word2vec": FirstLevelModel("replay.models.Word2VecRec", {"rank": 100, "seed": 42}),
+    "ucb": FirstLevelModel("replay.models.UCB", {"seed": 42}),
+}
+
+SECOND_LEVEL_MODELS: Mapping[str, Mapping[str, object]] = {
+    "lightgbm": {
+        "objective": "lambdarank",
+        "num_boost_round": 200,
+        "learning_rate": 0.05,
+        "num_leaves": 31,
+        "min_data_in_leaf": 20,
+        "feature_fraction": 0.9,
+        "lambdarank_truncation_level": 30,
+        "seed": 42,
+    },
+}
+
+
+def model_params(*names: str, dataset: DatasetInfo | None = None) -> dict[str, FirstLevelModel]:
+    """First-level models by short name, with the overrides that the data set declares.
+
+    Raises KeyError with the known names for an unknown one.
+    """
+    chosen = {}
+    for name in names:
+        if name not in FIRST_LEVEL_MODELS:
+            raise KeyError(f"unknown first-level model {name!r}; known: {', '.join(sorted(FIRST_LEVEL_MODELS))}")
+        model = FIRST_LEVEL_MODELS[name]
+        overrides = dataset.model_overrides.get(name, {}) if dataset else {}
+        chosen[name] = FirstLevelModel(model.class_path, {**model.parameters, **overrides})
+    return chosen

@@ -1,0 +1,165 @@
+"""The one place that makes Airflow objects: a DAG of operators from a `DagSpec`, under a `Deployment`."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from airflow.exceptions import AirflowException
+from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.sdk import DAG, Param
+
+from .artifacts import Artifact
+from .dag_specs import DagSpec, Deployment, StepSpec
+
+if TYPE_CHECKING:
+    from airflow.sdk.definitions.context import Context
+
+RELEASE_LINE = "Release: "
+_START_DATE = datetime.datetime(2021, 1, 1, tzinfo=datetime.UTC)
+_DRIVER_SHARE = 0.7
+
+
+class LocalSparkSubmitHook(SparkSubmitHook):
+    """spark-submit on the worker itself; needs no connection in Airflow."""
+
+    def __init__(self, *, cores: int, **kwargs: Any) -> None:
+        self._cores = cores
+        super().__init__(**kwargs)
+
+    def _resolve_connection(self) -> dict[str, Any]:
+        return {
+            "master": f"local[{self._cores}]",
+            "queue": None,
+            "deploy_mode": None,
+            "spark_binary": self.spark_binary or "spark-submit",
+            "namespace": None,
+            "principal": None,
+            "keytab": None,
+            "rest_scheme": "http",
+            "rest_port": 6066,
+            "rest_endpoint": None,
+        }
+
+
+class WorkloadOperator(SparkSubmitOperator):
+    """Makes one step's artifact, unless it is whole already.
+
+    `step_document` is what `Deployment.step_document` gives; `forced_by` are the names that, found in the run's
+    `force` parameter, make this step compute anew. In a forced run an artifact that this very run has made counts
+    as done, so that a retry does not compute it twice.
+    """
+
+    # The document goes to the driver as it is: braces in a parameter are data, not a template.
+    template_fields = ()
+
+    def __init__(self, *, step_document: dict[str, Any], forced_by: frozenset[str], cores: int, **kwargs: Any) -> None:
+        # The provider's durable mode remembers a finished application across a clear and then skips the work.
+        super().__init__(durable=False, **kwargs)
+        self.step_document = step_document
+        self.forced_by = forced_by
+        self.cores = cores
+
+    def execute(self, context: Context) -> None:
+        """Skips, or submits and then checks that the artifact is whole; AirflowException when it is not."""
+        artifact = Artifact(self.step_document["output"])
+        run_id = context["run_id"]
+        forced = bool(self.forced_by.intersection(context["params"].get("force") or ()))
+        if artifact.is_whole():
+            if not forced:
+                self.log.info("%s is whole: nothing to compute", artifact)
+                return
+            maker = artifact.manifest().get("run")
+            if isinstance(maker, dict) and maker.get("run_id") == run_id:
+                self.log.info("%s was computed anew by this run already", artifact)
+                return
+        instance = context["ti"]
+        document = {
+            **self.step_document,
+            "force": forced,
+            "run": {
+                "dag_id": self.dag_id,
+                "run_id": run_id,
+                "task_id": self.task_id,
+                "map_index": instance.map_index,
+                "try_number": instance.try_number,
+            },
+            "supervisor_pid": os.getpid(),
+        }
+        self.application_args = [json.dumps(document)]
+        super().execute(context)
+        if not artifact.is_whole():
+            raise AirflowException(f"spark-submit ended well, but {artifact} is not whole")
+
+    def _get_hook(self) -> SparkSubmitHook:
+        # Only the local place is wired here; what YARN needs differs in more than the hook.
+        return LocalSparkSubmitHook(
+            cores=self.cores,
+            conf=self.conf,
+            py_files=self.py_files,
+            driver_memory=self._driver_memory,
+            name=self.name,
+            application_args=self.application_args,
+            env_vars=self.env_vars,
+        )
+
+
+def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment) -> WorkloadOperator:
+    """The operator of one step; raises ValueError for a place that this release cannot serve."""
+    place = deployment.place(step)
+    if place != "pod":
+        raise ValueError(f"step {step.name}: place {place!r} is not available under profile {deployment.profile!r}")
+    resources = deployment.resources(step)
+    files = f"{deployment.spark_submit_files.rstrip('/')}/{deployment.namespace.directory}/{deployment.release}"
+    return WorkloadOperator(
+        task_id=step.name,
+        step_document=deployment.step_document(dag, step),
+        forced_by=dag.forced_by(step),
+        cores=resources.cores,
+        application=f"{files}/dag_submit.py",
+        py_files=f"{files}/{deployment.release}.zip",
+        name=f"{dag.dag_id}.{step.name}",
+        driver_memory=f"{max(1, int(resources.memory_gib * _DRIVER_SHARE))}g",
+        conf=dict(deployment.spark_conf),
+        doc_md=_describe(step, deployment),
+        **({"pool": deployment.pool} if deployment.pool else {}),
+    )
+
+
+def build_dag(spec: DagSpec, deployment: Deployment) -> DAG:
+    """The Airflow DAG of a spec: started by hand, every step an operator, edges where inputs are steps of it."""
+    with DAG(
+        dag_id=spec.dag_id,
+        description=spec.description,
+        schedule=None,
+        start_date=_START_DATE,
+        catchup=False,
+        tags=[*spec.tags, *([deployment.user] if deployment.user else [])],
+        params={
+            "force": Param(
+                [],
+                type="array",
+                items={"type": "string"},
+                description="Steps to compute anew, with all that depends on them; 'all' for every step",
+            )
+        },
+        doc_md=f"{spec.description}\n\n{RELEASE_LINE}{deployment.release}",
+        is_paused_upon_creation=False,
+        render_template_as_native_obj=False,
+    ) as dag:
+        operators = {step.name: make_operator(spec, step, deployment) for step in spec.steps}
+        for step in spec.steps:
+            for parent in spec.upstream(step):
+                operators[parent.name] >> operators[step.name]
+    return dag
+
+
+def _describe(step: StepSpec, deployment: Deployment) -> str:
+    parameters = json.dumps(dict(step.parameters), indent=2, sort_keys=True)
+    return (
+        f"{RELEASE_LINE}{deployment.release}\n\nArtifact: `{deployment.artifact_path(step)}`\n\n"
+        f"```json\n{parameters}\n```\n"
+    )

@@ -1,0 +1,183 @@
+"""DAGs as data: steps with inputs, parameters, place and resources, and the identity of what each step makes.
+
+Standard library only. The CLI plans and checks these, `dag_operators` makes Airflow operators of them, and
+`dag_submit` gets one step of them as a JSON document. Identities are known without any I/O.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+
+from .dag_entities import RESOURCE_TIERS, Namespace, Place, Resources
+
+FORCE_ALL = "all"
+_TASK_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+
+
+def _digest(document: object) -> str:
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class StepSpec:
+    """One step of an experiment: a workload with parameters, applied to what its inputs made.
+
+    `name` is the task id. `workload` is a module of `workloads/`, `version` the version of its results: bump it
+    by hand when the same parameters would give other results. `label` only makes paths and pages readable.
+    `parameters` are JSON values and decide the result together with the inputs; what must not decide it (paths,
+    cores, release) does not belong there.
+    """
+
+    name: str
+    workload: str
+    version: int
+    dataset: str
+    parameters: Mapping[str, object] = field(hash=False)
+    inputs: tuple[StepSpec, ...] = ()
+    label: str = ""
+    place: Place = "pod"
+    tier: str = "default"
+
+    def __post_init__(self) -> None:
+        if not _TASK_NAME.fullmatch(self.name):
+            raise ValueError(f"step name {self.name!r} is not a task id: letters, digits, '_' and '-', at most 100")
+        if self.tier not in RESOURCE_TIERS:
+            raise ValueError(f"step {self.name}: unknown tier {self.tier!r}; known: {', '.join(RESOURCE_TIERS)}")
+        _digest(self.parameters)
+
+    @property
+    def identity(self) -> str:
+        """16 hex digits: hash of the workload, its version, the parameters and the inputs' identities."""
+        return _digest([self.workload, self.version, self.parameters, [step.identity for step in self.inputs]])
+
+    @property
+    def folder(self) -> str:
+        """Path of the artifact below the namespace's base path: data set, step and identity."""
+        return f"{self.dataset}/{self.workload}{'_' + self.label if self.label else ''}/{self.identity}"
+
+
+@dataclass(frozen=True, slots=True)
+class DagSpec:
+    """One DAG: its id on the server, its steps in an order in which inputs come first, and its MLflow experiment.
+
+    Inputs that are not among the steps are artifacts that must exist already (made by another DAG).
+    """
+
+    dag_id: str
+    description: str
+    mlflow_experiment: str
+    steps: tuple[StepSpec, ...]
+    tags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for step in self.steps:
+            if step.name in seen:
+                raise ValueError(f"DAG {self.dag_id}: two steps are named {step.name!r}")
+            late = [parent.name for parent in step.inputs if parent in self.steps and parent.name not in seen]
+            if late:
+                raise ValueError(f"DAG {self.dag_id}: step {step.name!r} stands before its input {late[0]!r}")
+            seen.add(step.name)
+
+    def upstream(self, step: StepSpec) -> Iterator[StepSpec]:
+        """The step's direct inputs that are steps of this DAG."""
+        return (parent for parent in step.inputs if parent in self.steps)
+
+    def forced_by(self, step: StepSpec) -> frozenset[str]:
+        """Names that force this step: its own, those of all its ancestors in this DAG, and `all`."""
+        names = {FORCE_ALL, step.name}
+        for parent in self.upstream(step):
+            names |= self.forced_by(parent)
+        return frozenset(names)
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Where a release runs: written by the deploy into `deployment.json` of the release, read once per process.
+
+    Paths are as the workers see them. `places` maps a step's place to the one used here, `tiers` overrides
+    resources, `pool` is an Airflow pool with one slot per step that fits into the machine's memory (None: no
+    pool), `tracking_uri` None means the worker's own MLFLOW_TRACKING_URI.
+    """
+
+    release: str
+    profile: str
+    user: str | None
+    data_root: str
+    artifacts_root: str
+    spark_submit_files: str
+    tracking_uri: str | None = None
+    places: Mapping[str, Place] = field(default_factory=dict)
+    tiers: Mapping[str, Resources] = field(default_factory=dict)
+    spark_conf: Mapping[str, str] = field(default_factory=dict)
+    pool: str | None = None
+
+    @classmethod
+    def from_json(cls, text: str, *, release: str) -> Deployment:
+        """The deployment described by `deployment.json`; the release's own name is not part of its content."""
+        fields = json.loads(text)
+        tiers = {name: Resources(**tier) for name, tier in fields.pop("tiers", {}).items()}
+        return cls(release=release, tiers=tiers, **fields)
+
+    def to_json(self) -> str:
+        """What `from_json` reads; without the release, whose name is a hash over this text."""
+        fields = asdict(self)
+        del fields["release"]
+        return json.dumps(fields, indent=2, sort_keys=True) + "\n"
+
+    @property
+    def namespace(self) -> Namespace:
+        """The namespace that owns the release."""
+        return Namespace(self.user)
+
+    @property
+    def base_path(self) -> str:
+        """Where this namespace's artifacts lie."""
+        return f"{self.artifacts_root.rstrip('/')}/{self.namespace.directory}"
+
+    def place(self, step: StepSpec) -> Place:
+        """Where the step runs under this profile."""
+        return self.places.get(step.place, step.place)
+
+    def resources(self, step: StepSpec) -> Resources:
+        """What the step may use under this profile."""
+        return self.tiers.get(step.tier, RESOURCE_TIERS[step.tier])
+
+    def artifact_path(self, step: StepSpec) -> str:
+        """Where the step's artifact lies."""
+        return f"{self.base_path}/{step.folder}"
+
+    def step_document(self, dag: DagSpec, step: StepSpec) -> dict[str, object]:
+        """All that `dag_submit` needs to know of one step, as JSON values; the run and force are added at run time."""
+        return {
+            "package": self.release,
+            "workload": step.workload,
+            "step": step.name,
+            "label": step.label,
+            "dataset": step.dataset,
+            "identity": step.identity,
+            "version": step.version,
+            "parameters": dict(step.parameters),
+            "output": self.artifact_path(step),
+            "inputs": [
+                {
+                    "workload": parent.workload,
+                    "label": parent.label,
+                    "identity": parent.identity,
+                    "parameters": dict(parent.parameters),
+                    "path": self.artifact_path(parent),
+                }
+                for parent in step.inputs
+            ],
+            "data_root": self.data_root,
+            "mlflow_experiment": dag.mlflow_experiment,
+            "tracking_uri": self.tracking_uri,
+            "profile": self.profile,
+            "user": self.user,
+            "cores": self.resources(step).cores,
+        }

@@ -1,0 +1,170 @@
+"""The experiments: first-level models propose candidates, a second-level model reranks them.
+
+Builders are plain functions from entities to a `DagSpec`; `dag_specs` calls them for every data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from .dag_entities import (
+    DATASETS,
+    SECOND_LEVEL_MODELS,
+    WORKLOAD_VERSIONS,
+    DatasetInfo,
+    FirstLevelModel,
+    Namespace,
+    Place,
+    model_params,
+)
+from .dag_specs import DagSpec, StepSpec
+
+CANDIDATES = 100
+METRICS_AT = (5, 10, 25, 50, 100)
+TAGS = ("replay", "two_stage")
+DEFAULT_MODELS = ("als", "itemknn", "poprec")
+
+
+def _step(
+    workload: str,
+    dataset: DatasetInfo,
+    parameters: Mapping[str, object],
+    inputs: tuple[StepSpec, ...] = (),
+    *,
+    label: str = "",
+    name: str = "",
+    tier: str = "default",
+    place: Place = "pod",
+) -> StepSpec:
+    return StepSpec(
+        name=name or (f"{workload}_{label}" if label else workload),
+        workload=workload,
+        version=WORKLOAD_VERSIONS[workload],
+        dataset=dataset.name,
+        parameters=parameters,
+        inputs=inputs,
+        label=label,
+        tier=tier,
+        place=place,
+    )
+
+
+def split_step(dataset: DatasetInfo) -> StepSpec:
+    """Raw interactions → training rows of both levels and test rows, with dense ids."""
+    columns = {
+        "query": dataset.query_column,
+        "item": dataset.item_column,
+        "rating": dataset.rating_column,
+        "timestamp": dataset.timestamp_column,
+    }
+    parameters = {
+        "dataset": dataset.identity,
+        "log_path": dataset.log_path,
+        "file_format": dataset.file_format,
+        "columns": columns,
+        "positive_threshold": dataset.positive_threshold,
+        "split": asdict(dataset.split),
+    }
+    return _step("split", dataset, parameters)
+
+
+def first_level_step(dataset: DatasetInfo, name: str, model: FirstLevelModel) -> StepSpec:
+    """One RePlay model: candidates for the second level's training, and for the test queries after a refit."""
+    parameters = {
+        "model": name,
+        "class_path": model.class_path,
+        "kwargs": dict(model.parameters),
+        "candidates": CANDIDATES,
+    }
+    return _step("first_level", dataset, parameters, (split_step(dataset),), label=name, place="yarn")
+
+
+def second_level_steps(
+    dataset: DatasetInfo, model_name: str, first_level: tuple[StepSpec, ...]
+) -> tuple[StepSpec, StepSpec]:
+    """The combiner of the given candidates, and the model that reranks what it combined."""
+    split = split_step(dataset)
+    combine = _step(
+        "combine",
+        dataset,
+        {"mode": "union", "negatives_per_query": 30, "seed": dataset.split.seed},
+        (split, *first_level),
+        place="yarn",
+    )
+    parameters = {"model": model_name, "k": CANDIDATES, **SECOND_LEVEL_MODELS[model_name]}
+    rerank = _step("second_level", dataset, parameters, (split, combine), label=model_name, tier="extra_big")
+    return combine, rerank
+
+
+def evaluate_step(dataset: DatasetInfo, rows: tuple[StepSpec, ...]) -> StepSpec:
+    """Metrics of every given model on the same test queries, recorded in MLflow."""
+    return _step("evaluate", dataset, {"k": list(METRICS_AT)}, (split_step(dataset), *rows), tier="big")
+
+
+def build_fit_predict_first_level_models_dag(
+    dag_id: str, mlflow_exp_id: str, model_params_map: Mapping[str, FirstLevelModel], dataset: DatasetInfo
+) -> DagSpec:
+    """Split → every first-level model → metrics. `mlflow_exp_id` is the name of the MLflow experiment."""
+    models = tuple(first_level_step(dataset, name, model) for name, model in model_params_map.items())
+    return DagSpec(
+        dag_id=dag_id,
+        description=f"First-level models on {dataset.name}: {', '.join(model_params_map)}",
+        mlflow_experiment=mlflow_exp_id,
+        steps=(split_step(dataset), *models, evaluate_step(dataset, models)),
+        tags=(*TAGS, "first_level", dataset.name),
+    )
+
+
+def build_combiner_second_level(
+    dag_id: str,
+    mlflow_exp_id: str,
+    model_params_map: Mapping[str, FirstLevelModel],
+    dataset: DatasetInfo,
+    second_level_model: str = "lightgbm",
+) -> DagSpec:
+    """Combiner → second level → metrics, on first-level artifacts that another DAG has made."""
+    models = tuple(first_level_step(dataset, name, model) for name, model in model_params_map.items())
+    combine, rerank = second_level_steps(dataset, second_level_model, models)
+    return DagSpec(
+        dag_id=dag_id,
+        description=f"Combiner and {second_level_model} on {dataset.name}, over {', '.join(model_params_map)}",
+        mlflow_experiment=mlflow_exp_id,
+        steps=(combine, rerank, evaluate_step(dataset, (*models, rerank))),
+        tags=(*TAGS, "second_level", dataset.name),
+    )
+
+
+def build_two_stage_dag(
+    dag_id: str,
+    mlflow_exp_id: str,
+    model_params_map: Mapping[str, FirstLevelModel],
+    dataset: DatasetInfo,
+    second_level_model: str = "lightgbm",
+) -> DagSpec:
+    """The whole experiment: split → first level → combiner → second level → metrics of every model."""
+    models = tuple(first_level_step(dataset, name, model) for name, model in model_params_map.items())
+    combine, rerank = second_level_steps(dataset, second_level_model, models)
+    return DagSpec(
+        dag_id=dag_id,
+        description=f"Two-stage experiment on {dataset.name}: {', '.join(model_params_map)}, then {second_level_model}",
+        mlflow_experiment=mlflow_exp_id,
+        steps=(split_step(dataset), *models, combine, rerank, evaluate_step(dataset, (*models, rerank))),
+        tags=(*TAGS, dataset.name),
+    )
+
+
+def dag_specs(namespace: Namespace) -> tuple[DagSpec, ...]:
+    """Three DAGs per data set, under the namespace's ids: the whole experiment, and each level by itself."""
+    specs = []
+    for name, dataset in DATASETS.items():
+        models = model_params(*DEFAULT_MODELS, dataset=dataset)
+        experiment = namespace.mlflow_experiment(f"two_stage_{name}")
+        specs += [
+            build_two_stage_dag(namespace.dag_id(f"two_stage_{name}"), experiment, models, dataset),
+            build_fit_predict_first_level_models_dag(
+                namespace.dag_id(f"first_level_{name}"), experiment, models, dataset
+            ),
+            build_combiner_second_level(namespace.dag_id(f"second_level_{name}"), experiment, models, dataset),
+        ]
+    return tuple(specs)

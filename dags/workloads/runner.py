@@ -1,0 +1,95 @@
+"""Runs one step: skips it when its artifact is whole, else computes into a temporary folder and publishes."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ..artifacts import Artifact, ArtifactError
+from .context import StepContext, log
+
+WORKLOADS = ("split", "first_level", "combine", "second_level", "evaluate")
+_WATCH_INTERVAL_S = 1.0
+
+
+def run(document: Mapping[str, Any]) -> None:
+    """Makes the artifact that `document` describes, once.
+
+    Returns without starting Spark when the artifact is whole and `force` is not set. Raises ValueError for an
+    unknown workload, ArtifactError when an input is missing or another try took over; whatever the workload raises
+    passes through and leaves no artifact.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    _end_with_supervisor(document.get("supervisor_pid"))
+    if document["workload"] not in WORKLOADS:
+        raise ValueError(f"unknown workload {document['workload']!r}; known: {', '.join(WORKLOADS)}")
+    artifact = Artifact(document["output"])
+    if artifact.is_whole() and not document.get("force"):
+        log.info("%s is whole: nothing to compute", artifact)
+        return
+    context = StepContext(document)
+    for entry in context.inputs:
+        if not entry.artifact.is_whole():
+            raise ArtifactError(
+                f"step {document['step']}: its input {entry.artifact} ({entry.workload} {entry.label}) is missing or "
+                "not whole; run the DAG that makes it, or clear that task"
+            )
+    workload = importlib.import_module(f".{document['workload']}", __package__)
+    run_info = document.get("run", {})
+    owner = "/".join(str(run_info.get(key, "")) for key in ("dag_id", "run_id", "task_id", "map_index"))
+    temporary = artifact.begin(owner)
+    started = time.time()
+    try:
+        results = workload.run(context, temporary)
+        manifest = {
+            "identity": document["identity"],
+            "workload": document["workload"],
+            "version": document["version"],
+            "dataset": document["dataset"],
+            "parameters": document["parameters"],
+            "inputs": [entry["identity"] for entry in document["inputs"]],
+            "release": document["package"],
+            "run": run_info,
+            "started_unix_s": round(started, 3),
+            "seconds": round(time.time() - started, 3),
+            "results": results,
+        }
+        if artifact.commit(temporary, manifest, replace=bool(document.get("force"))):
+            log.info("%s published after %.1f s: %s", artifact, time.time() - started, results)
+        else:
+            log.info("%s was published by another writer meanwhile: ours is discarded", artifact)
+    except BaseException:
+        temporary.discard()
+        raise
+    finally:
+        context.close()
+
+
+def _end_with_supervisor(pid: int | None) -> None:
+    """Ends this driver when the local process that supervises it is gone.
+
+    A worker that is killed hard cannot stop its spark-submit; without this the JVM would go on, unknown to Airflow.
+    `pid` is None where the driver runs on another machine (YARN ends it there).
+    """
+    if pid is None:
+        return
+
+    def watch() -> None:
+        while True:
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                log.error("the task's supervisor (pid %d) is gone: ending", pid)
+                os.kill(os.getppid(), signal.SIGTERM)
+                os._exit(143)
+            except PermissionError:
+                return
+            time.sleep(_WATCH_INTERVAL_S)
+
+    threading.Thread(target=watch, name="supervisor-watch", daemon=True).start()

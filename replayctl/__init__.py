@@ -1,0 +1,3 @@
+"""replayctl: two-stage recommender experiments on Airflow, Spark and MLflow."""
+
+__version__ = "0.1.0"

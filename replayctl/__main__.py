@@ -1,0 +1,5 @@
+"""`python -m replayctl`."""
+
+from replayctl.cli import main
+
+main()

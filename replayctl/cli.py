@@ -1,0 +1,205 @@
+"""The program: global options, the list of commands, and the one place where errors become messages and exit codes.
+
+A command is a function in `commands/` that takes `typer.Context` and its options and returns a `Result`; here it gets
+its name. `main` renders the result. Nothing below this module prints or exits.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated, Any, NoReturn, cast
+
+import typer
+
+from replayctl import __version__, output
+from replayctl.commands import dags, leaderboard, local, runs, settings
+from replayctl.context import AppContext
+from replayctl.errors import EXIT_BUG, EXIT_HANGUP, EXIT_INTERRUPTED, EXIT_TERMINATED, ReplayctlError
+from replayctl.result import Problem, Result
+
+_FLAGS = ("-v", "-vv", "--verbose", "--debug")
+_OPTIONS = ("--output", "--profile")
+_USAGE = 2
+
+app = typer.Typer(
+    name="replayctl",
+    help="Deploy, run and understand two-stage recommender experiments on Airflow, Spark and MLflow.",
+    no_args_is_help=True,
+    add_completion=True,
+    # Plain help: the rich one costs 0.2 s at each start.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("sync-dags")(dags.sync_dags)
+app.command("run")(runs.run)
+app.command("leaderboard")(leaderboard.leaderboard)
+
+_local = typer.Typer(help="The embedded stack: Airflow, MLflow and data on this machine.", no_args_is_help=True)
+_local.command("up")(local.up)
+_local.command("down")(local.down)
+_local.command("status")(local.status)
+_local.command("data")(local.data)
+_local.command("environments")(local.make_environments)
+app.add_typer(_local, name="local")
+
+_settings = typer.Typer(help="What is set, and where it comes from.", no_args_is_help=True)
+_settings.command("show")(settings.show)
+_settings.command("profiles")(settings.profiles)
+app.add_typer(_settings, name="settings")
+
+
+class _Ended(BaseException):
+    """A signal asked for the end; unwinds like Ctrl-C, so that everything is cleaned up."""
+
+    def __init__(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"replayctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    ctx: typer.Context,
+    profile: Annotated[
+        str | None, typer.Option(help="The profile to work with; REPLAYCTL_PROFILE, or 'local'.", show_default=False)
+    ] = None,
+    mode: Annotated[str, typer.Option("--output", help="human, or json: one document on stdout.")] = "human",
+    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more of what is done.")] = 0,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an unexpected error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    if mode not in ("human", "json"):
+        raise typer.BadParameter(f"{mode!r} is neither human nor json", param_hint="--output")
+    ctx.obj = AppContext(profile=profile, reporter=output.StderrReporter(verbose))
+
+
+def lift_global_options(argv: Sequence[str]) -> list[str]:
+    """The arguments with the global options in front, where Typer wants them and people do not type them.
+
+    What follows `--` is left alone.
+    """
+    lifted: list[str] = []
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word == "--":
+            rest += [word, *words]
+        elif word in _FLAGS or word.startswith(tuple(f"{option}=" for option in _OPTIONS)):
+            lifted.append(word)
+        elif word in _OPTIONS:
+            lifted.append(word)
+            value = next(words, None)
+            if value is not None:
+                lifted.append(value)
+        else:
+            rest.append(word)
+    return [*lifted, *rest]
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The console script: ends the process with the command's exit code."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs one command line and returns its exit code; everything that can be raised becomes a message here."""
+    words = lift_global_options(argv)
+    out = output.Output("json" if _wants_json(words) else "human")
+    command = _command_name(words)
+    _install_signal_handlers()
+    try:
+        return _answer(words, out, command)
+    except ReplayctlError as error:
+        out.show_error(command, output.problem_of(error), error.exit_code)
+        return error.exit_code
+    except KeyboardInterrupt:
+        out.show_error(command, Problem("interrupted", "interrupted"), EXIT_INTERRUPTED)
+        return EXIT_INTERRUPTED
+    except _Ended as ended:
+        out.show_error(command, Problem("interrupted", "asked to end by a signal"), ended.exit_code)
+        return ended.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter must not try to flush it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last resort: a bug becomes one line and a file
+        out.show_error(command, _bug(error, debug="--debug" in words), EXIT_BUG)
+        return EXIT_BUG
+
+
+def _answer(words: Sequence[str], out: output.Output, command: str) -> int:
+    group = typer.main.get_command(app)
+    try:
+        answer = cast("Any", group).main(args=list(words), prog_name="replayctl", standalone_mode=False)
+    except typer.TyperException as error:
+        # Usage errors of the parser: ours to show, in JSON too.
+        shown = cast("Any", error)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(shown.format_message(), err=True)
+            return _USAGE
+        context = getattr(shown, "ctx", None)
+        where = context.command_path if context else "replayctl"
+        hint = f"see: {where} --help"
+        out.show_error(command, Problem("usage", shown.format_message(), hint), _USAGE)
+        return _USAGE
+    except (typer.Abort, EOFError):
+        raise KeyboardInterrupt from None
+    if isinstance(answer, Result):
+        out.show(answer)
+        sys.stdout.flush()
+        return answer.exit_code
+    return int(answer or 0)
+
+
+def _wants_json(words: Sequence[str]) -> bool:
+    for index, word in enumerate(words):
+        if word == "--output=json" or (word == "--output" and list(words[index + 1 : index + 2]) == ["json"]):
+            return True
+    return False
+
+
+def _command_name(words: Sequence[str]) -> str:
+    """The command's words, for the envelope of a failure: options and their values are no part of it."""
+    names: list[str] = []
+    level: Any = typer.main.get_command(app)
+    skip = False
+    for word in words:
+        if skip or word.startswith("-"):
+            skip = word in _OPTIONS
+            continue
+        level = getattr(level, "commands", {}).get(word)
+        if level is None:
+            break
+        names.append(word)
+    return " ".join(names) or "replayctl"
+
+
+def _install_signal_handlers() -> None:
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise _Ended(EXIT_TERMINATED if number == signal.SIGTERM else EXIT_HANGUP)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+
+
+def _bug(error: Exception, *, debug: bool) -> Problem:
+    text = output.clean("".join(traceback.format_exception(error)))
+    # Made by mkstemp: readable by the user alone.
+    descriptor, path = tempfile.mkstemp(prefix="replayctl-bug-", suffix=".txt")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(f"replayctl {__version__}, Python {sys.version.split()[0]}\n{text}")
+    kind = type(error).__name__
+    message = f"a bug in replayctl: {kind}: {error}"
+    return Problem("bug", message, f"please report it with {path}", text if debug else None)

@@ -1,0 +1,48 @@
+"""leaderboard: the models of an experiment from best to worst."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from replayctl.commands.options import Shared
+from replayctl.context import AppContext
+from replayctl.result import Result, Table
+
+
+def leaderboard(
+    ctx: typer.Context,
+    experiment: Annotated[str, typer.Argument(help="The experiment, without your suffix: two_stage_<data set>.")],
+    metric: Annotated[str, typer.Option(help="The metric to order by.")] = "NDCG@10",
+    every: Annotated[bool, typer.Option("--all", help="Rows of every evaluation, not only of the newest.")] = False,
+    shared: Shared = False,
+) -> Result:
+    """Show an experiment's models from best to worst, measured on the same test queries."""
+    from replayctl import leaderboard as board
+    from replayctl.namespace import find_namespace
+    from replayctl.services import find_mlflow
+
+    app: AppContext = ctx.obj
+    namespace = find_namespace(app.settings, shared=shared)
+    found = board.read_leaderboard(find_mlflow(app.settings), namespace, experiment, metric=metric, every=every)
+    at = found.metric.partition("@")[2]
+    names = dict.fromkeys((found.metric, *(f"{name}@{at}" for name in board.SHOWN_METRICS)))
+    rows = tuple(
+        (
+            str(rank),
+            row.model,
+            row.level,
+            *(_figure(row.metrics.get(name.replace("@", "."))) for name in names),
+            "-" if row.seconds is None else f"{row.seconds:.0f}",
+            row.evaluation,
+        )
+        for rank, row in enumerate(found.rows, start=1)
+    )
+    columns = ("#", "model", "level", *names, "seconds", "evaluation")
+    title = f"{found.experiment} on {found.dataset}"
+    return Result("leaderboard", found, (Table(columns, rows, title=title, numeric=tuple(range(3, 4 + len(names)))),))
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,125 @@
+"""local: the embedded stack on this machine, Airflow, MLflow and data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from replayctl.commands.options import DryRun
+from replayctl.context import AppContext
+from replayctl.errors import UsageProblem
+from replayctl.result import Fields, Lines, Result, Table
+
+if TYPE_CHECKING:
+    from replayctl.local import Stack
+    from replayctl.settings import Settings
+
+
+def up(ctx: typer.Context, dry_run: DryRun = False) -> Result:
+    """Start Airflow and MLflow on this machine; a second call finds the first one's stack."""
+    from replayctl import local
+
+    settings = _local_settings(ctx)
+    if dry_run:
+        from replayctl import environments
+
+        made = [
+            (f"{name} environment", "made already" if environments.is_made(name, settings.cache_dir) else "would be made")
+            for name in environments.NAMES
+        ]
+        running = local.status(settings).running
+        data = {"home": settings.local.home, "environments": dict(made), "running": running, "dry_run": True}
+        lines = (f"the stack in {settings.local.home} {'runs already' if running else 'would be started'}",)
+        return Result("local up", data, (Lines(lines), Fields(tuple(made))))
+    stack = local.up(settings, ctx.obj.reporter)
+    return _result("local up", stack, status="nothing-to-do" if stack.found else "ok")
+
+
+def down(ctx: typer.Context, dry_run: DryRun = False) -> Result:
+    """Stop the local stack with everything it has started; its data stays."""
+    from replayctl import local
+
+    settings = _local_settings(ctx)
+    if dry_run:
+        stopped = local.status(settings).services
+    else:
+        stopped = local.down(settings, ctx.obj.reporter)
+    names = [service.name for service in stopped]
+    verb = "would stop" if dry_run else "stopped"
+    line = f"{verb} {', '.join(names)}" if names else "nothing was running"
+    data = {"stopped": names, "home": settings.local.home, "dry_run": dry_run}
+    return Result("local down", data, (Lines((line,)),), status="ok" if names else "nothing-to-do")
+
+
+def status(ctx: typer.Context) -> Result:
+    """Show what of the local stack runs, and where its pages are."""
+    from replayctl import local
+
+    return _result("local status", local.status(_local_settings(ctx)))
+
+
+def data(
+    ctx: typer.Context, name: Annotated[str, typer.Argument(help="The data set.")] = "ml100k", dry_run: DryRun = False
+) -> Result:
+    """Prepare the raw data of a data set below the local data root."""
+    from replayctl import datasets
+
+    prepared = datasets.prepare(name, _local_settings(ctx), ctx.obj.reporter, dry_run=dry_run)
+    verb = "would prepare" if dry_run and not prepared.found else "found" if prepared.found else "prepared"
+    line = f"{verb} {prepared.path} ({prepared.rows} interactions)"
+    return Result("local data", prepared, (Lines((line,)),), status="nothing-to-do" if prepared.found else "ok")
+
+
+def make_environments(ctx: typer.Context, dry_run: DryRun = False) -> Result:
+    """Make the Python environments of the stack without starting anything."""
+    from replayctl import environments
+
+    settings = _local_settings(ctx)
+    before = {name: environments.is_made(name, settings.cache_dir) for name in environments.NAMES}
+    if not dry_run:
+        environments.find_java_home(settings.local.java_home)
+        for name in environments.NAMES:
+            environments.ensure(name, settings.cache_dir, settings.local.python, ctx.obj.reporter)
+    paths = {name: environments.path_of(name, settings.cache_dir) for name in environments.NAMES}
+    verb = "would be made" if dry_run else "made"
+    rows = tuple((name, "was there" if before[name] else verb, str(paths[name])) for name in paths)
+    status = "nothing-to-do" if all(before.values()) else "ok"
+    data = {"environments": paths, "found": before, "dry_run": dry_run}
+    return Result("local environments", data, (Table(("environment", "state", "path"), rows),), status=status)
+
+
+def _local_settings(ctx: typer.Context) -> Settings:
+    app: AppContext = ctx.obj
+    if app.settings.profile != "local":
+        raise UsageProblem(
+            f"profile {app.settings.profile!r} has no embedded stack", hint="say --profile local, or leave --profile out"
+        )
+    return app.settings
+
+
+def _result(command: str, stack: Stack, status: str = "ok") -> Result:
+    from replayctl.local import USERNAME, password_file
+
+    rows = tuple(
+        (service.name, service.url, str(service.pid), "answers" if stack.healthy.get(service.name) else "does not answer")
+        for service in stack.services
+    )
+    data = {
+        "home": stack.home,
+        "running": stack.running,
+        "services": [
+            {"name": service.name, "url": service.url, "pid": service.pid, "healthy": stack.healthy.get(service.name)}
+            for service in stack.services
+        ],
+        "airflow_username": USERNAME,
+        "airflow_password_file": password_file(stack.home),
+    }
+    if not rows:
+        return Result(command, data, (Lines((f"nothing runs (state in {stack.home})",)),))
+    sign_in = f"{USERNAME}, password in {password_file(stack.home)}"
+    view = (
+        Table(("service", "address", "pid", "state"), rows),
+        Fields((("sign in to Airflow as", sign_in), ("state folder", str(stack.home)), ("stop with", "replayctl local down"))),
+    )
+    return Result(command, data, view, status=status)

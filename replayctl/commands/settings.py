@@ -1,0 +1,37 @@
+"""settings: what is set, and where each value came from."""
+
+from __future__ import annotations
+
+import typer
+
+from replayctl.context import AppContext
+from replayctl.result import Result, Table
+
+
+def show(ctx: typer.Context) -> Result:
+    """Show every setting of the profile with its source."""
+    from replayctl.settings import SETTINGS, value_of
+
+    app: AppContext = ctx.obj
+    settings = app.settings
+    rows = []
+    for setting in SETTINGS:
+        value = value_of(settings, setting.key)
+        rows.append((setting.key, "-" if value is None else str(value), settings.sources[setting.key], setting.help))
+    data = {
+        "profile": settings.profile,
+        "settings": {key: {"value": None if value == "-" else value, "source": source} for key, value, source, _ in rows},
+    }
+    table = Table(("setting", "value", "source", "what for"), rows, title=f"profile {settings.profile}")
+    return Result("settings show", data, (table,))
+
+
+def profiles(ctx: typer.Context) -> Result:
+    """List the profiles and where they are defined."""
+    from replayctl.settings import list_profiles
+
+    app: AppContext = ctx.obj
+    active = app.settings.profile
+    found = list_profiles(app.environ, app.cwd)
+    rows = [(name, where, "active" if name == active else "") for name, where in sorted(found.items())]
+    return Result("settings profiles", {"active": active, "profiles": found}, (Table(("profile", "defined in", ""), rows),))

@@ -1,0 +1,27 @@
+"""What a command gets: the chosen profile's settings, read when first asked for, and somebody to report to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from replayctl.events import Reporter
+from replayctl.settings import Settings, load_settings
+
+
+@dataclass
+class AppContext:
+    """One call of the program."""
+
+    profile: str | None
+    reporter: Reporter
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    cwd: Path = field(default_factory=Path.cwd)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The profile's settings; SettingsError when something in them is wrong."""
+        return load_settings(self.profile, environ=self.environ, cwd=self.cwd)

@@ -1,0 +1,93 @@
+"""The errors that end a command: each with a stable word for scripts, an exit code and, where there is one, a way out."""
+
+from __future__ import annotations
+
+
+class ReplayctlError(Exception):
+    """What happened, on which thing. `hint` is the next thing to type, `details` the other side's own words."""
+
+    code = "failed"
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None, details: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.details = details
+
+
+class OperationFailed(ReplayctlError):
+    """We reached the other side, and it said no."""
+
+
+class UsageProblem(ReplayctlError):
+    """Options contradict each other, or name something that cannot be."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class SettingsError(ReplayctlError):
+    """A setting is missing, unknown or malformed; the message names the key and its source."""
+
+    code = "settings"
+    exit_code = 3
+
+
+class Unreachable(ReplayctlError):
+    """A service does not answer."""
+
+    code = "unreachable"
+    exit_code = 4
+
+
+class AuthFailed(ReplayctlError):
+    """A service does not know us, or does not allow this."""
+
+    code = "auth"
+    exit_code = 4
+
+
+class RemoteCommandFailed(ReplayctlError):
+    """A program ended badly; `details` holds its last lines."""
+
+    code = "remote-command"
+    exit_code = 5
+
+
+class NotFound(ReplayctlError):
+    """A DAG, file, pod or program is not there."""
+
+    code = "not-found"
+    exit_code = 6
+
+
+class NotReady(ReplayctlError):
+    """It is there, but does not serve yet."""
+
+    code = "not-ready"
+    exit_code = 6
+
+
+class Conflict(ReplayctlError):
+    """Somebody or something else holds it; the message says who or what."""
+
+    code = "conflict"
+    exit_code = 7
+
+
+class PortTaken(Conflict):
+    """Another process listens on the port."""
+
+
+class TimedOut(ReplayctlError):
+    """Waited for it, and how long."""
+
+    code = "timeout"
+    exit_code = 8
+
+
+EXIT_PARTIAL = 9
+EXIT_BUG = 70
+EXIT_HANGUP = 129
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143

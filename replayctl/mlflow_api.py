@@ -1,0 +1,105 @@
+"""MLflow's REST API (https://mlflow.org/docs/latest/api_reference/rest-api.html): experiments and runs, read only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from replayctl.errors import NotFound, OperationFailed, Unreachable
+
+_PAGE = 500
+_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class MlflowRun:
+    """One finished run with its last metrics; `start_unix_ms` is when it was recorded."""
+
+    run_id: str
+    name: str
+    start_unix_ms: int
+    metrics: Mapping[str, float]
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+
+
+class MlflowApi:
+    """A tracking server by its base URL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    def is_healthy(self) -> bool:
+        """Whether the server answers its health check."""
+        import urllib3
+
+        try:
+            answer = urllib3.request("GET", f"{self.url}/health", timeout=3.0, retries=False)
+        except urllib3.exceptions.HTTPError:
+            return False
+        return answer.status == 200
+
+    def experiment_id(self, name: str) -> str:
+        """The id of an experiment by name; NotFound when there is none."""
+        answer = self._call("GET", "experiments/get-by-name", {"experiment_name": name})
+        return str(answer["experiment"]["experiment_id"])
+
+    def runs(self, experiment_id: str, filter_string: str = "") -> Iterator[MlflowRun]:
+        """The finished runs of an experiment, newest first."""
+        token: str | None = None
+        while True:
+            body = {
+                "experiment_ids": [experiment_id],
+                "filter": " and ".join(filter(None, ["attributes.status = 'FINISHED'", filter_string])),
+                "max_results": _PAGE,
+                "order_by": ["attributes.start_time DESC"],
+            }
+            if token:
+                body["page_token"] = token
+            answer = self._call("POST", "runs/search", body)
+            for run in answer.get("runs", []):
+                yield _parse_run(run)
+            token = answer.get("next_page_token")
+            if not token:
+                return
+
+    def _call(self, method: str, path: str, values: Mapping[str, object]) -> dict[str, Any]:
+        import urllib3
+
+        url = f"{self.url}/api/2.0/mlflow/{path}"
+        try:
+            if method == "GET":
+                answer = urllib3.request(method, url, fields=dict(values), timeout=_TIMEOUT_S)
+            else:
+                answer = urllib3.request(method, url, json=values, timeout=_TIMEOUT_S)
+        except urllib3.exceptions.HTTPError as error:
+            raise Unreachable(
+                f"MLflow at {self.url} does not answer",
+                hint="is it running? For the local profile: replayctl local status",
+                details=str(error),
+            ) from error
+        try:
+            content = answer.json()
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise OperationFailed(f"MLflow at {self.url} answered {path} with no JSON (HTTP {answer.status})") from error
+        if answer.status == 404:
+            raise NotFound(f"MLflow at {self.url}: {content.get('message', 'not found')}")
+        if answer.status != 200:
+            raise OperationFailed(
+                f"MLflow at {self.url} failed on {path} (HTTP {answer.status})", details=str(content.get("message"))
+            )
+        return dict(content)
+
+
+def _parse_run(run: Mapping[str, Any]) -> MlflowRun:
+    info, data = run["info"], run.get("data", {})
+    return MlflowRun(
+        run_id=info["run_id"],
+        name=info.get("run_name", ""),
+        start_unix_ms=int(info.get("start_time", 0)),
+        metrics={row["key"]: float(row["value"]) for row in data.get("metrics", [])},
+        params={row["key"]: row["value"] for row in data.get("params", [])},
+        tags={row["key"]: row["value"] for row in data.get("tags", [])},
+    )

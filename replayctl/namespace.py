@@ -1,0 +1,65 @@
+"""The namespace of the user, as `dags/dag_entities.py` decides it: one rule for the CLI and for what it deploys."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import Protocol, cast
+
+from replayctl import resources
+from replayctl.errors import UsageProblem
+from replayctl.settings import Settings
+
+_MODULE = "replayctl_dag_entities"
+
+
+class Namespace(Protocol):
+    """What the CLI needs of `dag_entities.Namespace`."""
+
+    @property
+    def user(self) -> str | None:
+        """The user name, None for the common namespace."""
+
+    @property
+    def suffix(self) -> str:
+        """What follows the names of DAGs and stubs."""
+
+    @property
+    def directory(self) -> str:
+        """Name of the namespace's folder in a shared one."""
+
+    def dag_id(self, name: str) -> str:
+        """The id of the DAG `name`."""
+
+    def mlflow_experiment(self, name: str) -> str:
+        """The name of the MLflow experiment `name`."""
+
+
+def find_namespace(settings: Settings, *, shared: bool = False) -> Namespace:
+    """The namespace to work in: the user's, or the common one when it is asked for by `shared`.
+
+    Raises UsageProblem without a user, and for a user name that is not allowed.
+    """
+    if not shared and not settings.user:
+        raise UsageProblem(
+            f"profile {settings.profile!r} has no user: whose DAGs are these?",
+            hint="export USERNAME_ON_CLUSTER=<name>, or say --shared for the common namespace",
+        )
+    try:
+        return cast("Namespace", _entities().Namespace(None if shared else settings.user))
+    except ValueError as error:
+        source = settings.sources.get("user", "unknown source")
+        raise UsageProblem(f"{error} (from {source})", hint="export USERNAME_ON_CLUSTER=<name>") from error
+
+
+def _entities():  # type: ignore[no-untyped-def]  # noqa: ANN202 - a module that is only found at run time
+    if _MODULE not in sys.modules:
+        path = resources.shipped_dir("dags") / "dag_entities.py"
+        spec = importlib.util.spec_from_file_location(_MODULE, path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{path} cannot be loaded")
+        module = importlib.util.module_from_spec(spec)
+        # dataclasses look their module up by name while the class body runs.
+        sys.modules[_MODULE] = module
+        spec.loader.exec_module(module)
+    return sys.modules[_MODULE]

@@ -1,0 +1,156 @@
+"""Runs programs of this machine: argument lists only, in a process group of their own that never outlives the call."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from replayctl.errors import NotFound, RemoteCommandFailed, TimedOut
+
+_TAIL_LINES = 200
+_GRACE_S = 5.0
+_TICK_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """How a program ended; `tail` are the last lines of what it printed, both streams in one."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    tail: str
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    on_line: Callable[[str], None] | None = None,
+    timeout_s: float | None = None,
+    check: bool = True,
+) -> Completed:
+    """Runs a program to its end; each line goes to `on_line` as it comes.
+
+    Raises NotFound without the program, TimedOut after `timeout_s`, and with `check` RemoteCommandFailed when it ends
+    with another status than 0. Whatever ends this call early, Ctrl-C among it, ends the program's whole group too.
+    """
+    try:
+        child = subprocess.Popen(
+            list(argv),
+            env=dict(env) if env is not None else None,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise NotFound(f"cannot run {argv[0]}: {error.strerror}") from error
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    try:
+        for line in _lines(child, timeout_s, argv):
+            tail.append(line)
+            if on_line is not None:
+                on_line(line)
+        returncode = child.wait()
+    except BaseException:
+        _end_group(child)
+        raise
+    done = Completed(tuple(argv), returncode, "\n".join(tail))
+    if check and returncode != 0:
+        raise RemoteCommandFailed(
+            f"{shlex.join(argv[:3])}{' …' if len(argv) > 3 else ''} ended with status {returncode}",
+            details="\n".join(list(tail)[-20:]),
+        )
+    return done
+
+
+def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log_path: Path) -> int:
+    """Starts a program that goes on without us, in a session of its own; returns its process id."""
+    with log_path.open("ab") as log:
+        child = subprocess.Popen(
+            list(argv),
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    # The child is not waited for here on purpose; Popen would complain about that when it is collected.
+    child.returncode = 0
+    return child.pid
+
+
+@contextlib.contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Keeps Ctrl-C, TERM and HUP waiting for the few moments in which a half-done thing could be lost.
+
+    Works in the main thread; elsewhere signals do not arrive anyway.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number in kept:
+        # A handler, not SIG_IGN: children inherit what is ignored, not what is handled.
+        signal.signal(number, lambda number, _frame: arrived.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+        for number in arrived:
+            os.kill(os.getpid(), number)
+
+
+def _lines(child: subprocess.Popen[bytes], timeout_s: float | None, argv: Sequence[str]) -> Iterator[str]:
+    """The child's lines until it closes its output; a thread reads, so that a silent child cannot outwait us."""
+    found: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    assert child.stdout is not None
+    stream = child.stdout
+
+    def read() -> None:
+        with stream:
+            for line in stream:
+                found.put(line)
+        found.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        try:
+            line = found.get(timeout=_TICK_S)
+        except queue.Empty:
+            # A grandchild may hold the pipe open for longer than the child lives.
+            if child.poll() is not None and found.empty():
+                return
+            line = b""
+        if line is None:
+            return
+        if line:
+            yield line.decode("utf-8", errors="replace").rstrip("\r\n")
+        if deadline is not None and time.monotonic() > deadline:
+            raise TimedOut(f"{argv[0]} did not end within {timeout_s:g} s")
+
+
+def _end_group(child: subprocess.Popen[bytes]) -> None:
+    with signals_deferred():
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, number)
+            # Killed after a polite end too: the leader may be gone while its children go on.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_GRACE_S)

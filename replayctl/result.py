@@ -1,0 +1,66 @@
+"""What commands return: data for programs, blocks of plain text for people. Nothing here prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from replayctl.errors import EXIT_PARTIAL
+
+Status = Literal["ok", "nothing-to-do", "partial", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Lines of text."""
+
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Names with values."""
+
+    pairs: Sequence[tuple[str, str]]
+    title: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under column titles; `numeric` are the indices of the columns that are numbers."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str | None = None
+    numeric: Sequence[int] = ()
+
+
+Block = Lines | Fields | Table
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that went wrong, in the form of an error that was not raised."""
+
+    code: str
+    message: str
+    hint: str | None = None
+    details: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One command's answer: `data` is a dataclass or a mapping and becomes JSON, `view` is the same for people."""
+
+    command: str
+    data: object
+    view: Sequence[Block]
+    status: Status = "ok"
+    warnings: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 also when there was nothing to do."""
+        return {"ok": 0, "nothing-to-do": 0, "partial": EXIT_PARTIAL, "failed": 1}[self.status]

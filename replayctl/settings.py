@@ -1,0 +1,427 @@
+"""Settings: one declared list, merged from defaults, the team's file, the user's file, the environment and flags.
+
+Each value remembers where it came from. Nothing is read when this module is imported.
+"""
+
+from __future__ import annotations
+
+import getpass
+import re
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from replayctl.errors import SettingsError
+
+TEAM_FILE = "replayctl.yaml"
+LOCAL_PROFILE = "local"
+_ENVIRONMENT_PREFIX = "REPLAYCTL_"
+# Variables with our prefix that are no settings.
+_OTHER_VARIABLES = frozenset({"REPLAYCTL_PROFILE", "REPLAYCTL_CONFIG", "REPLAYCTL_LAB"})
+_MASK = "***"
+
+
+class Secret:
+    """A text that no message, log or document shows: `reveal` gives it where it is needed."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return _MASK
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def reveal(self) -> str:
+        """The secret itself."""
+        return self._text
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSettings:
+    """The embedded stack; memory in GiB."""
+
+    home: Path
+    python: Path | None
+    java_home: Path | None
+    airflow_port: int
+    mlflow_port: int
+    spark_cores: int | None
+    task_memory_gib: int
+
+
+@dataclass(frozen=True, slots=True)
+class AirflowSettings:
+    """How to reach Airflow's REST API."""
+
+    url: str | None
+    username: str | None
+    password: Secret | None
+    password_file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class MlflowSettings:
+    """How to reach the tracking server."""
+
+    url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSettings:
+    """Folders in pairs: as this machine sees them, and as the workers do."""
+
+    dags: Path | None
+    spark_submit_files: Path | None
+    spark_submit_files_in_pods: Path | None
+    data_in_pods: Path | None
+    artifacts_in_pods: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeploySettings:
+    """Deadlines and pauses of a deploy, in seconds."""
+
+    timeout_s: float
+    load_timeout_s: float
+    poll_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of one profile; `sources` says of each key where its value came from."""
+
+    profile: str
+    user: str | None
+    cache_dir: Path
+    local: LocalSettings
+    airflow: AirflowSettings
+    mlflow: MlflowSettings
+    folders: FolderSettings
+    deploy: DeploySettings
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def airflow_password(self) -> str | None:
+        """Airflow's password, from the setting or from its file; SettingsError for a file that others can read."""
+        if self.airflow.password is not None:
+            return self.airflow.password.reveal()
+        path = self.airflow.password_file
+        if path is None:
+            return None
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode & 0o077:
+                raise SettingsError(
+                    f"airflow.password_file {path} can be read by others", hint=f"chmod 600 {path}"
+                )
+            return path.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise SettingsError(f"airflow.password_file {path} cannot be read: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One declared setting: its key, how text or YAML becomes its value, its default and what it is for."""
+
+    key: str
+    convert: Callable[[Any], Any]
+    help: str
+    default: Callable[[Mapping[str, str]], Any] = lambda _environ: None
+    secret: bool = False
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f'is {value!r}, which YAML does not read as text: quote it, "{value}"')
+    if not value.strip():
+        raise ValueError("is empty")
+    return value
+
+
+def _path(value: Any) -> Path:
+    return Path(_text(value)).expanduser().absolute()
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(f"is {value!r}, expected a number")
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(f"is {value!r}, expected a number") from None
+    if not 0 < number < float("inf"):
+        raise ValueError(f"is {value!r}, expected a number above 0")
+    return number
+
+
+def _count(value: Any) -> int:
+    number = _number(value)
+    if number != int(number):
+        raise ValueError(f"is {value!r}, expected a whole number")
+    return int(number)
+
+
+def _port(value: Any) -> int:
+    port = _count(value)
+    if port > 65535:
+        raise ValueError(f"is {value!r}, expected a port from 1 to 65535")
+    return port
+
+
+def _url(value: Any) -> str:
+    text = _text(value).rstrip("/")
+    if not re.match(r"https?://[^/\s]+", text):
+        raise ValueError(f"is {value!r}, expected http://host:port or https://…")
+    return text
+
+
+def _base_dir(variable: str, below_home: str, name: str) -> Callable[[Mapping[str, str]], Path]:
+    """A folder by the XDG base directory specification."""
+
+    def find(environ: Mapping[str, str]) -> Path:
+        base = environ.get(variable)
+        return (Path(base) if base else Path(environ.get("HOME", "~")).expanduser() / below_home) / "replayctl" / name
+
+    return find
+
+
+def _constant(value: Any) -> Callable[[Mapping[str, str]], Any]:
+    return lambda _environ: value
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("user", _text, "whose namespace to work in; also USERNAME_ON_CLUSTER"),
+    Setting("cache_dir", _path, "where environments are kept", _base_dir("XDG_CACHE_HOME", ".cache", "")),
+    Setting("local.home", _path, "all state of the local stack", _base_dir("XDG_STATE_HOME", ".local/state", "local")),
+    Setting("local.python", _path, "a Python 3.11 for the environments; found by itself when not set"),
+    Setting("local.java_home", _path, "a Java 17; found by itself when not set"),
+    Setting("local.airflow_port", _port, "preferred port of Airflow; the next free one is taken", _constant(8080)),
+    Setting("local.mlflow_port", _port, "preferred port of MLflow; the next free one is taken", _constant(8811)),
+    Setting("local.spark_cores", _count, "cores of one Spark task; all of the machine when not set"),
+    Setting("local.task_memory_gib", _count, "memory of one Spark task in GiB", _constant(3)),
+    Setting("airflow.url", _url, "Airflow's address"),
+    Setting("airflow.username", _text, "who signs in to Airflow"),
+    Setting("airflow.password", lambda value: Secret(_text(value)), "better in airflow.password_file", secret=True),
+    Setting("airflow.password_file", _path, "a file with the password, readable by you alone"),
+    Setting("mlflow.url", _url, "MLflow's address"),
+    Setting("folders.dags", _path, "Airflow's DAG folder, as this machine sees it"),
+    Setting("folders.spark_submit_files", _path, "where releases for Spark go, as this machine sees it"),
+    Setting("folders.spark_submit_files_in_pods", _path, "the same folder, as the workers see it"),
+    Setting("folders.data_in_pods", _path, "the root of the raw data, as the workers see it"),
+    Setting("folders.artifacts_in_pods", _path, "where artifacts go, as the workers see it"),
+    Setting("deploy.timeout_s", _number, "how long a deploy waits for Airflow to show it", _constant(120.0)),
+    Setting("deploy.load_timeout_s", _number, "how long DAG modules may take to load", _constant(30.0)),
+    Setting("deploy.poll_s", _number, "pause between two questions to a server", _constant(0.5)),
+)
+_BY_KEY = {setting.key: setting for setting in SETTINGS}
+_GROUPS = {
+    "local": LocalSettings,
+    "airflow": AirflowSettings,
+    "mlflow": MlflowSettings,
+    "folders": FolderSettings,
+    "deploy": DeploySettings,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    value: Any
+    source: str
+
+
+def load_settings(
+    profile: str | None, *, flags: Mapping[str, object] | None = None, environ: Mapping[str, str], cwd: Path
+) -> Settings:
+    """The settings of a profile (None: the chosen one), later sources winning.
+
+    Raises SettingsError that names the key and the source for anything unknown or malformed.
+    """
+    documents = _read_documents(environ, cwd)
+    name = profile or environ.get("REPLAYCTL_PROFILE") or _default_profile(documents)
+    known = {LOCAL_PROFILE} | {each for document in documents for each in document.profiles}
+    if name not in known:
+        raise SettingsError(f"there is no profile {name!r}{_did_you_mean(name, known)}", hint=_where_profiles(documents))
+    values: dict[str, _Value] = {
+        setting.key: _Value(setting.default(environ), "default") for setting in SETTINGS
+    }
+    if name == LOCAL_PROFILE:
+        values["user"] = _Value(login_user(environ), "login name")
+    for document in documents:
+        values |= document.profiles.get(name, {})
+    values |= _from_environment(environ)
+    for key, value in (flags or {}).items():
+        if value is not None:
+            values[key] = _Value(_converted(key, value, "flag"), "flag")
+    return _build(name, values)
+
+
+def list_profiles(environ: Mapping[str, str], cwd: Path) -> dict[str, str]:
+    """Every profile, with the file that defines it; SettingsError for a malformed file."""
+    found = {LOCAL_PROFILE: "built in"}
+    for document in _read_documents(environ, cwd):
+        found |= {name: str(document.path) for name in document.profiles}
+    return found
+
+
+def login_user(environ: Mapping[str, str]) -> str | None:
+    """The login name in the form that namespaces allow; None when nothing of it is left."""
+    try:
+        name = environ.get("LOGNAME") or environ.get("USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return None
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:32].strip("-") or None
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    path: Path
+    default_profile: str | None
+    profiles: Mapping[str, Mapping[str, _Value]]
+
+
+def _read_documents(environ: Mapping[str, str], cwd: Path) -> list[_Document]:
+    """The team's file first, then the user's."""
+    team = Path(environ["REPLAYCTL_CONFIG"]) if environ.get("REPLAYCTL_CONFIG") else None
+    if team is not None and not team.is_file():
+        raise SettingsError(f"REPLAYCTL_CONFIG names {team}, which is not a file")
+    if team is None:
+        team = next((folder / TEAM_FILE for folder in (cwd, *cwd.parents) if (folder / TEAM_FILE).is_file()), None)
+    base = environ.get("XDG_CONFIG_HOME")
+    home = Path(environ.get("HOME", "~")).expanduser()
+    user = (Path(base) if base else home / ".config") / "replayctl" / "config.yaml"
+    return [_read_document(path) for path in (team, user) if path is not None and path.is_file()]
+
+
+def _read_document(path: Path) -> _Document:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from error
+    content, lines = _parse_yaml(text, path)
+    for key in content:
+        if key not in ("profiles", "default_profile"):
+            raise SettingsError(
+                f"{path}:{lines.get((key,), 1)}: unknown key {key!r}{_did_you_mean(key, {'profiles', 'default_profile'})}"
+            )
+    default = content.get("default_profile")
+    if default is not None and not isinstance(default, str):
+        raise SettingsError(f"{path}: default_profile is {default!r}, expected the name of a profile")
+    profiles = content.get("profiles") or {}
+    if not isinstance(profiles, dict):
+        raise SettingsError(f"{path}: profiles is not a block of named profiles")
+    return _Document(
+        path, default, {name: _profile_values(path, name, block, lines) for name, block in profiles.items()}
+    )
+
+
+def _profile_values(path: Path, name: str, block: Any, lines: Mapping[tuple[str, ...], int]) -> dict[str, _Value]:
+    if block is None:
+        return {}
+    if not isinstance(block, dict):
+        raise SettingsError(f"{path}:{lines.get(('profiles', name), 1)}: profile {name!r} is not a block of settings")
+    values = {}
+    for key, value in block.items():
+        entries = {f"{key}.{inner}": each for inner, each in value.items()} if isinstance(value, dict) else {key: value}
+        for dotted, each in entries.items():
+            line = lines.get(("profiles", name, *dotted.split(".")), 1)
+            source = f"{path}:{line}"
+            values[dotted] = _Value(_converted(dotted, each, source), source)
+    return values
+
+
+def _parse_yaml(text: str, path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    """The document and the line of each key; duplicate keys, which YAML lets win silently, are refused."""
+    import yaml
+
+    lines: dict[tuple[str, ...], int] = {}
+
+    def walk(node: yaml.Node, prefix: tuple[str, ...]) -> None:
+        if not isinstance(node, yaml.MappingNode):
+            return
+        for key, value in node.value:
+            where = (*prefix, str(key.value))
+            line = key.start_mark.line + 1
+            if where in lines:
+                raise SettingsError(f"{path}:{line}: {'.'.join(where)} stands here again (first in line {lines[where]})")
+            lines[where] = line
+            walk(value, where)
+
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is None:
+            return {}, {}
+        walk(node, ())
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        raise SettingsError(f"{path}{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: expected the keys 'profiles' and 'default_profile'")
+    return content, lines
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, _Value]:
+    names = {_ENVIRONMENT_PREFIX + setting.key.upper().replace(".", "_"): setting.key for setting in SETTINGS}
+    values = {}
+    if environ.get("USERNAME_ON_CLUSTER"):
+        values["user"] = _Value(environ["USERNAME_ON_CLUSTER"], "USERNAME_ON_CLUSTER")
+    for variable, text in environ.items():
+        if not variable.startswith(_ENVIRONMENT_PREFIX) or variable in _OTHER_VARIABLES:
+            continue
+        if variable not in names:
+            raise SettingsError(f"unknown setting {variable} in the environment{_did_you_mean(variable, set(names))}")
+        values[names[variable]] = _Value(_converted(names[variable], text, variable), variable)
+    return values
+
+
+def _converted(key: str, value: Any, source: str) -> Any:
+    if key not in _BY_KEY:
+        raise SettingsError(
+            f"{source}: unknown setting {key!r}{_did_you_mean(key, set(_BY_KEY))}", hint="see: replayctl settings show"
+        )
+    try:
+        return _BY_KEY[key].convert(value)
+    except ValueError as error:
+        shown = "has a malformed value" if _BY_KEY[key].secret else str(error)
+        raise SettingsError(f"{source}: {key} {shown}") from None
+
+
+def _default_profile(documents: list[_Document]) -> str:
+    return next((each.default_profile for each in reversed(documents) if each.default_profile), LOCAL_PROFILE)
+
+
+def _did_you_mean(word: str, known: set[str]) -> str:
+    near = get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _where_profiles(documents: list[_Document]) -> str:
+    files = ", ".join(str(document.path) for document in documents)
+    return f"profiles stand in {files}" if files else f"only 'local' is built in; others stand in a {TEAM_FILE}"
+
+
+def _build(profile: str, values: Mapping[str, _Value]) -> Settings:
+    groups: dict[str, Any] = {
+        name: kind(**{each.name: values[f"{name}.{each.name}"].value for each in fields(kind)})
+        for name, kind in _GROUPS.items()
+    }
+    sources = {key: value.source for key, value in values.items()}
+    return Settings(profile, values["user"].value, values["cache_dir"].value, **groups, sources=sources)
+
+
+def value_of(settings: Settings, key: str) -> Any:
+    """One setting's value by its dotted key; a secret stays masked."""
+    found: Any = settings
+    for part in key.split("."):
+        found = getattr(found, part)
+    return found
