@@ -156,7 +156,9 @@ def plan(dags_dir: Path, settings: Settings, namespace: Namespace, target: Targe
     """
     text = deployment_json(settings, find_folders(settings), namespace.user)
     release = build_release(dags_dir, text)
-    reporter.step(f"release {release.name} from {dags_dir}: {len(release.files)} files, {len(release.modules)} DAG modules")
+    reporter.step(
+        f"release {release.name} from {dags_dir}: {len(release.files)} files, {len(release.modules)} DAG modules"
+    )
     started = time.monotonic()
     dags = load_specs(release, timeout_s=settings.deploy.load_timeout_s)
     reporter.note(f"{len(dags)} DAGs loaded in {time.monotonic() - started:.2f} s")

@@ -56,7 +56,9 @@ def read_leaderboard(
         ) from error
     runs = [run for run in api.runs(experiment_id) if run.tags.get(_LEVEL) in ("first", "second")]
     if not runs:
-        raise NotFound(f"experiment {name!r} has no finished evaluation", hint=f"run it: replayctl run {experiment} --wait")
+        raise NotFound(
+            f"experiment {name!r} has no finished evaluation", hint=f"run it: replayctl run {experiment} --wait"
+        )
     if not every:
         newest = max(runs, key=lambda run: run.start_unix_ms).tags.get(_EVALUATION)
         runs = [run for run in runs if run.tags.get(_EVALUATION) == newest]

@@ -83,7 +83,9 @@ class MlflowApi:
         try:
             content = answer.json()
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise OperationFailed(f"MLflow at {self.url} answered {path} with no JSON (HTTP {answer.status})") from error
+            raise OperationFailed(
+                f"MLflow at {self.url} answered {path} with no JSON (HTTP {answer.status})"
+            ) from error
         if answer.status == 404:
             raise NotFound(f"MLflow at {self.url}: {content.get('message', 'not found')}")
         if answer.status != 200:

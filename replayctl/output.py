@@ -27,7 +27,10 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 _MASKS = (
     (re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"), "***"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[a-z0-9._~+/=-]{8,}"), r"\1 ***"),
-    (re.compile(r"(?i)\b(password|passwd|secret|token|access_token|api_key)(\"?\s*[:=]\s*\"?)[^\s\"',;&}]+"), r"\1\2***"),
+    (
+        re.compile(r"(?i)\b(password|passwd|secret|token|access_token|api_key)(\"?\s*[:=]\s*\"?)[^\s\"',;&}]+"),
+        r"\1\2***",
+    ),
 )
 
 
@@ -95,9 +98,7 @@ class Output:
         """The answer, and after it on stderr what should be looked at."""
         if self.mode == "json":
             self._document(
-                envelope(
-                    result.command, result.status, result.exit_code, result.data, result.warnings, result.problems
-                )
+                envelope(result.command, result.status, result.exit_code, result.data, result.warnings, result.problems)
             )
             return
         if result.status == "nothing-to-do":

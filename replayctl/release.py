@@ -81,7 +81,9 @@ def build_release(dags_dir: Path, deployment_json: str) -> Release:
         relative = path.relative_to(dags_dir).as_posix()
         content = path.read_bytes()
         if len(content) > _MAX_FILE_BYTES:
-            raise UsageProblem(f"{path} has {len(content)} bytes, more than {_MAX_FILE_BYTES}: not a file for a release")
+            raise UsageProblem(
+                f"{path} has {len(content)} bytes, more than {_MAX_FILE_BYTES}: not a file for a release"
+            )
         files.append(ReleaseFile(relative, content))
         if path.suffix == ".py" and _defines_dags(path, content) and "/" not in relative:
             modules.append(path.stem)

@@ -120,9 +120,7 @@ class Settings:
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
             if mode & 0o077:
-                raise SettingsError(
-                    f"airflow.password_file {path} can be read by others", hint=f"chmod 600 {path}"
-                )
+                raise SettingsError(f"airflow.password_file {path} can be read by others", hint=f"chmod 600 {path}")
             return path.read_text(encoding="utf-8").strip()
         except OSError as error:
             raise SettingsError(f"airflow.password_file {path} cannot be read: {error.strerror}") from error
@@ -249,10 +247,10 @@ def load_settings(
     name = profile or environ.get("REPLAYCTL_PROFILE") or _default_profile(documents)
     known = {LOCAL_PROFILE} | {each for document in documents for each in document.profiles}
     if name not in known:
-        raise SettingsError(f"there is no profile {name!r}{_did_you_mean(name, known)}", hint=_where_profiles(documents))
-    values: dict[str, _Value] = {
-        setting.key: _Value(setting.default(environ), "default") for setting in SETTINGS
-    }
+        raise SettingsError(
+            f"there is no profile {name!r}{_did_you_mean(name, known)}", hint=_where_profiles(documents)
+        )
+    values: dict[str, _Value] = {setting.key: _Value(setting.default(environ), "default") for setting in SETTINGS}
     if name == LOCAL_PROFILE:
         values["user"] = _Value(login_user(environ), "login name")
     for document in documents:
@@ -351,7 +349,9 @@ def _parse_yaml(text: str, path: Path) -> tuple[dict[str, Any], dict[tuple[str, 
             where = (*prefix, str(key.value))
             line = key.start_mark.line + 1
             if where in lines:
-                raise SettingsError(f"{path}:{line}: {'.'.join(where)} stands here again (first in line {lines[where]})")
+                raise SettingsError(
+                    f"{path}:{line}: {'.'.join(where)} stands here again (first in line {lines[where]})"
+                )
             lines[where] = line
             walk(value, where)
 

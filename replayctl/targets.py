@@ -72,7 +72,9 @@ class FolderTarget:
             pointer=pointer.read_text(encoding="ascii").strip() if pointer.exists() else None,
             releases=_folders(store),
             submitted=_folders(self.spark_submit_files / owner),
-            stubs={path.name: path.read_text(encoding="utf-8", errors="replace") for path in self.dags.glob("dag_*.py")},
+            stubs={
+                path.name: path.read_text(encoding="utf-8", errors="replace") for path in self.dags.glob("dag_*.py")
+            },
             hidden_from_airflow=STORE in self._ignore_lines(),
         )
 

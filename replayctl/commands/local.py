@@ -25,7 +25,10 @@ def up(ctx: typer.Context, dry_run: DryRun = False) -> Result:
         from replayctl import environments
 
         made = [
-            (f"{name} environment", "made already" if environments.is_made(name, settings.cache_dir) else "would be made")
+            (
+                f"{name} environment",
+                "made already" if environments.is_made(name, settings.cache_dir) else "would be made",
+            )
             for name in environments.NAMES
         ]
         running = local.status(settings).running
@@ -93,7 +96,8 @@ def _local_settings(ctx: typer.Context) -> Settings:
     app: AppContext = ctx.obj
     if app.settings.profile != "local":
         raise UsageProblem(
-            f"profile {app.settings.profile!r} has no embedded stack", hint="say --profile local, or leave --profile out"
+            f"profile {app.settings.profile!r} has no embedded stack",
+            hint="say --profile local, or leave --profile out",
         )
     return app.settings
 
@@ -102,7 +106,12 @@ def _result(command: str, stack: Stack, status: str = "ok") -> Result:
     from replayctl.local import USERNAME, password_file
 
     rows = tuple(
-        (service.name, service.url, str(service.pid), "answers" if stack.healthy.get(service.name) else "does not answer")
+        (
+            service.name,
+            service.url,
+            str(service.pid),
+            "answers" if stack.healthy.get(service.name) else "does not answer",
+        )
         for service in stack.services
     )
     data = {
@@ -120,6 +129,12 @@ def _result(command: str, stack: Stack, status: str = "ok") -> Result:
     sign_in = f"{USERNAME}, password in {password_file(stack.home)}"
     view = (
         Table(("service", "address", "pid", "state"), rows),
-        Fields((("sign in to Airflow as", sign_in), ("state folder", str(stack.home)), ("stop with", "replayctl local down"))),
+        Fields(
+            (
+                ("sign in to Airflow as", sign_in),
+                ("state folder", str(stack.home)),
+                ("stop with", "replayctl local down"),
+            )
+        ),
     )
     return Result(command, data, view, status=status)

@@ -56,7 +56,9 @@ def run(
 def _result(report: RunReport) -> Result:
     took = f" in {report.seconds:.1f} s" if report.seconds is not None else ""
     view = [Fields((("run", report.run_id), ("state", f"{report.state}{took}"), ("page", report.url)))]
-    rows = tuple((task.task_id, task.state or "-", _seconds(task.seconds), str(task.try_number)) for task in report.tasks)
+    rows = tuple(
+        (task.task_id, task.state or "-", _seconds(task.seconds), str(task.try_number)) for task in report.tasks
+    )
     table = [Table(("task", "state", "seconds", "try"), rows, numeric=(2, 3))] if rows else []
     problems = tuple(
         Problem("failed", f"task {task.task_id} failed (try {task.try_number})", None, "\n".join(task.log_tail))

@@ -20,7 +20,9 @@ def show(ctx: typer.Context) -> Result:
         rows.append((setting.key, "-" if value is None else str(value), settings.sources[setting.key], setting.help))
     data = {
         "profile": settings.profile,
-        "settings": {key: {"value": None if value == "-" else value, "source": source} for key, value, source, _ in rows},
+        "settings": {
+            key: {"value": None if value == "-" else value, "source": source} for key, value, source, _ in rows
+        },
     }
     table = Table(("setting", "value", "source", "what for"), rows, title=f"profile {settings.profile}")
     return Result("settings show", data, (table,))
@@ -34,4 +36,6 @@ def profiles(ctx: typer.Context) -> Result:
     active = app.settings.profile
     found = list_profiles(app.environ, app.cwd)
     rows = [(name, where, "active" if name == active else "") for name, where in sorted(found.items())]
-    return Result("settings profiles", {"active": active, "profiles": found}, (Table(("profile", "defined in", ""), rows),))
+    return Result(
+        "settings profiles", {"active": active, "profiles": found}, (Table(("profile", "defined in", ""), rows),)
+    )
