@@ -220,6 +220,7 @@ def model_params(*names: str, dataset: DatasetInfo | None = None) -> dict[str, F
         chosen[name] = FirstLevelModel(model.class_path, {**model.parameters, **overrides})
     return chosen
 
+
 # Versions of the workloads' results: raise one by hand when the same parameters would give another result.
 WORKLOAD_VERSIONS: Mapping[str, int] = {
     "split": 1,

@@ -170,7 +170,7 @@ class AirflowApi:
                 TaskInfo(row.task_id, row.state and row.state.value, row.try_number, row.map_index, row.duration)
                 for row in page.task_instances
             ]
-            if len(found) >= page.total_entries or not page.task_instances:
+            if len(found) >= (page.total_entries or 0) or not page.task_instances:
                 return found
 
     def task_log(self, dag_id: str, run_id: str, task: TaskInfo) -> list[str]:
@@ -209,7 +209,7 @@ class AirflowApi:
 
         with _translated(self.url, "its health"), ApiClient(Configuration(host=self.url)) as client:
             answer = MonitorApi(client).get_health(_request_timeout=5)
-        parts = {"metadatabase": answer.metadatabase, "scheduler": answer.scheduler}
+        parts: dict[str, Any] = {"metadatabase": answer.metadatabase, "scheduler": answer.scheduler}
         parts |= {"triggerer": answer.triggerer, "dag_processor": answer.dag_processor}
         return {name: str(part.status) for name, part in parts.items() if part is not None}
 

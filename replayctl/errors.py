@@ -1,4 +1,4 @@
-"""The errors that end a command: each with a stable word for scripts, an exit code and, where there is one, a way out."""
+"""The errors that end a command, each with a stable word for scripts, an exit code and, if there is one, a way out."""
 
 from __future__ import annotations
 

@@ -288,7 +288,7 @@ def _is_alive(service: Service) -> bool:
 
     try:
         found = psutil.Process(service.pid)
-        return abs(found.create_time() - service.started_unix_s) < 1.0 and found.status() != psutil.STATUS_ZOMBIE
+        return bool(abs(found.create_time() - service.started_unix_s) < 1.0 and found.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
 

@@ -65,7 +65,7 @@ class MlflowApi:
             if not token:
                 return
 
-    def _call(self, method: str, path: str, values: Mapping[str, object]) -> dict[str, Any]:
+    def _call(self, method: str, path: str, values: Mapping[str, Any]) -> dict[str, Any]:
         import urllib3
 
         url = f"{self.url}/api/2.0/mlflow/{path}"

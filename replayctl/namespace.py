@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from types import ModuleType
 from typing import Protocol, cast
 
 from replayctl import resources
@@ -52,7 +53,7 @@ def find_namespace(settings: Settings, *, shared: bool = False) -> Namespace:
         raise UsageProblem(f"{error} (from {source})", hint="export USERNAME_ON_CLUSTER=<name>") from error
 
 
-def _entities():  # type: ignore[no-untyped-def]  # noqa: ANN202 - a module that is only found at run time
+def _entities() -> ModuleType:
     if _MODULE not in sys.modules:
         path = resources.shipped_dir("dags") / "dag_entities.py"
         spec = importlib.util.spec_from_file_location(_MODULE, path)

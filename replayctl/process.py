@@ -112,8 +112,8 @@ def signals_deferred() -> Iterator[None]:
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
-        for number in arrived:
-            os.kill(os.getpid(), number)
+        for late in arrived:
+            os.kill(os.getpid(), late)
 
 
 def _lines(child: subprocess.Popen[bytes], timeout_s: float | None, argv: Sequence[str]) -> Iterator[str]:

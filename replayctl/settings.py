@@ -305,11 +305,10 @@ def _read_document(path: Path) -> _Document:
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from error
     content, lines = _parse_yaml(text, path)
+    known = {"profiles", "default_profile"}
     for key in content:
-        if key not in ("profiles", "default_profile"):
-            raise SettingsError(
-                f"{path}:{lines.get((key,), 1)}: unknown key {key!r}{_did_you_mean(key, {'profiles', 'default_profile'})}"
-            )
+        if key not in known:
+            raise SettingsError(f"{path}:{lines.get((key,), 1)}: unknown key {key!r}{_did_you_mean(str(key), known)}")
     default = content.get("default_profile")
     if default is not None and not isinstance(default, str):
         raise SettingsError(f"{path}: default_profile is {default!r}, expected the name of a profile")

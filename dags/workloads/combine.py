@@ -6,7 +6,7 @@ from functools import reduce
 from typing import Any
 
 from pyspark.sql import DataFrame, Window
-from pyspark.sql import functions as F  # noqa: N812 - the name that everybody knows
+from pyspark.sql import functions as F
 
 from ..artifacts import Artifact
 from .context import Input, StepContext
@@ -75,9 +75,7 @@ def sample_negatives(labelled: DataFrame, per_query: int, seed: int) -> DataFram
 
 
 def _counts(labelled: DataFrame, train: DataFrame, second: DataFrame) -> dict[str, Any]:
-    all_rows = labelled.agg(
-        F.count(F.lit(1)), F.sum("target"), F.countDistinct("query_id")
-    ).first()
+    all_rows = labelled.agg(F.count(F.lit(1)), F.sum("target"), F.countDistinct("query_id")).first()
     kept = train.agg(F.count(F.lit(1)), F.sum("target"), F.countDistinct("query_id")).first()
     assert all_rows is not None
     assert kept is not None

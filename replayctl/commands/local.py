@@ -9,7 +9,7 @@ import typer
 from replayctl.commands.options import DryRun
 from replayctl.context import AppContext
 from replayctl.errors import UsageProblem
-from replayctl.result import Fields, Lines, Result, Table
+from replayctl.result import Fields, Lines, Result, Status, Table
 
 if TYPE_CHECKING:
     from replayctl.local import Stack
@@ -44,10 +44,7 @@ def down(ctx: typer.Context, dry_run: DryRun = False) -> Result:
     from replayctl import local
 
     settings = _local_settings(ctx)
-    if dry_run:
-        stopped = local.status(settings).services
-    else:
-        stopped = local.down(settings, ctx.obj.reporter)
+    stopped = local.status(settings).services if dry_run else local.down(settings, ctx.obj.reporter)
     names = [service.name for service in stopped]
     verb = "would stop" if dry_run else "stopped"
     line = f"{verb} {', '.join(names)}" if names else "nothing was running"
@@ -87,7 +84,7 @@ def make_environments(ctx: typer.Context, dry_run: DryRun = False) -> Result:
     paths = {name: environments.path_of(name, settings.cache_dir) for name in environments.NAMES}
     verb = "would be made" if dry_run else "made"
     rows = tuple((name, "was there" if before[name] else verb, str(paths[name])) for name in paths)
-    status = "nothing-to-do" if all(before.values()) else "ok"
+    status: Status = "nothing-to-do" if all(before.values()) else "ok"
     data = {"environments": paths, "found": before, "dry_run": dry_run}
     return Result("local environments", data, (Table(("environment", "state", "path"), rows),), status=status)
 
@@ -102,7 +99,7 @@ def _local_settings(ctx: typer.Context) -> Settings:
     return app.settings
 
 
-def _result(command: str, stack: Stack, status: str = "ok") -> Result:
+def _result(command: str, stack: Stack, status: Status = "ok") -> Result:
     from replayctl.local import USERNAME, password_file
 
     rows = tuple(

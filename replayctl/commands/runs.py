@@ -8,7 +8,7 @@ import typer
 
 from replayctl.commands.options import DryRun, Shared
 from replayctl.context import AppContext
-from replayctl.result import Fields, Lines, Problem, Result, Table
+from replayctl.result import Fields, Lines, Problem, Result, Status, Table
 
 if TYPE_CHECKING:
     from replayctl.runs import RunReport
@@ -66,7 +66,7 @@ def _result(report: RunReport) -> Result:
     )
     if report.outcome == "failed" and not problems:
         problems = (Problem("failed", f"the run ended as {report.state}", f"see {report.url}", None),)
-    status = "failed" if report.outcome == "failed" else "ok"
+    status: Status = "failed" if report.outcome == "failed" else "ok"
     return Result("run", report, (*view, *table), status=status, problems=problems)
 
 
