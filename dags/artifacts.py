@@ -84,7 +84,8 @@ class Artifact:
         _write_synced(temporary.path / SUCCESS, "")
         aside = None
         if self.path.exists() and (replace or not self.is_whole()):
-            aside = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.old")
+            # Named like the temporary folder, so that the next try finds it if we are killed before it is removed.
+            aside = temporary.path.with_suffix(".old")
             os.rename(self.path, aside)
         try:
             os.rename(temporary.path, self.path)

@@ -1,0 +1,180 @@
+"""A deploy against a folder and a server that can be made to misbehave."""
+
+import datetime
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from replayctl import deploy
+from replayctl.airflow_api import DagInfo, ImportProblem
+from replayctl.errors import Conflict, NotFound, OperationFailed, TimedOut, UsageProblem
+from replayctl.events import RecordingReporter
+from replayctl.namespace import Namespace, find_namespace
+from replayctl.release import STORE, stub_text
+from replayctl.settings import Settings, load_settings
+
+ROOT = Path(__file__).parents[2]
+STUB = "dag_two_stage_scenarios_alice.py"
+
+
+@dataclass
+class FolderServer:
+    """An Airflow that parses the folder at once; `broken` are releases that it cannot load, `blind` never looks."""
+
+    dags_folder: Path
+    broken: set[str] = field(default_factory=set)
+    blind: bool = False
+    stale_problems: list[ImportProblem] = field(default_factory=list)
+    nudges: list[str] = field(default_factory=list)
+    specs: Mapping[str, set[str]] = field(default_factory=dict)
+
+    def _release(self) -> str | None:
+        pointer = self.dags_folder / STORE / "alice" / "current"
+        return pointer.read_text().strip() if pointer.exists() and (self.dags_folder / STUB).exists() else None
+
+    def dags(self) -> Iterable[DagInfo]:
+        return [DagInfo("other", "/x/other.py", "token-of-other", False, False)]
+
+    def reparse(self, file_token: str) -> None:
+        self.nudges.append(file_token)
+
+    def tasks_docs(self, dag_id: str) -> Mapping[str, str]:
+        if self.blind or self._release() in {None, *self.broken} or dag_id not in self.specs:
+            raise NotFound(dag_id)
+        return {task: f"Release: {self._release()}\n" for task in self.specs[dag_id]}
+
+    def import_problems(self) -> list[ImportProblem]:
+        found = list(self.stale_problems)
+        if self._release() in self.broken:
+            found.append(ImportProblem(STUB, "Traceback: boom", datetime.datetime.now(tz=datetime.UTC)))
+        return found
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> tuple[Settings, Namespace, Path, FolderServer]:
+    home = tmp_path / "local home"
+    (home / "dags").mkdir(parents=True)
+    environ = {"HOME": str(tmp_path), "REPLAYCTL_LOCAL_HOME": str(home), "USERNAME_ON_CLUSTER": "alice"}
+    settings = load_settings(None, environ=environ | {"REPLAYCTL_DEPLOY_TIMEOUT_S": "0.3"}, cwd=tmp_path)
+    folder = tmp_path / "dags"
+    shutil.copytree(ROOT / "dags", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    server = FolderServer(home / "dags")
+    namespace = find_namespace(settings)
+    from replayctl.targets import FolderTarget
+
+    target = FolderTarget(home / "dags", home / "spark_submit_files")
+    made = deploy.plan(folder, settings, namespace, target, RecordingReporter())
+    server.specs = {dag.dag_id: {step.name for step in dag.steps} for dag in made.dags}
+    return settings, namespace, folder, server
+
+
+def run(place: tuple[Settings, Namespace, Path, FolderServer], **kwargs: object) -> deploy.SyncReport:
+    settings, namespace, folder, server = place
+    given = {"server": server, **kwargs}
+    return deploy.sync(folder, settings, namespace, RecordingReporter(), **given)  # type: ignore[arg-type]
+
+
+def test_a_first_deploy_makes_store_stub_pointer_and_spark_files(place: tuple) -> None:
+    report = run(place)
+    server = place[3]
+    assert [action.action for action in report.actions] == ["upload", "create", "publish"]
+    assert (server.dags_folder / ".airflowignore").read_text() == f"{STORE}\n"
+    assert (server.dags_folder / STUB).read_text() == stub_text("dag_two_stage_scenarios", "alice")
+    files = server.dags_folder.parent / "spark_submit_files" / "alice" / report.release
+    assert sorted(path.name for path in files.iterdir()) == ["dag_submit.py", f"{report.release}.zip"]
+    assert report.seen_after_s is not None
+    assert report.seen_after_s >= 0
+    assert server.nudges == ["token-of-other"]
+
+
+def test_unchanged_means_nothing_to_do_but_is_still_checked_on_the_server(place: tuple) -> None:
+    first = run(place)
+    again = run(place)
+    assert not again.changed
+    assert again.previous == first.release
+    place[3].blind = True
+    with pytest.raises(TimedOut, match="does not show"):
+        run(place)
+
+
+def test_dry_run_writes_nothing(place: tuple) -> None:
+    report = run(place, dry_run=True)
+    assert report.changed
+    assert list(place[3].dags_folder.iterdir()) == []
+
+
+def test_an_import_error_brings_the_previous_release_back(place: tuple) -> None:
+    first = run(place)
+    (place[2] / "dag_specs.py").write_text((place[2] / "dag_specs.py").read_text() + "\n# changed\n")
+    broken = run(place, dry_run=True).release
+    place[3].broken = {broken}
+    with pytest.raises(OperationFailed, match=f"{first.release} is published again") as caught:
+        run(place)
+    assert caught.value.details == "Traceback: boom"
+    assert (place[3].dags_folder / STORE / "alice" / "current").read_text().strip() == first.release
+
+
+def test_an_import_error_of_a_first_deploy_removes_the_stubs(place: tuple) -> None:
+    place[3].broken = {run(place, dry_run=True).release}
+    with pytest.raises(OperationFailed, match="stubs were removed"):
+        run(place)
+    assert not (place[3].dags_folder / STUB).exists()
+
+
+def test_an_import_error_from_before_is_not_ours(place: tuple) -> None:
+    old = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
+    place[3].stale_problems = [ImportProblem(STUB, "old", old), ImportProblem("dag_other.py", "theirs", old)]
+    assert run(place).seen_after_s is not None
+
+
+def test_without_a_server_the_copy_says_that_nobody_looked(place: tuple) -> None:
+    assert run(place, server=None).seen_after_s is None
+
+
+@pytest.mark.parametrize(
+    ("text", "whose"),
+    [(stub_text("dag_two_stage_scenarios", "bob"), "bob's"), ("import airflow  # mine\n", "not made by replayctl")],
+)
+def test_a_stub_name_that_belongs_to_somebody_else_is_refused(place: tuple, text: str, whose: str) -> None:
+    (place[3].dags_folder / STUB).write_text(text)
+    with pytest.raises(Conflict, match=whose):
+        run(place)
+    assert (place[3].dags_folder / STUB).read_text() == text
+    assert not (place[3].dags_folder / STORE).exists()
+
+
+def test_a_module_that_goes_away_takes_its_stub_with_it_and_nobody_elses(place: tuple) -> None:
+    (place[2] / "dag_mine.py").write_text("def dag_specs(namespace):\n    return []\n")
+    others = place[3].dags_folder / "dag_mine_bob.py"
+    others.write_text(stub_text("dag_mine", "bob"))
+    run(place)
+    assert (place[3].dags_folder / "dag_mine_alice.py").exists()
+    (place[2] / "dag_mine.py").unlink()
+    report = run(place)
+    assert ("delete", "dag_mine_alice.py") in [(action.action, action.what) for action in report.actions]
+    assert not (place[3].dags_folder / "dag_mine_alice.py").exists()
+    assert others.exists()
+
+
+def test_a_dag_outside_the_namespace_is_refused(place: tuple) -> None:
+    (place[2] / "dag_mine.py").write_text(
+        "from .dag_specs import DagSpec\n\ndef dag_specs(namespace):\n    return [DagSpec('mine', '', 'e', ())]\n"
+    )
+    with pytest.raises(UsageProblem, match="outside the namespace of alice"):
+        run(place)
+
+
+def test_a_missing_dag_folder_is_named(place: tuple) -> None:
+    shutil.rmtree(place[3].dags_folder)
+    with pytest.raises(OperationFailed, match="does not exist"):
+        run(place)
+
+
+def test_an_ignore_file_of_others_keeps_its_lines(place: tuple) -> None:
+    (place[3].dags_folder / ".airflowignore").write_text("scratch\nold_.*")
+    run(place)
+    run(place)
+    assert (place[3].dags_folder / ".airflowignore").read_text() == f"scratch\nold_.*\n{STORE}\n"
