@@ -15,6 +15,7 @@ LOCAL_POOL = "replayctl_spark"
 _TIERS = ("default", "big", "extra_big")
 # What Airflow and MLflow themselves need beside the Spark tasks, in GiB.
 _SERVICES_MEMORY_GIB = 4
+_MAX_TASK_CORES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +58,16 @@ def find_folders(settings: Settings) -> Folders:
 
 
 def local_cores(settings: Settings) -> int:
-    """Cores that one local Spark task may use."""
-    return settings.local.spark_cores or _usable_cores()
+    """Cores that one local Spark task may use: small data keep no more than a few busy."""
+    return settings.local.spark_cores or min(_usable_cores(), _MAX_TASK_CORES)
 
 
 def local_slots(settings: Settings) -> int:
     """How many Spark tasks fit into this machine at once, by cores and by memory; at least 1."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     by_memory = int((memory_gib - _SERVICES_MEMORY_GIB) // settings.local.task_memory_gib)
-    return max(1, min(_usable_cores(), by_memory))
+    # Two tasks that share their cores take longer than one after the other.
+    return max(1, min(_usable_cores() // local_cores(settings), by_memory))
 
 
 def deployment_json(settings: Settings, folders: Folders, user: str | None) -> str:

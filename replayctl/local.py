@@ -194,7 +194,7 @@ def _airflow_environment(
         "AIRFLOW__CORE__DAGS_FOLDER": str(find_folders(settings).dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-        "AIRFLOW__CORE__PARALLELISM": str(max(2, local_slots(settings))),
+        "AIRFLOW__CORE__PARALLELISM": str(max(2, 2 * local_slots(settings))),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USERNAME}:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(airflow_home / "passwords.json"),

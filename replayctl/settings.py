@@ -204,7 +204,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("local.java_home", _path, "a Java 17; found by itself when not set"),
     Setting("local.airflow_port", _port, "preferred port of Airflow; the next free one is taken", _constant(8080)),
     Setting("local.mlflow_port", _port, "preferred port of MLflow; the next free one is taken", _constant(8811)),
-    Setting("local.spark_cores", _count, "cores of one Spark task; all of the machine when not set"),
+    Setting("local.spark_cores", _count, "cores of one Spark task; those of the machine, up to 4, when not set"),
     Setting("local.task_memory_gib", _count, "memory of one Spark task in GiB", _constant(3)),
     Setting("airflow.url", _url, "Airflow's address"),
     Setting("airflow.username", _text, "who signs in to Airflow"),

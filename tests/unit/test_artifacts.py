@@ -122,7 +122,9 @@ def test_killed_anywhere_the_artifact_is_whole_or_not_there(tmp_path: Path) -> N
     chance = random.Random(7)
     for _ in range(12):
         child = subprocess.Popen(
-            [sys.executable, "-c", _WRITER, str(ROOT), str(artifact.path)], stdout=subprocess.PIPE, start_new_session=True
+            [sys.executable, "-c", _WRITER, str(ROOT), str(artifact.path)],
+            stdout=subprocess.PIPE,
+            start_new_session=True,
         )
         assert child.stdout is not None
         child.stdout.readline()

@@ -175,5 +175,9 @@ def test_entities_and_specs_import_the_standard_library_only() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 assert all(alias.name.partition(".")[0] in sys.stdlib_module_names for alias in node.names)
-            if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").partition(".")[0] != "airflow":
+            if (
+                isinstance(node, ast.ImportFrom)
+                and not node.level
+                and (node.module or "").partition(".")[0] != "airflow"
+            ):
                 assert (node.module or "").partition(".")[0] in sys.stdlib_module_names

@@ -1,0 +1,108 @@
+"""Programs: their lines, their ends, and nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from replayctl import process
+from replayctl.errors import NotFound, RemoteCommandFailed, TimedOut
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_lines_come_as_they_are_printed_from_both_streams() -> None:
+    lines: list[str] = []
+    code = (
+        "import sys; print('a'); sys.stdout.flush(); print('b', file=sys.stderr); sys.stderr.buffer.write(b'\\xff\\n')"
+    )
+    done = process.run(python(code), on_line=lines.append)
+    assert lines == ["a", "b", "\ufffd"]
+    assert done.tail == "a\nb\n\ufffd"
+
+
+def test_a_bad_end_is_an_error_with_the_last_lines() -> None:
+    with pytest.raises(RemoteCommandFailed, match="status 3") as caught:
+        process.run(python("print('why'); raise SystemExit(3)"))
+    assert caught.value.details == "why"
+    assert process.run(python("raise SystemExit(3)"), check=False).returncode == 3
+
+
+def test_a_missing_program_is_named() -> None:
+    with pytest.raises(NotFound, match="no-such-program"):
+        process.run(["no-such-program"])
+
+
+def test_words_are_never_read_by_a_shell(tmp_path: Path) -> None:
+    word = f"$(touch {tmp_path}/x); `touch {tmp_path}/y` *"
+    assert process.run([sys.executable, "-c", "import sys; print(sys.argv[1])", word]).tail == word
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_the_last_lines_are_kept() -> None:
+    done = process.run(python("for n in range(100_000): print(n)"))
+    assert done.tail.splitlines()[-1] == "99999"
+    assert len(done.tail.splitlines()) == 200
+
+
+def test_a_deadline_ends_the_whole_group() -> None:
+    code = (
+        "import subprocess, sys, time; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); time.sleep(60)"
+    )
+    pids: list[str] = []
+    with pytest.raises(TimedOut, match="within 1 s"):
+        process.run(python(code), on_line=pids.append, timeout_s=1)
+    assert not psutil.pid_exists(int(pids[0])) or psutil.Process(int(pids[0])).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_grandchild_that_holds_the_pipe_does_not_hold_us() -> None:
+    started = time.monotonic()
+    done = process.run(python("import subprocess; print(subprocess.Popen(['sleep', '30']).pid)"))
+    assert time.monotonic() - started < 15
+    os.kill(int(done.tail), signal.SIGKILL)
+
+
+_INTERRUPTED = """
+import sys
+from replayctl import process
+process.run([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"],
+            on_line=lambda line: print(line, flush=True))
+"""
+
+
+def test_ctrl_c_ends_the_program_too() -> None:
+    child = subprocess.Popen(
+        python(_INTERRUPTED), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2]
+    )
+    assert child.stdout is not None
+    pid = int(child.stdout.readline())
+    child.send_signal(signal.SIGINT)
+    child.wait(20)
+    child.stdout.close()
+    assert child.returncode != 0
+    assert not psutil.pid_exists(pid)
+
+
+def test_signals_wait_for_the_end_of_what_must_not_be_cut() -> None:
+    order: list[str] = []
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the order inside is what is tested
+        with process.signals_deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+            order.append("done")
+        order.append("never")
+    assert order == ["done"]
+
+
+def test_a_detached_program_outlives_the_call_and_writes_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    pid = process.spawn_detached(python("print('hello')"), env={}, cwd=tmp_path, log_path=log)
+    psutil.Process(pid).wait(20)
+    assert log.read_text() == "hello\n"
