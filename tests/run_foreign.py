@@ -9,6 +9,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.append(sys.argv[1])
 
-import pytest  # noqa: E402 - only now on the path
+import pytest
 
 sys.exit(pytest.main(sys.argv[2:]))

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dags import dag_two_stage_scenarios as scenarios
-from dags.dag_entities import DATASETS, WORKLOAD_VERSIONS, Namespace, Resources, model_params
+from dags.dag_entities import DATASETS, Namespace, Resources, model_params
 from dags.dag_specs import DagSpec, Deployment, StepSpec
+from tests import golden
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENT = Deployment("r_1", "local", "alice", "/data", "/artifacts", "/files")
@@ -74,30 +75,13 @@ def test_identities_are_known_without_io_and_do_not_depend_on_user_release_or_pl
 
 
 def test_golden_identities_of_ml100k() -> None:
-    """A change here means other results under other paths. Intended? Then renew the values.
-
-    When a workload's results change and this does not fail, raise its number in WORKLOAD_VERSIONS.
-    """
-    found = {step.name: step.identity for step in scenarios.dag_specs(Namespace(None))[0].steps}
-    golden = json.loads((ROOT / "tests" / "unit" / "golden_identities.json").read_text())
-    assert found == golden
+    """A change here means other results under other paths. Intended? Then: python -m tests.golden."""
+    assert golden.identities() == json.loads(golden.IDENTITIES.read_text())
 
 
-def test_sources_of_workloads_are_reviewed_together_with_their_versions() -> None:
-    """Reminds to decide about WORKLOAD_VERSIONS when the code of a workload changes."""
-    golden = json.loads((ROOT / "tests" / "unit" / "golden_workloads.json").read_text())
-    for name, version in WORKLOAD_VERSIONS.items():
-        tree = ast.parse((ROOT / "dags" / "workloads" / f"{name}.py").read_text())
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.Module, ast.FunctionDef)) and ast.get_docstring(node):
-                node.body = node.body[1:]
-        import hashlib
-
-        digest = hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
-        assert golden[name] == {"version": version, "code": digest}, (
-            f"workload {name} has changed: if its results change, raise WORKLOAD_VERSIONS[{name!r}]; "
-            f"then record {{'version': {version}, 'code': {digest!r}}} in golden_workloads.json"
-        )
+def test_the_code_of_workloads_is_reviewed_together_with_their_versions() -> None:
+    """A workload has changed. If its results change too, raise its WORKLOAD_VERSIONS; then: python -m tests.golden."""
+    assert golden.workloads() == json.loads(golden.WORKLOADS.read_text())
 
 
 @given(

@@ -1,0 +1,194 @@
+"""The program as its user calls it: exit codes, streams, the JSON envelope, help."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replayctl import cli
+from replayctl.context import AppContext
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(capfd: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    code = cli.run(argv)
+    out, err = capfd.readouterr()
+    return code, out, err
+
+
+def test_version(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(capfd, "--version") == (0, "replayctl 0.1.0\n", "")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("settings", "show", "--output", "json"),
+        ("--output", "json", "settings", "show"),
+        ("settings", "--output=json", "show"),
+    ],
+)
+def test_global_options_stand_anywhere(capfd: pytest.CaptureFixture[str], argv: tuple[str, ...]) -> None:
+    code, out, err = run(capfd, *argv)
+    document = json.loads(out)
+    assert (code, err, document["command"], document["status"]) == (0, "", "settings show", "ok")
+    assert document["data"]["settings"]["user"] == {"value": "tester", "source": "login name"}
+
+
+@given(
+    st.lists(
+        st.sampled_from(["run", "x", "--wait", "--output", "json", "-v", "--profile", "p", "--force", "--", "--debug"])
+    )
+)
+def test_lifting_loses_no_word_and_keeps_the_order_of_the_rest(words: list[str]) -> None:
+    lifted = cli.lift_global_options(words)
+    assert sorted(lifted) == sorted(words)
+    if "--" in words:
+        end = words.index("--")
+        # Only a value of a global option can have taken the mark itself.
+        if not (end and words[end - 1] in ("--output", "--profile")):
+            assert lifted[len(lifted) - (len(words) - end) :] == words[end:]
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "word"),
+    [
+        (("nonsense",), 2, "usage"),
+        (("run",), 2, "usage"),
+        (("--output", "xml", "settings", "show"), 2, "usage"),
+        (("--profile", "nowhere", "settings", "show"), 3, "settings"),
+        (("run", "two_stage_ml100k"), 6, "not-ready"),
+        (("leaderboard", "two_stage_ml100k"), 6, "not-ready"),
+        (("local", "data", "ml25m"), 2, "usage"),
+        (("sync-dags", "--dags-dir", "/nonexistent"), 2, "usage"),
+    ],
+)
+def test_failures_have_their_code_in_both_forms(
+    capfd: pytest.CaptureFixture[str], argv: tuple[str, ...], code: int, word: str
+) -> None:
+    found, out, err = run(capfd, *argv)
+    assert (found, out) == (code, "")
+    assert err.splitlines()[-1].startswith(("hint: ", "error: "))
+    if "xml" in argv:
+        return
+    found, out, _ = run(capfd, "--output", "json", *argv)
+    document = json.loads(out)
+    assert (found, document["exit_code"], document["status"], document["data"]) == (code, code, "error", None)
+    assert [error["code"] for error in document["errors"]] == [word]
+    assert (
+        document["command"] == " ".join(argv[:2] if argv[0] in ("local",) else argv[:1])
+        or argv[0].startswith("-")
+        or argv[0] == "nonsense"
+    )
+
+
+@pytest.mark.parametrize("name", ["", "Alice", "a b", "../x", "a;reboot", "a\nb", "ä"])
+def test_a_user_that_is_no_user_is_refused_before_anything_is_touched(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, clean_environment: Path, name: str
+) -> None:
+    monkeypatch.setenv("USERNAME_ON_CLUSTER", name)
+    if not name:
+        (clean_environment / "replayctl.yaml").write_text("profiles: {lab: {folders: {dags: /x}}}")
+        monkeypatch.setenv("REPLAYCTL_CONFIG", str(clean_environment / "replayctl.yaml"))
+        monkeypatch.setenv("REPLAYCTL_PROFILE", "lab")
+    code, _, err = run(capfd, "sync-dags")
+    assert code == 2
+    assert "USERNAME_ON_CLUSTER" in err
+    assert {path.name for path in clean_environment.iterdir()} <= {"replayctl.yaml"}
+
+
+def test_local_commands_belong_to_the_local_profile(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, clean_environment: Path
+) -> None:
+    (clean_environment / "r.yaml").write_text("profiles: {lab: {}}")
+    monkeypatch.setenv("REPLAYCTL_CONFIG", str(clean_environment / "r.yaml"))
+    code, _, err = run(capfd, "local", "up", "--profile", "lab")
+    assert code == 2
+    assert "--profile local" in err
+
+
+def test_status_and_down_of_nothing_are_successes(capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capfd, "local", "status", "--output", "json")
+    assert (code, json.loads(out)["data"]["running"]) == (0, False)
+    code, out, _ = run(capfd, "local", "down", "--output", "json")
+    assert (code, json.loads(out)["status"]) == (0, "nothing-to-do")
+
+
+def test_dry_runs_of_the_local_stack_write_nothing(capfd: pytest.CaptureFixture[str], clean_environment: Path) -> None:
+    for argv in (("local", "up"), ("local", "down"), ("local", "data"), ("local", "environments")):
+        code, out, _ = run(capfd, *argv, "--dry-run", "--output", "json")
+        assert code == 0
+        assert json.loads(out)["command"] == " ".join(argv)
+    assert list(clean_environment.iterdir()) == []
+
+
+def test_a_bug_is_one_line_and_a_private_file_without_secrets(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def broken(_self: AppContext) -> None:
+        raise RuntimeError("http://me:hunter2@host is odd")
+
+    monkeypatch.setattr(AppContext, "settings", property(broken))
+    code, out, err = run(capfd, "settings", "show")
+    assert (code, out) == (70, "")
+    assert "a bug in replayctl: RuntimeError" in err
+    assert "Traceback" not in err
+    (saved,) = tmp_path.glob("replayctl-bug-*.txt")
+    assert saved.stat().st_mode & 0o077 == 0
+    assert "Traceback" in saved.read_text()
+    assert "hunter2" not in err + saved.read_text()
+    _, _, err = run(capfd, "settings", "show", "--debug")
+    assert "Traceback" in err
+
+
+_WAITS = """
+import sys, time
+from replayctl import cli
+from replayctl.context import AppContext
+def wait(self):
+    print("waiting", flush=True)
+    time.sleep(60)
+AppContext.settings = property(wait)
+cli.main(["settings", "show", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_signals_end_it_with_their_code_and_one_document(number: signal.Signals, code: int) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", _WAITS, "--output", "json"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"waiting\n"
+    time.sleep(0.1)
+    child.send_signal(number)
+    out, err = child.communicate(timeout=20)
+    assert child.returncode == code
+    assert json.loads(out)["errors"][0]["code"] == "interrupted"
+    assert b"Traceback" not in err
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    command = f'"{sys.executable}" -m replayctl settings show | head -c 1 >/dev/null; exit "${{PIPESTATUS[0]}}"'
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_secret_of_the_environment_is_printed(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPLAYCTL_AIRFLOW_PASSWORD", "hunter2")
+    for mode in ("human", "json"):
+        _, out, err = run(capfd, "settings", "show", "--output", mode)
+        assert "hunter2" not in out + err
+    assert os.environ["REPLAYCTL_AIRFLOW_PASSWORD"] == "hunter2"

@@ -1,0 +1,136 @@
+"""What must hold for every module and every command, those that come later too."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from replayctl import cli, errors
+from replayctl.settings import SETTINGS
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = sorted((ROOT / "replayctl").rglob("*.py"))
+HEAVY = (
+    "rich",
+    "yaml",
+    "airflow_client",
+    "urllib3",
+    "pydantic",
+    "asyncio",
+    "psutil",
+    "http",
+    "ssl",
+    "kubernetes",
+    "docker",
+    "fabric",
+)
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    def walk(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        yield path
+        for name, each in getattr(command, "commands", {}).items():
+            yield from walk(each, (*path, name))
+
+    yield from walk(typer.main.get_command(cli.app), ())
+
+
+def trees() -> Iterator[tuple[Path, ast.Module]]:
+    for path in PACKAGE:
+        yield path, ast.parse(path.read_text())
+
+
+@pytest.mark.parametrize("command", list(commands()), ids=" ".join)
+def test_help_loads_nothing_heavy(command: tuple[str, ...]) -> None:
+    code = (
+        "import json, sys\n"
+        "from replayctl import cli\n"
+        f"code = cli.run({[*command, '--help']!r})\n"
+        f"print('@' + json.dumps([code, [name for name in {HEAVY!r} if name in sys.modules]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.rpartition("@")[2]) == [0, []]
+
+
+@pytest.mark.parametrize("command", [each for each in commands() if each], ids=" ".join)
+def test_every_command_is_documented(command: tuple[str, ...]) -> None:
+    pages = (ROOT / "README.md").read_text() + "".join(page.read_text() for page in (ROOT / "docs").rglob("*.md"))
+    assert f"replayctl {' '.join(command)}" in pages
+
+
+def test_every_setting_and_exit_code_is_documented() -> None:
+    reference = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    for setting in SETTINGS:
+        assert f"`{setting.key}`" in reference
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, errors.ReplayctlError):
+            assert f"`{kind.code}`" in reference
+
+
+def test_changing_commands_have_a_dry_run() -> None:
+    reads_only = {("settings", "show"), ("settings", "profiles"), ("local", "status"), ("leaderboard",)}
+    root = typer.main.get_command(cli.app)
+    for path in commands():
+        command: Any = root
+        for name in path:
+            command = command.commands[name]
+        if not hasattr(command, "commands") and path not in reads_only:
+            assert any("--dry-run" in parameter.opts for parameter in command.params), path
+
+
+def test_layers_hold() -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_only_output_prints() -> None:
+    for path, tree in trees():
+        if path.name == "output.py":
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id != "print", f"{path}:{node.lineno}"
+
+
+def test_no_error_is_made_and_not_raised() -> None:
+    names = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
+    for path, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+                called = node.value.func
+                name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+                assert name not in names | {"Exit", "BadParameter", "ValueError"}, f"{path}:{node.lineno}"
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    for path in [*PACKAGE, *(ROOT / "dags").rglob("*.py")]:
+        assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_modules_and_functions_stay_readable() -> None:
+    """A module over 450 lines or a function over 50 needs a reason; there is none today."""
+    for path in [*PACKAGE, *(ROOT / "dags").rglob("*.py")]:
+        text = path.read_text()
+        assert len(text.splitlines()) <= 450, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                assert (node.end_lineno or 0) - node.lineno < 60, f"{path}:{node.lineno} {node.name}"
+
+
+def test_pinned_lists_are_complete_and_exact() -> None:
+    for path in [*(ROOT / "docker" / "requirements").glob("*.txt"), *(ROOT / "requirements").glob("*.txt")]:
+        for line in path.read_text().splitlines():
+            assert re.fullmatch(r"#.*|-r \w+\.txt|[A-Za-z0-9._-]+==[A-Za-z0-9.+]+", line), f"{path}: {line}"
