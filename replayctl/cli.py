@@ -160,6 +160,9 @@ def _answer(words: Sequence[str], out: output.Output, command: str) -> int:
         out.show(answer)
         sys.stdout.flush()
         return answer.exit_code
+    if answer == EXIT_INTERRUPTED:
+        # Typer's word for Ctrl-C; it has printed nothing.
+        raise KeyboardInterrupt
     return int(answer or 0)
 
 

@@ -99,10 +99,12 @@ def sync(
     namespace: Namespace,
     reporter: Reporter,
     *,
-    server: DagServer | None,
+    find_server: Callable[[], DagServer] | None,
     dry_run: bool = False,
 ) -> SyncReport:
-    """Deploys the folder under the namespace, and waits until `server` shows it (None: does not ask).
+    """Deploys the folder under the namespace, and waits until the server shows it (None: does not ask).
+
+    The server is looked for after the folder was found good, and before anything is written.
 
     Raises what `plan` and `wait_until_shown` raise; after an import error the previous release is published again.
     """
@@ -111,6 +113,7 @@ def sync(
     made = plan(dags_dir, settings, namespace, target, reporter)
     seen_after_s = None
     if not dry_run:
+        server = find_server() if find_server else None
         problems = server.import_problems() if server else []
         if made.changes:
             publish(made, namespace, target, reporter)

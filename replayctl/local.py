@@ -160,7 +160,11 @@ def _start(
     argv = [str(mlflow.program("mlflow")), "server", "--host", "127.0.0.1", "--port", str(mlflow_port)]
     argv += ["--workers", "1", "--backend-store-uri", f"sqlite:///{home}/mlflow/mlflow.db"]
     argv += ["--artifacts-destination", str(home / "mlflow" / "artifacts")]
-    environment = _clean_environment() | {"PATH": f"{mlflow.path / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"}
+    environment = _clean_environment() | {
+        "PATH": f"{mlflow.path / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
+        # Eight processes that wait for jobs of MLflow's own, which nobody here submits.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
     # Between its start and its record a process could be lost to Ctrl-C.
     with process.signals_deferred():
         mlflow_service = _spawn("mlflow", argv, environment, mlflow_port, home)

@@ -34,7 +34,7 @@ def sync_dags(
         app.settings,
         namespace,
         app.reporter,
-        server=find_airflow(app.settings) if verify and not dry_run else None,
+        find_server=(lambda: find_airflow(app.settings)) if verify else None,
         dry_run=dry_run,
     )
     shown = [action for action in report.actions if action.action != "same"]

@@ -73,7 +73,7 @@ def place(tmp_path: Path) -> tuple[Settings, Namespace, Path, FolderServer]:
 
 def run(place: tuple[Settings, Namespace, Path, FolderServer], **kwargs: object) -> deploy.SyncReport:
     settings, namespace, folder, server = place
-    given = {"server": server, **kwargs}
+    given = {"find_server": lambda: server, **kwargs}
     return deploy.sync(folder, settings, namespace, RecordingReporter(), **given)  # type: ignore[arg-type]
 
 
@@ -131,7 +131,7 @@ def test_an_import_error_from_before_is_not_ours(place: tuple) -> None:
 
 
 def test_without_a_server_the_copy_says_that_nobody_looked(place: tuple) -> None:
-    assert run(place, server=None).seen_after_s is None
+    assert run(place, find_server=None).seen_after_s is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,157 @@
+"""A real Airflow, MLflow and Spark, started by the tests through the program itself, in a folder with a space."""
+
+import csv
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import CACHE_DIR, ROOT
+
+SMALL_MODULE = '''"""A small experiment: two cheap models on a sample."""
+
+from dataclasses import replace
+
+from .dag_entities import DATASETS, model_params
+from .dag_two_stage_scenarios import build_two_stage_dag
+
+SAMPLE = replace(
+    DATASETS["ml100k"],
+    name="sample",
+    checksum=None,
+    log_path="replay/sample_ratings.csv",
+    model_overrides={"itemknn": {"num_neighbours": 10}},
+)
+
+
+def dag_specs(namespace):
+    """One DAG."""
+    models = model_params("poprec", "itemknn", dataset=SAMPLE)
+    name = "two_stage_sample"
+    return (build_two_stage_dag(namespace.dag_id(name), namespace.mlflow_experiment(name), models, SAMPLE),)
+'''
+
+
+@dataclass
+class Answer:
+    """One call of the program."""
+
+    code: int
+    document: dict[str, Any]
+    stderr: str
+
+    @property
+    def data(self) -> Any:
+        return self.document["data"]
+
+
+@dataclass
+class Stack:
+    """The local stack of these tests."""
+
+    home: Path
+    dags: Path
+    environ: dict[str, str]
+
+    def call(self, *argv: str, timeout: float = 600) -> Answer:
+        command = [sys.executable, "-m", "replayctl", "--output", "json", *argv]
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.environ, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        assert done.stdout, done.stderr
+        return Answer(done.returncode, json.loads(done.stdout), done.stderr)
+
+    def deploy(self, *argv: str) -> Answer:
+        return self.call("sync-dags", "--dags-dir", str(self.dags), *argv)
+
+    def artifact(self, step: str) -> Path:
+        """The one artifact of a step of the small experiment."""
+        (found,) = [
+            path for path in (self.home / "artifacts" / "alice" / "sample" / step).iterdir() if path.name[0] != "."
+        ]
+        return found
+
+    def manifest(self, step: str) -> dict[str, Any]:
+        return json.loads((self.artifact(step) / "manifest.json").read_text())
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Every process that names the folder in its arguments or environment, other than ourselves."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = [*process.cmdline(), *process.environ().values()]
+        except psutil.Error:
+            continue
+        if process.pid != os.getpid() and any(str(home) in word for word in words):
+            found.append(process)
+    return found
+
+
+def environ_for(home: Path, user_home: Path, **more: str) -> dict[str, str]:
+    assert CACHE_DIR, "REPLAYCTL_CACHE_DIR names where the environments are; make test sets it"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("REPLAYCTL_", "XDG_"))}
+    own = {"HOME": str(user_home), "REPLAYCTL_CACHE_DIR": CACHE_DIR, "REPLAYCTL_LOCAL_HOME": str(home)}
+    return {**kept, **own, "USERNAME_ON_CLUSTER": "alice", **more}
+
+
+def write_sample(data: Path) -> None:
+    """The first users of the real data, where the small experiment looks for them."""
+    with (data / "replay" / "ml100k_ratings.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    with (data / "replay" / "sample_ratings.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *(row for row in rows if int(row[0]) <= 100)])
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    root = tmp_path_factory.mktemp("integration")
+    home = root / "local home"
+    dags = root / "own dags"
+    shutil.copytree(ROOT / "dags", dags, ignore=shutil.ignore_patterns("__pycache__"))
+    (dags / "dag_small.py").write_text(SMALL_MODULE)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        environ = environ_for(home, root, REPLAYCTL_LOCAL_AIRFLOW_PORT=port, REPLAYCTL_LOCAL_MLFLOW_PORT=port)
+        made = Stack(home, dags, environ)
+        started = made.call("local", "up")
+    assert started.code == 0, started.stderr
+    assert f"port {port} is taken" in started.stderr
+    try:
+        prepared = made.call("local", "data")
+        assert prepared.code == 0
+        write_sample(home / "data")
+        yield made
+    finally:
+        ended = made.call("local", "down")
+    assert sorted(ended.data["stopped"]) == ["airflow", "mlflow"]
+    deadline = time.monotonic() + 10
+    while (left := processes_of(home)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert [process.cmdline() for process in left] == []
+
+
+@pytest.fixture(scope="session")
+def deployed(stack: Stack) -> Answer:
+    answer = stack.deploy()
+    assert answer.code == 0, answer.stderr
+    return answer
+
+
+@pytest.fixture(scope="session")
+def finished(stack: Stack, deployed: Answer) -> Answer:
+    answer = stack.call("run", "two_stage_sample", "--wait")
+    assert answer.code == 0, answer.stderr
+    return answer

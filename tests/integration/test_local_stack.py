@@ -1,0 +1,187 @@
+"""The main job on the embedded stack: up, deploy, run, leaderboard, and what goes wrong on the way."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import ROOT
+
+from .conftest import Answer, Stack, environ_for, processes_of
+
+pytestmark = pytest.mark.integration
+STEPS = {"split", "first_level_poprec", "first_level_itemknn", "combine", "second_level_lightgbm", "evaluate"}
+
+
+def wait_for(what: object, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_a_second_up_finds_the_first(stack: Stack) -> None:
+    before = stack.call("local", "status").data
+    answer = stack.call("local", "up")
+    assert (answer.code, answer.document["status"]) == (0, "nothing-to-do")
+    assert answer.data["services"] == before["services"]
+    assert before["running"] is True
+
+
+def test_pages_answer_and_secrets_are_private(stack: Stack) -> None:
+    for service in stack.call("local", "status").data["services"]:
+        with urllib.request.urlopen(service["url"], timeout=20) as page:
+            assert page.status == 200
+    for name in ("admin_password", "passwords.json", "secrets.json"):
+        assert (stack.home / "airflow" / name).stat().st_mode & 0o077 == 0
+    password = (stack.home / "airflow" / "admin_password").read_text().strip()
+    for process in processes_of(stack.home):
+        assert password not in " ".join(process.cmdline())
+
+
+def test_a_deploy_ends_when_airflow_shows_it_and_the_next_has_nothing_to_do(stack: Stack, deployed: Answer) -> None:
+    assert len(deployed.data["dags"]) == 28
+    assert deployed.data["seen_after_s"] > 0
+    again = stack.deploy()
+    assert (again.code, again.document["status"]) == (0, "nothing-to-do")
+    assert again.data["release"] == deployed.data["release"]
+
+
+def test_code_that_only_airflow_finds_broken_is_taken_back(stack: Stack, finished: Answer, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(stack.dags, broken)
+    with (broken / "dag_operators.py").open("a") as file:
+        file.write("\nimport no_such_module_anywhere\n")
+    answer = stack.call("sync-dags", "--dags-dir", str(broken))
+    assert answer.code == 1
+    (error,) = answer.document["errors"]
+    assert "is published again" in error["message"]
+    assert "No module named 'no_such_module_anywhere'" in error["details"]
+    back = stack.deploy()
+    assert back.document["status"] == "nothing-to-do"
+
+
+def test_a_run_computes_everything_and_the_leaderboard_shows_every_model(stack: Stack, finished: Answer) -> None:
+    assert {task["task_id"]: task["state"] for task in finished.data["tasks"]} == dict.fromkeys(STEPS, "success")
+    board = stack.call("leaderboard", "two_stage_sample").data
+    assert {row["model"]: row["level"] for row in board["rows"]} == {
+        "poprec": "first",
+        "itemknn": "first",
+        "lightgbm": "second",
+    }
+    scores = [row["metrics"]["NDCG.10"] for row in board["rows"]]
+    assert scores == sorted(scores, reverse=True)
+    assert min(scores) > 0
+    by_recall = stack.call("leaderboard", "two_stage_sample", "--metric", "Recall@100").data
+    assert by_recall["metric"] == "Recall@100"
+    assert stack.call("leaderboard", "two_stage_sample", "--metric", "Luck@7").code == 2
+    assert stack.call("leaderboard", "two_stage_ml1m").code == 6
+
+
+def test_the_next_run_reuses_every_artifact(stack: Stack, finished: Answer) -> None:
+    before = {step: stack.manifest(step) for step in STEPS}
+    answer = stack.call("run", "two_stage_sample", "--wait")
+    assert answer.code == 0
+    assert {step: stack.manifest(step) for step in STEPS} == before
+
+
+def test_a_deleted_artifact_is_made_again_and_only_that(stack: Stack, finished: Answer) -> None:
+    before = {step: stack.manifest(step)["started_unix_s"] for step in STEPS}
+    shutil.rmtree(stack.artifact("combine"))
+    assert stack.call("run", "two_stage_sample", "--wait").code == 0
+    after = {step: stack.manifest(step)["started_unix_s"] for step in STEPS}
+    assert {step for step in STEPS if before[step] != after[step]} == {"combine"}
+
+
+def spark_drivers(home: Path) -> list[psutil.Process]:
+    return [each for each in processes_of(home) if "org.apache.spark.deploy.SparkSubmit" in each.cmdline()]
+
+
+def test_a_task_killed_hard_fails_takes_its_driver_with_it_and_succeeds_when_cleared(
+    stack: Stack, finished: Answer
+) -> None:
+    before = stack.manifest("first_level_itemknn")
+    started = stack.call("run", "two_stage_sample", "--force", "first_level_itemknn")
+    run_id = started.data["run_id"]
+    folder = stack.artifact("first_level_itemknn").parent
+    wait_for(lambda: list(folder.glob(".*.tmp")), 120)
+    (driver,) = spark_drivers(stack.home)
+    worker = driver.parent()
+    assert worker is not None
+    worker.kill()
+    wait_for(lambda: not driver.is_running() or driver.status() == psutil.STATUS_ZOMBIE, 30)
+    api = _api(stack)
+    wait_for(lambda: api.run("two_stage_sample_alice", run_id).state == "failed", 120)
+    assert stack.manifest("first_level_itemknn") == before
+    _clear(stack, run_id)
+    wait_for(lambda: api.run("two_stage_sample_alice", run_id).state == "success", 300)
+    after = stack.manifest("first_level_itemknn")
+    assert after["run"]["run_id"] == run_id
+    assert stack.manifest("combine")["run"]["run_id"] == run_id
+    assert stack.manifest("split")["run"]["run_id"] != run_id
+    assert [path.name for path in folder.iterdir()] == [after["identity"]]
+
+
+def _api(stack: Stack):  # noqa: ANN202
+    from replayctl import local
+    from replayctl.settings import load_settings
+
+    return local.airflow_api(load_settings(None, environ=stack.environ, cwd=ROOT))
+
+
+def _clear(stack: Stack, run_id: str) -> None:
+    from airflow_client.client import ClearTaskInstancesBody, TaskInstanceApi
+
+    body = ClearTaskInstancesBody(dag_run_id=run_id, dry_run=False, only_failed=True, reset_dag_runs=True)
+    TaskInstanceApi(_api(stack)._client()).post_clear_task_instances("two_stage_sample_alice", body)
+
+
+def test_a_failed_run_shows_why(stack: Stack, finished: Answer) -> None:
+    data = stack.home / "data" / "replay" / "sample_ratings.csv"
+    text = data.read_text()
+    data.write_text("user_id,item_id,rating,timestamp\n1,2,x,3\n")
+    try:
+        answer = stack.call("run", "two_stage_sample", "--wait", "--force", "split")
+    finally:
+        data.write_text(text)
+    assert answer.code == 1
+    (error,) = answer.document["errors"]
+    assert "task split failed" in error["message"]
+    assert "unparsable cells: 1 in rating" in error["details"]
+    assert stack.manifest("split")["results"]["raw_rows"] > 1
+
+
+def test_what_cannot_be_run_is_named(stack: Stack, deployed: Answer) -> None:
+    unknown = stack.call("run", "two_stage_nonsense")
+    assert unknown.code == 6
+    assert "two_stage_sample_alice" in unknown.document["errors"][0]["hint"]
+    force = stack.call("run", "two_stage_sample", "--force", "nonsense")
+    assert force.code == 2
+    assert "first_level_itemknn" in force.document["errors"][0]["hint"]
+
+
+def test_ctrl_c_while_starting_leaves_no_process(tmp_path: Path) -> None:
+    home = tmp_path / "interrupted home"
+    environ = environ_for(home, tmp_path, REPLAYCTL_LOCAL_AIRFLOW_PORT="28080", REPLAYCTL_LOCAL_MLFLOW_PORT="28811")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "replayctl", "local", "up", "--output", "json"],
+        cwd=ROOT,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(lambda: len(processes_of(home)) > 3)
+    os.kill(child.pid, signal.SIGINT)
+    out, _ = child.communicate(timeout=90)
+    assert child.returncode == 130
+    assert json.loads(out)["errors"][0]["code"] == "interrupted"
+    wait_for(lambda: not processes_of(home), 15)
+    assert not (home / "stack.json").exists()

@@ -1,0 +1,118 @@
+"""A step is made once: skipped when whole, computed anew when deleted, forced or killed half-way."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from pyspark.sql import SparkSession
+
+from dags.artifacts import Artifact, ArtifactError
+from dags.workloads import runner
+from dags.workloads.context import StepContext
+
+from .conftest import Pipeline, sample_rows, write_log
+
+pytestmark = pytest.mark.spark
+ROOT = Path(__file__).parents[2]
+_STEP = (
+    "import json, sys; sys.path.insert(0, sys.argv[1]); from dags.workloads import runner;"
+    "runner.run(json.loads(sys.argv[2]))"
+)
+
+
+def test_a_whole_artifact_is_skipped_without_spark(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StepContext, "spark", property(lambda self: pytest.fail("Spark was started")))
+    before = {step.name: pipeline.manifest(step.name) for step in pipeline.spec.steps}
+    pipeline.run()
+    assert before == {step.name: pipeline.manifest(step.name) for step in pipeline.spec.steps}
+
+
+def test_force_computes_anew_and_keeps_the_identity(spark: SparkSession, pipeline: Pipeline) -> None:
+    before = pipeline.manifest("split")
+    runner.run(pipeline.document("split", force=True))
+    after = pipeline.manifest("split")
+    assert after["started_unix_s"] > before["started_unix_s"]
+    assert (after["identity"], after["results"]) == (before["identity"], before["results"])
+
+
+def test_changed_parameters_lie_beside_the_old(spark: SparkSession, pipeline: Pipeline) -> None:
+    other = Pipeline(Path(pipeline.deployment.artifacts_root).parent, poprec={}, itemknn={"num_neighbours": 20})
+    assert other.path("split") == pipeline.path("split")
+    assert other.path("first_level_poprec") == pipeline.path("first_level_poprec")
+    other.run("first_level_itemknn")
+    assert other.path("first_level_itemknn") != pipeline.path("first_level_itemknn")
+    assert other.path("first_level_itemknn").parent == pipeline.path("first_level_itemknn").parent
+    assert pipeline.manifest("first_level_itemknn")["parameters"]["kwargs"] == {"num_neighbours": 10}
+
+
+def test_a_missing_input_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"first_level_poprec: its input .*split.* is missing or not whole"):
+        Pipeline(tmp_path).run("first_level_poprec")
+
+
+def test_an_unknown_workload_is_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(ValueError, match="unknown workload 'os'; known: split"):
+        runner.run(pipeline.document("split", workload="os"))
+
+
+def start(document: dict[str, Any]) -> subprocess.Popen[bytes]:
+    argv = [sys.executable, "-c", _STEP, str(ROOT), json.dumps(document)]
+    return subprocess.Popen(argv, start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+def test_killed_at_any_moment_nothing_counts_as_whole_and_the_retry_succeeds(tmp_path: Path) -> None:
+    write_log(tmp_path / "data" / "replay" / "ml100k_ratings.csv", sample_rows()[:2000])
+    pipeline = Pipeline(tmp_path)
+    document = pipeline.document("split")
+    chance = random.Random(11)
+    phases = {"nothing": 0, "half": 0, "whole": 0}
+    for _ in range(4):
+        child = start(document)
+        begun = time.monotonic()
+        while not list(pipeline.path("split").parent.glob(".*.tmp")) and time.monotonic() - begun < 60:
+            time.sleep(0.02)
+        time.sleep(chance.random() * 8)
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        artifact = Artifact(str(pipeline.path("split")))
+        if artifact.path.exists():
+            assert artifact.is_whole()
+            phases["whole"] += 1
+            break
+        phases["half" if list(artifact.path.parent.glob(".*.tmp")) else "nothing"] += 1
+    assert phases["half"] >= 1
+    assert start(document).wait(120) == 0
+    assert pipeline.manifest("split")["results"]["raw_rows"] == 2000
+    assert [path.name for path in pipeline.path("split").parent.iterdir()] == [pipeline.step("split").identity]
+
+
+def test_a_driver_ends_when_its_supervisor_is_gone(tmp_path: Path) -> None:
+    """The worker was killed hard: its driver, here one that would wait for ever, must not live on."""
+    supervisor = subprocess.Popen(["sleep", "120"])
+    code = (
+        "import sys, time; sys.path.insert(0, sys.argv[1]); from dags.workloads import runner;"
+        "runner._end_with_supervisor(int(sys.argv[2])); print('watching', flush=True); time.sleep(60)"
+    )
+    # An intermediate process stands for the JVM that spark-submit puts between the worker and the driver.
+    argv = [sys.executable, "-c", code, str(ROOT), str(supervisor.pid)]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", "import subprocess, sys; print(subprocess.run(sys.argv[1:]).returncode)", *argv],
+        stdout=subprocess.PIPE,
+    )
+    assert parent.stdout is not None
+    parent.stdout.readline()
+    (driver,) = psutil.Process(parent.pid).children()
+    supervisor.kill()
+    supervisor.wait()
+    driver.wait(30)
+    parent.wait(30)
+    parent.stdout.close()
+    assert not driver.is_running()
