@@ -80,11 +80,12 @@ def deployment_json(settings: Settings, folders: Folders, user: str | None) -> s
         "spark_submit_files": str(folders.spark_submit_files_in_pods),
         # The local server's port may change from one start to the next: its tasks take it from their environment.
         "tracking_uri": None if settings.profile == LOCAL_PROFILE else settings.mlflow.url,
+        # Releases submit to the worker itself; its pods are where a step for YARN runs, too.
+        "places": {"pod": "pod", "yarn": "pod"},
     }
     if settings.profile == LOCAL_PROFILE:
         cores = local_cores(settings)
         resources = {"cores": cores, "memory_gib": settings.local.task_memory_gib}
-        document["places"] = {"pod": "pod", "yarn": "pod"}
         document["tiers"] = {tier: resources for tier in _TIERS}
         document["pool"] = LOCAL_POOL
         document["spark_conf"] = {

@@ -130,7 +130,7 @@ def test_a_task_killed_hard_fails_takes_its_driver_with_it_and_succeeds_when_cle
     assert [path.name for path in folder.iterdir()] == [after["identity"]]
 
 
-def _api(stack: Stack):  # noqa: ANN202
+def _api(stack: Stack):
     from replayctl import local
     from replayctl.settings import load_settings
 

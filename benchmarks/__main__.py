@@ -1,0 +1,234 @@
+"""Prints the ratios. Machines are noisy: pairs are measured in turn, and the median of their ratios is shown."""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+
+from replayctl import environments, local
+from replayctl.deployment import local_cores
+from replayctl.output import StderrReporter
+from replayctl.release import build_release, stub_name, stub_text
+from replayctl.settings import Settings, load_settings
+
+ROOT = Path(__file__).parent.parent
+EXPERIMENT = "two_stage_ml100k"
+USER = "bench"
+
+_HELLO = '''
+import typer
+app = typer.Typer(rich_markup_mode=None)
+@app.command()
+def hello(name: str = "world"):
+    """Say hello."""
+    print(name)
+app()
+'''
+
+_PLAIN_DAG = """
+from airflow.sdk import DAG
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+with DAG("plain", schedule=None) as dag:
+    SparkSubmitOperator(task_id="one", application="/x.py")
+"""
+
+_PARSE = """
+import logging, sys
+logging.disable(logging.CRITICAL)
+from airflow.dag_processing.dagbag import DagBag
+bag = DagBag(dag_folder=sys.argv[1])
+assert bag.dags and not bag.import_errors, bag.import_errors
+"""
+
+
+def seconds(argv: Sequence[str], environ: dict[str, str] | None = None) -> float:
+    """Wall time of one process."""
+    started = time.perf_counter()
+    subprocess.run(argv, env=environ, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def pairs(name: str, ours: Callable[[], float], theirs: Callable[[], float], count: int, goal: float) -> None:
+    """Measures both in turn, after one warm-up each, and prints the median ratio."""
+    ours(), theirs()
+    measured = [(ours(), theirs()) for _ in range(count)]
+    ratios = sorted(one / other for one, other in measured)
+    mine, other = (statistics.median(column) for column in zip(*measured, strict=True))
+    print(
+        f"{name}: {statistics.median(ratios):.2f} (goal ≤ {goal}; "
+        f"{ratios[0]:.2f} to {ratios[-1]:.2f} over {count} pairs; "
+        f"{mine * 1000:.0f} ms to {other * 1000:.0f} ms)",
+        flush=True,
+    )
+
+
+def bench_help(scratch: Path) -> None:
+    """`replayctl --help` to a hello-world program."""
+    hello = scratch / "hello.py"
+    hello.write_text(_HELLO)
+    ours = [str(Path(sys.executable).parent / "replayctl"), "--help"]
+    pairs(
+        "help to hello world", lambda: seconds(ours), lambda: seconds([sys.executable, str(hello), "--help"]), 15, 1.3
+    )
+
+
+def bench_parse(settings: Settings, scratch: Path) -> None:
+    """A DagBag of a stub to one of a DAG file with a single SparkSubmitOperator, each in a fresh process."""
+    airflow = environments.ensure("airflow", settings.cache_dir, settings.local.python, StderrReporter())
+    plain, ours = scratch / "plain", scratch / "ours"
+    plain.mkdir()
+    (plain / "dag_plain.py").write_text(_PLAIN_DAG)
+    deployment = {"profile": "local", "user": USER, "places": {"yarn": "pod"}}
+    deployment |= {"data_root": "/d", "artifacts_root": "/a", "spark_submit_files": "/f"}
+    release = build_release(ROOT / "dags", json.dumps(deployment))
+    for file in release.files:
+        path = ours / "replayctl_releases" / USER / release.name / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file.content)
+    (ours / "replayctl_releases" / USER / "current").write_text(release.name)
+    (ours / ".airflowignore").write_text("replayctl_releases\n")
+    for module in release.modules:
+        (ours / stub_name(module, f"_{USER}")).write_text(stub_text(module, USER))
+    environ = {**os.environ, "AIRFLOW_HOME": str(scratch / "airflow"), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    python = str(airflow.program("python"))
+
+    def parse(folder: Path) -> Callable[[], float]:
+        return lambda: seconds([python, "-c", _PARSE, str(folder)], environ)
+
+    pairs("parse of a stub (27 DAGs) to a plain DAG file", parse(ours), parse(plain), 7, 1.5)
+
+
+class Memory:
+    """Samples the memory of a stack's process tree: proportional set sizes, so that shared pages count once."""
+
+    def __init__(self, stack: local.Stack) -> None:
+        self._leaders = [psutil.Process(service.pid) for service in stack.services]
+        self.peak: dict[str, float] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> "Memory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._stop.wait(1.0):
+            now = {"JVM": 0.0, "Python drivers and workers": 0.0, "Airflow and MLflow": 0.0}
+            for process in [each for leader in self._leaders for each in (leader, *leader.children(recursive=True))]:
+                try:
+                    words, size = process.cmdline(), process.memory_full_info().pss / 2**20
+                except (psutil.Error, AttributeError):
+                    continue
+                spark = any("pyspark" in word or "dag_submit.py" in word for word in words)
+                java = bool(words) and words[0].endswith("java")
+                now["JVM" if java else "Python drivers and workers" if spark else "Airflow and MLflow"] += size
+            now["together"] = sum(now.values())
+            self.peak = {name: max(self.peak.get(name, 0.0), value) for name, value in now.items()}
+
+
+def bench_run(settings: Settings) -> None:
+    """The ml-100k experiment to the sum of its models' fit and predict times, measured alone with the same Spark."""
+    environ = {**os.environ, "REPLAYCTL_LOCAL_HOME": str(settings.local.home), "USERNAME_ON_CLUSTER": USER}
+
+    def call(*argv: str) -> dict:
+        command = [sys.executable, "-m", "replayctl", "--output", "json", *argv]
+        done = subprocess.run(command, cwd=ROOT, env=environ, check=True, stdout=subprocess.PIPE, text=True)
+        return json.loads(done.stdout)["data"]
+
+    call("local", "up")
+    try:
+        call("local", "data")
+        call("sync-dags")
+        with Memory(local.status(settings)) as memory:
+            run = call("run", EXPERIMENT, "--wait", "--force", "all")
+        again = call("run", EXPERIMENT, "--wait")
+        alone = _alone(settings)
+    finally:
+        call("local", "down")
+    tasks = {task["task_id"]: task["seconds"] for task in run["tasks"]}
+    steps = _manifests(settings)
+    models = sum(alone["models"].values())
+    starts = len(tasks) * alone["start"]
+    print(f"experiment to its models alone: {run['seconds'] / models:.2f} ({run['seconds']:.0f} s to {models:.0f} s)")
+    print(
+        f"the same less {len(tasks)} Spark starts of {alone['start']:.1f} s: {(run['seconds'] - starts) / models:.2f} (goal ≤ 1.5)"
+    )
+    print(f"the models alone: {', '.join(f'{name} {value:.1f} s' for name, value in alone['models'].items())}")
+    print(f"the tasks: {', '.join(f'{name} {value:.1f} s' for name, value in tasks.items())}")
+    in_models = sum(sum(step["results"]["seconds"].values()) for step in steps if "seconds" in step["results"])
+    in_steps = sum(step["seconds"] for step in steps)
+    parts = {
+        "fit and predict": in_models,
+        "other work of the steps, sessions included": in_steps - in_models,
+        "start of JVM and Python, Airflow's task": sum(tasks.values()) - in_steps,
+    }
+    print(f"where the tasks' time goes: {', '.join(f'{name} {value:.0f} s' for name, value in parts.items())}")
+    print(f"again, all artifacts whole: {again['seconds']:.1f} s")
+    print(f"peak memory (PSS): {', '.join(f'{name} {value:.0f} MiB' for name, value in memory.peak.items())}")
+
+
+def _manifests(settings: Settings) -> list[dict]:
+    folder = settings.local.home / "artifacts" / USER / "ml100k"
+    return [json.loads(path.read_text()) for path in folder.glob("*/*/manifest.json")]
+
+
+def _alone(settings: Settings) -> dict:
+    """Runs `models_alone.py` by spark-submit, with the settings of a local deployment."""
+    workload = environments.ensure("workload", settings.cache_dir, settings.local.python, StderrReporter())
+    spark_home = workload.site_packages / "pyspark"
+    cores = local_cores(settings)
+    (split,) = (settings.local.home / "artifacts" / USER / "ml100k" / "split").iterdir()
+    (combine,) = (settings.local.home / "artifacts" / USER / "ml100k" / "combine").iterdir()
+    conf = {
+        "spark.driver.host": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.sql.shuffle.partitions": str(2 * cores),
+        "spark.default.parallelism": str(2 * cores),
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+    }
+    argv = [str(spark_home / "bin" / "spark-submit"), "--master", f"local[{cores}]", "--driver-memory", "2g"]
+    argv += [word for key, value in conf.items() for word in ("--conf", f"{key}={value}")]
+    answer = settings.local.home / "alone.json"
+    argv += [str(ROOT / "benchmarks" / "models_alone.py"), str(split), str(combine), str(cores), str(answer)]
+    environ = {**os.environ, "SPARK_HOME": str(spark_home), "PYSPARK_PYTHON": str(workload.program("python"))}
+    environ |= {"PYTHONPATH": str(ROOT), "SPARK_LOCAL_IP": "127.0.0.1"}
+    subprocess.run(argv, env=environ, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    empty = [
+        *argv[: argv.index(str(ROOT / "benchmarks" / "models_alone.py"))],
+        str(ROOT / "benchmarks" / "spark_start.py"),
+    ]
+    start = statistics.median(seconds(empty, environ) for _ in range(3))
+    return {"models": json.loads(answer.read_text()), "start": start}
+
+
+def main() -> None:
+    """Runs the named benchmarks, or all."""
+    wanted = sys.argv[1:] or ["help", "parse", "run"]
+    with tempfile.TemporaryDirectory(prefix="replayctl-bench-") as name:
+        scratch = Path(name)
+        environ = {**os.environ, "REPLAYCTL_LOCAL_HOME": str(scratch / "local"), "USERNAME_ON_CLUSTER": USER}
+        settings = load_settings(None, environ=environ, cwd=scratch)
+        if "help" in wanted:
+            bench_help(scratch)
+        if "parse" in wanted:
+            bench_parse(settings, scratch)
+        if "run" in wanted:
+            bench_run(settings)
+        shutil.rmtree(scratch / "local", ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
