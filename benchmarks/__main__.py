@@ -163,9 +163,8 @@ def bench_run(settings: Settings) -> None:
     models = sum(alone["models"].values())
     starts = len(tasks) * alone["start"]
     print(f"experiment to its models alone: {run['seconds'] / models:.2f} ({run['seconds']:.0f} s to {models:.0f} s)")
-    print(
-        f"the same less {len(tasks)} Spark starts of {alone['start']:.1f} s: {(run['seconds'] - starts) / models:.2f} (goal ≤ 1.5)"
-    )
+    without = (run["seconds"] - starts) / models
+    print(f"the same less {len(tasks)} Spark starts of {alone['start']:.1f} s: {without:.2f} (goal ≤ 1.5)")
     print(f"the models alone: {', '.join(f'{name} {value:.1f} s' for name, value in alone['models'].items())}")
     print(f"the tasks: {', '.join(f'{name} {value:.1f} s' for name, value in tasks.items())}")
     in_models = sum(sum(step["results"]["seconds"].values()) for step in steps if "seconds" in step["results"])

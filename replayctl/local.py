@@ -154,7 +154,8 @@ def _start(
 ) -> tuple[Service, Service]:
     home = settings.local.home
     mlflow_port = _free_port(settings.local.mlflow_port, "MLflow", reporter)
-    airflow_port = _free_port(settings.local.airflow_port, "Airflow", reporter)
+    # MLflow has not bound its port yet, so nothing but this list knows that it is spoken for.
+    airflow_port = _free_port(settings.local.airflow_port, "Airflow", reporter, spoken_for=(mlflow_port,))
     reporter.step(f"starting MLflow on port {mlflow_port} and Airflow on port {airflow_port}")
     mlflow = made["mlflow"]
     argv = [str(mlflow.program("mlflow")), "server", "--host", "127.0.0.1", "--port", str(mlflow_port)]
@@ -334,8 +335,10 @@ def _record(home: Path, services: tuple[Service, ...]) -> None:
     _write_private(home / "stack.json", json.dumps([asdict(service) for service in services], indent=2) + "\n")
 
 
-def _free_port(preferred: int, name: str, reporter: Reporter) -> int:
-    for port in range(preferred, preferred + 50):
+def _free_port(preferred: int, name: str, reporter: Reporter, spoken_for: tuple[int, ...] = ()) -> int:
+    for port in range(preferred, min(preferred + 50, 65536)):
+        if port in spoken_for:
+            continue
         with socket.socket() as probe:
             # Airflow's and MLflow's servers set this too; without it a port in TIME_WAIT would look taken.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

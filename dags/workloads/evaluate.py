@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from ..artifacts import Artifact
 from . import tracking
@@ -30,7 +31,10 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
     truth = context.read(context.input("split"), "test").select("query_id", "item_id").cache()
     measured: dict[str, dict[str, float]] = {}
     for entry in rows:
-        recommended = context.read(entry, _TABLES[entry.workload]).select("query_id", "item_id", "score")
+        # By rank: equal scores would be ordered anew, and differently, wherever they are sorted.
+        recommended = context.read(entry, _TABLES[entry.workload]).select(
+            "query_id", "item_id", (-F.col("rank")).cast("double").alias("score")
+        )
         measured[entry.label] = measure(recommended, truth, ks)
         log.info("%s: %s", entry.label, {name: round(value, 4) for name, value in measured[entry.label].items()})
     test_queries = truth.select("query_id").distinct().count()

@@ -22,7 +22,7 @@ os.environ.update(
 
 from pyspark.sql import SparkSession
 
-from dags.dag_entities import DATASETS, Namespace, model_params
+from dags.dag_entities import DATASETS, RESOURCE_TIERS, Namespace, Resources, model_params
 from dags.dag_specs import DagSpec, Deployment, StepSpec
 from dags.dag_two_stage_scenarios import build_two_stage_dag
 from dags.workloads import runner
@@ -79,7 +79,8 @@ class Pipeline:
 
     def __init__(self, root: Path, **models: dict[str, Any]) -> None:
         self.deployment = Deployment("dags", "local", "alice", str(root / "data"), str(root / "artifacts"), "/f")
-        self.deployment = replace(self.deployment, tracking_uri=f"sqlite:///{root}/mlflow.db")
+        tiers = {tier: Resources(2, 3) for tier in RESOURCE_TIERS}
+        self.deployment = replace(self.deployment, tracking_uri=f"sqlite:///{root}/mlflow.db", tiers=tiers)
         overrides = models or {"poprec": {}, "itemknn": {"num_neighbours": 10}}
         self.dataset = replace(DATASETS["ml100k"], name="sample", checksum=None, model_overrides=overrides)
         chosen = model_params(*overrides, dataset=self.dataset)
