@@ -7,10 +7,9 @@ its name. `main` renders the result. Nothing below this module prints or exits.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
-import tempfile
-import traceback
 from collections.abc import Sequence
 from types import FrameType
 from typing import Annotated, Any, NoReturn, cast
@@ -20,10 +19,18 @@ import typer
 from replayctl import __version__, output
 from replayctl.commands import dags, leaderboard, local, runs, settings
 from replayctl.context import AppContext
-from replayctl.errors import EXIT_BUG, EXIT_HANGUP, EXIT_INTERRUPTED, EXIT_TERMINATED, ReplayctlError
+from replayctl.errors import (
+    EXIT_BUG,
+    EXIT_HANGUP,
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    OperationFailed,
+    ReplayctlError,
+    UsageProblem,
+)
 from replayctl.result import Problem, Result
 
-_FLAGS = ("-v", "-vv", "--verbose", "--debug")
+_FLAGS = r"-v+|--verbose|--debug"
 _OPTIONS = ("--output", "--profile")
 _USAGE = 2
 
@@ -82,7 +89,10 @@ def _root(
 ) -> None:
     if mode not in ("human", "json"):
         raise typer.BadParameter(f"{mode!r} is neither human nor json", param_hint="--output")
-    ctx.obj = AppContext(profile=profile, reporter=output.StderrReporter(verbose))
+    reporter = output.StderrReporter(verbose)
+    # A status line that is still shown goes before the answer or the error comes.
+    ctx.call_on_close(reporter.close)
+    ctx.obj = AppContext(profile=profile, reporter=reporter)
 
 
 def lift_global_options(argv: Sequence[str]) -> list[str]:
@@ -96,13 +106,15 @@ def lift_global_options(argv: Sequence[str]) -> list[str]:
     for word in words:
         if word == "--":
             rest += [word, *words]
-        elif word in _FLAGS or word.startswith(tuple(f"{option}=" for option in _OPTIONS)):
+        elif re.fullmatch(_FLAGS, word) or word.startswith(tuple(f"{option}=" for option in _OPTIONS)):
             lifted.append(word)
         elif word in _OPTIONS:
-            lifted.append(word)
             value = next(words, None)
-            if value is not None:
-                lifted.append(value)
+            # Without a value it stays last: in front it would take the command for its value.
+            if value is None:
+                rest.append(word)
+            else:
+                lifted += [word, value]
         else:
             rest.append(word)
     return [*lifted, *rest]
@@ -117,10 +129,31 @@ def run(argv: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; everything that can be raised becomes a message here."""
     words = lift_global_options(argv)
     out = output.Output("json" if _wants_json(words) else "human")
-    command = _command_name(words)
-    _install_signal_handlers()
     try:
-        return _answer(words, out, command)
+        code = _run(words, out, _command_name(words))
+        out.flush()
+    except BrokenPipeError:
+        # Whoever read our answer has seen enough.
+        output.silence()
+        return 0
+    except OSError as error:
+        output.silence()
+        output.StderrReporter().warn(f"the answer cannot be written: {error.strerror}")
+        return OperationFailed.exit_code
+    return code
+
+
+def _run(words: Sequence[str], out: output.Output, command: str) -> int:
+    _install_signal_handlers()
+    answered = False
+    try:
+        _check_values_of_global_options(words)
+        answer = _answer(words, out, command)
+        if not isinstance(answer, Result):
+            return answer
+        answered = True
+        out.show(answer)
+        return answer.exit_code
     except ReplayctlError as error:
         out.show_error(command, output.problem_of(error), error.exit_code)
         return error.exit_code
@@ -130,16 +163,17 @@ def run(argv: Sequence[str]) -> int:
     except _Ended as ended:
         out.show_error(command, Problem("interrupted", "asked to end by a signal"), ended.exit_code)
         return ended.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter must not try to flush it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:  # noqa: BLE001 - the last resort: a bug becomes one line and a file
+    except Exception as error:
+        # Our own reader may be gone or full; a pipe or file of the command's that fails is another matter.
+        unwritten = isinstance(error, OSError) and answered
+        if unwritten or (isinstance(error, BrokenPipeError) and output.reader_is_gone()):
+            raise
+        # The last resort: a bug becomes one line and a file.
         out.show_error(command, _bug(error, debug="--debug" in words), EXIT_BUG)
         return EXIT_BUG
 
 
-def _answer(words: Sequence[str], out: output.Output, command: str) -> int:
+def _answer(words: Sequence[str], out: output.Output, command: str) -> Result | int:
     group = typer.main.get_command(app)
     try:
         answer = cast("Any", group).main(args=list(words), prog_name="replayctl", standalone_mode=False)
@@ -156,21 +190,36 @@ def _answer(words: Sequence[str], out: output.Output, command: str) -> int:
         return _USAGE
     except (typer.Abort, EOFError):
         raise KeyboardInterrupt from None
+    except SystemExit as ended:
+        # What Typer makes of any broken pipe, silently.
+        if isinstance(ended.__context__, BrokenPipeError):
+            raise ended.__context__ from None
+        raise
     if isinstance(answer, Result):
-        out.show(answer)
-        sys.stdout.flush()
-        return answer.exit_code
+        return answer
     if answer == EXIT_INTERRUPTED:
         # Typer's word for Ctrl-C; it has printed nothing.
         raise KeyboardInterrupt
     return int(answer or 0)
 
 
+def _check_values_of_global_options(words: Sequence[str]) -> None:
+    if words and words[-1] in _OPTIONS and "--" not in words:
+        raise UsageProblem(f"option {words[-1]} needs a value", hint="see: replayctl --help")
+
+
 def _wants_json(words: Sequence[str]) -> bool:
-    for index, word in enumerate(words):
-        if word == "--output=json" or (word == "--output" and list(words[index + 1 : index + 2]) == ["json"]):
-            return True
-    return False
+    """Whether the last word on --output, before `--`, is json: the same one counts for Typer."""
+    mode = ""
+    options = iter(words)
+    for word in options:
+        if word == "--":
+            break
+        if word == "--output":
+            mode = next(options, "")
+        elif word.startswith("--output="):
+            mode = word.partition("=")[2]
+    return mode == "json"
 
 
 def _command_name(words: Sequence[str]) -> str:
@@ -194,10 +243,15 @@ def _install_signal_handlers() -> None:
         raise _Ended(EXIT_TERMINATED if number == signal.SIGTERM else EXIT_HANGUP)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end)
+        # Ignored by our caller, as nohup does it, it stays ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
 
 
 def _bug(error: Exception, *, debug: bool) -> Problem:
+    import tempfile
+    import traceback
+
     text = output.clean("".join(traceback.format_exception(error)))
     # Made by mkstemp: readable by the user alone.
     descriptor, path = tempfile.mkstemp(prefix="replayctl-bug-", suffix=".txt")

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from replayctl.events import Reporter
-from replayctl.settings import Settings, load_settings
+if TYPE_CHECKING:
+    from replayctl.events import Reporter
+    from replayctl.settings import Settings
 
 
 @dataclass
@@ -24,4 +26,7 @@ class AppContext:
     @cached_property
     def settings(self) -> Settings:
         """The profile's settings; SettingsError when something in them is wrong."""
+        # Here, since help and version need none of it.
+        from replayctl.settings import load_settings
+
         return load_settings(self.profile, environ=self.environ, cwd=self.cwd)

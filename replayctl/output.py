@@ -5,10 +5,14 @@ Text from elsewhere is never taken for markup, its control characters are taken 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
-import json
+import io
+import math
+import os
 import re
+import select
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -17,37 +21,54 @@ from typing import Any, Literal, TextIO
 
 from replayctl.errors import ReplayctlError
 from replayctl.result import Block, Fields, Lines, Problem, Result, Table
+from replayctl.secret import MASK, Secret, mask_known
 
 SCHEMA = "replayctl/1"
 Mode = Literal["human", "json"]
 _STATUS_EVERY_S = 10.0
 _ERASE_LINE = "\r\x1b[2K"
 # Tabs and line ends stay; everything else that could move a cursor or ring a bell goes.
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Patterns are compiled where they are first used, by re itself: help needs none of them.
+_CONTROL = r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 _MASKS = (
-    (re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"), "***"),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[a-z0-9._~+/=-]{8,}"), r"\1 ***"),
+    (r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)", "***"),
+    # Any scheme in a header; elsewhere only `bearer`, since "basic" is an ordinary word.
+    (r"(?i)\b(authorization\"?\s*[:=]\s*\"?\w+)\s+[^\s\"',;}]+", r"\1 ***"),
+    (r"(?i)\b(bearer)\s+[a-z0-9._~+/=-]{8,}", r"\1 ***"),
     (
-        re.compile(r"(?i)\b(password|passwd|secret|token|access_token|api_key)(\"?\s*[:=]\s*\"?)[^\s\"',;&}]+"),
+        r"(?i)\b(password|passwd|secret|token|access_token|api_key)(\"?\s*[:=]\s*\"?)[^\s\"',;&}]+",
         r"\1\2***",
     ),
 )
 
 
 def clean(text: str) -> str:
-    """Text fit for a terminal: no control characters, no secrets of the usual shapes."""
-    text = _CONTROL.sub("", text)
-    for pattern, mask in _MASKS:
-        text = pattern.sub(mask, text)
+    """Text fit for a terminal: no control characters, no secrets, neither known ones nor those of the usual shapes."""
+    return mask(re.sub(_CONTROL, "", text))
+
+
+def mask(text: str) -> str:
+    """Text without secrets, else as it is; data are masked so, since JSON keeps control characters harmless."""
+    text = mask_known(text)
+    for pattern, replacement in _MASKS:
+        text = re.sub(pattern, replacement, text)
     return text
 
 
 def to_json(value: object) -> Any:
-    """A value as JSON knows it: dataclasses become objects, paths and moments text; TypeError for anything else."""
-    if value is None or isinstance(value, (bool, int, float)):
+    """A value as JSON knows it; TypeError for what has no place there.
+
+    Dataclasses become objects, paths and moments text. JSON has no NaN and no infinity: they become null. Secrets
+    become `***`, also within text.
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, str):
-        return value
+        return mask(value)
+    if isinstance(value, Secret):
+        return MASK
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {each.name: to_json(getattr(value, each.name)) for each in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -55,9 +76,9 @@ def to_json(value: object) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_json(each) for each in value]
     if isinstance(value, (set, frozenset)):
-        return sorted(to_json(each) for each in value)
+        return sorted((to_json(each) for each in value), key=lambda each: (type(each).__name__, str(each)))
     if isinstance(value, PurePath):
-        return str(value)
+        return mask(str(value))
     if isinstance(value, (datetime.datetime, datetime.date)):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} has no place in a result")
@@ -91,8 +112,12 @@ class Output:
 
     def __init__(self, mode: Mode, *, stdout: TextIO | None = None, stderr: TextIO | None = None) -> None:
         self.mode = mode
-        self._stdout = stdout or sys.stdout
-        self._stderr = stderr or sys.stderr
+        self._stdout = _Stream(stdout or sys.stdout)
+        self._stderr = _Stream(stderr or sys.stderr)
+
+    def flush(self) -> None:
+        """Hands all that was written to the reader; OSError when it cannot be."""
+        self._stdout.flush()
 
     def show(self, result: Result) -> None:
         """The answer, and after it on stderr what should be looked at."""
@@ -118,7 +143,13 @@ class Output:
             self._problem(error)
 
     def _document(self, document: Mapping[str, Any]) -> None:
-        self._stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        import json
+
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        if not self._stdout.can_show(text):
+            # Escaped, every reader gets the same value back.
+            text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+        self._stdout.write(text)
 
     def _problem(self, problem: Problem) -> None:
         self._stderr.write(f"error: {clean(problem.message)}\n")
@@ -134,20 +165,67 @@ class Output:
         elif isinstance(block, Fields):
             self._fields(block)
         elif self._stdout.isatty():
-            _rich_table(block, self._stdout)
+            _rich_table(block, self._stdout.stream)
         else:
             self._plain_table(block)
 
     def _fields(self, block: Fields) -> None:
         if block.title:
             self._stdout.write(f"{clean(block.title)}\n")
-        width = max((len(name) for name, _ in block.pairs), default=0)
-        self._stdout.write("".join(f"{name + ':':<{width + 1}} {clean(value)}\n" for name, value in block.pairs))
+        pairs = [(clean(name), clean(value)) for name, value in block.pairs]
+        width = max((len(name) for name, _ in pairs), default=0)
+        self._stdout.write("".join(f"{name + ':':<{width + 1}} {value}\n" for name, value in pairs))
 
     def _plain_table(self, table: Table) -> None:
         """For pipes: one row a line, cells parted by tabs, nothing folded or cut."""
         rows = [table.columns, *table.rows]
         self._stdout.write("".join("\t".join(_cell(each) for each in row) + "\n" for row in rows))
+
+
+class _Stream:
+    """A text stream, open or not, that takes every character: what its encoding lacks is written as an escape."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        # Python has no stream at all where the caller closed it.
+        self.stream: TextIO = stream if stream is not None else io.StringIO()
+
+    def write(self, text: str) -> None:
+        if not self.can_show(text):
+            encoding = self._encoding()
+            text = text.encode(encoding, "backslashreplace").decode(encoding)
+        self.stream.write(text)
+
+    def can_show(self, text: str) -> bool:
+        """Whether the stream's encoding has all characters of the text."""
+        try:
+            text.encode(self._encoding())
+        except UnicodeEncodeError:
+            return False
+        return True
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    def _encoding(self) -> str:
+        return getattr(self.stream, "encoding", None) or "utf-8"
+
+
+def reader_is_gone() -> bool:
+    """Whether stdout or stderr is a pipe that nobody reads any more: then a broken pipe is no failure of ours."""
+    poll = select.poll()
+    for descriptor in (1, 2):
+        poll.register(descriptor, select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def silence() -> None:
+    """Sends what is still buffered for stdout nowhere, so that the interpreter's last flush cannot fail."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
 
 
 def _cell(text: str) -> str:
@@ -160,9 +238,9 @@ def _rich_table(table: Table, stdout: TextIO) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    grid = RichTable(title=Text(table.title) if table.title else None, box=box.SIMPLE_HEAD, title_justify="left")
+    grid = RichTable(title=Text(clean(table.title)) if table.title else None, box=box.SIMPLE_HEAD, title_justify="left")
     for index, name in enumerate(table.columns):
-        grid.add_column(Text(name), justify="right" if index in table.numeric else "left", overflow="fold")
+        grid.add_column(Text(clean(name)), justify="right" if index in table.numeric else "left", overflow="fold")
     for row in table.rows:
         grid.add_row(*(Text(clean(cell)) for cell in row))
     Console(file=stdout, highlight=False, markup=False, emoji=False).print(grid)
@@ -172,7 +250,7 @@ class StderrReporter:
     """Tells the story on stderr, each line with the seconds since the start."""
 
     def __init__(self, verbosity: int = 0, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+        self._stream = _Stream(stream or sys.stderr)
         self._verbosity = verbosity
         self._started = time.monotonic()
         self._terminal = self._stream.isatty()
@@ -195,8 +273,7 @@ class StderrReporter:
     def status(self, message: str) -> None:
         """Replaces one line of a terminal; elsewhere a line now and then."""
         if self._terminal:
-            self._stream.write(f"{_ERASE_LINE}{self._clock()} {clean(message)}")
-            self._stream.flush()
+            self._write(f"{_ERASE_LINE}{self._clock()} {clean(message)}")
             self._status_shown = True
         elif time.monotonic() - self._status_at >= _STATUS_EVERY_S:
             self._status_at = time.monotonic()
@@ -205,14 +282,18 @@ class StderrReporter:
     def close(self) -> None:
         """Takes a status line away that is still shown."""
         if self._status_shown:
-            self._stream.write(_ERASE_LINE)
-            self._stream.flush()
+            self._write(_ERASE_LINE)
             self._status_shown = False
 
     def _line(self, message: str) -> None:
         self.close()
-        self._stream.write(f"{self._clock()} {clean(message)}\n")
-        self._stream.flush()
+        self._write(f"{self._clock()} {clean(message)}\n")
+
+    def _write(self, text: str) -> None:
+        # A deploy must not stop half-way because nobody listens to its story any more.
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
 
     def _clock(self) -> str:
         return f"[{time.monotonic() - self._started:7.1f}s]"

@@ -77,17 +77,23 @@ def run(
 
 
 def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log_path: Path) -> int:
-    """Starts a program that goes on without us, in a session of its own; returns its process id."""
+    """Starts a program that goes on without us, in a session of its own; returns its process id.
+
+    Raises NotFound without the program.
+    """
     with log_path.open("ab") as log:
-        child = subprocess.Popen(
-            list(argv),
-            env=dict(env),
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        try:
+            child = subprocess.Popen(
+                list(argv),
+                env=dict(env),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            raise NotFound(f"cannot run {argv[0]}: {error.strerror}") from error
     # The child is not waited for here on purpose; Popen would complain about that when it is collected.
     child.returncode = 0
     return child.pid
@@ -139,11 +145,24 @@ def _lines(child: subprocess.Popen[bytes], timeout_s: float | None, argv: Sequen
                 return
             line = b""
         if line is None:
+            # Its output is closed, which is not yet its end.
+            _wait(child, deadline, timeout_s, argv)
             return
         if line:
             yield line.decode("utf-8", errors="replace").rstrip("\r\n")
         if deadline is not None and time.monotonic() > deadline:
-            raise TimedOut(f"{argv[0]} did not end within {timeout_s:g} s")
+            raise _too_late(argv, timeout_s)
+
+
+def _wait(child: subprocess.Popen[bytes], deadline: float | None, timeout_s: float | None, argv: Sequence[str]) -> None:
+    try:
+        child.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise _too_late(argv, timeout_s) from None
+
+
+def _too_late(argv: Sequence[str], timeout_s: float | None) -> TimedOut:
+    return TimedOut(f"{argv[0]} did not end within {timeout_s or 0:g} s")
 
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import getpass
 import re
+import shlex
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -15,35 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from replayctl.errors import SettingsError
+from replayctl.secret import Secret
+from replayctl.yaml_document import YamlDocument, parse
 
 TEAM_FILE = "replayctl.yaml"
 LOCAL_PROFILE = "local"
+# profiles → name → group → key
+_DEPTH = 4
 _ENVIRONMENT_PREFIX = "REPLAYCTL_"
 # Variables with our prefix that are no settings.
-_OTHER_VARIABLES = frozenset({"REPLAYCTL_PROFILE", "REPLAYCTL_CONFIG", "REPLAYCTL_LAB"})
-_MASK = "***"
-
-
-class Secret:
-    """A text that no message, log or document shows: `reveal` gives it where it is needed."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        return _MASK
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._text == self._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-    def reveal(self) -> str:
-        """The secret itself."""
-        return self._text
+_OTHER_VARIABLES = frozenset({"REPLAYCTL_PROFILE", "REPLAYCTL_CONFIG"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +99,18 @@ class Settings:
         path = self.airflow.password_file
         if path is None:
             return None
+        where = f"airflow.password_file {path} (from {self.sources['airflow.password_file']})"
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
             if mode & 0o077:
-                raise SettingsError(f"airflow.password_file {path} can be read by others", hint=f"chmod 600 {path}")
-            return path.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise SettingsError(f"airflow.password_file {path} cannot be read: {error.strerror}") from error
+                raise SettingsError(f"{where} can be read by others", hint=f"chmod 600 {shlex.quote(str(path))}")
+            text = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{where} cannot be read: {error}") from error
+        if not text:
+            raise SettingsError(f"{where} is empty")
+        # Made a secret, so that nothing prints it from here on.
+        return Secret(text).reveal()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +124,24 @@ class Setting:
     secret: bool = False
 
 
+class _NotText(ValueError):
+    """YAML made something else of what was meant as text."""
+
+
 def _text(value: Any) -> str:
+    if value is None:
+        raise ValueError("is empty; leave the line out to keep the default")
+    if isinstance(value, (dict, list)):
+        raise ValueError("is a block or a list, expected text")
     if not isinstance(value, str):
-        raise ValueError(f'is {value!r}, which YAML does not read as text: quote it, "{value}"')
+        raise _NotText
     if not value.strip():
         raise ValueError("is empty")
     return value
 
 
 def _path(value: Any) -> Path:
-    return Path(_text(value)).expanduser().absolute()
+    return Path(_text(value)).expanduser()
 
 
 def _number(value: Any) -> float:
@@ -255,10 +250,12 @@ def load_settings(
         values["user"] = _Value(login_user(environ), "login name")
     for document in documents:
         values |= document.profiles.get(name, {})
-    values |= _from_environment(environ)
+    values |= _from_environment(environ, cwd)
     for key, value in (flags or {}).items():
+        if key in _BY_KEY and _BY_KEY[key].secret:
+            raise SettingsError(f"{key} is a secret, which flags would show to every user of this machine")
         if value is not None:
-            values[key] = _Value(_converted(key, value, "flag"), "flag")
+            values[key] = _Value(_converted(key, value, "flag", cwd), "flag")
     return _build(name, values)
 
 
@@ -288,7 +285,7 @@ class _Document:
 
 def _read_documents(environ: Mapping[str, str], cwd: Path) -> list[_Document]:
     """The team's file first, then the user's."""
-    team = Path(environ["REPLAYCTL_CONFIG"]) if environ.get("REPLAYCTL_CONFIG") else None
+    team = cwd / Path(environ["REPLAYCTL_CONFIG"]).expanduser() if environ.get("REPLAYCTL_CONFIG") else None
     if team is not None and not team.is_file():
         raise SettingsError(f"REPLAYCTL_CONFIG names {team}, which is not a file")
     if team is None:
@@ -304,7 +301,8 @@ def _read_document(path: Path) -> _Document:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from error
-    content, lines = _parse_yaml(text, path)
+    document = parse(text, path, depth=_DEPTH)
+    content, lines = document.content, document.lines
     known = {"profiles", "default_profile"}
     for key in content:
         if key not in known:
@@ -316,60 +314,39 @@ def _read_document(path: Path) -> _Document:
     if not isinstance(profiles, dict):
         raise SettingsError(f"{path}: profiles is not a block of named profiles")
     return _Document(
-        path, default, {name: _profile_values(path, name, block, lines) for name, block in profiles.items()}
+        path, default, {name: _profile_values(path, name, block, document) for name, block in profiles.items()}
     )
 
 
-def _profile_values(path: Path, name: str, block: Any, lines: Mapping[tuple[str, ...], int]) -> dict[str, _Value]:
+def _profile_values(path: Path, name: str, block: Any, document: YamlDocument) -> dict[str, _Value]:
     if block is None:
         return {}
     if not isinstance(block, dict):
-        raise SettingsError(f"{path}:{lines.get(('profiles', name), 1)}: profile {name!r} is not a block of settings")
-    values = {}
+        raise SettingsError(
+            f"{path}:{document.lines.get(('profiles', name), 1)}: profile {name!r} is not a block of settings"
+        )
+    values: dict[str, _Value] = {}
     for key, value in block.items():
-        entries = {f"{key}.{inner}": each for inner, each in value.items()} if isinstance(value, dict) else {key: value}
-        for dotted, each in entries.items():
-            line = lines.get(("profiles", name, *dotted.split(".")), 1)
-            source = f"{path}:{line}"
-            values[dotted] = _Value(_converted(dotted, each, source), source)
+        source = f"{path}:{document.lines.get(('profiles', name, key), 1)}"
+        entries: dict[tuple[str, ...], Any]
+        if key in _GROUPS:
+            if not isinstance(value, (dict, type(None))):
+                raise SettingsError(f"{source}: {key} is a block of settings, not one value")
+            entries = {(key, inner): each for inner, each in (value or {}).items()}
+        else:
+            entries = {(key,): value}
+        for parts, each in entries.items():
+            where = ("profiles", name, *parts)
+            dotted, source = ".".join(parts), f"{path}:{document.lines.get(where, 1)}"
+            if dotted in values:
+                raise SettingsError(f"{source}: {dotted} stands here again (first in {values[dotted].source})")
+            # A team's file means the same in every folder below it, so its relative paths start where it lies.
+            converted = _converted(dotted, each, source, path.parent, document.written.get(where))
+            values[dotted] = _Value(converted, source)
     return values
 
 
-def _parse_yaml(text: str, path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
-    """The document and the line of each key; duplicate keys, which YAML lets win silently, are refused."""
-    import yaml
-
-    lines: dict[tuple[str, ...], int] = {}
-
-    def walk(node: yaml.Node, prefix: tuple[str, ...]) -> None:
-        if not isinstance(node, yaml.MappingNode):
-            return
-        for key, value in node.value:
-            where = (*prefix, str(key.value))
-            line = key.start_mark.line + 1
-            if where in lines:
-                raise SettingsError(
-                    f"{path}:{line}: {'.'.join(where)} stands here again (first in line {lines[where]})"
-                )
-            lines[where] = line
-            walk(value, where)
-
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if node is None:
-            return {}, {}
-        walk(node, ())
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise SettingsError(f"{path}{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
-    if not isinstance(content, dict):
-        raise SettingsError(f"{path}: expected the keys 'profiles' and 'default_profile'")
-    return content, lines
-
-
-def _from_environment(environ: Mapping[str, str]) -> dict[str, _Value]:
+def _from_environment(environ: Mapping[str, str], cwd: Path) -> dict[str, _Value]:
     names = {_ENVIRONMENT_PREFIX + setting.key.upper().replace(".", "_"): setting.key for setting in SETTINGS}
     values = {}
     if environ.get("USERNAME_ON_CLUSTER"):
@@ -379,17 +356,24 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, _Value]:
             continue
         if variable not in names:
             raise SettingsError(f"unknown setting {variable} in the environment{_did_you_mean(variable, set(names))}")
-        values[names[variable]] = _Value(_converted(names[variable], text, variable), variable)
+        values[names[variable]] = _Value(_converted(names[variable], text, variable, cwd), variable)
     return values
 
 
-def _converted(key: str, value: Any, source: str) -> Any:
+def _converted(key: str, value: Any, source: str, base: Path, written: str | None = None) -> Any:
+    """The value of a setting; relative paths start at `base`, `written` is how a file has it."""
     if key not in _BY_KEY:
         raise SettingsError(
             f"{source}: unknown setting {key!r}{_did_you_mean(key, set(_BY_KEY))}", hint="see: replayctl settings show"
         )
     try:
-        return _BY_KEY[key].convert(value)
+        converted = _BY_KEY[key].convert(value)
+        return (base / converted).absolute() if isinstance(converted, Path) else converted
+    except _NotText:
+        meant = "***" if _BY_KEY[key].secret else str(value) if written is None else written
+        raise SettingsError(
+            f'{source}: {key} is {meant}, which YAML does not read as text: quote it, "{meant}"'
+        ) from None
     except ValueError as error:
         shown = "has a malformed value" if _BY_KEY[key].secret else str(error)
         raise SettingsError(f"{source}: {key} {shown}") from None

@@ -14,16 +14,15 @@ def show(ctx: typer.Context) -> Result:
 
     app: AppContext = ctx.obj
     settings = app.settings
-    rows = []
-    for setting in SETTINGS:
-        value = value_of(settings, setting.key)
-        rows.append((setting.key, "-" if value is None else str(value), settings.sources[setting.key], setting.help))
+    values = {setting.key: value_of(settings, setting.key) for setting in SETTINGS}
     data = {
         "profile": settings.profile,
-        "settings": {
-            key: {"value": None if value == "-" else value, "source": source} for key, value, source, _ in rows
-        },
+        "settings": {key: {"value": value, "source": settings.sources[key]} for key, value in values.items()},
     }
+    rows = [
+        (each.key, "-" if values[each.key] is None else str(values[each.key]), settings.sources[each.key], each.help)
+        for each in SETTINGS
+    ]
     table = Table(("setting", "value", "source", "what for"), rows, title=f"profile {settings.profile}")
     return Result("settings show", data, (table,))
 

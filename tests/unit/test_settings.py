@@ -57,7 +57,7 @@ def test_login_names_become_users(login: str, user: str | None) -> None:
     [
         ("profiles:\n  lab:\n    usr: x\n", r"replayctl.yaml:3: unknown setting 'usr'; did you mean 'user'"),
         ("profiles:\n  lab:\n    user: a\n    user: b\n", r"replayctl.yaml:4: profiles.lab.user stands here again"),
-        ("profiles:\n  lab:\n    user: no\n", r"replayctl.yaml:3: user is False, .* quote it"),
+        ("profiles:\n  lab:\n    user: no\n", r"replayctl.yaml:3: user is no, .* quote it, \"no\""),
         ("profiles:\n  lab:\n    user: 12\n", r"quote it"),
         ("profiles:\n  lab:\n    deploy: {timeout_s: soon}\n", r"deploy.timeout_s is 'soon', expected a number"),
         ("profiles:\n  lab:\n    deploy: {timeout_s: -1}\n", r"above 0"),

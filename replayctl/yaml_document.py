@@ -1,0 +1,77 @@
+"""YAML as people write it by hand: what its rules would change or lose silently is refused, with file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from replayctl.errors import SettingsError
+
+if TYPE_CHECKING:
+    import yaml
+
+Keys = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class YamlDocument:
+    """A block of keys; by the keys that lead there, the line of each and the text of each single value."""
+
+    content: dict[str, Any] = field(default_factory=dict)
+    lines: Mapping[Keys, int] = field(default_factory=dict)
+    written: Mapping[Keys, str] = field(default_factory=dict)
+
+
+def parse(text: str, path: Path, *, depth: int) -> YamlDocument:
+    """The document of that text; `path` is only named in messages. Keys are checked down to `depth`.
+
+    Raises SettingsError for what is no YAML, no block of keys, a key twice, and a key that is no text to YAML.
+    """
+    # Here, since most commands on a fresh machine have no file to read.
+    import yaml
+
+    lines: dict[Keys, int] = {}
+    written: dict[Keys, str] = {}
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is None:
+            return YamlDocument()
+        _walk(node, (), path, depth, lines, written)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        raise SettingsError(f"{path}{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
+    except ValueError as error:
+        # For example 2026-02-30, which has the form of a date.
+        raise SettingsError(f"{path}: a value cannot be read ({error}); quote it") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: expected the keys 'profiles' and 'default_profile'")
+    return YamlDocument(content, lines, written)
+
+
+def _walk(
+    node: yaml.Node, prefix: Keys, path: Path, depth: int, lines: dict[Keys, int], written: dict[Keys, str]
+) -> None:
+    from yaml import MappingNode, ScalarNode
+
+    if isinstance(node, ScalarNode):
+        written[prefix] = node.value
+    # An alias of its own parent has no end.
+    if not isinstance(node, MappingNode) or len(prefix) == depth:
+        return
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, ScalarNode):
+            raise SettingsError(f"{path}:{line}: a key is a list or a block, expected text")
+        if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+            raise SettingsError(
+                f'{path}:{line}: YAML does not read the key {key.value} as text: quote it, "{key.value}"'
+            )
+        where = (*prefix, key.value)
+        if where in lines:
+            raise SettingsError(f"{path}:{line}: {'.'.join(where)} stands here again (first in line {lines[where]})")
+        lines[where] = line
+        _walk(value, where, path, depth, lines, written)

@@ -1,0 +1,162 @@
+"""The program among others: closed and full streams, nohup, a status line on a terminal, options at the end."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from replayctl import cli
+from replayctl.context import AppContext
+
+ROOT = Path(__file__).parents[2]
+
+
+def program(body: str, *argv: str) -> list[str]:
+    """`settings show` whose settings are read by `body`, with `self` the context."""
+    code = (
+        "import os, signal, sys, time\n"
+        "from replayctl import cli\n"
+        "from replayctl.context import AppContext\n"
+        "from replayctl.errors import OperationFailed\n"
+        "real = AppContext.settings\n"
+        f"def read(self):\n    {body}\n    return real.func(self)\n"
+        "AppContext.settings = property(read)\n"
+        f"cli.main(['settings', 'show', *{argv!r}])\n"
+    )
+    return [sys.executable, "-c", code]
+
+
+def shell(line: str) -> subprocess.CompletedProcess[str]:
+    line = line.replace("REPLAYCTL", f'"{sys.executable}" -m replayctl')
+    return subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_connection_that_breaks_is_not_taken_for_a_reader_that_went_away() -> None:
+    done = subprocess.run(
+        program("raise BrokenPipeError(32, 'to the server')", "--output", "json"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, json.loads(done.stdout)["errors"][0]["code"]) == (70, "bug")
+
+
+def test_a_closed_stdout_is_no_bug() -> None:
+    done = shell("REPLAYCTL settings show >&-")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("mode", ["human", "json"])
+def test_an_answer_that_cannot_be_written_is_a_failure_and_no_bug(mode: str) -> None:
+    done = shell(f"REPLAYCTL settings show --output {mode} >/dev/full")
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_reader_that_goes_away_in_json_mode_and_on_failure_is_no_error() -> None:
+    for words in ("settings show --output json", "--profile nowhere settings show --output json", "--help"):
+        done = shell(f'REPLAYCTL {words} | true; exit "${{PIPESTATUS[0]}}"')
+        assert (done.returncode in (0, 3), done.stderr) == (True, ""), words
+
+
+def test_hangups_that_the_caller_ignores_stay_ignored() -> None:
+    body = "os.kill(os.getpid(), signal.SIGHUP)"
+    command = subprocess.list2cmdline(["exec", sys.executable]) + ' -c "$CODE"'
+    done = subprocess.run(
+        ["bash", "-c", f"trap '' HUP; {command}"],
+        cwd=ROOT,
+        env={**os.environ, "CODE": program(body)[-1]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert subprocess.run(program(body), cwd=ROOT, capture_output=True, check=False).returncode == 129
+
+
+def on_terminal(command: list[str]) -> tuple[int, bytes]:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execv(command[0], command)  # noqa: S606 - no shell is the point
+    shown = b""
+    try:
+        while piece := os.read(terminal, 4096):
+            shown += piece
+    except OSError:
+        # Linux's end of a terminal.
+        pass
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown
+
+
+@pytest.mark.parametrize("end", ["raise OperationFailed('it said no')", "pass"])
+def test_a_status_line_is_gone_before_the_answer_comes(end: str) -> None:
+    code, shown = on_terminal(program(f"self.reporter.status('waiting'); {end}"))
+    assert code == (0 if end == "pass" else 1)
+    assert b"waiting\r\x1b[2K" in shown
+
+
+@pytest.mark.parametrize("option", ["--output", "--profile"])
+def test_an_option_without_its_value_does_not_eat_the_command(capfd: pytest.CaptureFixture[str], option: str) -> None:
+    assert cli.run(["settings", "show", option]) == 2
+    assert f"option {option} needs a value" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "is_json"),
+    [
+        (["settings", "show", "--output", "json", "--output", "human"], False),
+        (["--output=human", "settings", "show", "--output=json"], True),
+        (["settings", "show", "-vvv", "--output", "json"], True),
+        (["settings", "show", "--", "--output", "json"], False),
+    ],
+)
+def test_the_last_mode_before_the_double_dash_counts(
+    capfd: pytest.CaptureFixture[str], argv: list[str], is_json: bool
+) -> None:
+    cli.run(argv)
+    assert capfd.readouterr().out.startswith("{") == is_json
+
+
+def test_settings_keep_their_types_and_hide_passwords_in_addresses(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPLAYCTL_MLFLOW_URL", "http://me:hunter4@host:1")
+    monkeypatch.setenv("REPLAYCTL_AIRFLOW_PASSWORD", "hunter5")
+    for mode in ("human", "json"):
+        cli.run(["settings", "show", "--output", mode])
+        out, err = capfd.readouterr()
+        assert "hunter4" not in out + err
+        assert "hunter5" not in out + err
+    found = json.loads(out)["data"]["settings"]
+    assert found["local.airflow_port"]["value"] == 8080
+    assert found["local.python"]["value"] is None
+    assert found["airflow.password"]["value"] == "***"
+
+
+def test_a_servers_words_do_not_repeat_our_password(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from replayctl.errors import AuthFailed
+    from replayctl.secret import Secret
+
+    def refuse(_self: AppContext) -> None:
+        Secret("open-sesame")
+        raise AuthFailed("refused", details="no user has the word open-sesame")
+
+    monkeypatch.setattr(AppContext, "settings", property(refuse))
+    for mode in ("human", "json"):
+        assert cli.run(["settings", "show", "--output", mode]) == 4
+        out, err = capfd.readouterr()
+        assert "open-sesame" not in out + err
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL

@@ -1,0 +1,51 @@
+"""Who may import what: each third-party client has one door, and commands stand by themselves."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "replayctl"
+DOORS = {
+    "rich": {"output.py"},
+    "yaml": {"yaml_document.py"},
+    "airflow_client": {"airflow_api.py"},
+    "urllib3": {"airflow_api.py", "mlflow_api.py"},
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def importers(name: str) -> set[str]:
+    return {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if any(each == name or each.startswith(f"{name}.") for each in imports(path))
+    }
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_each_client_has_its_door(name: str) -> None:
+    assert importers(name) <= DOORS[name]
+
+
+def test_typer_stays_in_the_program_and_its_commands() -> None:
+    assert all(path == "cli.py" or path.startswith("commands/") for path in importers("typer"))
+
+
+def test_only_the_program_prints() -> None:
+    assert importers("replayctl.output") == {"cli.py"}
+
+
+def test_commands_do_not_import_each_other() -> None:
+    for path in (PACKAGE / "commands").glob("*.py"):
+        others = {each for each in imports(path) if each.startswith("replayctl.commands.")}
+        assert all(each.startswith("replayctl.commands.options") for each in others), path
