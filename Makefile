@@ -1,7 +1,7 @@
 # Two verbs for everybody: `make quickstart` runs the main job on this machine, `make test` passes the tests.
 # The work is in scripts/, because make itself cannot work in a path with spaces.
 
-.PHONY: help quickstart test setup lint types soak bench clean
+.PHONY: help quickstart test setup lint types bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets

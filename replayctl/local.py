@@ -25,6 +25,7 @@ from replayctl.environments import Environment
 from replayctl.errors import AuthFailed, NotReady, OperationFailed, PortTaken, TimedOut, Unreachable
 from replayctl.events import Reporter
 from replayctl.mlflow_api import MlflowApi
+from replayctl.secret import Secret
 from replayctl.settings import Settings
 
 USERNAME = "admin"
@@ -137,7 +138,9 @@ def airflow_api(settings: Settings, url: str | None = None) -> AirflowApi:
     path = password_file(settings.local.home)
     if not path.exists():
         raise NotReady("the local Airflow has no password yet", hint="start it with: replayctl local up")
-    return AirflowApi(url, username=USERNAME, password=path.read_text(encoding="utf-8").strip())
+    # Made a secret, so that nothing prints it from here on.
+    password = Secret(path.read_text(encoding="utf-8").strip())
+    return AirflowApi(url, username=USERNAME, password=password.reveal())
 
 
 def _prepare_folders(settings: Settings) -> None:

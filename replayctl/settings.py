@@ -9,12 +9,13 @@ import getpass
 import re
 import shlex
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from replayctl.declared_settings import SETTINGS, NotTextError
 from replayctl.errors import SettingsError
 from replayctl.secret import Secret
 from replayctl.yaml_document import YamlDocument, parse
@@ -113,108 +114,6 @@ class Settings:
         return Secret(text).reveal()
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One declared setting: its key, how text or YAML becomes its value, its default and what it is for."""
-
-    key: str
-    convert: Callable[[Any], Any]
-    help: str
-    default: Callable[[Mapping[str, str]], Any] = lambda _environ: None
-    secret: bool = False
-
-
-class _NotText(ValueError):
-    """YAML made something else of what was meant as text."""
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        raise ValueError("is empty; leave the line out to keep the default")
-    if isinstance(value, (dict, list)):
-        raise ValueError("is a block or a list, expected text")
-    if not isinstance(value, str):
-        raise _NotText
-    if not value.strip():
-        raise ValueError("is empty")
-    return value
-
-
-def _path(value: Any) -> Path:
-    return Path(_text(value)).expanduser()
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError(f"is {value!r}, expected a number")
-    try:
-        number = float(value)
-    except ValueError:
-        raise ValueError(f"is {value!r}, expected a number") from None
-    if not 0 < number < float("inf"):
-        raise ValueError(f"is {value!r}, expected a number above 0")
-    return number
-
-
-def _count(value: Any) -> int:
-    number = _number(value)
-    if number != int(number):
-        raise ValueError(f"is {value!r}, expected a whole number")
-    return int(number)
-
-
-def _port(value: Any) -> int:
-    port = _count(value)
-    if port > 65535:
-        raise ValueError(f"is {value!r}, expected a port from 1 to 65535")
-    return port
-
-
-def _url(value: Any) -> str:
-    text = _text(value).rstrip("/")
-    if not re.match(r"https?://[^/\s]+", text):
-        raise ValueError(f"is {value!r}, expected http://host:port or https://…")
-    return text
-
-
-def _base_dir(variable: str, below_home: str, name: str) -> Callable[[Mapping[str, str]], Path]:
-    """A folder by the XDG base directory specification."""
-
-    def find(environ: Mapping[str, str]) -> Path:
-        base = environ.get(variable)
-        return (Path(base) if base else Path(environ.get("HOME", "~")).expanduser() / below_home) / "replayctl" / name
-
-    return find
-
-
-def _constant(value: Any) -> Callable[[Mapping[str, str]], Any]:
-    return lambda _environ: value
-
-
-SETTINGS: tuple[Setting, ...] = (
-    Setting("user", _text, "whose namespace to work in; also USERNAME_ON_CLUSTER"),
-    Setting("cache_dir", _path, "where environments are kept", _base_dir("XDG_CACHE_HOME", ".cache", "")),
-    Setting("local.home", _path, "all state of the local stack", _base_dir("XDG_STATE_HOME", ".local/state", "local")),
-    Setting("local.python", _path, "a Python 3.11 for the environments; found by itself when not set"),
-    Setting("local.java_home", _path, "a Java 17; found by itself when not set"),
-    Setting("local.airflow_port", _port, "preferred port of Airflow; the next free one is taken", _constant(8080)),
-    Setting("local.mlflow_port", _port, "preferred port of MLflow; the next free one is taken", _constant(8811)),
-    Setting("local.spark_cores", _count, "cores of one Spark task; those of the machine, up to 4, when not set"),
-    Setting("local.task_memory_gib", _count, "memory of one Spark task in GiB", _constant(3)),
-    Setting("airflow.url", _url, "Airflow's address"),
-    Setting("airflow.username", _text, "who signs in to Airflow"),
-    Setting("airflow.password", lambda value: Secret(_text(value)), "better in airflow.password_file", secret=True),
-    Setting("airflow.password_file", _path, "a file with the password, readable by you alone"),
-    Setting("mlflow.url", _url, "MLflow's address"),
-    Setting("folders.dags", _path, "Airflow's DAG folder, as this machine sees it"),
-    Setting("folders.spark_submit_files", _path, "where releases for Spark go, as this machine sees it"),
-    Setting("folders.spark_submit_files_in_pods", _path, "the same folder, as the workers see it"),
-    Setting("folders.data_in_pods", _path, "the root of the raw data, as the workers see it"),
-    Setting("folders.artifacts_in_pods", _path, "where artifacts go, as the workers see it"),
-    Setting("deploy.timeout_s", _number, "how long a deploy waits for Airflow to show it", _constant(120.0)),
-    Setting("deploy.load_timeout_s", _number, "how long DAG modules may take to load", _constant(30.0)),
-    Setting("deploy.poll_s", _number, "pause between two questions to a server", _constant(0.5)),
-)
 _BY_KEY = {setting.key: setting for setting in SETTINGS}
 _GROUPS = {
     "local": LocalSettings,
@@ -369,7 +268,7 @@ def _converted(key: str, value: Any, source: str, base: Path, written: str | Non
     try:
         converted = _BY_KEY[key].convert(value)
         return (base / converted).absolute() if isinstance(converted, Path) else converted
-    except _NotText:
+    except NotTextError:
         meant = "***" if _BY_KEY[key].secret else str(value) if written is None else written
         raise SettingsError(
             f'{source}: {key} is {meant}, which YAML does not read as text: quote it, "{meant}"'

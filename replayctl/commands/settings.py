@@ -10,7 +10,8 @@ from replayctl.result import Result, Table
 
 def show(ctx: typer.Context) -> Result:
     """Show every setting of the profile with its source."""
-    from replayctl.settings import SETTINGS, value_of
+    from replayctl.declared_settings import SETTINGS
+    from replayctl.settings import value_of
 
     app: AppContext = ctx.obj
     settings = app.settings

@@ -13,7 +13,7 @@ import pytest
 import typer.main
 
 from replayctl import cli, errors
-from replayctl.settings import SETTINGS
+from replayctl.declared_settings import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = sorted((ROOT / "replayctl").rglob("*.py"))

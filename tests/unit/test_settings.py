@@ -6,8 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from replayctl.declared_settings import SETTINGS
 from replayctl.errors import SettingsError
-from replayctl.settings import SETTINGS, Secret, list_profiles, load_settings, login_user, value_of
+from replayctl.settings import Secret, list_profiles, load_settings, login_user, value_of
 
 
 def load(tmp_path: Path, team: str = "", user: str = "", profile: str | None = None, **environ: str):
