@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from replayctl import environments, local
-from replayctl.deployment import local_cores
+from replayctl.deployment import deployment_json, find_folders, local_cores
 from replayctl.output import StderrReporter
 from replayctl.release import build_release, stub_name, stub_text
 from replayctl.settings import Settings, load_settings
@@ -191,13 +191,7 @@ def _alone(settings: Settings) -> dict:
     cores = local_cores(settings)
     (split,) = (settings.local.home / "artifacts" / USER / "ml100k" / "split").iterdir()
     (combine,) = (settings.local.home / "artifacts" / USER / "ml100k" / "combine").iterdir()
-    conf = {
-        "spark.driver.host": "127.0.0.1",
-        "spark.ui.enabled": "false",
-        "spark.sql.shuffle.partitions": str(2 * cores),
-        "spark.default.parallelism": str(2 * cores),
-        "spark.sql.execution.arrow.pyspark.enabled": "true",
-    }
+    conf = json.loads(deployment_json(settings, find_folders(settings), USER))["spark_conf"]
     argv = [str(spark_home / "bin" / "spark-submit"), "--master", f"local[{cores}]", "--driver-memory", "2g"]
     argv += [word for key, value in conf.items() for word in ("--conf", f"{key}={value}")]
     answer = settings.local.home / "alone.json"

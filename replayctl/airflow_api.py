@@ -56,13 +56,14 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class TaskInfo:
-    """One task of a run; `seconds` is the duration of its latest try, None before it ended."""
+    """One task of a run; `start` and `seconds` are those of its latest try, None before it began or ended."""
 
     task_id: str
     state: str | None
     try_number: int
     map_index: int
     seconds: float | None
+    start: datetime.datetime | None = None
 
 
 class AirflowApi:
@@ -167,7 +168,14 @@ class AirflowApi:
                 ),
             )
             found += [
-                TaskInfo(row.task_id, row.state and row.state.value, row.try_number, row.map_index, row.duration)
+                TaskInfo(
+                    row.task_id,
+                    row.state and row.state.value,
+                    row.try_number,
+                    row.map_index,
+                    row.duration,
+                    row.start_date,
+                )
                 for row in page.task_instances
             ]
             if len(found) >= (page.total_entries or 0) or not page.task_instances:

@@ -6,6 +6,7 @@ its name. `main` renders the result. Nothing below this module prints or exits.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
@@ -120,6 +121,12 @@ def lift_global_options(argv: Sequence[str]) -> list[str]:
     return [*lifted, *rest]
 
 
+@functools.cache
+def _program() -> Any:
+    """The commands as a tree; made once, because the making costs as much as half of Typer's import."""
+    return typer.main.get_command(app)
+
+
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The console script: ends the process with the command's exit code."""
     sys.exit(run(sys.argv[1:] if argv is None else argv))
@@ -174,9 +181,8 @@ def _run(words: Sequence[str], out: output.Output, command: str) -> int:
 
 
 def _answer(words: Sequence[str], out: output.Output, command: str) -> Result | int:
-    group = typer.main.get_command(app)
     try:
-        answer = cast("Any", group).main(args=list(words), prog_name="replayctl", standalone_mode=False)
+        answer = _program().main(args=list(words), prog_name="replayctl", standalone_mode=False)
     except typer.TyperException as error:
         # Usage errors of the parser: ours to show, in JSON too.
         shown = cast("Any", error)
@@ -225,7 +231,7 @@ def _wants_json(words: Sequence[str]) -> bool:
 def _command_name(words: Sequence[str]) -> str:
     """The command's words, for the envelope of a failure: options and their values are no part of it."""
     names: list[str] = []
-    level: Any = typer.main.get_command(app)
+    level = _program()
     skip = False
     for word in words:
         if skip or word.startswith("-"):

@@ -139,7 +139,7 @@ def _report(api: AirflowApi, run: RunInfo, tasks: Sequence[TaskInfo]) -> RunRepo
         state=run.state,
         seconds=(run.end - run.start).total_seconds() if run.start and run.end else None,
         url=run_url(api, run),
-        tasks=tuple(sorted(tasks, key=lambda task: task.task_id)),
+        tasks=tuple(sorted(tasks, key=lambda task: (task.start is None, task.start or run.start, task.task_id))),
         failed=failed,
         outcome="success" if run.state == "success" else "failed",
     )
