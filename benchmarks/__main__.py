@@ -17,8 +17,9 @@ import psutil
 from replayctl import environments, local
 from replayctl.deployment import deployment_json, find_folders, local_cores
 from replayctl.output import StderrReporter
-from replayctl.release import build_release, stub_name, stub_text
+from replayctl.release import build_release
 from replayctl.settings import Settings, load_settings
+from replayctl.stubs import stub_name, stub_text
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENT = "two_stage_ml100k"

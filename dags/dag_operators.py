@@ -13,12 +13,12 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk import DAG, Param
 
 from .artifacts import Artifact
+from .dag_release import RELEASE_LINE
 from .dag_specs import DagSpec, Deployment, StepSpec
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
 
-RELEASE_LINE = "Release: "
 _START_DATE = datetime.datetime(2021, 1, 1, tzinfo=datetime.UTC)
 _DRIVER_SHARE = 0.7
 

@@ -16,6 +16,7 @@ from .dag_specs import DagSpec, Deployment
 if TYPE_CHECKING:
     from airflow.sdk import DAG
 
+RELEASE_LINE = "Release: "
 DEPLOYMENT_FILE = "deployment.json"
 
 
@@ -46,6 +47,10 @@ def load_dags(module: str) -> Mapping[str, DAG]:
     build = getattr(_module(module), "build_dags", None)
     if build is not None:
         dags = list(build(deployment.namespace))
+        for dag in dags:
+            for task in dag.tasks:
+                # What proves to a deploy that the server shows this release.
+                task.doc_md = f"{RELEASE_LINE}{deployment.release}\n\n{task.doc_md or ''}"
     else:
         from .dag_operators import build_dag
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -180,6 +180,27 @@ class AirflowApi:
             ]
             if len(found) >= (page.total_entries or 0) or not page.task_instances:
                 return found
+
+    def live_tries(self, dag_ids: Sequence[str]) -> list[datetime.datetime]:
+        """When each try of these DAGs began that runs now; one that waits for a worker has not begun."""
+        from airflow_client.client import TaskInstanceApi
+
+        found: list[datetime.datetime] = []
+        for dag_id in dag_ids:
+            page = self._call(
+                f"DAG {dag_id}",
+                lambda client, dag_id=dag_id: TaskInstanceApi(client).get_task_instances(
+                    dag_id, "~", state=["running", "restarting"], limit=_PAGE
+                ),
+            )
+            found += [row.start_date for row in page.task_instances if row.start_date]
+        return found
+
+    def delete_dag(self, dag_id: str) -> None:
+        """Forgets a DAG with its runs; NotFound for an unknown one, OperationFailed while something of it runs."""
+        from airflow_client.client import DAGApi
+
+        self._call(f"DAG {dag_id}", lambda client: DAGApi(client).delete_dag(dag_id))
 
     def task_log(self, dag_id: str, run_id: str, task: TaskInfo) -> list[str]:
         """The lines of one try's log, oldest first."""

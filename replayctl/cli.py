@@ -18,7 +18,7 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 
 from replayctl import __version__, output
-from replayctl.commands import dags, leaderboard, local, runs, settings
+from replayctl.commands import dags, leaderboard, local, runs, scaffold, settings
 from replayctl.context import AppContext
 from replayctl.errors import (
     EXIT_BUG,
@@ -44,7 +44,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.command("init")(scaffold.init)
+app.command("new-dag")(scaffold.new_dag)
 app.command("sync-dags")(dags.sync_dags)
+app.command("releases")(dags.releases)
+app.command("rollback")(dags.rollback)
+app.command("gc")(dags.gc)
+app.command("undeploy")(dags.undeploy)
 app.command("run")(runs.run)
 app.command("leaderboard")(leaderboard.leaderboard)
 

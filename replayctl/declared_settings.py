@@ -68,6 +68,16 @@ def _port(value: Any) -> int:
     return port
 
 
+def _mode(value: Any) -> str:
+    # Only text: YAML reads 0664 as the number 436.
+    text = _text(value)
+    if not re.fullmatch(r"[0-7]{3,4}", text):
+        raise ValueError(f"is {value!r}, expected octal rights in quotes, such as '664'")
+    if int(text, 8) & 0o002:
+        raise ValueError(f"is {value!r}, which would let everybody change code that runs with the cluster's rights")
+    return text
+
+
 def _url(value: Any) -> str:
     text = _text(value).rstrip("/")
     if not re.match(r"https?://[^/\s]+", text):
@@ -109,7 +119,19 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("folders.spark_submit_files_in_pods", _path, "the same folder, as the workers see it"),
     Setting("folders.data_in_pods", _path, "the root of the raw data, as the workers see it"),
     Setting("folders.artifacts_in_pods", _path, "where artifacts go, as the workers see it"),
+    Setting(
+        "ssh.host", _text, "the machine that has the folders, or its name in ssh's configuration; this one when not set"
+    ),
+    Setting("ssh.user", _text, "who signs in there"),
+    Setting("ssh.port", _port, "ssh's port there"),
+    Setting("ssh.config", _path, "ssh's configuration; ~/.ssh/config when not set"),
     Setting("deploy.timeout_s", _number, "how long a deploy waits for Airflow to show it", _constant(120.0)),
     Setting("deploy.load_timeout_s", _number, "how long DAG modules may take to load", _constant(30.0)),
+    Setting(
+        "deploy.lock_timeout_s", _number, "how long a deploy waits for another one of the same name", _constant(60.0)
+    ),
+    Setting("deploy.keep_releases", _count, "how many releases gc keeps", _constant(10)),
+    Setting("deploy.directory_mode", _mode, "rights of folders that a deploy makes, octal", _constant("2775")),
+    Setting("deploy.file_mode", _mode, "rights of files that a deploy writes, octal", _constant("664")),
     Setting("deploy.poll_s", _number, "pause between two questions to a server", _constant(0.5)),
 )

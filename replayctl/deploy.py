@@ -1,67 +1,70 @@
-"""sync-dags: a plan from the folder and the target as they are, the publish, and the wait until Airflow shows it."""
+"""sync-dags: check the folder, lock, plan from the target as it is, publish, and wait until Airflow shows it."""
 
 from __future__ import annotations
 
+import datetime
+import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Protocol
 
-from replayctl import resources
-from replayctl.airflow_api import DagInfo, ImportProblem
-from replayctl.deployment import deployment_json, find_folders
-from replayctl.errors import Conflict, NotFound, OperationFailed, TimedOut, UsageProblem
+from replayctl import lock, resources, validation
+from replayctl.audit import audit_line
+from replayctl.deployment import deployment_json, find_folders, open_target
 from replayctl.events import Reporter
+from replayctl.git import commit_of
 from replayctl.namespace import Namespace
-from replayctl.release import Release, build_release, stub_name, stub_owner, stub_text
+from replayctl.plan import Plan, PlannedAction, check_names, make_plan
+from replayctl.release import Release, build_release
 from replayctl.settings import Settings
 from replayctl.specs import Dag, load_specs
-from replayctl.targets import FolderTarget, Target, TargetState
-
-Action = Literal["create", "update", "delete", "same", "publish", "upload"]
-# The text that dags/dag_operators.py puts on every task: the server showing it is the proof of a deploy.
-_RELEASE_LINE = "Release: "
-_NUDGE_EVERY_S = 5.0
-
-
-class DagServer(Protocol):
-    """What a deploy asks of Airflow."""
-
-    def dags(self) -> Iterable[DagInfo]:
-        """All DAGs known."""
-
-    def tasks_docs(self, dag_id: str) -> Mapping[str, str]:
-        """Task → its documentation text."""
-
-    def import_problems(self) -> list[ImportProblem]:
-        """Files that do not load."""
-
-    def reparse(self, file_token: str) -> None:
-        """Parse now, and look for new files."""
+from replayctl.stubs import stubs_of
+from replayctl.target import Publication, Target, TargetState
+from replayctl.verify import DagServer, check_owners, expected_of, wait_or_give_back
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedAction:
-    """One thing that a deploy does, or finds done."""
+class SyncOptions:
+    """How to deploy: `force` gives up hand edits on the target, `break_lock` another's lock."""
 
-    action: Action
-    what: str
+    dry_run: bool = False
+    validate: bool = True
+    force: bool = False
+    break_lock: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """A release, its DAGs, and what publishing it changes on the target."""
+class SyncReport:
+    """What a sync did, or with `dry_run` would do. Durations in seconds.
 
-    release: Release
-    dags: tuple[Dag, ...]
-    actions: tuple[PlannedAction, ...]
+    `seen_after_s` is how long Airflow took to show the release; None when it was not asked.
+    """
+
+    release: str
     previous: str | None
+    user: str | None
+    target: str
+    dry_run: bool
+    actions: tuple[PlannedAction, ...]
+    dags: tuple[str, ...]
+    findings: tuple[validation.Finding, ...]
+    loaded_s: float
+    published_s: float | None
+    seen_after_s: float | None
 
     @property
-    def changes(self) -> tuple[PlannedAction, ...]:
-        """The actions that write something."""
-        return tuple(action for action in self.actions if action.action != "same")
+    def changed(self) -> bool:
+        """Whether anything was written, or would be."""
+        return any(action.action not in ("same", "foreign") for action in self.actions)
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    release: Release
+    dags: tuple[Dag, ...]
+    findings: tuple[validation.Finding, ...]
+    loaded_s: float
 
 
 def find_dags_dir(given: Path | None, cwd: Path) -> Path:
@@ -71,28 +74,6 @@ def find_dags_dir(given: Path | None, cwd: Path) -> Path:
     return cwd / "dags" if (cwd / "dags").is_dir() else resources.shipped_dir("dags")
 
 
-@dataclass(frozen=True, slots=True)
-class SyncReport:
-    """What a sync did, or with `dry_run` would do.
-
-    `seen_after_s` is how long Airflow took to show the release; None when it was not asked.
-    """
-
-    release: str
-    previous: str | None
-    user: str | None
-    target: Path
-    dry_run: bool
-    actions: tuple[PlannedAction, ...]
-    dags: tuple[str, ...]
-    seen_after_s: float | None
-
-    @property
-    def changed(self) -> bool:
-        """Whether anything was written, or would be."""
-        return any(action.action != "same" for action in self.actions)
-
-
 def sync(
     dags_dir: Path,
     settings: Settings,
@@ -100,190 +81,141 @@ def sync(
     reporter: Reporter,
     *,
     find_server: Callable[[], DagServer] | None,
-    dry_run: bool = False,
+    options: SyncOptions | None = None,
 ) -> SyncReport:
     """Deploys the folder under the namespace, and waits until the server shows it (None: does not ask).
 
-    The server is looked for after the folder was found good, and before anything is written.
-
-    Raises what `plan` and `wait_until_shown` raise; after an import error the previous release is published again.
+    The server is looked for after the folder was found good, and before anything is written. Raises UsageProblem for a
+    folder that cannot be deployed, Conflict for what belongs to others or was edited by hand, and what
+    `wait_until_shown` raises; after an import error the previous release is published again.
     """
-    folders = find_folders(settings)
-    target = FolderTarget(folders.dags, folders.spark_submit_files)
-    made = plan(dags_dir, settings, namespace, target, reporter)
-    seen_after_s = None
-    if not dry_run:
-        server = find_server() if find_server else None
+    options = options or SyncOptions()
+    checked = _check(dags_dir, settings, namespace, reporter, validate=options.validate)
+    server = find_server() if find_server else None
+    started = time.monotonic()
+    with open_target(settings, namespace) as target:
+        names = list(stubs_of(checked.release.modules, namespace.suffix, namespace.directory))
+        releases = [checked.release.name]
+        if options.dry_run:
+            made = _plan(checked, namespace, target.inspect(names, releases), server, options)
+            return _report(made, checked, namespace, target, options)
         problems = server.import_problems() if server else []
-        if made.changes:
-            publish(made, namespace, target, reporter)
-        if server:
-            seen_after_s = _wait_or_withdraw(made, namespace, target, server, problems, settings, reporter)
+        what = f"sync-dags of {checked.release.name}"
+        timeout_s = settings.deploy.lock_timeout_s
+        with lock.held(
+            target,
+            reporter,
+            what=what,
+            timeout_s=timeout_s,
+            break_lock=options.break_lock,
+            names=names,
+            releases=releases,
+        ) as (token, state):
+            made = _plan(checked, namespace, state, server, options)
+            if made.changes:
+                reporter.step(f"publishing {made.release.name} to {target.dags} on {target.shell.name}")
+                target.publish(token, _publication(made, dags_dir, namespace))
+            published_s = time.monotonic() - started
+            seen_after_s = None
+            if server:
+                seen_after_s = wait_or_give_back(
+                    expected_of(made),
+                    server,
+                    problems,
+                    settings,
+                    reporter,
+                    target=target,
+                    token=token,
+                    back=_way_back(made),
+                )
+    return _report(made, checked, namespace, target, options, published_s, seen_after_s)
+
+
+def _check(dags_dir: Path, settings: Settings, namespace: Namespace, reporter: Reporter, *, validate: bool) -> _Checked:
+    folders = find_folders(settings)
+    release = build_release(dags_dir, deployment_json(settings, folders, namespace.user))
+    reporter.step(
+        f"release {release.name} from {dags_dir}: {len(release.files)} files, {len(release.modules)} DAG modules"
+    )
+    findings: tuple[validation.Finding, ...] = ()
+    if validate:
+        findings = validation.check(release, dags_dir, artifacts_root=str(folders.artifacts_in_pods))
+        validation.refuse(findings)
+        for finding in findings:
+            reporter.warn(str(finding))
+    else:
+        reporter.warn(
+            "not validated: what only fails or misbehaves on the server will do so there, for everybody to see"
+        )
+    started = time.monotonic()
+    dags = load_specs(release, timeout_s=settings.deploy.load_timeout_s)
+    loaded_s = time.monotonic() - started
+    reporter.step(f"{len(dags)} DAGs loaded in {loaded_s:.2f} s")
+    check_names(release, dags, namespace)
+    return _Checked(release, dags, findings, loaded_s)
+
+
+def _plan(
+    checked: _Checked, namespace: Namespace, state: TargetState, server: DagServer | None, options: SyncOptions
+) -> Plan:
+    made = make_plan(checked.release, checked.dags, namespace, state, force=options.force)
+    if server:
+        check_owners(made, server)
+    return made
+
+
+def _publication(made: Plan, dags_dir: Path, namespace: Namespace) -> Publication:
+    commit = commit_of(dags_dir)
+    git = asdict(commit) if commit else None
+    dags = {module: [dag.dag_id for dag in made.dags if dag.module == module] for module in made.release.modules}
+    who = lock.whoami()
+    at = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
+    metadata = {
+        "release": made.release.name,
+        "at": at,
+        "user": who["user"],
+        "host": who["host"],
+        "git": git,
+        "dags": dags,
+    }
+    upload = made.release if made.of("upload", "repair") else None
+    return Publication(
+        release=made.release.name,
+        audit=audit_line("publish", release=made.release.name, previous=made.previous, git=git),
+        upload=upload,
+        metadata=json.dumps(metadata, sort_keys=True) + "\n" if upload else "",
+        stubs={name: made.stubs[name] for name in made.of("create", "update")},
+        removed_stubs=made.of("delete"),
+    )
+
+
+def _way_back(made: Plan) -> Publication | None:
+    """Back to what was: the previous pointer with its stubs; after a first deploy, no pointer and no stubs."""
+    if not made.changes:
+        return None
+    audit = audit_line("withdraw", release=made.previous, previous=made.release.name, reason="import error")
+    return Publication(made.previous, audit, removed_stubs=made.of("create"), stubs=made.replaced)
+
+
+def _report(
+    made: Plan,
+    checked: _Checked,
+    namespace: Namespace,
+    target: Target,
+    options: SyncOptions,
+    published_s: float | None = None,
+    seen_after_s: float | None = None,
+) -> SyncReport:
     return SyncReport(
         release=made.release.name,
         previous=made.previous,
         user=namespace.user,
-        target=folders.dags,
-        dry_run=dry_run,
+        target=target.name,
+        dry_run=options.dry_run,
         actions=made.actions,
         dags=tuple(dag.dag_id for dag in made.dags),
+        findings=checked.findings,
+        loaded_s=checked.loaded_s,
+        published_s=published_s,
         seen_after_s=seen_after_s,
     )
-
-
-def _wait_or_withdraw(
-    made: Plan,
-    namespace: Namespace,
-    target: Target,
-    server: DagServer,
-    problems: Sequence[ImportProblem],
-    settings: Settings,
-    reporter: Reporter,
-) -> float:
-    try:
-        return wait_until_shown(made, namespace, server, problems, settings, reporter)
-    except OperationFailed as error:
-        if not made.changes:
-            raise
-        withdraw(made, namespace, target)
-        # Airflow forgets the DAGs of a file that does not load: without a parse they would stay away for a while.
-        _nudge(server, {stub_name(module, namespace.suffix) for module in made.release.modules})
-        back = f"{made.previous} is published again" if made.previous else "the stubs were removed again"
-        raise OperationFailed(f"{error}; {back}", details=error.details, hint=error.hint) from error
-
-
-def plan(dags_dir: Path, settings: Settings, namespace: Namespace, target: Target, reporter: Reporter) -> Plan:
-    """Checks the folder, loads its specs and compares with the target. Writes nothing.
-
-    Raises UsageProblem for a folder that cannot be deployed, Conflict when a stub's name belongs to somebody else.
-    """
-    text = deployment_json(settings, find_folders(settings), namespace.user)
-    release = build_release(dags_dir, text)
-    reporter.step(
-        f"release {release.name} from {dags_dir}: {len(release.files)} files, {len(release.modules)} DAG modules"
-    )
-    started = time.monotonic()
-    dags = load_specs(release, timeout_s=settings.deploy.load_timeout_s)
-    reporter.note(f"{len(dags)} DAGs loaded in {time.monotonic() - started:.2f} s")
-    _check_names(dags, namespace)
-    state = target.inspect(namespace.directory)
-    return Plan(release, dags, tuple(_actions(release, namespace, state)), state.pointer)
-
-
-def _check_names(dags: Sequence[Dag], namespace: Namespace) -> None:
-    for dag in dags:
-        if not dag.dag_id.endswith(namespace.suffix):
-            raise UsageProblem(
-                f"{dag.module}: DAG {dag.dag_id!r} is outside the namespace of {namespace.user}",
-                hint="make its id with namespace.dag_id(...)",
-            )
-
-
-def _actions(release: Release, namespace: Namespace, state: TargetState) -> list[PlannedAction]:
-    owner = namespace.directory
-    actions = []
-    stored = release.name in state.releases and release.name in state.submitted
-    actions.append(PlannedAction("same" if stored else "upload", f"release {release.name}"))
-    wanted = {stub_name(module, namespace.suffix): stub_text(module, owner) for module in release.modules}
-    for name, text in sorted(wanted.items()):
-        there = state.stubs.get(name)
-        if there is None:
-            actions.append(PlannedAction("create", name))
-            continue
-        found = stub_owner(there)
-        if found is None or found[0] != owner:
-            whose = f"{found[0]}'s" if found else "not made by replayctl"
-            raise Conflict(f"the target's {name} is {whose}: not overwritten", hint="rename your DAG module")
-        actions.append(PlannedAction("same" if there == text else "update", name))
-    for name, text in sorted(state.stubs.items()):
-        if (stub_owner(text) or ("", ""))[0] == owner and name not in wanted:
-            actions.append(PlannedAction("delete", name))
-    actions.append(PlannedAction("same" if state.pointer == release.name else "publish", f"current → {release.name}"))
-    return actions
-
-
-def publish(made: Plan, namespace: Namespace, target: Target, reporter: Reporter) -> None:
-    """Makes the target as planned: upload, new stubs, the pointer, removed stubs, in this order."""
-    owner = namespace.directory
-    by_name = {stub_name(module, namespace.suffix): module for module in made.release.modules}
-    target.hide_store()
-    if any(action.action == "upload" for action in made.actions):
-        reporter.step(f"uploading {made.release.name}")
-        target.upload(made.release, owner)
-    for action in made.actions:
-        if action.action in ("create", "update"):
-            target.write_stub(action.what, stub_text(by_name[action.what], owner))
-    target.point_to(made.release.name, owner)
-    for action in made.actions:
-        if action.action == "delete":
-            target.remove_stub(action.what)
-    reporter.step(f"published {made.release.name} for {namespace.user or 'everybody'}")
-
-
-def withdraw(made: Plan, namespace: Namespace, target: Target) -> None:
-    """Puts the previous release back; after a first deploy removes the stubs instead."""
-    if made.previous is not None:
-        target.point_to(made.previous, namespace.directory)
-        return
-    for module in made.release.modules:
-        target.remove_stub(stub_name(module, namespace.suffix))
-
-
-def wait_until_shown(
-    made: Plan,
-    namespace: Namespace,
-    server: DagServer,
-    known_problems: Sequence[ImportProblem],
-    settings: Settings,
-    reporter: Reporter,
-    sleep: Callable[[float], None] = time.sleep,
-) -> float:
-    """Returns the seconds until every DAG of the release shows the release on each of its tasks.
-
-    Raises OperationFailed with the server's traceback when a stub of the release does not load, TimedOut when the
-    server does not show it in time. `known_problems` are the import errors from before the publish.
-    """
-    started = time.monotonic()
-    files = {stub_name(module, namespace.suffix) for module in made.release.modules}
-    old = {(problem.filename, problem.timestamp) for problem in known_problems}
-    pending = {dag.dag_id: {step.name for step in dag.steps} for dag in made.dags}
-    next_nudge = started
-    while True:
-        if time.monotonic() >= next_nudge:
-            _nudge(server, files)
-            next_nudge = time.monotonic() + _NUDGE_EVERY_S
-        for dag_id in [dag_id for dag_id, tasks in pending.items() if _shows(server, dag_id, tasks, made.release.name)]:
-            del pending[dag_id]
-        problems = [problem for problem in server.import_problems() if Path(problem.filename).name in files]
-        fresh = [problem for problem in problems if (problem.filename, problem.timestamp) not in old]
-        if fresh:
-            raise OperationFailed(
-                f"Airflow cannot load {Path(fresh[0].filename).name}", details=fresh[0].stack_trace.strip()
-            )
-        if not pending:
-            return time.monotonic() - started
-        waited = time.monotonic() - started
-        if waited > settings.deploy.timeout_s:
-            raise TimedOut(
-                f"Airflow does not show {made.release.name} in {', '.join(sorted(pending)[:5])} after {waited:.0f} s",
-                hint="the copy is published; look again with: replayctl sync-dags",
-            )
-        reporter.status(f"waiting until Airflow shows {made.release.name}: {len(pending)} of {len(made.dags)} DAGs")
-        sleep(settings.deploy.poll_s)
-
-
-def _shows(server: DagServer, dag_id: str, tasks: set[str], release: str) -> bool:
-    try:
-        shown = server.tasks_docs(dag_id)
-    except NotFound:
-        return False
-    return set(shown) == tasks and all(f"{_RELEASE_LINE}{release}" in text for text in shown.values())
-
-
-def _nudge(server: DagServer, files: set[str]) -> None:
-    """A parse request for any DAG makes the processor look for new files too; ours are parsed anew by name."""
-    known = list(server.dags())
-    tokens = {Path(dag.fileloc).name: dag.file_token for dag in known}
-    ours = [token for name, token in tokens.items() if name in files]
-    for token in ours or list(tokens.values())[:1]:
-        server.reparse(token)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from replayctl.errors import SettingsError
+from replayctl.namespace import Namespace
 from replayctl.settings import Settings
+from replayctl.shell import LocalShell, Shell
+from replayctl.ssh import SshAddress, SshShell
+from replayctl.target import Modes, Target
 
 LOCAL_PROFILE = "local"
 LOCAL_POOL = "replayctl_spark"
@@ -55,6 +61,23 @@ def find_folders(settings: Settings) -> Folders:
         data_in_pods=pick("data_in_pods", given.data_in_pods, "data"),
         artifacts_in_pods=pick("artifacts_in_pods", given.artifacts_in_pods, "artifacts"),
     )
+
+
+@contextlib.contextmanager
+def open_target(settings: Settings, namespace: Namespace) -> Iterator[Target]:
+    """The namespace's part of the profile's folders: behind ssh where `ssh.host` is set, else on this machine."""
+    folders = find_folders(settings)
+    shell: Shell
+    given = settings.ssh
+    if given.host is None:
+        shell = LocalShell()
+    else:
+        shell = SshShell(SshAddress(given.host, given.user, given.port, given.config))
+    modes = Modes(settings.deploy.directory_mode, settings.deploy.file_mode)
+    try:
+        yield Target(shell, str(folders.dags), str(folders.spark_submit_files), namespace.directory, modes)
+    finally:
+        shell.close()
 
 
 def local_cores(settings: Settings) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from replayctl.errors import NotFound, RemoteCommandFailed, TimedOut
 
 _TAIL_LINES = 200
+_TAIL_CHARACTERS = 20_000
 _GRACE_S = 5.0
 _TICK_S = 0.2
 
@@ -74,6 +75,45 @@ def run(
             details="\n".join(list(tail)[-20:]),
         )
     return done
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """How a program ended that was given something to read; `stderr` as text, never more than its last part."""
+
+    returncode: int
+    stdout: bytes
+    stderr: str
+
+
+def exchange(
+    argv: Sequence[str], data: bytes, *, env: Mapping[str, str] | None = None, timeout_s: float | None = None
+) -> Exchanged:
+    """Runs a program to its end with `data` on its stdin; both its streams are kept apart.
+
+    Raises NotFound without the program and TimedOut after `timeout_s`. Whatever ends this call early, Ctrl-C among it,
+    ends the program's whole group too.
+    """
+    try:
+        child = subprocess.Popen(
+            list(argv),
+            env=dict(env) if env is not None else None,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise NotFound(f"cannot run {argv[0]}: {error.strerror}") from error
+    with child:
+        try:
+            stdout, stderr = child.communicate(data, timeout=timeout_s)
+        except BaseException as error:
+            _end_group(child)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise _too_late(argv, timeout_s) from None
+            raise
+    return Exchanged(child.returncode, stdout, stderr.decode("utf-8", errors="replace")[-_TAIL_CHARACTERS:])
 
 
 def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log_path: Path) -> int:

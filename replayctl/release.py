@@ -1,4 +1,4 @@
-"""Releases as data: which files a DAG folder deploys, the hash that names them, the stubs and the zip.
+"""Releases as data: which files a DAG folder deploys, the hash that names them, their checksums and the zip.
 
 Pure apart from reading the folder; knows nothing of targets or servers.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import ast
 import hashlib
 import io
-import re
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +20,17 @@ STORE = "replayctl_releases"
 POINTER = "current"
 SUBMIT_SCRIPT = "dag_submit.py"
 DEPLOYMENT_FILE = "deployment.json"
+# Beside a stored release's own files: their checksums, and who released them, when and from which commit.
+MANIFEST = ".manifest"
+METADATA = ".release.json"
 _SUFFIXES = frozenset({".py", ".json", ".yaml", ".yml", ".sql", ".txt", ".md"})
+_MAX_PATH = 200
 _MAX_FILE_BYTES = 5 * 1024 * 1024
-_ENTRY_FUNCTIONS = frozenset({"dag_specs", "build_dags"})
-_STUB_HEADER = re.compile(r"^# replayctl-stub: owner=(?P<owner>\S+) module=(?P<module>\S+)$", re.MULTILINE)
+# The first one that a module has counts, as in dag_release.
+ENTRY_FUNCTIONS = ("build_dags", "dag_specs")
 # ZIP cannot express an earlier moment; one fixed moment keeps the archive's bytes a function of its content.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+_TURNED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,8 @@ class Release:
     name: str
     files: tuple[ReleaseFile, ...]
     modules: tuple[str, ...]
+    # Modules that build their DAGs with Airflow's API: only a server knows what is in them.
+    free_modules: tuple[str, ...] = ()
 
     def content(self, path: str) -> bytes:
         """One file's bytes; UsageProblem when the release lacks a file that every release needs."""
@@ -76,20 +83,26 @@ def build_release(dags_dir: Path, deployment_json: str) -> Release:
             hint="name the folder with --dags-dir, or run from a folder that has dags/ in it",
         )
     files = [ReleaseFile(DEPLOYMENT_FILE, deployment_json.encode())]
-    modules = []
+    modules: dict[str, str] = {}
     for path in _walk(dags_dir):
         relative = path.relative_to(dags_dir).as_posix()
+        if not relative.isprintable() or "\\" in relative or len(relative) > _MAX_PATH:
+            raise UsageProblem(f"{path!r} cannot be deployed: its name is too long or has characters of no name in it")
         content = path.read_bytes()
         if len(content) > _MAX_FILE_BYTES:
             raise UsageProblem(
                 f"{path} has {len(content)} bytes, more than {_MAX_FILE_BYTES}: not a file for a release"
             )
         files.append(ReleaseFile(relative, content))
-        if path.suffix == ".py" and _defines_dags(path, content) and "/" not in relative:
-            modules.append(path.stem)
+        entry = _entry_function(path, content) if path.suffix == ".py" else None
+        if entry and "/" not in relative:
+            if not path.stem.isascii() or not path.stem.isidentifier():
+                raise UsageProblem(f"{path}: a DAG module's name has letters a-z, digits and '_' only")
+            modules[path.stem] = entry
     if not modules:
         raise UsageProblem(f"{dags_dir} has no DAG module: no dag_*.py defines dag_specs() or build_dags()")
-    return Release(_name_of(files), tuple(files), tuple(modules))
+    free = tuple(module for module, entry in modules.items() if entry == "build_dags")
+    return Release(_name_of(files), tuple(files), tuple(modules), free)
 
 
 def _walk(dags_dir: Path) -> Sequence[Path]:
@@ -105,7 +118,8 @@ def _walk(dags_dir: Path) -> Sequence[Path]:
     return found
 
 
-def _defines_dags(path: Path, content: bytes) -> bool:
+def _entry_function(path: Path, content: bytes) -> str | None:
+    """The function with which a DAG module gives its DAGs; None for other files, which must compile all the same."""
     try:
         # compile, and not only parse: it also refuses what the parser lets through, such as a stray return.
         compile(content, str(path), "exec", dont_inherit=True)
@@ -113,9 +127,9 @@ def _defines_dags(path: Path, content: bytes) -> bool:
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None)
         raise UsageProblem(f"{path}{f':{line}' if line else ''} does not compile: {error}") from error
-    return path.name.startswith("dag_") and any(
-        isinstance(node, ast.FunctionDef) and node.name in _ENTRY_FUNCTIONS for node in tree.body
-    )
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    found = [name for name in ENTRY_FUNCTIONS if name in defined]
+    return found[0] if found and path.name.startswith("dag_") else None
 
 
 def _name_of(files: Sequence[ReleaseFile]) -> str:
@@ -126,55 +140,18 @@ def _name_of(files: Sequence[ReleaseFile]) -> str:
     return f"r_{digest.hexdigest()[:16]}"
 
 
-def stub_name(module: str, suffix: str) -> str:
-    """File name of the stub of one DAG module: `dag_two_stage_scenarios_alice.py`."""
-    return f"{module}{suffix}.py"
+def manifest_text(files: Mapping[str, bytes]) -> bytes:
+    """What `find . -type f -exec cksum {} + | sort` prints for those files, so that POSIX tools can compare them."""
+    lines = [f"{posix_cksum(content)} {len(content)} ./{name}\n".encode() for name, content in files.items()]
+    return b"".join(sorted(lines))
 
 
-def stub_owner(text: str) -> tuple[str, str] | None:
-    """Owner directory and module that a stub's header names; None for a file that is no stub of ours."""
-    match = _STUB_HEADER.search(text)
-    return (match["owner"], match["module"]) if match else None
+def posix_cksum(content: bytes) -> int:
+    """The checksum of POSIX's cksum (IEEE Std 1003.1, cksum: CRC-32 most significant bit first, the length appended).
 
-
-def stub_text(module: str, owner: str) -> str:
-    """The stub of one DAG module: constant for its owner, whatever is released."""
-    return _STUB.replace("@MODULE@", module).replace("@OWNER@", owner).replace("@STORE@", STORE)
-
-
-_STUB = '''\
-"""Shows Airflow the DAGs of @MODULE@ in the release that @STORE@/@OWNER@/current names."""
-# replayctl-stub: owner=@OWNER@ module=@MODULE@
-# Written by `replayctl sync-dags`, which finds a change made here by hand.
-import importlib
-import importlib.util
-import sys
-from pathlib import Path
-
-# Named here because the DAG processor imports beforehand only what it reads in this file.
-import airflow.providers.apache.spark.operators.spark_submit
-import airflow.sdk
-
-
-def _release_dags():
-    store = Path(__file__).parent / "@STORE@" / "@OWNER@"
-    release = (store / "current").read_text(encoding="ascii").strip()
-    writes_bytecode = sys.dont_write_bytecode
-    # The release is read-only for Airflow, and other users' processes must leave nothing in it.
-    sys.dont_write_bytecode = True
-    try:
-        if release not in sys.modules:
-            folder = store / release
-            spec = importlib.util.spec_from_file_location(
-                release, folder / "__init__.py", submodule_search_locations=[str(folder)]
-            )
-            package = importlib.util.module_from_spec(spec)
-            sys.modules[release] = package
-            spec.loader.exec_module(package)
-        return importlib.import_module(f"{release}.dag_release").load_dags("@MODULE@")
-    finally:
-        sys.dont_write_bytecode = writes_bytecode
-
-
-globals().update(_release_dags())
-'''
+    zlib computes the same polynomial from the other end, so bits are turned around before and after.
+    """
+    length = len(content)
+    tail = length.to_bytes((length.bit_length() + 7) // 8, "little")
+    turned = zlib.crc32((content + tail).translate(_TURNED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{turned:032b}"[::-1], 2) ^ 0xFFFFFFFF

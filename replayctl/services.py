@@ -10,6 +10,11 @@ from replayctl.mlflow_api import MlflowApi
 from replayctl.settings import Settings
 
 
+def has_airflow(settings: Settings) -> bool:
+    """Whether the profile names an Airflow; the local one always has its own."""
+    return settings.airflow.url is not None or settings.profile == LOCAL_PROFILE
+
+
 def find_airflow(settings: Settings) -> AirflowApi:
     """The profile's Airflow; the local stack's unless `airflow.url` is set.
 

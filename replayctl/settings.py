@@ -71,12 +71,26 @@ class FolderSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SshSettings:
+    """The machine that has the folders, when it is not this one."""
+
+    host: str | None
+    user: str | None
+    port: int | None
+    config: Path | None
+
+
+@dataclass(frozen=True, slots=True)
 class DeploySettings:
-    """Deadlines and pauses of a deploy, in seconds."""
+    """Deadlines and pauses of a deploy in seconds, and what it leaves: rights in octal, releases to keep."""
 
     timeout_s: float
     load_timeout_s: float
+    lock_timeout_s: float
     poll_s: float
+    keep_releases: int
+    directory_mode: str
+    file_mode: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +104,7 @@ class Settings:
     airflow: AirflowSettings
     mlflow: MlflowSettings
     folders: FolderSettings
+    ssh: SshSettings
     deploy: DeploySettings
     sources: Mapping[str, str] = field(default_factory=dict)
 
@@ -120,6 +135,7 @@ _GROUPS = {
     "airflow": AirflowSettings,
     "mlflow": MlflowSettings,
     "folders": FolderSettings,
+    "ssh": SshSettings,
     "deploy": DeploySettings,
 }
 

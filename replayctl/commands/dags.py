@@ -1,15 +1,24 @@
-"""sync-dags: deploy the DAG folder under one's own name."""
+"""sync-dags, releases, rollback, gc, undeploy: the DAG folder under one's own name."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from replayctl.commands.options import DryRun, Shared
+from replayctl.commands.options import BreakLock, DryRun, Shared, Wait
 from replayctl.context import AppContext
-from replayctl.result import Fields, Result, Table
+from replayctl.errors import UsageProblem
+from replayctl.result import Block, Fields, Lines, Problem, Result, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from replayctl.airflow_api import AirflowApi
+    from replayctl.removal import Removal
+
+_NOT_VERIFIED = "not verified: Airflow was not asked whether it shows this release"
 
 
 def sync_dags(
@@ -19,34 +28,216 @@ def sync_dags(
         typer.Option(help="The folder to deploy; without it ./dags, or else the shipped DAGs.", show_default=False),
     ] = None,
     shared: Shared = False,
-    verify: Annotated[bool, typer.Option(help="End only when Airflow shows the new release.")] = True,
+    wait: Wait = None,
+    validate: Annotated[
+        bool, typer.Option("--validate/--no-validate", help="Check the code that Airflow will parse.")
+    ] = True,
+    force: Annotated[bool, typer.Option("--force", help="Give up changes made by hand on the target.")] = False,
+    break_lock: BreakLock = False,
     dry_run: DryRun = False,
 ) -> Result:
     """Deploy the DAGs under your own name and wait until Airflow runs the new code."""
     from replayctl import deploy
     from replayctl.namespace import find_namespace
-    from replayctl.services import find_airflow
 
     app: AppContext = ctx.obj
     namespace = find_namespace(app.settings, shared=shared)
+    find_server = _server_to_wait_for(app, wait)
     report = deploy.sync(
         deploy.find_dags_dir(dags_dir, Path.cwd()),
         app.settings,
         namespace,
         app.reporter,
-        find_server=(lambda: find_airflow(app.settings)) if verify else None,
-        dry_run=dry_run,
+        find_server=find_server,
+        options=deploy.SyncOptions(dry_run=dry_run, validate=validate, force=force, break_lock=break_lock),
     )
-    shown = [action for action in report.actions if action.action != "same"]
-    fields = [("release", report.release), ("user", report.user or "(shared)"), ("target", str(report.target))]
+    fields = [("release", report.release), ("user", report.user or "(shared)"), ("target", report.target)]
     fields.append(("DAGs", str(len(report.dags))))
     if report.seen_after_s is not None:
         fields.append(("shown by Airflow", f"after {report.seen_after_s:.1f} s"))
-    view = [Table(("action", "what"), tuple((action.action, action.what) for action in shown))] if shown else []
+    foreign = sum(action.action == "foreign" for action in report.actions)
+    if foreign:
+        fields.append(("of others, left alone", f"{foreign} DAG files"))
+    shown = [action for action in report.actions if action.action not in ("same", "foreign")]
+    view: list[Block] = [Fields(tuple(fields))]
+    view += [Table(("action", "what"), tuple((action.action, action.what) for action in shown))] if shown else []
     return Result(
         "sync-dags",
         report,
-        (Fields(tuple(fields)), *view),
+        view,
         status="ok" if report.changed else "nothing-to-do",
-        warnings=() if verify or dry_run else ("not verified: Airflow was not asked whether it shows this release",),
+        warnings=() if find_server or dry_run else (_NOT_VERIFIED,),
+    )
+
+
+def releases(
+    ctx: typer.Context,
+    audit: Annotated[bool, typer.Option("--audit", help="Show what was done, instead of what is stored.")] = False,
+    shared: Shared = False,
+) -> Result:
+    """List your releases: who deployed them, when and from which commit."""
+    from replayctl import history
+    from replayctl.namespace import find_namespace
+
+    app: AppContext = ctx.obj
+    found = history.releases(app.settings, find_namespace(app.settings, shared=shared))
+    if audit:
+        rows = [
+            tuple(str(line.get(key) or "-") for key in ("at", "action", "release", "previous", "user", "host"))
+            for line in found.audit
+        ]
+        return Result("releases", found, (Table(("at", "action", "release", "before", "user", "host"), rows),))
+    rows = [
+        (
+            "→" if each.current else "",
+            each.name,
+            each.published_at or each.made_at or "-",
+            f"{each.user}@{each.host}",
+            _commit(each.commit, each.changed_files),
+            str(sum(len(dags) for dags in each.dags.values())),
+        )
+        for each in found.releases
+    ]
+    if not rows:
+        return Result("releases", found, (Lines((f"no releases in {found.target}",)),))
+    columns = ("", "release", "published", "by", "commit", "DAGs")
+    return Result("releases", found, (Table(columns, rows, title=found.target, numeric=(5,)),))
+
+
+def rollback(
+    ctx: typer.Context,
+    release: Annotated[
+        str | None,
+        typer.Argument(help="A stored release, or the beginning of its name; without it the one before."),
+    ] = None,
+    shared: Shared = False,
+    wait: Wait = None,
+    break_lock: BreakLock = False,
+    dry_run: DryRun = False,
+) -> Result:
+    """Publish an earlier release again and wait until Airflow runs it."""
+    from replayctl import rollback as back
+    from replayctl.namespace import find_namespace
+
+    app: AppContext = ctx.obj
+    namespace = find_namespace(app.settings, shared=shared)
+    find_server = _server_to_wait_for(app, wait)
+    report = back.rollback(
+        release,
+        app.settings,
+        namespace,
+        app.reporter,
+        find_server=find_server,
+        break_lock=break_lock,
+        dry_run=dry_run,
+    )
+    verb = "would publish" if dry_run else "published"
+    fields = [(verb, report.release), ("before", report.previous or "-"), ("target", report.target)]
+    if report.seen_after_s is not None:
+        fields.append(("shown by Airflow", f"after {report.seen_after_s:.1f} s"))
+    return Result(
+        "rollback",
+        report,
+        (Fields(tuple(fields)),),
+        status="ok" if report.changed else "nothing-to-do",
+        warnings=() if find_server or dry_run else (_NOT_VERIFIED,),
+    )
+
+
+def gc(
+    ctx: typer.Context,
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="How many releases stay; deploy.keep_releases.", show_default=False)
+    ] = None,
+    shared: Shared = False,
+    break_lock: BreakLock = False,
+    dry_run: DryRun = False,
+) -> Result:
+    """Remove old releases that nothing runs any more."""
+    from replayctl import removal
+    from replayctl.namespace import find_namespace
+
+    app: AppContext = ctx.obj
+    server = _server(app)
+    found = removal.gc(
+        app.settings,
+        find_namespace(app.settings, shared=shared),
+        app.reporter,
+        server=server() if server else None,
+        keep=keep,
+        break_lock=break_lock,
+        dry_run=dry_run,
+    )
+    return _removed("gc", found)
+
+
+def undeploy(
+    ctx: typer.Context,
+    delete_from_airflow: Annotated[
+        bool, typer.Option("--delete-from-airflow", help="Delete the DAGs with their runs there, too.")
+    ] = False,
+    shared: Shared = False,
+    break_lock: BreakLock = False,
+    dry_run: DryRun = False,
+) -> Result:
+    """Remove your DAGs and releases from the shared folders; artifacts and metrics stay."""
+    from replayctl import removal
+    from replayctl.namespace import find_namespace
+
+    app: AppContext = ctx.obj
+    find_server = _server(app)
+    if delete_from_airflow and find_server is None:
+        raise _no_airflow(app, "--delete-from-airflow")
+    found = removal.undeploy(
+        app.settings,
+        find_namespace(app.settings, shared=shared),
+        app.reporter,
+        server=find_server() if find_server else None,
+        delete_from_airflow=delete_from_airflow,
+        break_lock=break_lock,
+        dry_run=dry_run,
+    )
+    return _removed("undeploy", found)
+
+
+def _removed(command: str, found: Removal) -> Result:
+    verb = "would remove" if found.dry_run else "removed"
+    rows = [(verb, name) for name in (*found.stubs, *found.removed)]
+    rows += [
+        ("would delete from Airflow" if found.dry_run else "deleted from Airflow", dag) for dag in found.dags_deleted
+    ]
+    rows += [("kept", f"{name}: {why}") for name, why in found.kept.items()]
+    problems = tuple(
+        Problem("failed", f"{dag} is still in Airflow: {why}") for dag, why in (found.dags_left or {}).items()
+    )
+    nothing = not (found.stubs or found.removed or found.dags_deleted)
+    view: list[Block] = [Fields((("target", found.target),))]
+    view += [Table(("action", "what"), rows)] if rows else []
+    status = "partial" if problems else "nothing-to-do" if nothing else "ok"
+    return Result(command, found, view, status=status, problems=problems)  # type: ignore[arg-type] # one of Status
+
+
+def _commit(commit: str | None, changed_files: int | None) -> str:
+    if commit is None:
+        return "-"
+    return f"{commit[:10]}{f' and {changed_files} changed files' if changed_files else ''}"
+
+
+def _server(app: AppContext) -> Callable[[], AirflowApi] | None:
+    from replayctl.services import find_airflow, has_airflow
+
+    return (lambda: find_airflow(app.settings)) if has_airflow(app.settings) else None
+
+
+def _server_to_wait_for(app: AppContext, wait: bool | None) -> Callable[[], AirflowApi] | None:
+    found = _server(app)
+    if wait and found is None:
+        raise _no_airflow(app, "--wait")
+    return None if wait is False else found
+
+
+def _no_airflow(app: AppContext, option: str) -> UsageProblem:
+    return UsageProblem(
+        f"{option} needs Airflow, and profile {app.settings.profile!r} has no airflow.url",
+        hint="set airflow.url, airflow.username and a password; see: replayctl settings show",
     )

@@ -8,3 +8,12 @@ import typer
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 Shared = Annotated[bool, typer.Option("--shared", help="Work in the common namespace instead of your own.")]
+BreakLock = Annotated[bool, typer.Option("--break-lock", help="Take the lock away from whoever holds it.")]
+Wait = Annotated[
+    bool | None,
+    typer.Option(
+        "--wait/--no-wait",
+        help="End only when Airflow shows it; the default where an Airflow is configured.",
+        show_default=False,
+    ),
+]

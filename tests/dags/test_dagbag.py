@@ -46,7 +46,8 @@ def load(folder: Path, home: Path) -> dict:
 def deploy(folder: Path, user: str | None, dags: Path = ROOT / "dags") -> str:
     """Publishes the folder the way a deploy does, without the CLI's own environment."""
     sys.path.insert(0, str(ROOT))
-    from replayctl.release import build_release, stub_name, stub_text
+    from replayctl.release import build_release
+    from replayctl.stubs import stub_name, stub_text
 
     deployment = {
         "profile": "local",

@@ -10,11 +10,14 @@ import pytest
 
 from replayctl import deploy
 from replayctl.airflow_api import DagInfo, ImportProblem
+from replayctl.deployment import deployment_json, find_folders
 from replayctl.errors import Conflict, NotFound, OperationFailed, TimedOut, UsageProblem
 from replayctl.events import RecordingReporter
 from replayctl.namespace import Namespace, find_namespace
-from replayctl.release import STORE, stub_text
+from replayctl.release import STORE, build_release
 from replayctl.settings import Settings, load_settings
+from replayctl.specs import load_specs
+from replayctl.stubs import stub_text
 
 ROOT = Path(__file__).parents[2]
 STUB = "dag_two_stage_scenarios_alice.py"
@@ -63,18 +66,16 @@ def place(tmp_path: Path) -> tuple[Settings, Namespace, Path, FolderServer]:
     shutil.copytree(ROOT / "dags", folder, ignore=shutil.ignore_patterns("__pycache__"))
     server = FolderServer(home / "dags")
     namespace = find_namespace(settings)
-    from replayctl.targets import FolderTarget
-
-    target = FolderTarget(home / "dags", home / "spark_submit_files")
-    made = deploy.plan(folder, settings, namespace, target, RecordingReporter())
-    server.specs = {dag.dag_id: {step.name for step in dag.steps} for dag in made.dags}
+    release = build_release(folder, deployment_json(settings, find_folders(settings), "alice"))
+    server.specs = {dag.dag_id: {step.name for step in dag.steps} for dag in load_specs(release, timeout_s=30)}
     return settings, namespace, folder, server
 
 
 def run(place: tuple[Settings, Namespace, Path, FolderServer], **kwargs: object) -> deploy.SyncReport:
     settings, namespace, folder, server = place
-    given = {"find_server": lambda: server, **kwargs}
-    return deploy.sync(folder, settings, namespace, RecordingReporter(), **given)  # type: ignore[arg-type]
+    find_server = kwargs.pop("find_server", lambda: server)
+    options = deploy.SyncOptions(**kwargs)  # type: ignore[arg-type]
+    return deploy.sync(folder, settings, namespace, RecordingReporter(), find_server=find_server, options=options)
 
 
 def test_a_first_deploy_makes_store_stub_pointer_and_spark_files(place: tuple) -> None:
@@ -84,7 +85,11 @@ def test_a_first_deploy_makes_store_stub_pointer_and_spark_files(place: tuple) -
     assert (server.dags_folder / ".airflowignore").read_text() == f"{STORE}\n"
     assert (server.dags_folder / STUB).read_text() == stub_text("dag_two_stage_scenarios", "alice")
     files = server.dags_folder.parent / "spark_submit_files" / "alice" / report.release
-    assert sorted(path.name for path in files.iterdir()) == ["dag_submit.py", f"{report.release}.zip"]
+    assert sorted(path.name for path in files.iterdir()) == [
+        ".manifest",
+        "dag_submit.py",
+        f"{report.release}.zip",
+    ]
     assert report.seen_after_s is not None
     assert report.seen_after_s >= 0
     assert server.nudges == ["token-of-other"]
@@ -136,14 +141,17 @@ def test_without_a_server_the_copy_says_that_nobody_looked(place: tuple) -> None
 
 @pytest.mark.parametrize(
     ("text", "whose"),
-    [(stub_text("dag_two_stage_scenarios", "bob"), "bob's"), ("import airflow  # mine\n", "not made by replayctl")],
+    [
+        (stub_text("dag_two_stage_scenarios", "bob"), "belongs to bob"),
+        ("import airflow  # mine\n", "was not made by replayctl"),
+    ],
 )
 def test_a_stub_name_that_belongs_to_somebody_else_is_refused(place: tuple, text: str, whose: str) -> None:
     (place[3].dags_folder / STUB).write_text(text)
     with pytest.raises(Conflict, match=whose):
         run(place)
     assert (place[3].dags_folder / STUB).read_text() == text
-    assert not (place[3].dags_folder / STORE).exists()
+    assert [path.name for path in (place[3].dags_folder / STORE / "alice").iterdir()] == []
 
 
 def test_a_module_that_goes_away_takes_its_stub_with_it_and_nobody_elses(place: tuple) -> None:
@@ -161,7 +169,7 @@ def test_a_module_that_goes_away_takes_its_stub_with_it_and_nobody_elses(place: 
 
 def test_a_dag_outside_the_namespace_is_refused(place: tuple) -> None:
     (place[2] / "dag_mine.py").write_text(
-        "from .dag_specs import DagSpec\n\ndef dag_specs(namespace):\n    return [DagSpec('mine', '', 'e', ())]\n"
+        "from .dag_specs import DagSpec\n\ndef dag_specs(namespace):\n    return [DagSpec('mi' + 'ne', '', 'e', ())]\n"
     )
     with pytest.raises(UsageProblem, match="outside the namespace of alice"):
         run(place)
@@ -169,7 +177,7 @@ def test_a_dag_outside_the_namespace_is_refused(place: tuple) -> None:
 
 def test_a_missing_dag_folder_is_named(place: tuple) -> None:
     shutil.rmtree(place[3].dags_folder)
-    with pytest.raises(OperationFailed, match="does not exist"):
+    with pytest.raises(NotFound, match="does not exist"):
         run(place)
 
 

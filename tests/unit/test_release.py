@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from replayctl import release
 from replayctl.errors import TimedOut, UsageProblem
 from replayctl.specs import load_specs
+from replayctl.stubs import StubHeader, read_header, stub_text
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENT = (
@@ -92,18 +93,21 @@ def test_a_module_is_a_dag_module_by_what_it_defines(folder: Path) -> None:
 
 
 def test_stubs_name_their_owner_and_compile() -> None:
-    text = release.stub_text("dag_two_stage_scenarios", "a-b")
+    text = stub_text("dag_two_stage_scenarios", "a-b")
     compile(text, "stub", "exec")
-    assert release.stub_owner(text) == ("a-b", "dag_two_stage_scenarios")
-    assert release.stub_owner("# some DAG of somebody\n") is None
-    assert "@" not in text.replace("@specs@", "")
+    assert read_header(text) == StubHeader("a-b", "dag_two_stage_scenarios", edited=False)
+    assert read_header(text.replace("airflow.sdk", "airflow")) == StubHeader(
+        "a-b", "dag_two_stage_scenarios", edited=True
+    )
+    assert read_header("# some DAG of somebody\n") is None
+    assert "@" not in text
 
 
 @settings(max_examples=50)
 @given(st.text(max_size=200))
 def test_no_text_of_somebody_else_is_taken_for_a_stub_by_accident(text: str) -> None:
     if "replayctl-stub" not in text:
-        assert release.stub_owner(text) is None
+        assert read_header(text) is None
 
 
 def test_specs_load_in_a_bare_interpreter(folder: Path) -> None:

@@ -1,0 +1,34 @@
+"""Which commit a folder is at, for the record of a release."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from replayctl import process
+from replayctl.errors import ReplayctlError
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The commit that is checked out, and how many files of the folder differ from it, untracked ones included."""
+
+    commit: str
+    branch: str
+    changed_files: int
+
+
+def commit_of(folder: Path) -> Commit | None:
+    """The folder's commit; None outside a repository, in one without commits, and where there is no git."""
+    try:
+        head = process.run(["git", "-C", str(folder), "rev-parse", "HEAD"], timeout_s=10.0, check=False)
+        if head.returncode != 0:
+            return None
+        branch = process.run(["git", "-C", str(folder), "rev-parse", "--abbrev-ref", "HEAD"], timeout_s=10.0)
+        changed = process.run(
+            ["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=all", "--", "."], timeout_s=30.0
+        )
+    except ReplayctlError:
+        # A record without its commit is worth more than a deploy that fails for want of one.
+        return None
+    return Commit(head.tail.strip(), branch.tail.strip(), len(changed.tail.splitlines()))

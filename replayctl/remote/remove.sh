@@ -1,0 +1,17 @@
+# Removes stored releases. Each is renamed first, so that none is ever there by half.
+# $dags $submit $owner $token $audit $file_mode; then the releases' names.
+own=$dags/$STORE/$owner
+case $(cat "$own/.lock" 2>/dev/null) in *"$token"*) ;; *) fail "somebody has taken the lock away" 75 ;; esac
+current=$(cat "$own/current" 2>/dev/null || :)
+for name in "$@"; do
+    [ "$name" != "$current" ] || fail "$name is the published release"
+    # The zip goes last: a release without its zip is not whole, a zip without its release is only forgotten.
+    for parent in "$own" "$submit/$owner"; do
+        [ ! -d "$parent/$name" ] || mv "$parent/$name" "$parent/.tmp.removed.$name"
+        rm -rf "$parent/.tmp.removed.$name"
+    done
+    echo "removed $name"
+done
+printf '%s\n' "$audit" >> "$own/audit.log"
+chmod "$file_mode" "$own/audit.log" 2>/dev/null || :
+echo "whole"

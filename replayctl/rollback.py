@@ -1,0 +1,101 @@
+"""rollback: an earlier release is published again, and Airflow is waited for as after a deploy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from replayctl import lock
+from replayctl.audit import audit_line
+from replayctl.deployment import open_target
+from replayctl.errors import Conflict
+from replayctl.events import Reporter
+from replayctl.history import choose
+from replayctl.namespace import Namespace
+from replayctl.plan import my_stubs
+from replayctl.settings import Settings
+from replayctl.stubs import stubs_of
+from replayctl.target import Publication, TargetState
+from replayctl.verify import DagServer, Expected, wait_or_give_back
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """A way back: which release was published, which is now, and when Airflow showed it (seconds)."""
+
+    release: str
+    previous: str | None
+    target: str
+    changed: bool
+    dry_run: bool
+    seen_after_s: float | None
+
+
+def rollback(
+    release: str | None,
+    settings: Settings,
+    namespace: Namespace,
+    reporter: Reporter,
+    *,
+    find_server: Callable[[], DagServer] | None,
+    break_lock: bool = False,
+    dry_run: bool = False,
+) -> Rollback:
+    """Publishes a stored release again (None: the one that was published before this one), and waits for Airflow.
+
+    Raises NotFound for a release that is not stored, Conflict for one that was edited or is not whole, and what the
+    wait raises; after an import error the release that was published is published again.
+    """
+    server = find_server() if find_server else None
+    with open_target(settings, namespace) as target:
+        history = target.history()
+        chosen = choose(release, history)
+        if dry_run:
+            return Rollback(chosen.name, history.pointer, target.name, chosen.name != history.pointer, True, None)
+        problems = server.import_problems() if server else []
+        wanted = stubs_of(chosen.dags, namespace.suffix, namespace.directory)
+        with lock.held(
+            target,
+            reporter,
+            what=f"rollback to {chosen.name}",
+            timeout_s=settings.deploy.lock_timeout_s,
+            break_lock=break_lock,
+            names=list(wanted),
+            releases=[chosen.name],
+        ) as (token, state):
+            _check_whole(chosen.name, state)
+            mine = my_stubs(state, namespace)
+            changes = {name: text for name, text in wanted.items() if mine.get(name) != text}
+            gone = [name for name in mine if name not in wanted]
+            changed = state.pointer != chosen.name or bool(changes or gone)
+            if changed:
+                reporter.step(f"publishing {chosen.name} again")
+                audit = audit_line("rollback", release=chosen.name, previous=state.pointer)
+                target.publish(token, Publication(chosen.name, audit, stubs=changes, removed_stubs=gone))
+            seen_after_s = None
+            if server:
+                back_audit = audit_line("withdraw", release=state.pointer, previous=chosen.name, reason="import error")
+                kept = {name: text for name, text in mine.items() if name in changes or name in gone}
+                new = [name for name in changes if name not in mine]
+                back = Publication(state.pointer, back_audit, stubs=kept, removed_stubs=new) if changed else None
+                free = [module for module, dags in chosen.dags.items() if not dags]
+                expected = Expected(
+                    chosen.name,
+                    dags={dag: None for dags in chosen.dags.values() for dag in dags},
+                    stubs=frozenset(wanted),
+                    free_stubs=frozenset(stubs_of(free, namespace.suffix, namespace.directory)),
+                )
+                seen_after_s = wait_or_give_back(
+                    expected, server, problems, settings, reporter, target=target, token=token, back=back
+                )
+        return Rollback(chosen.name, state.pointer, target.name, changed, False, seen_after_s)
+
+
+def _check_whole(release: str, state: TargetState) -> None:
+    if release not in state.releases or release not in state.submitted:
+        raise Conflict(f"release {release} is not stored whole any more", hint="deploy it again: replayctl sync-dags")
+    if state.edited.get(release):
+        raise Conflict(
+            f"release {release} was changed by hand on the target: {', '.join(state.edited[release][:5])}",
+            hint="deploy from your DAG folder instead: replayctl sync-dags --force",
+        )

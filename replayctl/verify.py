@@ -1,0 +1,167 @@
+"""The proof of a deploy: Airflow shows the new release on every task of its DAGs, and no import error names a stub."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from replayctl.airflow_api import DagInfo, ImportProblem
+from replayctl.errors import Conflict, NotFound, OperationFailed, TimedOut
+from replayctl.events import Reporter
+from replayctl.plan import Plan
+from replayctl.settings import Settings
+from replayctl.target import Publication, Target
+
+# The text that dags/dag_release.py puts on every task: the server showing it is the proof.
+_RELEASE_LINE = "Release: "
+_NUDGE_EVERY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the server has to show: each DAG with its tasks (None: whatever tasks it has), and each stub.
+
+    `free_stubs` are those whose DAGs nobody knows beforehand: all that the server finds in them, at least one.
+    """
+
+    release: str
+    dags: Mapping[str, frozenset[str] | None]
+    stubs: frozenset[str]
+    free_stubs: frozenset[str]
+
+
+class DagServer(Protocol):
+    """What a deploy asks of Airflow."""
+
+    def dags(self) -> Iterable[DagInfo]:
+        """All DAGs known."""
+
+    def tasks_docs(self, dag_id: str) -> Mapping[str, str]:
+        """Task → its documentation text."""
+
+    def import_problems(self) -> list[ImportProblem]:
+        """Files that do not load."""
+
+    def reparse(self, file_token: str) -> None:
+        """Parse now, and look for new files."""
+
+
+def check_owners(made: Plan, server: DagServer) -> None:
+    """Raises Conflict when another file than ours shows one of our dag_ids on the server."""
+    ours = {dag.dag_id for dag in made.dags}
+    files = {*made.stubs, *made.of("delete")}
+    for dag in server.dags():
+        if dag.dag_id in ours and not dag.is_stale and Path(dag.fileloc).name not in files:
+            raise Conflict(
+                f"DAG {dag.dag_id} is another's on the server: it comes from {dag.fileloc}",
+                hint="give your DAG another name",
+            )
+
+
+def expected_of(made: Plan) -> Expected:
+    """What the server shows once a plan is published."""
+    stubs = dict(zip(made.release.modules, made.stubs, strict=True))
+    return Expected(
+        made.release.name,
+        dags={dag.dag_id: frozenset(step.name for step in dag.steps) for dag in made.dags},
+        stubs=frozenset(made.stubs),
+        free_stubs=frozenset(stubs[module] for module in made.release.free_modules),
+    )
+
+
+def wait_or_give_back(
+    expected: Expected,
+    server: DagServer,
+    known_problems: Sequence[ImportProblem],
+    settings: Settings,
+    reporter: Reporter,
+    *,
+    target: Target,
+    token: str,
+    back: Publication | None,
+) -> float:
+    """`wait_until_shown`; when the server cannot load the release, `back` is published first. Needs the lock."""
+    try:
+        return wait_until_shown(expected, server, known_problems, settings, reporter)
+    except OperationFailed as error:
+        if back is None:
+            raise
+        target.publish(token, back)
+        # Airflow forgets the DAGs of a file that does not load: without a parse they would stay away for a while.
+        nudge(server, expected.stubs)
+        what = f"{back.release} is published again" if back.release else "the stubs were removed again"
+        raise OperationFailed(f"{error}; {what}", details=error.details, hint=error.hint) from error
+
+
+def wait_until_shown(
+    expected: Expected,
+    server: DagServer,
+    known_problems: Sequence[ImportProblem],
+    settings: Settings,
+    reporter: Reporter,
+    sleep: Callable[[float], None] = time.sleep,
+) -> float:
+    """Returns the seconds until every expected DAG shows the release on each of its tasks.
+
+    Raises OperationFailed with the server's traceback when a stub of the release does not load, TimedOut when the
+    server does not show it in time. `known_problems` are the import errors from before the publish.
+    """
+    started = time.monotonic()
+    old = {(problem.filename, problem.timestamp) for problem in known_problems}
+    pending = dict(expected.dags)
+    stubs = set(expected.free_stubs)
+    next_nudge = started
+    known_before = {dag.dag_id for dag in server.dags() if not dag.is_stale}
+    while True:
+        if time.monotonic() >= next_nudge:
+            nudge(server, expected.stubs)
+            next_nudge = time.monotonic() + _NUDGE_EVERY_S
+        for dag_id in [dag_id for dag_id, tasks in pending.items() if _shows(server, dag_id, tasks, expected.release)]:
+            del pending[dag_id]
+        stubs -= {name for name in stubs if _stub_shows(server, name, expected.release)}
+        _refuse_new_problems(server, expected, old)
+        if not pending and not stubs:
+            return time.monotonic() - started
+        waited, missing = time.monotonic() - started, sorted({*pending, *stubs})
+        if waited > settings.deploy.timeout_s:
+            raise TimedOut(
+                f"Airflow does not show {expected.release} in {', '.join(missing[:5])} after {waited:.0f} s",
+                hint="the copy is published; look again with: replayctl sync-dags",
+            )
+        changed = len(known_before.intersection(pending))
+        why = f" ({changed} it knows already: read anew every min_serialized_dag_update_interval)" * bool(changed)
+        reporter.status(f"waiting until Airflow shows {expected.release}: {len(missing)} DAGs to come{why}")
+        sleep(settings.deploy.poll_s)
+
+
+def _refuse_new_problems(server: DagServer, expected: Expected, old: set[tuple[str, datetime.datetime]]) -> None:
+    for problem in server.import_problems():
+        name = Path(problem.filename).name
+        if name in expected.stubs and (problem.filename, problem.timestamp) not in old:
+            raise OperationFailed(f"Airflow cannot load {name}", details=problem.stack_trace.strip())
+
+
+def nudge(server: DagServer, files: Set[str]) -> None:
+    """Asks for a parse of our files by name; one of any DAG makes the processor look for new files too."""
+    tokens = {Path(dag.fileloc).name: dag.file_token for dag in server.dags()}
+    ours = [token for name, token in tokens.items() if name in files]
+    for token in ours or list(tokens.values())[:1]:
+        server.reparse(token)
+
+
+def _shows(server: DagServer, dag_id: str, tasks: Set[str] | None, release: str) -> bool:
+    try:
+        shown = server.tasks_docs(dag_id)
+    except NotFound:
+        return False
+    whole = tasks is None or set(shown) == tasks
+    return whole and all(f"{_RELEASE_LINE}{release}" in text for text in shown.values())
+
+
+def _stub_shows(server: DagServer, stub: str, release: str) -> bool:
+    found = [dag.dag_id for dag in server.dags() if Path(dag.fileloc).name == stub and not dag.is_stale]
+    return bool(found) and all(_shows(server, dag_id, None, release) for dag_id in found)
