@@ -13,7 +13,7 @@ from replayctl import lock, resources, validation
 from replayctl.audit import audit_line
 from replayctl.deployment import deployment_json, find_folders, open_target
 from replayctl.events import Reporter
-from replayctl.git import commit_of
+from replayctl.git import Commit, commit_of
 from replayctl.namespace import Namespace
 from replayctl.plan import Plan, PlannedAction, check_names, make_plan
 from replayctl.release import Release, build_release
@@ -92,6 +92,7 @@ def sync(
     options = options or SyncOptions()
     checked = _check(dags_dir, settings, namespace, reporter, validate=options.validate)
     server = find_server() if find_server else None
+    commit = commit_of(dags_dir)
     started = time.monotonic()
     with open_target(settings, namespace) as target:
         names = list(stubs_of(checked.release.modules, namespace.suffix, namespace.directory))
@@ -114,7 +115,7 @@ def sync(
             made = _plan(checked, namespace, state, server, options)
             if made.changes:
                 reporter.step(f"publishing {made.release.name} to {target.dags} on {target.shell.name}")
-                target.publish(token, _publication(made, dags_dir, namespace))
+                target.publish(token, _publication(made, commit))
             published_s = time.monotonic() - started
             seen_after_s = None
             if server:
@@ -164,8 +165,7 @@ def _plan(
     return made
 
 
-def _publication(made: Plan, dags_dir: Path, namespace: Namespace) -> Publication:
-    commit = commit_of(dags_dir)
+def _publication(made: Plan, commit: Commit | None) -> Publication:
     git = asdict(commit) if commit else None
     dags = {module: [dag.dag_id for dag in made.dags if dag.module == module] for module in made.release.modules}
     who = lock.whoami()

@@ -73,7 +73,7 @@ def gc(
             made = _collected(state, target.history(), target, server, keep, dry_run=False)
             if made.removed:
                 reporter.step(f"removing {len(made.removed)} releases")
-                target.remove(token, made.removed, audit_line("gc", removed=list(made.removed)))
+                _remove(target, token, made.removed, reporter)
     return made
 
 
@@ -114,9 +114,14 @@ def undeploy(
                     token, Publication(None, audit_line("undeploy", previous=state.pointer), removed_stubs=mine)
                 )
             if stored:
-                target.remove(token, stored, audit_line("gc", removed=list(stored)))
+                _remove(target, token, stored, reporter)
             deleted, left = _delete_dags(server if delete_from_airflow else None, dag_ids)
     return Removal(target.name, stored, {}, mine, deleted, left)
+
+
+def _remove(target: Target, token: str, names: Sequence[str], reporter: Reporter) -> None:
+    for left in target.remove(token, names, audit_line("gc", removed=list(names))):
+        reporter.warn(f"{left} holds files of other users and stays; it is in nobody's way")
 
 
 def _delete_dags(server: LiveServer | None, dag_ids: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:

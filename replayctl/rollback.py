@@ -63,7 +63,7 @@ def rollback(
             names=list(wanted),
             releases=[chosen.name],
         ) as (token, state):
-            _check_whole(chosen.name, state)
+            check_whole(chosen.name, state)
             mine = my_stubs(state, namespace)
             changes = {name: text for name, text in wanted.items() if mine.get(name) != text}
             gone = [name for name in mine if name not in wanted]
@@ -91,7 +91,8 @@ def rollback(
         return Rollback(chosen.name, state.pointer, target.name, changed, False, seen_after_s)
 
 
-def _check_whole(release: str, state: TargetState) -> None:
+def check_whole(release: str, state: TargetState) -> None:
+    """Raises Conflict for a stored release that is incomplete or was changed by hand."""
     if release not in state.releases or release not in state.submitted:
         raise Conflict(f"release {release} is not stored whole any more", hint="deploy it again: replayctl sync-dags")
     if state.edited.get(release):

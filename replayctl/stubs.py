@@ -72,7 +72,11 @@ def _current_release(store):
     # Loading a stub again begins anew.
     seen = sys.modules.setdefault("replayctl_pass_@OWNER@", types.SimpleNamespace(release=None, stubs=set()))
     if seen.release is None or __file__ in seen.stubs or not (store / seen.release).is_dir():
-        seen.release = (store / "current").read_text(encoding="ascii").strip()
+        try:
+            seen.release = (store / "current").read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            # Not published yet, or not any more.
+            seen.release = None
         seen.stubs = set()
     seen.stubs.add(__file__)
     return seen.release
@@ -81,6 +85,8 @@ def _current_release(store):
 def _release_dags():
     store = Path(__file__).parent / "@STORE@" / "@OWNER@"
     release = _current_release(store)
+    if release is None:
+        return {}
     writes_bytecode = sys.dont_write_bytecode
     # The release is read-only for Airflow, and other users' processes must leave nothing in it.
     sys.dont_write_bytecode = True

@@ -146,10 +146,14 @@ class Target:
         }
         _records(self.shell.run("publish", variables, list(made.removed_stubs), data), self.shell.name)
 
-    def remove(self, token: str, releases: Sequence[str], audit: str) -> None:
-        """Removes stored releases from both folders. Needs the lock; OperationFailed for the published one."""
+    def remove(self, token: str, releases: Sequence[str], audit: str) -> tuple[str, ...]:
+        """Removes stored releases from both folders; returns folders that hold files of others and so stay, hidden.
+
+        Needs the lock; OperationFailed for the published release.
+        """
         variables = self._places | {"token": token, "audit": audit, "file_mode": self._modes.files}
-        _records(self.shell.run("remove", variables, releases), self.shell.name)
+        records = _records(self.shell.run("remove", variables, releases), self.shell.name)
+        return tuple(record.name for record in records if record.kind == "left")
 
     def history(self) -> History:
         """What was released, from what is stored and from the audit log."""
@@ -204,7 +208,7 @@ def _records(answer: bytes, machine: str) -> list[_Record]:
             whole = text if words[0] == "taken" else text[:-1]
             found.append(_Record(words[0], words[1], whole.decode("utf-8", "replace")))
         else:
-            found.append(_Record(words[0], words[1] if len(words) > 1 else ""))
+            found.append(_Record(words[0], line.decode("utf-8", "replace").rstrip("\n").partition(" ")[2]))
     if not found or found[-1].kind not in ("whole", "taken"):
         raise OperationFailed(f"{machine}: the answer was cut off")
     return found

@@ -200,7 +200,7 @@ class _Code:
         self._visited.add(id(node))
         bodies: list[ast.AST] = []
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            bodies = [node]
+            bodies = [] if _is_task(module, node) else [node]
         elif isinstance(node, ast.ClassDef):
             made = ("__init__", "__post_init__", "__new__")
             bodies = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name in made]
@@ -220,7 +220,7 @@ class _Code:
             self._look_at_import(module, node)
         elif isinstance(node, ast.Call):
             self._look_at_call(module, node)
-        elif isinstance(node, ast.Attribute) and _dotted(module, node) == "os.environ":
+        elif isinstance(node, (ast.Attribute, ast.Name)) and _dotted(module, node) == "os.environ":
             self._report(module, node, "environment", "os.environ")
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             inside = f"{node.value.rstrip('/')}/".startswith(f"{self._artifacts_root}/")
@@ -287,6 +287,12 @@ def _dotted(module: _Module, node: ast.expr) -> str:
     if not isinstance(node, ast.Name):
         return ""
     return ".".join([module.imported.get(node.id, node.id), *reversed(parts)])
+
+
+def _is_task(module: _Module, node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether calling the function makes a task of it (`@task`, `@task.virtualenv(…)`) instead of running it."""
+    decorators = (each.func if isinstance(each, ast.Call) else each for each in node.decorator_list)
+    return any("task" in _dotted(module, each).split(".") for each in decorators)
 
 
 def _opens_to_write(node: ast.Call) -> bool:

@@ -138,5 +138,5 @@ class SshServer:
         return path
 
     def connections(self) -> int:
-        """How many connections it has accepted."""
-        return (self.folder / "sshd.log").read_text().count("Connection from ")
+        """How many people it has let in so far."""
+        return (self.folder / "sshd.log").read_text().count("Accepted publickey for ")

@@ -12,19 +12,26 @@ folder "$STORE"
 folder "$own"
 
 ticket=$own/.lock.$token
-printf '%s\n' "$holder $(date +%s)" > "$ticket" || fail "cannot write into $dags/$own"
+words="$holder $(date +%s)"
 if [ -n "$stolen" ] && [ "$(cat "$own/.lock" 2>/dev/null)" = "$stolen" ]; then
-    mv -f "$own/.lock" "$ticket.old"
+    mv -f "$own/.lock" "$ticket.old" 2>/dev/null || :
     # Somebody else may have been faster: then what was moved away is the lock of a living one.
-    if [ "$(cat "$ticket.old")" != "$stolen" ]; then ln "$ticket.old" "$own/.lock" 2>/dev/null || :; fi
+    if [ "$(cat "$ticket.old" 2>/dev/null)" != "$stolen" ]; then ln "$ticket.old" "$own/.lock" 2>/dev/null || :; fi
     rm -f "$ticket.old"
 fi
-ln "$ticket" "$own/.lock" 2>/dev/null || :
-taken=$(cat "$own/.lock" 2>/dev/null || :)
-mine=$(cat "$ticket")
-rm -f "$ticket"
-if [ "$taken" != "$mine" ]; then
-    [ -n "$taken" ] || [ -e "$own/.lock" ] || fail "cannot make a lock in $dags/$own: its file system knows no hard links"
+tries=0
+while :; do
+    # Written anew each time: whoever holds the lock clears such tickets away.
+    printf '%s\n' "$words" > "$ticket" || fail "cannot write into $dags/$own"
+    ln "$ticket" "$own/.lock" 2>/dev/null || :
+    rm -f "$ticket"
+    taken=$(cat "$own/.lock" 2>/dev/null || :)
+    [ -z "$taken" ] || break
+    # It was given back this very moment; or links are not known here at all.
+    tries=$((tries + 1))
+    [ "$tries" -lt 50 ] || fail "cannot make a lock in $dags/$own: does its file system know hard links?"
+done
+if [ "$taken" != "$words" ]; then
     echo "clock $(date +%s)"
     printf 'taken - %d\n%s\n' "${#taken}" "$taken"
     exit 0

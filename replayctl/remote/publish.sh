@@ -10,7 +10,8 @@ held() {
 held
 tmp=$own/.tmp.$token
 # Nobody else works here while we hold the lock: what lies about was left by a deploy that was killed.
-rm -rf "$own"/.tmp.* "$own"/.lock.*
+# Bytecode that another user's process has left in there may not be ours to remove; it is in nobody's way.
+rm -rf "$own"/.tmp.* "$own"/.lock.* 2>/dev/null || :
 mkdir "$tmp"
 cd "$tmp"
 echo "phase upload"
@@ -40,7 +41,7 @@ if [ "$upload" = 1 ]; then
     echo "phase zip"
     folder "$submit"
     folder "$files"
-    rm -rf "$files"/.tmp.*
+    rm -rf "$files"/.tmp.* 2>/dev/null || :
     # Copied and not moved: the two folders may lie on different file systems.
     cp -R submit "$files/.tmp.$token"
     find "$files/.tmp.$token" -type d -exec chmod "$dir_mode" {} +
@@ -60,13 +61,18 @@ if [ -n "$release" ]; then
 fi
 for stub in stubs/*.py; do
     [ -f "$stub" ] || continue
-    [ ! -d "$dags/${stub#stubs/}" ] || fail "$dags/${stub#stubs/} is a folder"
-    mv -f "$stub" "$dags/${stub#stubs/}"
+    there=$dags/${stub#stubs/}
+    # Looked at once more: a colleague may have got this name since it was planned.
+    if [ -e "$there" ] && ! grep -q "^# replayctl-stub: owner=$owner " "$there" 2>/dev/null; then
+        fail "$there is not yours"
+    fi
+    mv -f "$stub" "$there"
 done
 held
-if [ -n "$release" ]; then mv -f current "$own/current"; else rm -f "$own/current"; fi
+[ -z "$release" ] || mv -f current "$own/current"
 echo "published"
 for name in "$@"; do rm -f "$dags/$name"; done
+[ -n "$release" ] || rm -f "$own/current"
 cat audit >> "$own/audit.log"
 chmod "$file_mode" "$own/audit.log" 2>/dev/null || :
 cd /

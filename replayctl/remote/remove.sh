@@ -7,8 +7,9 @@ for name in "$@"; do
     [ "$name" != "$current" ] || fail "$name is the published release"
     # The zip goes last: a release without its zip is not whole, a zip without its release is only forgotten.
     for parent in "$own" "$submit/$owner"; do
-        [ ! -d "$parent/$name" ] || mv "$parent/$name" "$parent/.tmp.removed.$name"
-        rm -rf "$parent/.tmp.removed.$name"
+        [ ! -d "$parent/$name" ] || mv "$parent/$name" "$parent/.tmp.removed.$name.$token"
+        # What another user's process has left in there may not be ours to remove; hidden, it is in nobody's way.
+        rm -rf "$parent/.tmp.removed.$name.$token" 2>/dev/null || echo "left $parent/.tmp.removed.$name.$token"
     done
     echo "removed $name"
 done

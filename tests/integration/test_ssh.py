@@ -1,0 +1,263 @@
+"""ssh as people have it: keys and aliases, jump hosts, shells that talk; and every way in which it refuses."""
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from dags.dag_entities import Namespace
+from replayctl import process
+from replayctl.errors import AuthFailed, Conflict, NotFound, OperationFailed, TimedOut, Unreachable
+from replayctl.shell import BOOTSTRAP, END_OF_SCRIPT, LocalShell, answer_of, script_text
+from replayctl.ssh import SshAddress, SshShell
+from replayctl.target import Modes, Target
+from tests.publishing import deploy, release_of, roll_back, target_of, write_dags
+from tests.sshd import WHY_NOT, SshServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.skipif(WHY_NOT is not None, reason=WHY_NOT or "")]
+
+ALICE = f"rctl-{os.getpid()}-s"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[SshServer]:
+    made = SshServer.start(ALICE)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def shell_for(server: SshServer, config: Path, host: str = "cluster", **more: float) -> SshShell:
+    return SshShell(SshAddress(host, server.login(ALICE), None, config), **more)
+
+
+def inspect(server: SshServer, shell: SshShell) -> None:
+    share = server.folder / "share"
+    try:
+        Target(shell, str(share / "dags"), str(share / "files"), "alice", Modes()).inspect()
+    finally:
+        shell.close()
+
+
+def test_one_connection_serves_a_whole_deploy_and_ends_with_it(server: SshServer, tmp_path: Path) -> None:
+    config = server.client_config(tmp_path / "config")
+    share = server.folder / "share"
+    words = {"dags": str(share / "dags"), "files": str(share / "files"), "owner": "one", "host": "cluster"}
+    target = target_of({**words, "user": server.login(ALICE), "config": str(config)})
+    before = server.connections()
+    deploy(target, Namespace("one"), release_of(write_dags(tmp_path / "dags", 1), "one"))
+    deploy(target, Namespace("one"), release_of(write_dags(tmp_path / "dags", 2), "one"))
+    assert server.connections() - before == 1
+    folder = target.shell._folder  # type: ignore[attr-defined]
+    target.shell.close()
+    assert not folder.exists()
+    left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(folder) not in left
+
+
+def test_an_unknown_host_key_is_refused_with_the_next_step(server: SshServer, tmp_path: Path) -> None:
+    # What people put there to be asked less must not open the door.
+    config = server.client_config(tmp_path / "config", known=False, more="StrictHostKeyChecking no")
+    with pytest.raises(AuthFailed, match="not known yet") as caught:
+        inspect(server, shell_for(server, config))
+    assert f"ssh -F {config} -l {server.login(ALICE)} cluster" in (caught.value.hint or "")
+    assert (tmp_path / "known_hosts").read_text() == ""
+
+
+def test_a_changed_host_key_is_refused_with_the_next_step(server: SshServer, tmp_path: Path) -> None:
+    config = server.client_config(tmp_path / "config")
+    server.halt()
+    server.new_host_key()
+    server.run()
+    with pytest.raises(AuthFailed, match="not the one that is known") as caught:
+        inspect(server, shell_for(server, config))
+    assert f"-R '[127.0.0.1]:{server.port}'" in (caught.value.hint or "")
+    command = (caught.value.hint or "").rpartition("on purpose: ")[2]
+    subprocess.run(["sh", "-c", command], check=True, capture_output=True)
+    assert f"[127.0.0.1]:{server.port} " not in (tmp_path / "known_hosts").read_text()
+
+
+def test_a_refused_key_never_asks_for_a_password(server: SshServer, tmp_path: Path) -> None:
+    config = server.client_config(tmp_path / "config")
+    (tmp_path / "key").unlink()
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "a passphrase", "-f", tmp_path / "key"], check=True)
+    started = time.monotonic()
+    with pytest.raises(AuthFailed, match="does not let") as caught:
+        inspect(server, shell_for(server, config))
+    assert "ssh-add" in (caught.value.hint or "")
+    assert time.monotonic() - started < 20
+
+
+def test_names_and_ports_that_lead_nowhere_are_unreachable(server: SshServer, tmp_path: Path) -> None:
+    config = server.client_config(tmp_path / "config")
+    with pytest.raises(Unreachable, match=r"nowhere\.invalid cannot be reached"):
+        inspect(server, SshShell(SshAddress("nowhere.invalid", None, None, config)))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        inspect(server, SshShell(SshAddress("127.0.0.1", None, port, config)))
+
+
+def test_a_server_that_says_nothing_is_given_up(server: SshServer, tmp_path: Path) -> None:
+    config = server.client_config(tmp_path / "config")
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        address = SshAddress("127.0.0.1", None, mute.getsockname()[1], config)
+        with pytest.raises((Unreachable, TimedOut)):
+            inspect(server, SshShell(address, connect_timeout_s=1, timeout_s=5))
+
+
+def test_through_a_jump_host(server: SshServer, tmp_path: Path) -> None:
+    user = server.login(ALICE)
+    config = server.client_config(tmp_path / "config", alias="inner")
+    text = config.read_text()
+    config.write_text(f"{text}  ProxyJump {user}@outer\n\n{text.replace('Host inner', 'Host outer')}")
+    before = server.connections()
+    inspect(server, shell_for(server, config, "inner"))
+    assert server.connections() - before == 2
+    # The way there is held to the same rules as the host itself.
+    empty = tmp_path / "empty"
+    empty.touch()
+    config.write_text(
+        f"{text}  ProxyJump {user}@outer\n\n"
+        + text.replace("Host inner", "Host outer").replace(str(tmp_path / "known_hosts"), str(empty))
+    )
+    with pytest.raises(AuthFailed, match="host on the way"):
+        inspect(server, shell_for(server, config, "inner"))
+
+
+@pytest.mark.skipif(shutil.which("ssh-agent") is None, reason="no ssh-agent on this machine")
+def test_with_an_agent(server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = server.client_config(tmp_path / "config")
+    config.write_text(config.read_text().replace(f"  IdentityFile {tmp_path / 'key'}\n  IdentitiesOnly yes\n", ""))
+    folder = server.folder / "agent"
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(folder)], stdout=subprocess.DEVNULL)
+    try:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(folder))
+        for _ in range(50):
+            if folder.exists():
+                break
+            time.sleep(0.1)
+        subprocess.run(["ssh-add", "-q", str(tmp_path / "key")], check=True)
+        inspect(server, shell_for(server, config))
+    finally:
+        agent.terminate()
+        agent.wait(10)
+
+
+def test_a_shell_that_talks_when_it_starts_is_listened_past(server: SshServer, tmp_path: Path) -> None:
+    config = server.client_config(tmp_path / "config")
+    server.halt()
+    # What a .bashrc that prints does to every command.
+    server.run("ForceCommand echo 'Welcome!'; echo 'phase publish'; eval \"$SSH_ORIGINAL_COMMAND\"")
+    try:
+        inspect(server, shell_for(server, config))
+    finally:
+        server.halt()
+        server.run()
+
+
+def test_an_account_without_a_shell_is_not_taken_for_an_empty_target(server: SshServer, tmp_path: Path) -> None:
+    config = server.client_config(tmp_path / "config")
+    server.halt()
+    server.run("ForceCommand /bin/false")
+    try:
+        with pytest.raises(Unreachable):
+            inspect(server, shell_for(server, config))
+    finally:
+        server.halt()
+        server.run()
+
+
+def test_a_connection_that_breaks_says_so(server: SshServer, tmp_path: Path) -> None:
+    config = server.client_config(tmp_path / "config")
+    share = server.folder / "share"
+    words = {"dags": str(share / "dags"), "files": str(share / "files"), "owner": "cut", "host": "cluster"}
+    words |= {"user": server.login(ALICE), "config": str(config)}
+
+    def break_soon(line: str) -> None:
+        if line == "phase upload":
+            threading.Thread(target=server.halt).start()
+
+    target = target_of(words, break_soon)
+    big = release_of(write_dags(tmp_path / "dags", 1, padding=40_000_000), "cut")
+    try:
+        with pytest.raises((OperationFailed, Unreachable)):
+            deploy(target, Namespace("cut"), big)
+    finally:
+        target.shell.close()
+        server.halt()
+        server.run()
+    target = target_of(words)
+    assert not (share / "dags" / "replayctl_releases" / "cut" / "current").exists()
+    deploy(target, Namespace("cut"), release_of(write_dags(tmp_path / "dags2", 2), "cut"))
+    target.shell.close()
+
+
+def test_a_missing_folder_and_a_closed_one_are_named(server: SshServer, tmp_path: Path) -> None:
+    config = server.client_config(tmp_path / "config")
+    shell = shell_for(server, config)
+    with pytest.raises(NotFound, match="/no such folder does not exist"):
+        Target(shell, "/no such folder", "/x", "alice", Modes()).inspect()
+    if os.geteuid() == 0:
+        closed = server.folder / "closed"
+        closed.mkdir(mode=0o755)
+        with pytest.raises(OperationFailed, match=r"cannot write .*closed/\.airflowignore"):
+            Target(shell, str(closed), "/x", "alice", Modes()).lock("t", {})
+    shell.close()
+
+
+@pytest.mark.parametrize("program", ["dash", "bash --posix", "busybox sh", "mksh", "zsh --emulate sh"])
+def test_every_posix_shell_will_do(program: str, tmp_path: Path) -> None:
+    """The whole way with another /bin/sh; with busybox also all other programs are busybox's."""
+    words = program.split()
+    found = shutil.which(words[0])
+    if found is None:
+        pytest.skip(f"no {words[0]} on this machine")
+    tools = tmp_path / "tools"
+    environ = dict(os.environ)
+    if words[0] == "busybox":
+        tools.mkdir()
+        subprocess.run([found, "--install", "-s", str(tools)], check=True)
+        environ["PATH"] = str(tools)
+
+    class OtherShell(LocalShell):
+        def run(
+            self, script: str, variables: Mapping[str, str], words_: Sequence[str] = (), data: bytes = b""
+        ) -> bytes:
+            argv = [found, *words[1:], "-c", BOOTSTRAP, END_OF_SCRIPT]
+            done = process.exchange(argv, script_text(script, variables, words_) + data, env=environ, timeout_s=60)
+            return answer_of(done, program)
+
+    dags, files = tmp_path / "the dags", tmp_path / "files"
+    dags.mkdir()
+    target = Target(OtherShell(), str(dags), str(files), "alice", Modes())
+    one = release_of(write_dags(tmp_path / "own", 1), "alice")
+    assert deploy(target, Namespace("alice"), one)
+    assert not deploy(target, Namespace("alice"), one)
+    two = release_of(write_dags(tmp_path / "own", 2), "alice")
+    assert deploy(target, Namespace("alice"), two)
+    roll_back(target, Namespace("alice"), one.name)
+    state = target.inspect(["dag_a_alice.py"], [one.name])
+    assert state.pointer == one.name
+    assert state.releases == state.submitted == {one.name, two.name}
+    assert state.edited == {}
+    history = target.history()
+    assert [line["action"] for line in history.audit] == ["publish", "publish", "rollback"]
+    stored = dags / "replayctl_releases" / "alice" / one.name
+    (stored / "dag_a.py").write_text("VALUE = 'by hand'\n")
+    (stored / "more.py").write_text("")
+    with pytest.raises(Conflict, match="by hand"):
+        deploy(target, Namespace("alice"), two)
+    assert deploy(target, Namespace("alice"), one, force=True)
+    assert target.inspect([], [one.name]).edited == {}
+    assert not (stored / "more.py").exists()
