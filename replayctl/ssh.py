@@ -134,6 +134,10 @@ class SshShell:
 
     def _no_connection(self, done: process.Exchanged) -> ReplayctlError:
         said = done.stderr.strip()
+        if self._is_behind_another and GREETING not in done.stdout:
+            # ssh silences the hosts on the way while it shares its connection: ask again without that.
+            again = process.exchange([*self._ssh, *self._address.words, "exit"], b"", timeout_s=self._timeout_s)
+            said = again.stderr.strip() or said
         own = ["-F", str(self._address.config)] if self._address.config else []
         by_hand = shlex.join(["ssh", *own, *self._address.words])
         if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
@@ -163,6 +167,10 @@ class SshShell:
                 hint="nothing is left by half; give the command again",
             )
         return Unreachable(f"{self.name} cannot be reached by ssh", details=said, hint=f"try: {by_hand}")
+
+    @property
+    def _is_behind_another(self) -> bool:
+        return any(self._resolved.get(key, "none") != "none" for key in ("proxyjump", "proxycommand"))
 
     @property
     def _host_in_known_hosts(self) -> str:
