@@ -12,15 +12,16 @@ from pathlib import Path
 from replayctl import lock, resources, validation
 from replayctl.audit import audit_line
 from replayctl.deployment import deployment_json, find_folders, open_target
+from replayctl.errors import NotReady, Unreachable
 from replayctl.events import Reporter
 from replayctl.git import Commit, commit_of
 from replayctl.namespace import Namespace
-from replayctl.plan import Plan, PlannedAction, check_names, make_plan
+from replayctl.plan import Plan, PlannedAction, check_dag_ids, check_modules, make_plan
 from replayctl.release import Release, build_release
 from replayctl.settings import Settings
 from replayctl.specs import Dag, load_specs
 from replayctl.stubs import stubs_of
-from replayctl.target import Publication, Target, TargetState
+from replayctl.target import Publication, Target
 from replayctl.verify import DagServer, check_owners, expected_of, wait_or_give_back
 
 
@@ -91,15 +92,14 @@ def sync(
     """
     options = options or SyncOptions()
     checked = _check(dags_dir, settings, namespace, reporter, validate=options.validate)
+    if options.dry_run:
+        return _dry_run(checked, settings, namespace, reporter, find_server, options)
     server = find_server() if find_server else None
     commit = commit_of(dags_dir)
     started = time.monotonic()
     with open_target(settings, namespace) as target:
         names = list(stubs_of(checked.release.modules, namespace.suffix, namespace.directory))
         releases = [checked.release.name]
-        if options.dry_run:
-            made = _plan(checked, namespace, target.inspect(names, releases), server, options)
-            return _report(made, checked, namespace, target, options)
         problems = server.import_problems() if server else []
         what = f"sync-dags of {checked.release.name}"
         timeout_s = settings.deploy.lock_timeout_s
@@ -112,7 +112,9 @@ def sync(
             names=names,
             releases=releases,
         ) as (token, state):
-            made = _plan(checked, namespace, state, server, options)
+            made = make_plan(checked.release, checked.dags, namespace, state, force=options.force)
+            if server:
+                check_owners(made, server)
             if made.changes:
                 reporter.step(f"publishing {made.release.name} to {target.dags} on {target.shell.name}")
                 target.publish(token, _publication(made, commit))
@@ -132,12 +134,33 @@ def sync(
     return _report(made, checked, namespace, target, options, published_s, seen_after_s)
 
 
+def _dry_run(
+    checked: _Checked,
+    settings: Settings,
+    namespace: Namespace,
+    reporter: Reporter,
+    find_server: Callable[[], DagServer] | None,
+    options: SyncOptions,
+) -> SyncReport:
+    with open_target(settings, namespace) as target:
+        names = list(stubs_of(checked.release.modules, namespace.suffix, namespace.directory))
+        state = target.inspect(names, [checked.release.name])
+        made = make_plan(checked.release, checked.dags, namespace, state, force=options.force)
+        try:
+            if find_server:
+                check_owners(made, find_server())
+        except (NotReady, Unreachable) as error:
+            reporter.warn(f"whether others have these dag_ids was not asked: {error}")
+        return _report(made, checked, namespace, target, options)
+
+
 def _check(dags_dir: Path, settings: Settings, namespace: Namespace, reporter: Reporter, *, validate: bool) -> _Checked:
     folders = find_folders(settings)
     release = build_release(dags_dir, deployment_json(settings, folders, namespace.user))
     reporter.step(
         f"release {release.name} from {dags_dir}: {len(release.files)} files, {len(release.modules)} DAG modules"
     )
+    check_modules(release, namespace)
     findings: tuple[validation.Finding, ...] = ()
     if validate:
         findings = validation.check(release, dags_dir, artifacts_root=str(folders.artifacts_in_pods))
@@ -152,17 +175,8 @@ def _check(dags_dir: Path, settings: Settings, namespace: Namespace, reporter: R
     dags = load_specs(release, timeout_s=settings.deploy.load_timeout_s)
     loaded_s = time.monotonic() - started
     reporter.step(f"{len(dags)} DAGs loaded in {loaded_s:.2f} s")
-    check_names(release, dags, namespace)
+    check_dag_ids(dags, namespace)
     return _Checked(release, dags, findings, loaded_s)
-
-
-def _plan(
-    checked: _Checked, namespace: Namespace, state: TargetState, server: DagServer | None, options: SyncOptions
-) -> Plan:
-    made = make_plan(checked.release, checked.dags, namespace, state, force=options.force)
-    if server:
-        check_owners(made, server)
-    return made
 
 
 def _publication(made: Plan, commit: Commit | None) -> Publication:

@@ -49,14 +49,18 @@ class Plan:
         return tuple(each.what for each in self.actions if each.action in actions)
 
 
-def check_names(release: Release, dags: Sequence[Dag], namespace: Namespace) -> None:
-    """Refuses modules and DAGs whose names would not be this user's: UsageProblem with a way out."""
+def check_modules(release: Release, namespace: Namespace) -> None:
+    """Refuses modules that already carry the suffix of the namespace: UsageProblem with a way out."""
     for module in release.modules:
         if namespace.suffix and module.endswith(namespace.suffix):
             raise UsageProblem(
                 f"{module}.py: the deploy itself appends {namespace.suffix!r} to the name",
                 hint=f"rename it to {module.removesuffix(namespace.suffix)}.py",
             )
+
+
+def check_dag_ids(dags: Sequence[Dag], namespace: Namespace) -> None:
+    """Refuses DAGs outside the namespace: UsageProblem with a way out."""
     for dag in dags:
         if not dag.dag_id.endswith(namespace.suffix):
             raise UsageProblem(

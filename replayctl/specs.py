@@ -71,17 +71,19 @@ def load_specs(release: Release, *, timeout_s: float) -> tuple[Dag, ...]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.content)
         answer = Path(scratch) / "specs.json"
-        argv = [sys.executable, "-I", "-c", _LOADER, str(answer), str(folder), release.name, *release.modules]
+        # The others need Airflow to load, and only a server can tell what is in them.
+        modules = [module for module in release.modules if module not in release.free_modules]
+        argv = [sys.executable, "-I", "-c", _LOADER, str(answer), str(folder), release.name, *modules]
         try:
             done = process.run(argv, timeout_s=timeout_s, check=False)
         except TimedOut as error:
             raise TimedOut(
-                f"the DAG modules did not load within {timeout_s:g} s: {', '.join(release.modules)}",
+                f"the DAG modules did not load within {timeout_s:g} s: {', '.join(modules)}",
                 hint="parsing must not compute, wait or fetch; move that into a workload",
             ) from error
         if done.returncode != 0 or not answer.exists():
             raise UsageProblem(
-                f"the DAG modules do not load ({', '.join(release.modules)})",
+                f"the DAG modules do not load ({', '.join(modules)})",
                 details=done.tail.replace(str(folder), "dags"),
                 hint="nothing was deployed; correct the module and try again",
             )

@@ -25,7 +25,8 @@ def init(
     verb = "would write" if dry_run else "wrote"
     lines = [f"{verb} {len(made.files)} files to {made.path}"]
     if not dry_run:
-        lines.append(f"go on with: cd {shlex.quote(str(folder))} && replayctl new-dag my_experiment")
+        there = f"cd {shlex.quote(str(folder))} && " if folder.absolute() != Path.cwd() else ""
+        lines.append(f"go on with: {there}replayctl new-dag my_experiment")
     return Result("init", made, (Lines(lines),))
 
 

@@ -151,3 +151,28 @@ def test_a_module_of_ones_own_may_build_its_dags_itself(tmp_path: Path) -> None:
     found = load(folder, tmp_path)
     assert found["errors"] == {}
     assert "mine_alice" in found["dags"]
+
+
+def test_tasks_of_a_module_that_builds_its_dags_show_the_release_too(tmp_path: Path) -> None:
+    import shutil
+
+    from replayctl import scaffold
+
+    own = tmp_path / "own"
+    shutil.copytree(ROOT / "dags", own, ignore=shutil.ignore_patterns("__pycache__", "dag_two_stage*"))
+    scaffold.new_dag("mine", own, suffix="_alice", free_form=True)
+    folder = tmp_path / "dags"
+    folder.mkdir()
+    release = deploy(folder, "alice", own)
+    found = load(folder, tmp_path)
+    assert found["errors"] == {}
+    assert found["dags"]["mine_alice"]["release"] == [f"Release: {release}"]
+
+
+def test_stubs_before_the_publish_show_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "dags"
+    folder.mkdir()
+    deploy(folder, "alice")
+    (folder / "replayctl_releases" / "alice" / "current").unlink()
+    found = load(folder, tmp_path)
+    assert found == {"dags": {}, "errors": {}}

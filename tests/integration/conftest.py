@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from tests.conftest import CACHE_DIR, ROOT
+from tests.sshd import WHY_NOT, SshServer
 
 SMALL_MODULE = '''"""A small experiment: two cheap models on a sample."""
 
@@ -114,7 +115,20 @@ def write_sample(data: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def storage() -> Iterator[SshServer | None]:
+    """The machine behind ssh that has the folders which Airflow reads; None where there is no sshd."""
+    if WHY_NOT is not None:
+        yield None
+        return
+    server = SshServer.start(f"rctl-{os.getpid()}-i")
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, storage: SshServer | None) -> Iterator[Stack]:
     root = tmp_path_factory.mktemp("integration")
     home = root / "local home"
     dags = root / "own dags"
@@ -125,6 +139,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         taken.listen()
         port = str(taken.getsockname()[1])
         environ = environ_for(home, root, REPLAYCTL_LOCAL_AIRFLOW_PORT=port, REPLAYCTL_LOCAL_MLFLOW_PORT=port)
+        if storage:
+            environ["REPLAYCTL_FOLDERS_DAGS"] = str(storage.folder / "share" / "dags")
+            environ["REPLAYCTL_FOLDERS_SPARK_SUBMIT_FILES"] = str(storage.folder / "share" / "files")
         made = Stack(home, dags, environ)
         started = made.call("local", "up")
     assert started.code == 0, started.stderr
