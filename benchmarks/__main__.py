@@ -14,8 +14,10 @@ from pathlib import Path
 
 import psutil
 
-from replayctl import environments, local
+from replayctl import deploy, environments, local
 from replayctl.deployment import deployment_json, find_folders, local_cores
+from replayctl.events import SilentReporter
+from replayctl.namespace import find_namespace
 from replayctl.output import StderrReporter
 from replayctl.release import build_release
 from replayctl.settings import Settings, load_settings
@@ -106,6 +108,62 @@ def bench_parse(settings: Settings, scratch: Path) -> None:
         return lambda: seconds([python, "-c", _PARSE, str(folder)], environ)
 
     pairs("parse of a stub (27 DAGs) to a plain DAG file", parse(ours), parse(plain), 7, 1.5)
+
+
+def bench_deploy(scratch: Path) -> None:
+    """One changed file: from ssh's first byte to the publish, against the two `rsync -a` runs that people type."""
+    from tests.sshd import WHY_NOT, SshServer
+
+    if WHY_NOT or not shutil.which("rsync"):
+        print(f"deploy: not measured: {WHY_NOT or 'no rsync on this machine'}")
+        return
+    folder = scratch / "own"
+    shutil.copytree(ROOT / "dags", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    server = SshServer.start(USER)
+    try:
+        config = server.client_config(scratch / "config")
+        there = server.folder / "share"
+        (there / "by rsync").mkdir(mode=0o777)
+        (there / "by rsync").chmod(0o777)
+        environ = {"HOME": str(scratch), "USERNAME_ON_CLUSTER": USER, "REPLAYCTL_SSH_HOST": "cluster"}
+        environ |= {"REPLAYCTL_SSH_USER": server.login(USER), "REPLAYCTL_SSH_CONFIG": str(config)}
+        environ |= {
+            "REPLAYCTL_FOLDERS_DAGS": str(there / "dags"),
+            "REPLAYCTL_FOLDERS_SPARK_SUBMIT_FILES": str(there / "files"),
+        }
+        settings = load_settings(None, environ=environ, cwd=scratch)
+        namespace = find_namespace(settings)
+        count, validated, connections = [0], [], []
+
+        def change() -> None:
+            count[0] += 1
+            (folder / "dag_entities.py").write_text((ROOT / "dags" / "dag_entities.py").read_text() + f"# {count[0]}\n")
+
+        def ours() -> float:
+            change()
+            before, started = server.connections(), time.perf_counter()
+            report = deploy.sync(folder, settings, namespace, SilentReporter(), find_server=None)
+            assert report.changed
+            validated.append(time.perf_counter() - started - (report.published_s or 0))
+            connections.append(server.connections() - before)
+            return report.published_s or 0.0
+
+        def theirs() -> float:
+            change()
+            shell = f"ssh -F {config}"
+            where = f"{server.login(USER)}@cluster:{there}/by rsync/"
+            rsync = ["rsync", "-a", "-s", "-e", shell]
+            one = seconds([*rsync, f"{folder}/", f"{where}dags/"])
+            return one + seconds([*rsync, f"{folder}/dag_submit.py", f"{folder}/dag_entities.py", f"{where}files/"])
+
+        pairs("deploy of one changed file to two runs of rsync -a", ours, theirs, 15, 1.0)
+        print(
+            f"connections: {statistics.median(connections):.0f} of ours, 2 of rsync's; scripts until the publish: 2 "
+            "(lock and state; files and publish), and 1 that gives the lock back"
+        )
+        print(f"before and after it, not counted: checks and load, {statistics.median(validated) * 1000:.0f} ms")
+    finally:
+        server.stop()
 
 
 class Memory:
@@ -210,7 +268,7 @@ def _alone(settings: Settings) -> dict:
 
 def main() -> None:
     """Runs the named benchmarks, or all."""
-    wanted = sys.argv[1:] or ["help", "parse", "run"]
+    wanted = sys.argv[1:] or ["help", "parse", "deploy", "run"]
     with tempfile.TemporaryDirectory(prefix="replayctl-bench-") as name:
         scratch = Path(name)
         environ = {**os.environ, "REPLAYCTL_LOCAL_HOME": str(scratch / "local"), "USERNAME_ON_CLUSTER": USER}
@@ -219,6 +277,8 @@ def main() -> None:
             bench_help(scratch)
         if "parse" in wanted:
             bench_parse(settings, scratch)
+        if "deploy" in wanted:
+            bench_deploy(scratch)
         if "run" in wanted:
             bench_run(settings)
         shutil.rmtree(scratch / "local", ignore_errors=True)

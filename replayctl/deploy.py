@@ -22,7 +22,7 @@ from replayctl.settings import Settings
 from replayctl.specs import Dag, load_specs
 from replayctl.stubs import stubs_of
 from replayctl.target import Publication, Target
-from replayctl.verify import DagServer, check_owners, expected_of, wait_or_give_back
+from replayctl.verify import DagServer, Watcher, check_owners, expected_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,43 +94,31 @@ def sync(
     checked = _check(dags_dir, settings, namespace, reporter, validate=options.validate)
     if options.dry_run:
         return _dry_run(checked, settings, namespace, reporter, find_server, options)
-    server = find_server() if find_server else None
+    watcher = Watcher(find_server(), settings, reporter) if find_server else None
     commit = commit_of(dags_dir)
     started = time.monotonic()
     with open_target(settings, namespace) as target:
         names = list(stubs_of(checked.release.modules, namespace.suffix, namespace.directory))
         releases = [checked.release.name]
-        problems = server.import_problems() if server else []
-        what = f"sync-dags of {checked.release.name}"
-        timeout_s = settings.deploy.lock_timeout_s
         with lock.held(
             target,
             reporter,
-            what=what,
-            timeout_s=timeout_s,
+            what=f"sync-dags of {checked.release.name}",
+            timeout_s=settings.deploy.lock_timeout_s,
             break_lock=options.break_lock,
             names=names,
             releases=releases,
         ) as (token, state):
             made = make_plan(checked.release, checked.dags, namespace, state, force=options.force)
-            if server:
-                check_owners(made, server)
+            if watcher:
+                check_owners(made, watcher.server)
             if made.changes:
                 reporter.step(f"publishing {made.release.name} to {target.dags} on {target.shell.name}")
                 target.publish(token, _publication(made, commit))
             published_s = time.monotonic() - started
             seen_after_s = None
-            if server:
-                seen_after_s = wait_or_give_back(
-                    expected_of(made),
-                    server,
-                    problems,
-                    settings,
-                    reporter,
-                    target=target,
-                    token=token,
-                    back=_way_back(made),
-                )
+            if watcher:
+                seen_after_s = watcher.wait_or_give_back(expected_of(made), target, token, _way_back(made))
     return _report(made, checked, namespace, target, options, published_s, seen_after_s)
 
 
@@ -181,7 +169,11 @@ def _check(dags_dir: Path, settings: Settings, namespace: Namespace, reporter: R
 
 def _publication(made: Plan, commit: Commit | None) -> Publication:
     git = asdict(commit) if commit else None
-    dags = {module: [dag.dag_id for dag in made.dags if dag.module == module] for module in made.release.modules}
+    dags: dict[str, list[str] | None] = {
+        module: [dag.dag_id for dag in made.dags if dag.module == module] for module in made.release.modules
+    }
+    # Nobody here knows what is in them.
+    dags |= dict.fromkeys(made.release.free_modules)
     who = lock.whoami()
     at = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
     metadata = {

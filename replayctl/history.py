@@ -17,7 +17,7 @@ from replayctl.target import History
 class ReleaseRecord:
     """One stored release: who made it, when, from which commit, and when it was last published.
 
-    `dags` are the dag_ids by module; a module that builds its DAGs itself has none here.
+    `dags` are the dag_ids by module; for a module that builds its DAGs itself they are None, unknown.
     """
 
     name: str
@@ -27,7 +27,7 @@ class ReleaseRecord:
     host: str | None
     commit: str | None
     changed_files: int | None
-    dags: Mapping[str, tuple[str, ...]]
+    dags: Mapping[str, tuple[str, ...] | None]
     published_at: str | None
 
 
@@ -51,9 +51,12 @@ def releases(settings: Settings, namespace: Namespace) -> Releases:
 def records_of(history: History) -> tuple[ReleaseRecord, ...]:
     """The stored releases, the last published first."""
     published: dict[str, str] = {}
-    for line in history.audit:
+    # The log's own order, since several publishes may fall into one second.
+    order: dict[str, int] = {}
+    for number, line in enumerate(history.audit):
         if line.get("action") in ("publish", "rollback", "withdraw") and line.get("release"):
             published[str(line["release"])] = str(line.get("at"))
+            order[str(line["release"])] = number
     found = []
     for name, metadata in history.releases.items():
         git = metadata.get("git")
@@ -71,7 +74,7 @@ def records_of(history: History) -> tuple[ReleaseRecord, ...]:
                 published_at=published.get(name),
             )
         )
-    return tuple(sorted(found, key=lambda each: (each.published_at or each.made_at or "", each.name), reverse=True))
+    return tuple(sorted(found, key=lambda each: (order.get(each.name, -1), each.made_at or ""), reverse=True))
 
 
 def choose(release: str | None, history: History) -> ReleaseRecord:
@@ -121,9 +124,9 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def dags_of(metadata: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
-    """Module → dag_ids, from a release's metadata."""
+def dags_of(metadata: Mapping[str, object]) -> dict[str, tuple[str, ...] | None]:
+    """Module → dag_ids, from a release's metadata; None where nobody knows them."""
     found = metadata.get("dags")
     if not isinstance(found, dict):
         return {}
-    return {str(module): tuple(map(str, ids)) for module, ids in found.items() if isinstance(ids, list)}
+    return {str(module): tuple(map(str, ids)) if isinstance(ids, list) else None for module, ids in found.items()}

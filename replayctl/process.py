@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from replayctl.errors import NotFound, RemoteCommandFailed, TimedOut
 
@@ -46,18 +47,7 @@ def run(
     Raises NotFound without the program, TimedOut after `timeout_s`, and with `check` RemoteCommandFailed when it ends
     with another status than 0. Whatever ends this call early, Ctrl-C among it, ends the program's whole group too.
     """
-    try:
-        child = subprocess.Popen(
-            list(argv),
-            env=dict(env) if env is not None else None,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        raise NotFound(f"cannot run {argv[0]}: {error.strerror}") from error
+    child = _start(argv, env, cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     try:
         for line in _lines(child, timeout_s, argv):
@@ -94,17 +84,7 @@ def exchange(
     Raises NotFound without the program and TimedOut after `timeout_s`. Whatever ends this call early, Ctrl-C among it,
     ends the program's whole group too.
     """
-    try:
-        child = subprocess.Popen(
-            list(argv),
-            env=dict(env) if env is not None else None,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        raise NotFound(f"cannot run {argv[0]}: {error.strerror}") from error
+    child = _start(argv, env, None, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with child:
         try:
             stdout, stderr = child.communicate(data, timeout=timeout_s)
@@ -122,21 +102,34 @@ def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, lo
     Raises NotFound without the program.
     """
     with log_path.open("ab") as log:
-        try:
-            child = subprocess.Popen(
-                list(argv),
-                env=dict(env),
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-            raise NotFound(f"cannot run {argv[0]}: {error.strerror}") from error
+        child = _start(argv, env, cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
     # The child is not waited for here on purpose; Popen would complain about that when it is collected.
     child.returncode = 0
     return child.pid
+
+
+def _start(
+    argv: Sequence[str],
+    env: Mapping[str, str] | None,
+    cwd: Path | None,
+    *,
+    stdin: int,
+    stdout: int | IO[bytes],
+    stderr: int,
+) -> subprocess.Popen[bytes]:
+    """The program in a session of its own, so that its whole group can be ended; NotFound without it."""
+    try:
+        return subprocess.Popen(
+            list(argv),
+            env=dict(env) if env is not None else None,
+            cwd=cwd,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise NotFound(f"cannot run {argv[0]}: {error.strerror}") from error
 
 
 @contextlib.contextmanager

@@ -179,4 +179,4 @@ def _possibly_running(history: History, server: LiveServer | None) -> dict[str, 
 
 
 def _declared(history: History) -> list[str]:
-    return sorted({dag for each in history.releases.values() for dags in dags_of(each).values() for dag in dags})
+    return sorted({dag for each in history.releases.values() for dags in dags_of(each).values() for dag in dags or ()})

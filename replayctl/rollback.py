@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from replayctl import lock
@@ -10,13 +10,13 @@ from replayctl.audit import audit_line
 from replayctl.deployment import open_target
 from replayctl.errors import Conflict
 from replayctl.events import Reporter
-from replayctl.history import choose
+from replayctl.history import ReleaseRecord, choose
 from replayctl.namespace import Namespace
 from replayctl.plan import my_stubs
 from replayctl.settings import Settings
 from replayctl.stubs import stubs_of
 from replayctl.target import Publication, TargetState
-from replayctl.verify import DagServer, Expected, wait_or_give_back
+from replayctl.verify import DagServer, Expected, Watcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,12 @@ def rollback(
     Raises NotFound for a release that is not stored, Conflict for one that was edited or is not whole, and what the
     wait raises; after an import error the release that was published is published again.
     """
-    server = find_server() if find_server else None
+    watcher = Watcher(find_server(), settings, reporter) if find_server else None
     with open_target(settings, namespace) as target:
         history = target.history()
         chosen = choose(release, history)
         if dry_run:
             return Rollback(chosen.name, history.pointer, target.name, chosen.name != history.pointer, True, None)
-        problems = server.import_problems() if server else []
         wanted = stubs_of(chosen.dags, namespace.suffix, namespace.directory)
         with lock.held(
             target,
@@ -64,31 +63,43 @@ def rollback(
             releases=[chosen.name],
         ) as (token, state):
             check_whole(chosen.name, state)
-            mine = my_stubs(state, namespace)
-            changes = {name: text for name, text in wanted.items() if mine.get(name) != text}
-            gone = [name for name in mine if name not in wanted]
-            changed = state.pointer != chosen.name or bool(changes or gone)
-            if changed:
+            forward, back = _there_and_back(chosen.name, wanted, state, namespace)
+            if forward:
                 reporter.step(f"publishing {chosen.name} again")
-                audit = audit_line("rollback", release=chosen.name, previous=state.pointer)
-                target.publish(token, Publication(chosen.name, audit, stubs=changes, removed_stubs=gone))
+                target.publish(token, forward)
             seen_after_s = None
-            if server:
-                back_audit = audit_line("withdraw", release=state.pointer, previous=chosen.name, reason="import error")
-                kept = {name: text for name, text in mine.items() if name in changes or name in gone}
-                new = [name for name in changes if name not in mine]
-                back = Publication(state.pointer, back_audit, stubs=kept, removed_stubs=new) if changed else None
-                free = [module for module, dags in chosen.dags.items() if not dags]
-                expected = Expected(
-                    chosen.name,
-                    dags={dag: None for dags in chosen.dags.values() for dag in dags},
-                    stubs=frozenset(wanted),
-                    free_stubs=frozenset(stubs_of(free, namespace.suffix, namespace.directory)),
-                )
-                seen_after_s = wait_or_give_back(
-                    expected, server, problems, settings, reporter, target=target, token=token, back=back
-                )
-        return Rollback(chosen.name, state.pointer, target.name, changed, False, seen_after_s)
+            if watcher:
+                seen_after_s = watcher.wait_or_give_back(_expected(chosen, namespace), target, token, back)
+        return Rollback(chosen.name, state.pointer, target.name, forward is not None, False, seen_after_s)
+
+
+def _there_and_back(
+    release: str, wanted: Mapping[str, str], state: TargetState, namespace: Namespace
+) -> tuple[Publication | None, Publication | None]:
+    """The publish of an earlier release and the one that undoes it; None when it is published already."""
+    mine = my_stubs(state, namespace)
+    changed = {name: text for name, text in wanted.items() if mine.get(name) != text}
+    gone = [name for name in mine if name not in wanted]
+    if state.pointer == release and not changed and not gone:
+        return None, None
+    audit = audit_line("rollback", release=release, previous=state.pointer)
+    undone = audit_line("withdraw", release=state.pointer, previous=release, reason="import error")
+    kept = {name: text for name, text in mine.items() if name in changed or name in gone}
+    new = [name for name in changed if name not in mine]
+    return (
+        Publication(release, audit, stubs=changed, removed_stubs=gone),
+        Publication(state.pointer, undone, stubs=kept, removed_stubs=new),
+    )
+
+
+def _expected(chosen: ReleaseRecord, namespace: Namespace) -> Expected:
+    free = [module for module, dags in chosen.dags.items() if dags is None]
+    return Expected(
+        chosen.name,
+        dags={dag: None for dags in chosen.dags.values() for dag in dags or ()},
+        stubs=frozenset(stubs_of(chosen.dags, namespace.suffix, namespace.directory)),
+        free_stubs=frozenset(stubs_of(free, namespace.suffix, namespace.directory)),
+    )
 
 
 def check_whole(release: str, state: TargetState) -> None:

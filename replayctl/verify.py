@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from replayctl.airflow_api import DagInfo, ImportProblem
-from replayctl.errors import Conflict, NotFound, OperationFailed, TimedOut
+from replayctl.errors import Conflict, NotFound, OperationFailed, TimedOut, Unreachable
 from replayctl.events import Reporter
 from replayctl.plan import Plan
 from replayctl.settings import Settings
@@ -73,76 +72,72 @@ def expected_of(made: Plan) -> Expected:
     )
 
 
-def wait_or_give_back(
-    expected: Expected,
-    server: DagServer,
-    known_problems: Sequence[ImportProblem],
-    settings: Settings,
-    reporter: Reporter,
-    *,
-    target: Target,
-    token: str,
-    back: Publication | None,
-) -> float:
-    """`wait_until_shown`; when the server cannot load the release, `back` is published first. Needs the lock."""
-    try:
-        return wait_until_shown(expected, server, known_problems, settings, reporter)
-    except OperationFailed as error:
-        if back is None:
-            raise
-        target.publish(token, back)
-        # Airflow forgets the DAGs of a file that does not load: without a parse they would stay away for a while.
-        nudge(server, expected.stubs)
-        what = f"{back.release} is published again" if back.release else "the stubs were removed again"
-        raise OperationFailed(f"{error}; {what}", details=error.details, hint=error.hint) from error
+class Watcher:
+    """Waits for a server to show a release. Made before the publish: import errors from before it are not ours."""
 
+    def __init__(self, server: DagServer, settings: Settings, reporter: Reporter) -> None:
+        self.server = server
+        self._timeout_s = settings.deploy.timeout_s
+        self._poll_s = settings.deploy.poll_s
+        self._reporter = reporter
+        self._old_problems = {(problem.filename, problem.timestamp) for problem in server.import_problems()}
 
-def wait_until_shown(
-    expected: Expected,
-    server: DagServer,
-    known_problems: Sequence[ImportProblem],
-    settings: Settings,
-    reporter: Reporter,
-    sleep: Callable[[float], None] = time.sleep,
-) -> float:
-    """Returns the seconds until every expected DAG shows the release on each of its tasks.
+    def wait_or_give_back(self, expected: Expected, target: Target, token: str, back: Publication | None) -> float:
+        """`wait`; when the server cannot load the release, `back` is published before the error. Needs the lock."""
+        try:
+            return self.wait(expected)
+        except Unreachable as error:
+            raise Unreachable(
+                f"{error}; {expected.release} is published, but nobody has seen whether it loads",
+                hint="look again with: replayctl sync-dags",
+            ) from error
+        except OperationFailed as error:
+            if back is None:
+                raise
+            target.publish(token, back)
+            # Airflow forgets the DAGs of a file that does not load: without a parse they would stay away for a while.
+            nudge(self.server, expected.stubs)
+            what = f"{back.release} is published again" if back.release else "the stubs were removed again"
+            raise OperationFailed(f"{error}; {what}", details=error.details, hint=error.hint) from error
 
-    Raises OperationFailed with the server's traceback when a stub of the release does not load, TimedOut when the
-    server does not show it in time. `known_problems` are the import errors from before the publish.
-    """
-    started = time.monotonic()
-    old = {(problem.filename, problem.timestamp) for problem in known_problems}
-    pending = dict(expected.dags)
-    stubs = set(expected.free_stubs)
-    next_nudge = started
-    known_before = {dag.dag_id for dag in server.dags() if not dag.is_stale}
-    while True:
-        if time.monotonic() >= next_nudge:
-            nudge(server, expected.stubs)
-            next_nudge = time.monotonic() + _NUDGE_EVERY_S
-        for dag_id in [dag_id for dag_id, tasks in pending.items() if _shows(server, dag_id, tasks, expected.release)]:
-            del pending[dag_id]
-        stubs -= {name for name in stubs if _stub_shows(server, name, expected.release)}
-        _refuse_new_problems(server, expected, old)
-        if not pending and not stubs:
-            return time.monotonic() - started
-        waited, missing = time.monotonic() - started, sorted({*pending, *stubs})
-        if waited > settings.deploy.timeout_s:
-            raise TimedOut(
-                f"Airflow does not show {expected.release} in {', '.join(missing[:5])} after {waited:.0f} s",
-                hint="the copy is published; look again with: replayctl sync-dags",
-            )
-        changed = len(known_before.intersection(pending))
-        why = f" ({changed} it knows already: read anew every min_serialized_dag_update_interval)" * bool(changed)
-        reporter.status(f"waiting until Airflow shows {expected.release}: {len(missing)} DAGs to come{why}")
-        sleep(settings.deploy.poll_s)
+    def wait(self, expected: Expected, sleep: Callable[[float], None] = time.sleep) -> float:
+        """Returns the seconds until every expected DAG shows the release on each of its tasks.
 
+        Raises OperationFailed with the server's traceback when a stub of the release does not load, TimedOut when the
+        server does not show it in time.
+        """
+        started = time.monotonic()
+        pending = dict(expected.dags)
+        stubs = set(expected.free_stubs)
+        next_nudge = started
+        known_before = {dag.dag_id for dag in self.server.dags() if not dag.is_stale}
+        while True:
+            if time.monotonic() >= next_nudge:
+                nudge(self.server, expected.stubs)
+                next_nudge = time.monotonic() + _NUDGE_EVERY_S
+            shown = [dag for dag, tasks in pending.items() if _shows(self.server, dag, tasks, expected.release)]
+            for dag_id in shown:
+                del pending[dag_id]
+            stubs -= {name for name in stubs if _stub_shows(self.server, name, expected.release)}
+            self._refuse_new_problems(expected)
+            if not pending and not stubs:
+                return time.monotonic() - started
+            waited, missing = time.monotonic() - started, sorted({*pending, *stubs})
+            if waited > self._timeout_s:
+                raise TimedOut(
+                    f"Airflow does not show {expected.release} in {', '.join(missing[:5])} after {waited:.0f} s",
+                    hint="the copy is published; look again with: replayctl sync-dags",
+                )
+            changed = len(known_before.intersection(pending))
+            why = f" ({changed} it knows already: read anew every min_serialized_dag_update_interval)" * bool(changed)
+            self._reporter.status(f"waiting until Airflow shows {expected.release}: {len(missing)} DAGs to come{why}")
+            sleep(self._poll_s)
 
-def _refuse_new_problems(server: DagServer, expected: Expected, old: set[tuple[str, datetime.datetime]]) -> None:
-    for problem in server.import_problems():
-        name = Path(problem.filename).name
-        if name in expected.stubs and (problem.filename, problem.timestamp) not in old:
-            raise OperationFailed(f"Airflow cannot load {name}", details=problem.stack_trace.strip())
+    def _refuse_new_problems(self, expected: Expected) -> None:
+        for problem in self.server.import_problems():
+            name = Path(problem.filename).name
+            if name in expected.stubs and (problem.filename, problem.timestamp) not in self._old_problems:
+                raise OperationFailed(f"Airflow cannot load {name}", details=problem.stack_trace.strip())
 
 
 def nudge(server: DagServer, files: Set[str]) -> None:

@@ -3,6 +3,7 @@
 As root each person is a system user of their own; otherwise everybody is the user who runs the tests.
 """
 
+import contextlib
 import getpass
 import os
 import shutil
@@ -107,17 +108,18 @@ class SshServer:
             ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=False
         ).stdout.split()
         for pid in (self.process.pid, *map(int, children)):
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-            except ProcessLookupError:
-                continue
         self.process.wait(10)
         self.process = None
 
     def stop(self) -> None:
         self.halt()
         for person in self.people:
-            subprocess.run(["pkill", "-KILL", "-u", person], check=False)
+            found = subprocess.run(["ps", "-o", "pid=", "-u", person], capture_output=True, text=True, check=False)
+            for pid in map(int, found.stdout.split()):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             for _ in range(20):
                 if subprocess.run(["userdel", person], check=False, capture_output=True).returncode == 0:
                     break

@@ -10,10 +10,10 @@ import typer
 from replayctl.commands.options import BreakLock, DryRun, Shared, Wait
 from replayctl.context import AppContext
 from replayctl.errors import UsageProblem
-from replayctl.result import Block, Fields, Lines, Problem, Result, Table
+from replayctl.result import Block, Fields, Lines, Problem, Result, Status, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from replayctl.airflow_api import AirflowApi
     from replayctl.removal import Removal
@@ -94,7 +94,7 @@ def releases(
             each.published_at or each.made_at or "-",
             f"{each.user}@{each.host}",
             _commit(each.commit, each.changed_files),
-            str(sum(len(dags) for dags in each.dags.values())),
+            _count(each.dags),
         )
         for each in found.releases
     ]
@@ -213,8 +213,13 @@ def _removed(command: str, found: Removal) -> Result:
     nothing = not (found.stubs or found.removed or found.dags_deleted)
     view: list[Block] = [Fields((("target", found.target),))]
     view += [Table(("action", "what"), rows)] if rows else []
-    status = "partial" if problems else "nothing-to-do" if nothing else "ok"
-    return Result(command, found, view, status=status, problems=problems)  # type: ignore[arg-type] # one of Status
+    status: Status = "partial" if problems else "nothing-to-do" if nothing else "ok"
+    return Result(command, found, view, status=status, problems=problems)
+
+
+def _count(dags: Mapping[str, Sequence[str] | None]) -> str:
+    known = sum(len(each or ()) for each in dags.values())
+    return f"{known} and more" if None in dags.values() else str(known)
 
 
 def _commit(commit: str | None, changed_files: int | None) -> str:

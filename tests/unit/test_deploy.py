@@ -1,6 +1,8 @@
 """A deploy against a folder and a server that can be made to misbehave."""
 
 import datetime
+import random
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +13,7 @@ import pytest
 from replayctl import deploy
 from replayctl.airflow_api import DagInfo, ImportProblem
 from replayctl.deployment import deployment_json, find_folders
-from replayctl.errors import Conflict, NotFound, OperationFailed, TimedOut, UsageProblem
+from replayctl.errors import Conflict, NotFound, OperationFailed, SettingsError, TimedOut, UsageProblem
 from replayctl.events import RecordingReporter
 from replayctl.namespace import Namespace, find_namespace
 from replayctl.release import STORE, build_release
@@ -186,3 +188,40 @@ def test_an_ignore_file_of_others_keeps_its_lines(place: tuple) -> None:
     run(place)
     run(place)
     assert (place[3].dags_folder / ".airflowignore").read_text() == f"scratch\nold_.*\n{STORE}\n"
+
+
+def test_ten_thousand_hostile_names_are_refused_before_anything_is_looked_at(tmp_path: Path) -> None:
+    chance = random.Random(1)
+    pieces = [
+        "..",
+        "/",
+        ";",
+        "\n",
+        " ",
+        "$(x)",
+        "`x`",
+        "é",
+        "\u202e",
+        "'",
+        '"',
+        "\\",
+        "|",
+        "&",
+        "*",
+        "A",
+        "_",
+        "a",
+        "-",
+        "0",
+    ]
+    refused = 0
+    for _ in range(10_000):
+        name = "".join(chance.choice(pieces) for _ in range(chance.randint(1, 12)))
+        if re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
+            continue
+        environ = {"HOME": str(tmp_path), "USERNAME_ON_CLUSTER": name}
+        with pytest.raises((UsageProblem, SettingsError)):
+            find_namespace(load_settings(None, environ=environ, cwd=tmp_path))
+        refused += 1
+    assert refused > 9_500
+    assert list(tmp_path.iterdir()) == []
