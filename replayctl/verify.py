@@ -18,6 +18,7 @@ from replayctl.target import Publication, Target
 # The text that dags/dag_release.py puts on every task: the server showing it is the proof.
 _RELEASE_LINE = "Release: "
 _NUDGE_EVERY_S = 5.0
+_NOTHING_TO_NUDGE = "it knows no DAG yet, and finds the first ones by itself, every refresh_interval (300 s unless set)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class Watcher:
         known_before = {dag.dag_id for dag in self.server.dags() if not dag.is_stale}
         while True:
             if time.monotonic() >= next_nudge:
-                nudge(self.server, expected.stubs)
+                nudged = nudge(self.server, expected.stubs)
                 next_nudge = time.monotonic() + _NUDGE_EVERY_S
             shown = [dag for dag, tasks in pending.items() if _shows(self.server, dag, tasks, expected.release)]
             for dag_id in shown:
@@ -126,10 +127,13 @@ class Watcher:
             if waited > self._timeout_s:
                 raise TimedOut(
                     f"Airflow does not show {expected.release} in {', '.join(missing[:5])} after {waited:.0f} s",
-                    hint="the copy is published; look again with: replayctl sync-dags",
+                    hint="the copy is published; look again with: replayctl sync-dags"
+                    if nudged
+                    else f"the copy is published, but {_NOTHING_TO_NUDGE}; look again then: replayctl sync-dags",
                 )
             changed = len(known_before.intersection(pending))
             why = f" ({changed} it knows already: read anew every min_serialized_dag_update_interval)" * bool(changed)
+            why = why if nudged else f" ({_NOTHING_TO_NUDGE})"
             self._reporter.status(f"waiting until Airflow shows {expected.release}: {len(missing)} DAGs to come{why}")
             sleep(self._poll_s)
 
@@ -140,12 +144,16 @@ class Watcher:
                 raise OperationFailed(f"Airflow cannot load {name}", details=problem.stack_trace.strip())
 
 
-def nudge(server: DagServer, files: Set[str]) -> None:
-    """Asks for a parse of our files by name; one of any DAG makes the processor look for new files too."""
+def nudge(server: DagServer, files: Set[str]) -> bool:
+    """Asks for a parse of our files by name; one of any DAG makes the processor look for new files too.
+
+    False when the server knows no DAG at all: then there is nothing to ask with.
+    """
     tokens = {Path(dag.fileloc).name: dag.file_token for dag in server.dags()}
     ours = [token for name, token in tokens.items() if name in files]
     for token in ours or list(tokens.values())[:1]:
         server.reparse(token)
+    return bool(tokens)
 
 
 def _shows(server: DagServer, dag_id: str, tasks: Set[str] | None, release: str) -> bool:
