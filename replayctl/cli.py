@@ -18,7 +18,7 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 
 from replayctl import __version__, output
-from replayctl.commands import dags, leaderboard, local, runs, scaffold, settings
+from replayctl.commands import dags, forward, leaderboard, local, runs, scaffold, settings
 from replayctl.context import AppContext
 from replayctl.errors import (
     EXIT_BUG,
@@ -53,6 +53,14 @@ app.command("gc")(dags.gc)
 app.command("undeploy")(dags.undeploy)
 app.command("run")(runs.run)
 app.command("leaderboard")(leaderboard.leaderboard)
+
+app.command("port-forward")(forward.port_forward)
+app.command("airflow-port-forward")(forward.airflow_port_forward)
+
+_forwards = typer.Typer(help="Forwards that run in the background.", no_args_is_help=True)
+_forwards.command("list")(forward.list_forwards)
+_forwards.command("stop")(forward.stop_forwards)
+app.add_typer(_forwards, name="forwards")
 
 _local = typer.Typer(help="The embedded stack: Airflow, MLflow and data on this machine.", no_args_is_help=True)
 _local.command("up")(local.up)
@@ -96,10 +104,11 @@ def _root(
 ) -> None:
     if mode not in ("human", "json"):
         raise typer.BadParameter(f"{mode!r} is neither human nor json", param_hint="--output")
+    out: output.Output = ctx.obj
     reporter = output.StderrReporter(verbose)
     # A status line that is still shown goes before the answer or the error comes.
     ctx.call_on_close(reporter.close)
-    ctx.obj = AppContext(profile=profile, reporter=reporter)
+    ctx.obj = AppContext(profile=profile, reporter=reporter, announce=out.announce)
 
 
 def lift_global_options(argv: Sequence[str]) -> list[str]:
@@ -188,7 +197,7 @@ def _run(words: Sequence[str], out: output.Output, command: str) -> int:
 
 def _answer(words: Sequence[str], out: output.Output, command: str) -> Result | int:
     try:
-        answer = _program().main(args=list(words), prog_name="replayctl", standalone_mode=False)
+        answer = _program().main(args=list(words), prog_name="replayctl", standalone_mode=False, obj=out)
     except typer.TyperException as error:
         # Usage errors of the parser: ours to show, in JSON too.
         shown = cast("Any", error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from replayctl.events import Reporter
+    from replayctl.result import Result
     from replayctl.settings import Settings
 
 
@@ -20,6 +21,8 @@ class AppContext:
 
     profile: str | None
     reporter: Reporter
+    # Shows a part of the answer at once, for commands that go on; with JSON each such part is one line.
+    announce: Callable[[Result], None]
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     cwd: Path = field(default_factory=Path.cwd)
 

@@ -102,6 +102,7 @@ def _constant(value: Any) -> Callable[[Mapping[str, str]], Any]:
 SETTINGS: tuple[Setting, ...] = (
     Setting("user", _text, "whose namespace to work in; also USERNAME_ON_CLUSTER"),
     Setting("cache_dir", _path, "where environments are kept", _base_dir("XDG_CACHE_HOME", ".cache", "")),
+    Setting("state_dir", _path, "where background forwards are noted", _base_dir("XDG_STATE_HOME", ".local/state", "")),
     Setting("local.home", _path, "all state of the local stack", _base_dir("XDG_STATE_HOME", ".local/state", "local")),
     Setting("local.python", _path, "a Python 3.11 for the environments; found by itself when not set"),
     Setting("local.java_home", _path, "a Java 17; found by itself when not set"),
@@ -125,6 +126,26 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("ssh.user", _text, "who signs in there"),
     Setting("ssh.port", _port, "ssh's port there"),
     Setting("ssh.config", _path, "ssh's configuration; ~/.ssh/config when not set"),
+    Setting(
+        "kubernetes.kubeconfig",
+        _path,
+        "the file that says how to reach the cluster; KUBECONFIG or ~/.kube/config when not set",
+    ),
+    Setting("kubernetes.context", _text, "a context in it; its current one when not set"),
+    Setting(
+        "targets.airflow", _text, "Airflow's pages in the cluster", _constant("airflow/svc/airflow-webserver:8080")
+    ),
+    Setting(
+        "targets.yarn", _text, "the ResourceManager's pages", _constant("spark-lama-exps/svc/yarn-resourcemanager:8088")
+    ),
+    Setting(
+        "targets.history",
+        _text,
+        "Spark's history server",
+        _constant("spark-lama-exps/svc/yarn-spark-history-server:18080"),
+    ),
+    Setting("targets.hdfs", _text, "the NameNode's pages", _constant("hdfs-3/svc/hdfs-namenode:9870")),
+    Setting("targets.mlflow", _text, "MLflow's pages, where it runs in the cluster"),
     Setting("deploy.timeout_s", _number, "how long a deploy waits for Airflow to show it", _constant(120.0)),
     Setting("deploy.load_timeout_s", _number, "how long DAG modules may take to load", _constant(30.0)),
     Setting(

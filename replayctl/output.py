@@ -114,6 +114,13 @@ class Output:
         self.mode = mode
         self._stdout = _Stream(stdout or sys.stdout)
         self._stderr = _Stream(stderr or sys.stderr)
+        self._in_lines = False
+
+    def announce(self, result: Result) -> None:
+        """A part of the answer, at once; from then on each JSON document is one line."""
+        self._in_lines = True
+        self.show(result)
+        self.flush()
 
     def flush(self) -> None:
         """Hands all that was written to the reader; OSError when it cannot be."""
@@ -145,10 +152,11 @@ class Output:
     def _document(self, document: Mapping[str, Any]) -> None:
         import json
 
-        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        indent = None if self._in_lines else 2
+        text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
         if not self._stdout.can_show(text):
             # Escaped, every reader gets the same value back.
-            text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+            text = json.dumps(document, indent=indent, allow_nan=False) + "\n"
         self._stdout.write(text)
 
     def _problem(self, problem: Problem) -> None:

@@ -81,6 +81,25 @@ class SshSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class KubernetesSettings:
+    """How to reach the cluster."""
+
+    kubeconfig: Path | None
+    context: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSettings:
+    """Where the cluster's services are, as NAMESPACE/KIND/NAME:PORT."""
+
+    airflow: str
+    yarn: str
+    history: str
+    hdfs: str
+    mlflow: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class DeploySettings:
     """Deadlines and pauses of a deploy in seconds, and what it leaves: rights in octal, releases to keep."""
 
@@ -100,11 +119,14 @@ class Settings:
     profile: str
     user: str | None
     cache_dir: Path
+    state_dir: Path
     local: LocalSettings
     airflow: AirflowSettings
     mlflow: MlflowSettings
     folders: FolderSettings
     ssh: SshSettings
+    kubernetes: KubernetesSettings
+    targets: TargetSettings
     deploy: DeploySettings
     sources: Mapping[str, str] = field(default_factory=dict)
 
@@ -136,6 +158,8 @@ _GROUPS = {
     "mlflow": MlflowSettings,
     "folders": FolderSettings,
     "ssh": SshSettings,
+    "kubernetes": KubernetesSettings,
+    "targets": TargetSettings,
     "deploy": DeploySettings,
 }
 
@@ -314,7 +338,8 @@ def _build(profile: str, values: Mapping[str, _Value]) -> Settings:
         for name, kind in _GROUPS.items()
     }
     sources = {key: value.source for key, value in values.items()}
-    return Settings(profile, values["user"].value, values["cache_dir"].value, **groups, sources=sources)
+    single = {key: values[key].value for key in ("user", "cache_dir", "state_dir")}
+    return Settings(profile, **single, **groups, sources=sources)
 
 
 def value_of(settings: Settings, key: str) -> Any:

@@ -1,0 +1,110 @@
+"""port-forward, forwards, open: the cluster's pages on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from replayctl.commands.options import DryRun
+from replayctl.context import AppContext
+from replayctl.result import Lines, Result, Status, Table
+
+_Targets = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="airflow, yarn, history, hdfs, mlflow or NAMESPACE/KIND/NAME:PORT, each with =LOCAL_PORT if need be.",
+        show_default=False,
+    ),
+]
+_Port = Annotated[str | None, typer.Option(help="The local port, or auto for any free one.", show_default=False)]
+_Open = Annotated[bool, typer.Option("--open", help="Open the pages in a browser.")]
+
+
+def port_forward(
+    ctx: typer.Context,
+    targets: _Targets = None,
+    every: Annotated[bool, typer.Option("--all", help="All targets that the profile knows.")] = False,
+    port: _Port = None,
+    open_pages: _Open = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Go on in the background; see `forwards`.")] = False,
+    dry_run: DryRun = False,
+) -> Result:
+    """Reach services of the cluster on this machine, through restarts of their pods, until Ctrl-C."""
+    import asyncio
+
+    from replayctl import forward, forwards
+
+    app: AppContext = ctx.obj
+    wanted = forwards.listeners(targets or (), app.settings, every=every, port=port)
+    if dry_run:
+        data = {each.name: {"target": str(each.target), "port": each.port or "auto"} for each in wanted}
+        rows = [(each.name, str(each.target), str(each.port or "any free one")) for each in wanted]
+        return Result("port-forward", {"forwards": data, "dry_run": True}, (Table(("name", "target", "port"), rows),))
+    if detach:
+        options = [*(["--all"] if every else []), *(["--port", port] if port else [])]
+        made = forwards.start(targets or (), options, app.settings)
+        if open_pages:
+            _open(list(made.addresses.values()))
+        answer = {"id": made.id, "pid": made.pid, "forwards": dict(made.addresses)}
+        table = Table(("name", "address"), list(made.addresses.items()))
+        stop = Lines((f"stop it with: replayctl forwards stop {made.id}",))
+        return Result("port-forward", answer, (table, stop))
+    cluster = forwards.find_kubernetes(app.settings, app.environ)
+
+    def tell(opened: list[forward.Listener]) -> None:
+        addresses = {each.name: each.url for each in opened}
+        rows = [(each.name, each.url, str(each.target)) for each in opened]
+        app.announce(Result("port-forward", {"forwards": addresses}, (Table(("name", "address", "target"), rows),)))
+        if open_pages:
+            _open(list(addresses.values()))
+
+    asyncio.run(forward.serve(cluster, wanted, app.reporter, tell))
+    raise AssertionError("a forward ends by a signal only")
+
+
+def airflow_port_forward(ctx: typer.Context, port: _Port = None, open_pages: _Open = False) -> Result:
+    """Reach Airflow on this machine: the same as `port-forward airflow`."""
+    return port_forward(ctx, ["airflow"], port=port, open_pages=open_pages)
+
+
+def list_forwards(ctx: typer.Context) -> Result:
+    """List the forwards that run in the background."""
+    from replayctl import forwards
+
+    app: AppContext = ctx.obj
+    found = forwards.running(app.settings)
+    rows = [
+        (each.id, each.profile, name, address, str(each.pid))
+        for each in found
+        for name, address in each.addresses.items()
+    ]
+    data = [
+        {"id": each.id, "pid": each.pid, "profile": each.profile, "forwards": dict(each.addresses)} for each in found
+    ]
+    view = Table(("id", "profile", "name", "address", "process"), rows) if rows else Lines(("none runs",))
+    return Result("forwards list", {"running": data}, (view,))
+
+
+def stop_forwards(
+    ctx: typer.Context,
+    ids: Annotated[list[str] | None, typer.Argument(help="As `forwards list` shows them.", show_default=False)] = None,
+    every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    dry_run: DryRun = False,
+) -> Result:
+    """Stop forwards that run in the background."""
+    from replayctl import forwards
+
+    app: AppContext = ctx.obj
+    stopped = [each.id for each in forwards.stop(ids or (), app.settings, every=every, dry_run=dry_run)]
+    verb = "would stop" if dry_run else "stopped"
+    status: Status = "ok" if stopped else "nothing-to-do"
+    line = f"{verb} {', '.join(stopped)}" if stopped else "none runs"
+    return Result("forwards stop", {"stopped": stopped, "dry_run": dry_run}, (Lines((line,)),), status=status)
+
+
+def _open(addresses: list[str]) -> None:
+    import webbrowser
+
+    for address in addresses:
+        webbrowser.open(address)

@@ -1,0 +1,355 @@
+"""Port-forwards that outlive pods: a local listener that stays; each connection gets a ready pod and its own stream.
+
+What a client sees is what it would see of the pod itself, or a reset: a server's close arrives after its last byte, a
+connection that was cut ends as a reset and never as a short answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from replayctl.errors import AuthFailed, NotFound, PortTaken, ReplayctlError, UsageProblem
+from replayctl.events import Reporter
+from replayctl.k8s import Kubernetes, Pod, Target
+from replayctl.k8s_streams import dial
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
+
+_CHUNK = 1 << 16
+_DATA, _ERROR = 0, 1
+# How long a client waits for a pod that is on its way, and how often one is looked for meanwhile.
+_DIAL_FOR_S, _DIAL_EVERY_S = 20.0, 0.2
+# What a client has said before the pod's first byte is kept so long, for another pod if the first one refuses it.
+_KEEP_BYTES = 1 << 20
+_POD_KEPT_S = 2.0
+_LEAVES_FOR_S = 3.0
+# Where nobody can tell whether a client that stopped talking still listens.
+_SILENT_FOR_S = 600.0
+_LOOK_EVERY_S = 1.0
+_REFUSED = ("connection refused", "failed to connect", "unable to connect", "no such host", "not found", "dial")
+_FIN_WAIT_2 = "05"
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One forward: what people call it, where it leads, and the local port that it has or wants (0: any free one)."""
+
+    name: str
+    target: Target
+    port: int
+
+    @property
+    def url(self) -> str:
+        """The address to open in a browser."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+@dataclass
+class _PodChoice:
+    """The pod that connections of one target go to, asked for again when it is old or has failed."""
+
+    cluster: Kubernetes
+    target: Target
+    pod: Pod | None = None
+    port: int = 0
+    asked_at: float = float("-inf")
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def get(self) -> tuple[Pod, int]:
+        async with self.lock:
+            if self.pod is not None and time.monotonic() - self.asked_at <= _POD_KEPT_S:
+                return self.pod, self.port
+            pod, port = await asyncio.to_thread(self._ask)
+            self.pod, self.port, self.asked_at = pod, port, time.monotonic()
+            return pod, port
+
+    def forget(self, pod: Pod) -> None:
+        if self.pod is pod:
+            self.pod = None
+
+    def _ask(self) -> tuple[Pod, int]:
+        pod = self.cluster.ready_pod(self.target)
+        return pod, self.cluster.port_of(self.target, pod)
+
+
+async def serve(
+    cluster: Kubernetes, listeners: Sequence[Listener], reporter: Reporter, on_open: Callable[[list[Listener]], None]
+) -> None:
+    """Listens and forwards until it is cancelled; `on_open` gets the listeners with the ports that they really have.
+
+    Raises PortTaken that names who has a port, and AuthFailed or NotFound when a target cannot be forwarded at all.
+    """
+    servers: list[asyncio.Server] = []
+    opened: list[Listener] = []
+    connections: set[asyncio.Task[None]] = set()
+    try:
+        for listener in listeners:
+            choice = _PodChoice(cluster, listener.target)
+            # A missing permission or a wrong name should be told now, and not by the first connection; a pod may come.
+            await asyncio.to_thread(cluster.pods, listener.target)
+            server = await _listen(listener, choice, reporter, connections)
+            servers.append(server)
+            opened.append(Listener(listener.name, listener.target, server.sockets[0].getsockname()[1]))
+        on_open(opened)
+        await asyncio.Event().wait()
+    finally:
+        for server in servers:
+            server.close()
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+
+async def _listen(
+    listener: Listener, choice: _PodChoice, reporter: Reporter, connections: set[asyncio.Task[None]]
+) -> asyncio.Server:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connections.add(task)
+        try:
+            await _Connection(listener.name, choice, reader, writer, reporter).run()
+        finally:
+            connections.discard(task)
+
+    try:
+        return await asyncio.start_server(accept, "127.0.0.1", listener.port, limit=_CHUNK, backlog=512)
+    except OSError as error:
+        who = _who_listens(listener.port)
+        raise PortTaken(
+            f"port {listener.port} for {listener.name} is taken{f' by {who}' if who else ''}",
+            hint=f"choose another one: {listener.name}=PORT, or any: --port auto",
+        ) from error
+
+
+class _Connection:
+    """One client's connection and the stream to a pod that answers it."""
+
+    def __init__(
+        self,
+        name: str,
+        choice: _PodChoice,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        reporter: Reporter,
+    ) -> None:
+        self._name = name
+        self._choice = choice
+        self._reader = reader
+        self._writer = writer
+        self._reporter = reporter
+        # All that the client has said, for as long as it may have to be said again.
+        self._said = bytearray()
+        self._may_repeat = True
+        self._answered = False
+        self._client_done = asyncio.Event()
+        self._stream: ClientConnection | None = None
+        self._last_byte = time.monotonic()
+
+    async def run(self) -> None:
+        listening = asyncio.create_task(self._listen_to_client())
+        try:
+            ended_well = await self._serve()
+        except (OSError, asyncio.CancelledError) as error:
+            self._reset()
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            return
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+        if not ended_well:
+            self._reset()
+            return
+        with contextlib.suppress(OSError):
+            await self._writer.drain()
+            self._writer.close()
+            await self._writer.wait_closed()
+
+    async def _serve(self) -> bool:
+        """Finds a pod that takes the connection and carries it to its end; False for an end that must be a reset."""
+        deadline = time.monotonic() + _DIAL_FOR_S
+        while True:
+            pod = None
+            try:
+                pod, port = await self._choice.get()
+                async with dial(self._choice.cluster, pod, port) as stream:
+                    refused = await self._carry(stream)
+                if refused is None and not self._client_done.is_set() and await self._has_died(pod):
+                    self._may_repeat = self._may_repeat and not self._said
+                    refused = f"pod {pod.name} ended in the middle of it"
+            except (AuthFailed, UsageProblem) as error:
+                self._reporter.warn(f"{self._name}: {error}")
+                return False
+            except ReplayctlError as error:
+                refused = str(error)
+            if refused is None:
+                return True
+            if pod is not None:
+                self._choice.forget(pod)
+            again = not self._answered and self._may_repeat and time.monotonic() < deadline
+            if not again or self._client_is_gone():
+                self._reporter.warn(f"{self._name}: a connection was cut: {refused}")
+                return False
+            self._reporter.note(f"{self._name}: trying again: {refused}")
+            await asyncio.sleep(_DIAL_EVERY_S)
+
+    async def _has_died(self, pod: Pod) -> bool:
+        """Whether the end of a stream is the end of its pod: then what came may be less than all.
+
+        The API learns of it some moments late. Only a pod that was asked to leave is looked at again.
+        """
+        deadline = time.monotonic() + _LEAVES_FOR_S
+        while True:
+            try:
+                (now,) = await asyncio.to_thread(
+                    self._choice.cluster.pods, Target(pod.namespace, "pod", pod.name, str(self._choice.port))
+                )
+            except NotFound:
+                return True
+            except ReplayctlError as error:
+                self._reporter.note(f"{self._name}: nobody tells whether pod {pod.name} lives: {error}")
+                return False
+            if now.life != pod.life:
+                return True
+            if not now.leaving or time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(_DIAL_EVERY_S)
+
+    async def _carry(self, stream: ClientConnection) -> str | None:
+        """Carries data both ways until the pod ends it. Returns None for a clean end, else why it was none."""
+        from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
+
+        watching = asyncio.create_task(self._watch_client(stream))
+        trouble = ""
+        headers = {_DATA, _ERROR}
+        try:
+            told = 0
+            while told < len(self._said):
+                # The client may go on talking meanwhile.
+                news = bytes(self._said[told:])
+                told += len(news)
+                await self._tell(stream, news)
+            self._stream = stream
+            while True:
+                message = await stream.recv()
+                channel, content = message[0], message[1:]
+                if channel in headers:
+                    headers.discard(int(channel))
+                    # The port's number; what follows in the same message is none of it.
+                    content = content[2:]
+                if not content or isinstance(content, str):
+                    continue
+                if channel == _DATA:
+                    self._answered, self._last_byte = True, time.monotonic()
+                    self._said.clear()
+                    self._writer.write(content)
+                    await self._writer.drain()
+                elif channel == _ERROR:
+                    trouble += content.decode("utf-8", "replace")
+        except ConnectionClosedOK:
+            return self._judged(trouble)
+        except ConnectionClosed as error:
+            return self._judged(trouble or f"the stream to the pod broke off ({error})")
+        finally:
+            self._stream = None
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    def _judged(self, trouble: str) -> str | None:
+        if not trouble:
+            return None
+        # A request that a pod may have begun to serve must not be made twice.
+        unheard = not self._said or any(word in trouble.lower() for word in _REFUSED)
+        self._may_repeat = self._may_repeat and unheard
+        return trouble.strip()
+
+    async def _listen_to_client(self) -> None:
+        while True:
+            data = await self._reader.read(_CHUNK)
+            if not data:
+                self._client_done.set()
+                return
+            if self._stream is None:
+                # Told by whoever finds a pod.
+                self._said += data
+                while self._stream is None and len(self._said) > _KEEP_BYTES:
+                    await asyncio.sleep(0.01)
+                continue
+            if not self._answered and len(self._said) + len(data) <= _KEEP_BYTES:
+                self._said += data
+            elif not self._answered:
+                self._may_repeat = False
+            await self._tell(self._stream, data)
+
+    async def _tell(self, stream: ClientConnection, data: bytes) -> None:
+        from websockets.exceptions import ConnectionClosed
+
+        # The other task finds the same end and deals with it.
+        with contextlib.suppress(ConnectionClosed):
+            for start in range(0, len(data), _CHUNK):
+                await stream.send(bytes([_DATA]) + data[start : start + _CHUNK])
+
+    async def _watch_client(self, stream: ClientConnection) -> None:
+        """Ends the stream of a client that has gone; one that has only stopped talking still gets its answer.
+
+        The protocol cannot pass a half-closed connection on, so whether anybody still listens is asked of the system.
+        """
+        await self._client_done.wait()
+        while not self._client_is_gone():
+            await asyncio.sleep(_LOOK_EVERY_S)
+        await stream.close()
+
+    def _client_is_gone(self) -> bool:
+        if self._writer.transport.is_closing():
+            return True
+        if not self._client_done.is_set():
+            return False
+        client = self._writer.get_extra_info("peername")
+        gone = _has_left(client[1]) if client else True
+        return time.monotonic() - self._last_byte > _SILENT_FOR_S if gone is None else gone
+
+    def _reset(self) -> None:
+        connection = self._writer.get_extra_info("socket")
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.transport.abort()
+
+
+def _has_left(port: int) -> bool | None:
+    """Whether the process at the other end of a local connection has closed it altogether; None where nobody knows.
+
+    Linux lists it without an inode then, and soon not at all.
+    """
+    try:
+        lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+    except OSError:
+        return None
+    for line in lines:
+        words = line.split()
+        if words[1].endswith(f":{port:04X}"):
+            return words[3] == _FIN_WAIT_2 and words[9] == "0"
+    return True
+
+
+def _who_listens(port: int) -> str | None:
+    """The process that listens on a local port, where the system lets us know."""
+    import psutil
+
+    try:
+        found = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN and each.laddr]
+        pid = next(each.pid for each in found if each.laddr.port == port and each.pid)
+        return f"{psutil.Process(pid).name()} (process {pid})"
+    except (psutil.Error, StopIteration):
+        return "another user's process" if sys.platform == "linux" else None
