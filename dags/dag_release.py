@@ -39,7 +39,7 @@ def load_specs(module: str, deployment: Deployment) -> tuple[DagSpec, ...]:
 def load_dags(module: str) -> Mapping[str, DAG]:
     """The DAGs of one module by dag_id, for a stub to publish; empty when this release has no such module.
 
-    Raises ValueError when two DAGs of the module have one id.
+    Raises ValueError when two DAGs of the module have one id, and for an id outside the namespace.
     """
     if not (Path(__file__).parent / f"{module}.py").is_file():
         return {}
@@ -55,6 +55,11 @@ def load_dags(module: str) -> Mapping[str, DAG]:
         from .dag_operators import build_dag
 
         dags = [build_dag(spec, deployment) for spec in load_specs(module, deployment)]
+    suffix = deployment.namespace.suffix
+    for dag in dags:
+        # Published all the same, it would take the place of a colleague's DAG with that id.
+        if not dag.dag_id.endswith(suffix):
+            raise ValueError(f"{module}: DAG {dag.dag_id!r} does not end in {suffix!r}: use namespace.dag_id(...)")
     by_id = {dag.dag_id: dag for dag in dags}
     if len(by_id) < len(dags):
         raise ValueError(f"{module}: two of its DAGs have the same dag_id")

@@ -187,13 +187,22 @@ class AirflowApi:
 
         found: list[datetime.datetime] = []
         for dag_id in dag_ids:
-            page = self._call(
-                f"DAG {dag_id}",
-                lambda client, dag_id=dag_id: TaskInstanceApi(client).get_task_instances(
-                    dag_id, "~", state=["running", "restarting"], limit=_PAGE
-                ),
-            )
-            found += [row.start_date for row in page.task_instances if row.start_date]
+            seen = 0
+            while True:
+                try:
+                    page = self._call(
+                        f"DAG {dag_id}",
+                        lambda client, dag_id=dag_id, seen=seen: TaskInstanceApi(client).get_task_instances(
+                            dag_id, "~", state=["running", "restarting"], limit=_PAGE, offset=seen
+                        ),
+                    )
+                except NotFound:
+                    # Forgotten in the meantime: nothing of it runs.
+                    break
+                found += [row.start_date for row in page.task_instances if row.start_date]
+                seen += len(page.task_instances)
+                if not page.task_instances or seen >= (page.total_entries or 0):
+                    break
         return found
 
     def delete_dag(self, dag_id: str) -> None:

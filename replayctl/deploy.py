@@ -12,7 +12,7 @@ from pathlib import Path
 from replayctl import lock, resources, validation
 from replayctl.audit import audit_line
 from replayctl.deployment import deployment_json, find_folders, open_target
-from replayctl.errors import NotReady, Unreachable
+from replayctl.errors import NotReady, Unreachable, UsageProblem
 from replayctl.events import Reporter
 from replayctl.git import Commit, commit_of
 from replayctl.namespace import Namespace
@@ -68,15 +68,23 @@ class _Checked:
     loaded_s: float
 
 
-def find_dags_dir(given: Path | None, cwd: Path) -> Path:
-    """The folder to deploy: the given one, else `dags/` in the current folder, else the shipped package."""
-    if given is not None:
-        return given
-    return cwd / "dags" if (cwd / "dags").is_dir() else resources.shipped_dir("dags")
+def find_dags_dir(given: Path | None, cwd: Path) -> Path | None:
+    """The folder to deploy: the given one, else `dags/` in the current folder; None where there is none."""
+    own = cwd / "dags"
+    return given or (own if own.is_dir() else None)
+
+
+def _refuse_loss(made: Plan, *, shipped: bool) -> None:
+    """The shipped DAGs, deployed from a folder that has none, must not take the place of one's own."""
+    if shipped and made.of("delete"):
+        raise UsageProblem(
+            f"the shipped DAGs would take the place of yours: {', '.join(made.of('delete'))} would go",
+            hint="go to the folder that has your dags/, or say --dags-dir; to begin anew: replayctl undeploy",
+        )
 
 
 def sync(
-    dags_dir: Path,
+    dags_dir: Path | None,
     settings: Settings,
     namespace: Namespace,
     reporter: Reporter,
@@ -84,16 +92,17 @@ def sync(
     find_server: Callable[[], DagServer] | None,
     options: SyncOptions | None = None,
 ) -> SyncReport:
-    """Deploys the folder under the namespace, and waits until the server shows it (None: does not ask).
+    """Deploys the folder (None: the shipped DAGs) under the namespace, and waits until the server shows it (None: does not ask).
 
     The server is looked for after the folder was found good, and before anything is written. Raises UsageProblem for a
     folder that cannot be deployed, Conflict for what belongs to others or was edited by hand, and what
     `wait_until_shown` raises; after an import error the previous release is published again.
     """
     options = options or SyncOptions()
+    shipped, dags_dir = dags_dir is None, dags_dir or resources.shipped_dir("dags")
     checked = _check(dags_dir, settings, namespace, reporter, validate=options.validate)
     if options.dry_run:
-        return _dry_run(checked, settings, namespace, reporter, find_server, options)
+        return _dry_run(checked, settings, namespace, reporter, find_server, options, shipped=shipped)
     watcher = Watcher(find_server(), settings, reporter) if find_server else None
     commit = commit_of(dags_dir)
     started = time.monotonic()
@@ -110,7 +119,9 @@ def sync(
             releases=releases,
         ) as (token, state):
             made = make_plan(checked.release, checked.dags, namespace, state, force=options.force)
+            _refuse_loss(made, shipped=shipped)
             if watcher:
+                watcher.look()
                 check_owners(made, watcher.server)
             if made.changes:
                 reporter.step(f"publishing {made.release.name} to {target.dags} on {target.shell.name}")
@@ -129,11 +140,14 @@ def _dry_run(
     reporter: Reporter,
     find_server: Callable[[], DagServer] | None,
     options: SyncOptions,
+    *,
+    shipped: bool,
 ) -> SyncReport:
     with open_target(settings, namespace) as target:
         names = list(stubs_of(checked.release.modules, namespace.suffix, namespace.directory))
         state = target.inspect(names, [checked.release.name])
         made = make_plan(checked.release, checked.dags, namespace, state, force=options.force)
+        _refuse_loss(made, shipped=shipped)
         try:
             if find_server:
                 check_owners(made, find_server())
@@ -148,6 +162,9 @@ def _check(dags_dir: Path, settings: Settings, namespace: Namespace, reporter: R
     reporter.step(
         f"release {release.name} from {dags_dir}: {len(release.files)} files, {len(release.modules)} DAG modules"
     )
+    if release.left_out:
+        more = f" and {len(release.left_out) - 5} more" if len(release.left_out) > 5 else ""
+        reporter.warn(f"not deployed, being no code or small data: {', '.join(release.left_out[:5])}{more}")
     check_modules(release, namespace)
     findings: tuple[validation.Finding, ...] = ()
     if validate:

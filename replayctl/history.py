@@ -50,13 +50,10 @@ def releases(settings: Settings, namespace: Namespace) -> Releases:
 
 def records_of(history: History) -> tuple[ReleaseRecord, ...]:
     """The stored releases, the last published first."""
-    published: dict[str, str] = {}
     # The log's own order, since several publishes may fall into one second.
-    order: dict[str, int] = {}
-    for number, line in enumerate(history.audit):
-        if line.get("action") in ("publish", "rollback", "withdraw") and line.get("release"):
-            published[str(line["release"])] = str(line.get("at"))
-            order[str(line["release"])] = number
+    kept = _publishes(history)
+    published = {release: at for release, at in kept}
+    order = {release: number for number, (release, _) in enumerate(kept)}
     found = []
     for name, metadata in history.releases.items():
         git = metadata.get("git")
@@ -90,15 +87,26 @@ def choose(release: str | None, history: History) -> ReleaseRecord:
         if matching:
             raise UsageProblem(f"{release!r} may be {', '.join(sorted(matching))}", hint="give more of its name")
         raise NotFound(f"no release {release!r} is stored", hint=f"there are: {', '.join(stored) or 'none'}")
-    before = [
-        str(line["release"])
-        for line in history.audit
-        if line.get("action") in ("publish", "rollback") and line.get("release") in stored
-    ]
-    earlier = [name for name in before if name != history.pointer]
+    earlier = [name for name, _ in _publishes(history) if name in stored and name != history.pointer]
     if not earlier:
         raise NotFound("no earlier release is stored", hint="look at: replayctl releases")
     return stored[earlier[-1]]
+
+
+def _publishes(history: History) -> list[tuple[str, str]]:
+    """Releases with the moments of their publishes, oldest first, without those that Airflow could not load."""
+    found: list[tuple[str, str]] = []
+    for line in history.audit:
+        release = str(line.get("release") or "")
+        if line.get("action") in ("publish", "rollback") and release:
+            found.append((release, str(line.get("at"))))
+        elif line.get("action") == "withdraw":
+            bad = next(
+                (number for number in reversed(range(len(found))) if found[number][0] == line.get("previous")), None
+            )
+            if bad is not None:
+                del found[bad]
+    return found
 
 
 def published_since(history: History, since: datetime.datetime) -> set[str]:

@@ -107,8 +107,8 @@ def is_dead(holder: LockHolder) -> bool:
     if who.get("host") != socket.gethostname() or not isinstance(pid, int) or not isinstance(started, (int, float)):
         return False
     if who.get("boot") != _machine_run():
-        # Another container of the same name, perhaps; after a restart of the machine its words do not tell either.
-        return _restarted(str(who.get("boot")))
+        # Another machine or container of the same name, or this one before it was started anew: its words do not tell.
+        return False
     try:
         return bool(abs(psutil.Process(pid).create_time() - started) > 1.0)
     except psutil.NoSuchProcess:
@@ -123,8 +123,3 @@ def _machine_run() -> str:
         return f"{_BOOT_ID.read_text().strip()}/{os.readlink(_PID_NAMESPACE)}"
     except OSError:
         return "/"
-
-
-def _restarted(boot: str) -> bool:
-    theirs, ours = boot.partition("/")[0], _machine_run().partition("/")[0]
-    return bool(theirs and ours and theirs != ours)

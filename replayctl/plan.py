@@ -93,12 +93,7 @@ def make_plan(
             by_hand += [name] if header.edited else []
     actions.append(PlannedAction("same" if state.pointer == release.name else "publish", f"current → {release.name}"))
     actions += [PlannedAction("foreign", name) for name in state.foreign]
-    if by_hand and not force:
-        raise Conflict(
-            f"changed by hand on the target since the last deploy: {', '.join(by_hand[:5])}"
-            f"{f' and {len(by_hand) - 5} more' if len(by_hand) > 5 else ''}",
-            hint="bring the change into your DAG folder; or give it up: the same command with --force",
-        )
+    refuse_hand_edits(by_hand, force=force)
     going = {each.what for each in actions if each.action in ("update", "delete")}
     replaced = {name: text for name, text in state.stubs.items() if name in going}
     return Plan(release, dags, tuple(actions), state.pointer, stubs, replaced)
@@ -118,6 +113,16 @@ def _is_edited(name: str, text: str, namespace: Namespace) -> bool:
             hint="rename your DAG module",
         )
     return header.edited
+
+
+def refuse_hand_edits(names: Sequence[str], *, force: bool) -> None:
+    """Raises Conflict that names the files which somebody has changed on the target, unless they are given up."""
+    if names and not force:
+        raise Conflict(
+            f"changed by hand on the target since the last deploy: {', '.join(names[:5])}"
+            f"{f' and {len(names) - 5} more' if len(names) > 5 else ''}",
+            hint="bring the change into your DAG folder; or give it up: the same command with --force",
+        )
 
 
 def my_stubs(state: TargetState, namespace: Namespace) -> dict[str, str]:

@@ -24,7 +24,8 @@ DEPLOYMENT_FILE = "deployment.json"
 MANIFEST = ".manifest"
 METADATA = ".release.json"
 _SUFFIXES = frozenset({".py", ".json", ".yaml", ".yml", ".sql", ".txt", ".md"})
-_MAX_PATH = 200
+# In bytes, as a POSIX tar archive has room for them.
+_MAX_NAME, _MAX_FOLDER = 100, 140
 _MAX_FILE_BYTES = 5 * 1024 * 1024
 # The first one that a module has counts, as in dag_release.
 ENTRY_FUNCTIONS = ("build_dags", "dag_specs")
@@ -50,6 +51,8 @@ class Release:
     modules: tuple[str, ...]
     # Modules that build their DAGs with Airflow's API: only a server knows what is in them.
     free_modules: tuple[str, ...] = ()
+    # Files of the folder that no release takes along, such as tables and notebooks.
+    left_out: tuple[str, ...] = ()
 
     def content(self, path: str) -> bytes:
         """One file's bytes; UsageProblem when the release lacks a file that every release needs."""
@@ -84,9 +87,15 @@ def build_release(dags_dir: Path, deployment_json: str) -> Release:
         )
     files = [ReleaseFile(DEPLOYMENT_FILE, deployment_json.encode())]
     modules: dict[str, str] = {}
+    left_out = []
     for path in _walk(dags_dir):
         relative = path.relative_to(dags_dir).as_posix()
-        if not relative.isprintable() or "\\" in relative or len(relative) > _MAX_PATH:
+        if path.suffix not in _SUFFIXES or relative == DEPLOYMENT_FILE:
+            left_out.append(relative)
+            continue
+        folder, _, last = relative.rpartition("/")
+        too_long = len(last.encode()) > _MAX_NAME or len(folder.encode()) > _MAX_FOLDER
+        if not relative.isprintable() or "\\" in relative or too_long:
             raise UsageProblem(f"{path!r} cannot be deployed: its name is too long or has characters of no name in it")
         content = path.read_bytes()
         if len(content) > _MAX_FILE_BYTES:
@@ -102,7 +111,7 @@ def build_release(dags_dir: Path, deployment_json: str) -> Release:
     if not modules:
         raise UsageProblem(f"{dags_dir} has no DAG module: no dag_*.py defines dag_specs() or build_dags()")
     free = tuple(module for module, entry in modules.items() if entry == "build_dags")
-    return Release(_name_of(files), tuple(files), tuple(modules), free)
+    return Release(_name_of(files), tuple(files), tuple(modules), free, tuple(left_out))
 
 
 def _walk(dags_dir: Path) -> Sequence[Path]:
@@ -113,7 +122,7 @@ def _walk(dags_dir: Path) -> Sequence[Path]:
             continue
         if any((dags_dir.joinpath(*parts[:depth]) / "pyvenv.cfg").exists() for depth in range(1, len(parts))):
             continue
-        if path.is_file() and path.suffix in _SUFFIXES and path.name != DEPLOYMENT_FILE:
+        if path.is_file() and path.suffix not in (".pyc", ".pyo"):
             found.append(path)
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -65,12 +65,12 @@ def gc(
     keep = settings.deploy.keep_releases if keep is None else keep
     with open_target(settings, namespace) as target:
         if dry_run:
-            return _collected(target.inspect(), target.history(), target, server, keep, dry_run=True)
+            return _collected(namespace, target.inspect(), target.history(), target, server, keep, dry_run=True)
         what = "gc"
         with lock.held(
             target, reporter, what=what, timeout_s=settings.deploy.lock_timeout_s, break_lock=break_lock
         ) as (token, state):
-            made = _collected(state, target.history(), target, server, keep, dry_run=False)
+            made = _collected(namespace, state, target.history(), target, server, keep, dry_run=False)
             if made.removed:
                 reporter.step(f"removing {len(made.removed)} releases")
                 _remove(target, token, made.removed, reporter)
@@ -139,7 +139,7 @@ def _delete_dags(server: LiveServer | None, dag_ids: Sequence[str]) -> tuple[tup
     return tuple(deleted), left
 
 
-def _dag_ids(server: LiveServer | None, stubs: Sequence[str], history: History) -> list[str]:
+def _dag_ids(server: LiveServer | None, stubs: Collection[str], history: History) -> list[str]:
     """DAGs of the namespace: what the server has from its stubs, and what its releases have declared."""
     if server is None:
         return []
@@ -152,25 +152,33 @@ def _stored(state: TargetState) -> tuple[str, ...]:
 
 
 def _collected(
-    state: TargetState, history: History, target: Target, server: LiveServer | None, keep: int, *, dry_run: bool
+    namespace: Namespace,
+    state: TargetState,
+    history: History,
+    target: Target,
+    server: LiveServer | None,
+    keep: int,
+    *,
+    dry_run: bool,
 ) -> Removal:
     records = records_of(history)
     kept = {record.name: "one of the newest" for record in records[:keep]}
     if state.pointer:
         kept[state.pointer] = "published"
-    for name, reason in _possibly_running(history, server).items():
+    dag_ids = _dag_ids(server, my_stubs(state, namespace), history)
+    for name, reason in _possibly_running(history, server, dag_ids).items():
         kept.setdefault(name, reason)
     removed = tuple(name for name in _stored(state) if name not in kept)
     return Removal(target.name, removed, {name: kept[name] for name in kept if name in _stored(state)}, dry_run=dry_run)
 
 
-def _possibly_running(history: History, server: LiveServer | None) -> dict[str, str]:
+def _possibly_running(history: History, server: LiveServer | None, dag_ids: Sequence[str]) -> dict[str, str]:
     if server is None:
         since = datetime.datetime.fromtimestamp(history.clock_s, tz=datetime.UTC) - datetime.timedelta(days=1)
         return {
             name: "published within a day, and nobody was asked what runs" for name in published_since(history, since)
         }
-    tries = server.live_tries(_declared(history))
+    tries = server.live_tries(dag_ids)
     if not tries:
         return {}
     # Clocks of workstations and servers differ a little.

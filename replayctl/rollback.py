@@ -12,9 +12,9 @@ from replayctl.errors import Conflict
 from replayctl.events import Reporter
 from replayctl.history import ReleaseRecord, choose
 from replayctl.namespace import Namespace
-from replayctl.plan import my_stubs
+from replayctl.plan import my_stubs, refuse_hand_edits
 from replayctl.settings import Settings
-from replayctl.stubs import stubs_of
+from replayctl.stubs import is_edited, stubs_of
 from replayctl.target import Publication, TargetState
 from replayctl.verify import DagServer, Expected, Watcher
 
@@ -38,6 +38,7 @@ def rollback(
     reporter: Reporter,
     *,
     find_server: Callable[[], DagServer] | None,
+    force: bool = False,
     break_lock: bool = False,
     dry_run: bool = False,
 ) -> Rollback:
@@ -46,13 +47,14 @@ def rollback(
     Raises NotFound for a release that is not stored, Conflict for one that was edited or is not whole, and what the
     wait raises; after an import error the release that was published is published again.
     """
-    watcher = Watcher(find_server(), settings, reporter) if find_server else None
     with open_target(settings, namespace) as target:
-        history = target.history()
-        chosen = choose(release, history)
-        if dry_run:
-            return Rollback(chosen.name, history.pointer, target.name, chosen.name != history.pointer, True, None)
+        chosen = choose(release, target.history())
         wanted = stubs_of(chosen.dags, namespace.suffix, namespace.directory)
+        if dry_run:
+            state = target.inspect(list(wanted), [chosen.name])
+            forward, _ = _there_and_back(chosen.name, wanted, state, namespace, force=force)
+            return Rollback(chosen.name, state.pointer, target.name, forward is not None, True, None)
+        watcher = Watcher(find_server(), settings, reporter) if find_server else None
         with lock.held(
             target,
             reporter,
@@ -62,8 +64,9 @@ def rollback(
             names=list(wanted),
             releases=[chosen.name],
         ) as (token, state):
-            check_whole(chosen.name, state)
-            forward, back = _there_and_back(chosen.name, wanted, state, namespace)
+            if watcher:
+                watcher.look()
+            forward, back = _there_and_back(chosen.name, wanted, state, namespace, force=force)
             if forward:
                 reporter.step(f"publishing {chosen.name} again")
                 target.publish(token, forward)
@@ -74,10 +77,12 @@ def rollback(
 
 
 def _there_and_back(
-    release: str, wanted: Mapping[str, str], state: TargetState, namespace: Namespace
+    release: str, wanted: Mapping[str, str], state: TargetState, namespace: Namespace, *, force: bool
 ) -> tuple[Publication | None, Publication | None]:
     """The publish of an earlier release and the one that undoes it; None when it is published already."""
+    check_whole(release, state)
     mine = my_stubs(state, namespace)
+    refuse_hand_edits([name for name, text in mine.items() if is_edited(text)], force=force)
     changed = {name: text for name, text in wanted.items() if mine.get(name) != text}
     gone = [name for name in mine if name not in wanted]
     if state.pointer == release and not changed and not gone:

@@ -31,6 +31,9 @@ ServerAliveCountMax 3
 ForwardAgent no
 ForwardX11 no
 RequestTTY no
+RemoteCommand none
+SessionType default
+StdinNull no
 """
 
 

@@ -42,6 +42,12 @@ def read_header(text: str) -> StubHeader | None:
     return StubHeader(match["owner"], match["module"], edited=_digest(plain) != match["digest"])
 
 
+def is_edited(text: str) -> bool:
+    """Whether a stub of ours was changed by hand since it was written."""
+    header = read_header(text)
+    return header is not None and header.edited
+
+
 def stub_text(module: str, owner: str) -> str:
     """The stub of one DAG module: constant for its owner, whatever is released."""
     plain = _STUB.replace("@MODULE@", module).replace("@OWNER@", owner).replace("@STORE@", STORE)

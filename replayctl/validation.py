@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -34,20 +34,53 @@ _CALLS: dict[str, tuple[str, ...]] = {
         "pendulum.now",
         "pendulum.today",
         "airflow.utils.timezone.utcnow",
+        "airflow.sdk.timezone.utcnow",
     ),
     "environment": ("os.getenv", "os.putenv", "os.environ."),
-    "write": ("os.mkdir", "os.makedirs", "os.remove", "os.rename", "shutil.", "pickle.dump", "json.dump", "tempfile."),
+    "write": (
+        "os.mkdir",
+        "os.makedirs",
+        "os.remove",
+        "os.rename",
+        "shutil.copy",
+        "shutil.copy2",
+        "shutil.copytree",
+        "shutil.move",
+        "shutil.rmtree",
+        "pickle.dump",
+        "tempfile.",
+    ),
     "program": ("subprocess.", "os.system", "os.popen"),
-    "network": ("urllib.request.", "socket.", "http.client."),
-    "database": ("airflow.models.Variable.", "airflow.sdk.Variable.", "airflow.models.Connection."),
+    "network": (
+        "urllib.request.",
+        "socket.",
+        "http.client.",
+        "requests.",
+        "httpx.",
+        "aiohttp.",
+        "urllib3.",
+        "boto3.",
+        "paramiko.",
+        "fabric.",
+        "psycopg2.",
+    ),
+    "database": (
+        "airflow.models.Variable.",
+        "airflow.sdk.Variable.",
+        "airflow.models.Connection.",
+        "airflow.sdk.Connection.",
+        "airflow.hooks.base.BaseHook.",
+        "airflow.sdk.BaseHook.",
+        "airflow.sdk.bases.hook.BaseHook.",
+    ),
 }
+# What of the above is harmless: seeded, and so the same at each parse.
+_HARMLESS = frozenset({"random.Random", "numpy.random.default_rng", "numpy.random.RandomState"})
+_TASKS = frozenset({"task", "setup", "teardown"})
 _WRITING_METHODS = frozenset({"write_text", "write_bytes", "unlink", "touch", "mkdir", "rmdir"})
 _HEAVY = frozenset(
     {"pyspark", "replay", "pandas", "numpy", "scipy", "sklearn", "torch", "lightgbm", "xgboost", "catboost"}
     | {"lightautoml", "sparklightautoml", "tensorflow", "mlflow", "matplotlib"}
-)
-_NETWORK = frozenset(
-    {"requests", "httpx", "aiohttp", "urllib3", "boto3", "paramiko", "fabric", "kubernetes", "docker", "psycopg2"}
 )
 _MEANING = {
     "random": "gives another value at each parse, so Airflow sees a new DAG each time",
@@ -59,6 +92,7 @@ _MEANING = {
     "database": "asks Airflow's database at each parse",
     "heavy-import": "takes seconds at each parse, and the DAG processor may not have it",
     "namespace": "bypasses the namespace: colleagues' deploys would collide with it",
+    "entry": "it defines neither dag_specs nor build_dags, so Airflow gets no DAG of it",
     "link": "a link to a folder is not deployed, and a loop of links hides everybody's DAGs",
     "environment-folder": "a virtual environment is not deployed",
     "size": "too much for a release",
@@ -116,6 +150,7 @@ def _folder_findings(release: Release, dags_dir: Path) -> Iterator[Finding]:
 @dataclass
 class _Module:
     name: str
+    package: str
     path: str
     tree: ast.Module
     lines: list[str]
@@ -133,9 +168,11 @@ class _Code:
         self._modules: dict[str, _Module] = {}
         for file in release.files:
             if file.path.endswith(".py"):
-                name = file.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-                text = file.content.decode("utf-8", "replace")
-                self._modules[name] = _Module(name, file.path, ast.parse(file.content), text.splitlines())
+                path = file.path.removesuffix(".py")
+                package = path.rpartition("/")[0].replace("/", ".")
+                name = package if path.endswith("__init__") else path.replace("/", ".")
+                lines = file.content.decode("utf-8", "replace").splitlines()
+                self._modules[name] = _Module(name, package, file.path, ast.parse(file.content), lines)
         self._found: dict[tuple[str, int, str], Finding] = {}
         self._visited: set[int] = set()
         self._loaded: set[str] = set()
@@ -149,7 +186,17 @@ class _Code:
             for entry in ENTRY_FUNCTIONS:
                 if entry in module.defined:
                     self._visit_function(module, module.defined[entry])
-        return list(self._found.values())
+        return [*self._found.values(), *self._without_entry()]
+
+    def _without_entry(self) -> Iterator[Finding]:
+        """Files that look like DAG modules and give no DAG: written for another way of deploying."""
+        for name, module in self._modules.items():
+            if name in self._entries or "." in name or not name.startswith("dag_"):
+                continue
+            for node in _outside_functions(module.tree):
+                if isinstance(node, ast.Call) and _dotted(module, node.func).rpartition(".")[2] in ("DAG", "dag"):
+                    yield Finding("warning", "entry", module.path, node.lineno, _MEANING["entry"])
+                    break
 
     def _load(self, name: str) -> _Module | None:
         """A module of the release, its top level looked at; None for what is none."""
@@ -157,7 +204,10 @@ class _Code:
         if module is None or name in self._loaded:
             return module
         self._loaded.add(name)
-        for node in ast.walk(module.tree):
+        if name:
+            # Importing a module runs its packages first.
+            self._load(module.package if module.package != name else name.rpartition(".")[0])
+        for node in _outside_functions(module.tree):
             self._note_import(module, node)
         for statement in module.tree.body:
             if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -173,11 +223,9 @@ class _Code:
                     alias.name if alias.asname else alias.name.partition(".")[0]
                 )
         elif isinstance(node, ast.ImportFrom):
-            base = "." * bool(node.level) + (node.module or "")
+            base = f".{_absolute(module, node)}".rstrip(".") if node.level else node.module or ""
             for alias in node.names:
-                module.imported[alias.asname or alias.name] = (
-                    f"{base}.{alias.name}" if base != "." else f".{alias.name}"
-                )
+                module.imported[alias.asname or alias.name] = f"{base}.{alias.name}"
 
     def _visit(self, module: _Module, node: ast.AST) -> None:
         """Looks at code that runs now: bodies of functions do not, those of classes do."""
@@ -209,11 +257,11 @@ class _Code:
             inner = {
                 each.name: each for each in ast.walk(body) if isinstance(each, ast.FunctionDef) and each is not body
             }
-            module_with_inner = _Module(
-                module.name, module.path, module.tree, module.lines, module.imported, {**module.defined, **inner}
-            )
+            inside = replace(module, imported=dict(module.imported), defined={**module.defined, **inner})
+            for each in _outside_functions(body):
+                self._note_import(inside, each)
             for statement in body.body:
-                self._visit(module_with_inner, statement)
+                self._visit(inside, statement)
 
     def _look(self, module: _Module, node: ast.AST) -> None:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -229,23 +277,27 @@ class _Code:
 
     def _look_at_import(self, module: _Module, node: ast.Import | ast.ImportFrom) -> None:
         if isinstance(node, ast.ImportFrom) and node.level:
-            for name in [node.module] if node.module else [alias.name for alias in node.names]:
-                self._load(name or "")
+            base = _absolute(module, node)
+            self._load(base)
+            for alias in node.names:
+                # Each may be a module of that package, or a name in it.
+                self._load(f"{base}.{alias.name}".lstrip("."))
             return
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
         for name in names:
             top = name.partition(".")[0]
             if top in _HEAVY:
                 self._report(module, node, "heavy-import", f"import of {top}")
-            elif top in _NETWORK:
-                self._report(module, node, "network", f"import of {top}")
 
     def _look_at_call(self, module: _Module, node: ast.Call) -> None:
         name = _dotted(module, node.func)
         for rule, calls in _CALLS.items():
+            if name in _HARMLESS and (node.args or node.keywords):
+                continue
             if any(name == call or (call.endswith(".") and name.startswith(call)) for call in calls):
                 self._report(module, node, rule, f"call of {name}")
-        if name == "open" and _opens_to_write(node):
+        method = isinstance(node.func, ast.Attribute) and node.func.attr == "open"
+        if (name == "open" or method) and _opens_to_write(node, 0 if method else 1):
             self._report(module, node, "write", "open() to write")
         if isinstance(node.func, ast.Attribute) and node.func.attr in _WRITING_METHODS and not name.startswith("os."):
             self._report(module, node, "write", f"call of .{node.func.attr}()")
@@ -278,6 +330,22 @@ class _Code:
         self._found.setdefault(key, Finding("error", rule, module.path, line, f"{what}: {_MEANING[rule]}"))
 
 
+def _absolute(module: _Module, node: ast.ImportFrom) -> str:
+    """The dotted name, from the release's root, that a relative import begins with; empty for the root itself."""
+    parts = module.package.split(".") if module.package else []
+    kept = parts[: max(0, len(parts) - (node.level - 1))]
+    return ".".join([*kept, *([node.module] if node.module else [])])
+
+
+def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    """All that lies in a module or function but not in the functions within it, whose names are their own."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        yield child
+        yield from _outside_functions(child)
+
+
 def _dotted(module: _Module, node: ast.expr) -> str:
     """The dotted name of an expression, imports resolved; empty for anything else than names and attributes."""
     parts: list[str] = []
@@ -292,12 +360,13 @@ def _dotted(module: _Module, node: ast.expr) -> str:
 def _is_task(module: _Module, node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Whether calling the function makes a task of it (`@task`, `@task.virtualenv(…)`) instead of running it."""
     decorators = (each.func if isinstance(each, ast.Call) else each for each in node.decorator_list)
-    return any("task" in _dotted(module, each).split(".") for each in decorators)
+    return any(not _TASKS.isdisjoint(_dotted(module, each).split(".")) for each in decorators)
 
 
-def _opens_to_write(node: ast.Call) -> bool:
+def _opens_to_write(node: ast.Call, place: int) -> bool:
     mode = next(
-        (each.value for each in node.keywords if each.arg == "mode"), node.args[1] if len(node.args) > 1 else None
+        (each.value for each in node.keywords if each.arg == "mode"),
+        node.args[place] if len(node.args) > place else None,
     )
     return isinstance(mode, ast.Constant) and isinstance(mode.value, str) and bool(set(mode.value) & set("wax+"))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from replayctl.commands.options import BreakLock, DryRun, Shared, Wait
+from replayctl.commands.options import BreakLock, DryRun, Force, Shared, Wait
 from replayctl.context import AppContext
 from replayctl.errors import UsageProblem
 from replayctl.result import Block, Fields, Lines, Problem, Result, Status, Table
@@ -32,7 +32,7 @@ def sync_dags(
     validate: Annotated[
         bool, typer.Option("--validate/--no-validate", help="Check the code that Airflow will parse.")
     ] = True,
-    force: Annotated[bool, typer.Option("--force", help="Give up changes made by hand on the target.")] = False,
+    force: Force = False,
     break_lock: BreakLock = False,
     dry_run: DryRun = False,
 ) -> Result:
@@ -112,6 +112,7 @@ def rollback(
     ] = None,
     shared: Shared = False,
     wait: Wait = None,
+    force: Force = False,
     break_lock: BreakLock = False,
     dry_run: DryRun = False,
 ) -> Result:
@@ -128,6 +129,7 @@ def rollback(
         namespace,
         app.reporter,
         find_server=find_server,
+        force=force,
         break_lock=break_lock,
         dry_run=dry_run,
     )

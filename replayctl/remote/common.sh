@@ -14,7 +14,7 @@ fail() {
 # KIND NAME FILE: the size is counted on the text that is sent, since the file may be replaced meanwhile.
 # The full stop keeps the line ends that the shell would take off.
 emit() {
-    text=$(cat -- "$3" 2>/dev/null; echo .)
+    text=$(cat -- "$3" 2>/dev/null || :; echo .)
     printf '%s %s %d\n%s\n' "$1" "$2" "${#text}" "$text"
 }
 

@@ -8,6 +8,8 @@ held() {
     case $(cat "$own/.lock" 2>/dev/null) in *"$token"*) ;; *) fail "somebody has taken the lock away" 75 ;; esac
 }
 held
+# Before anything moves: what cannot be noted down is not done.
+: >> "$own/audit.log" || fail "cannot write $own/audit.log"
 tmp=$own/.tmp.$token
 # Nobody else works here while we hold the lock: what lies about was left by a deploy that was killed.
 # Bytecode that another user's process has left in there may not be ours to remove; it is in nobody's way.
@@ -74,7 +76,7 @@ echo "published"
 for name in "$@"; do rm -f "$dags/$name"; done
 [ -n "$release" ] || rm -f "$own/current"
 cat audit >> "$own/audit.log"
-chmod "$file_mode" "$own/audit.log" 2>/dev/null || :
+chmod "$file_mode" "$own/audit.log" 2>/dev/null && chmod g+w "$own/audit.log" || :
 cd /
 rm -rf "$tmp"
 echo "whole"

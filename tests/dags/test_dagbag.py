@@ -176,3 +176,20 @@ def test_stubs_before_the_publish_show_nothing(tmp_path: Path) -> None:
     (folder / "replayctl_releases" / "alice" / "current").unlink()
     found = load(folder, tmp_path)
     assert found == {"dags": {}, "errors": {}}
+
+
+def test_a_dag_outside_the_namespace_does_not_load(tmp_path: Path) -> None:
+    import shutil
+
+    own = tmp_path / "own"
+    shutil.copytree(ROOT / "dags", own, ignore=shutil.ignore_patterns("__pycache__", "dag_two_stage*"))
+    (own / "dag_mine.py").write_text(
+        '"""Mine."""\nfrom airflow.sdk import dag\n\n\ndef build_dags(namespace):\n    """One DAG."""\n\n'
+        "    @dag(schedule=None)\n    def my_pipeline():\n        pass\n\n    return [my_pipeline()]\n"
+    )
+    folder = tmp_path / "dags"
+    folder.mkdir()
+    deploy(folder, "alice", own)
+    found = load(folder, tmp_path)
+    assert found["dags"] == {}
+    assert "does not end in '_alice'" in next(iter(found["errors"].values()))

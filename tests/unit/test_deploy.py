@@ -13,7 +13,7 @@ import pytest
 from replayctl import deploy
 from replayctl.airflow_api import DagInfo, ImportProblem
 from replayctl.deployment import deployment_json, find_folders
-from replayctl.errors import Conflict, NotFound, OperationFailed, SettingsError, TimedOut, UsageProblem
+from replayctl.errors import AuthFailed, Conflict, NotFound, OperationFailed, SettingsError, TimedOut, UsageProblem
 from replayctl.events import RecordingReporter
 from replayctl.namespace import Namespace, find_namespace
 from replayctl.release import STORE, build_release
@@ -34,6 +34,9 @@ class FolderServer:
     blind: bool = False
     stale_problems: list[ImportProblem] = field(default_factory=list)
     nudges: list[str] = field(default_factory=list)
+    out_of_order: int = 0
+    locked: bool = False
+    trace: str = "Traceback: boom"
     specs: Mapping[str, set[str]] = field(default_factory=dict)
 
     def _release(self) -> str | None:
@@ -44,9 +47,14 @@ class FolderServer:
         return [DagInfo("other", "/x/other.py", "token-of-other", False, False)]
 
     def reparse(self, file_token: str) -> None:
+        if self.locked:
+            raise AuthFailed("not yours to parse")
         self.nudges.append(file_token)
 
     def tasks_docs(self, dag_id: str) -> Mapping[str, str]:
+        if self.out_of_order:
+            self.out_of_order -= 1
+            raise OperationFailed("Airflow answered with status 503")
         if self.blind or self._release() in {None, *self.broken} or dag_id not in self.specs:
             raise NotFound(dag_id)
         return {task: f"Release: {self._release()}\n" for task in self.specs[dag_id]}
@@ -54,7 +62,7 @@ class FolderServer:
     def import_problems(self) -> list[ImportProblem]:
         found = list(self.stale_problems)
         if self._release() in self.broken:
-            found.append(ImportProblem(STUB, "Traceback: boom", datetime.datetime.now(tz=datetime.UTC)))
+            found.append(ImportProblem(STUB, self.trace, datetime.datetime.now(tz=datetime.UTC)))
         return found
 
 
@@ -135,6 +143,55 @@ def test_an_import_error_from_before_is_not_ours(place: tuple) -> None:
     old = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
     place[3].stale_problems = [ImportProblem(STUB, "old", old), ImportProblem("dag_other.py", "theirs", old)]
     assert run(place).seen_after_s is not None
+
+
+def test_a_server_that_is_out_of_order_for_a_while_is_asked_again(place: tuple) -> None:
+    place[3].out_of_order = 1
+    assert run(place).seen_after_s is not None
+    (place[2] / "dag_specs.py").write_text((place[2] / "dag_specs.py").read_text() + "\n# changed\n")
+    place[3].out_of_order = 10_000
+    with pytest.raises(TimedOut, match="its last words: Airflow answered with status 503"):
+        run(place)
+    made = run(place, dry_run=True)
+    assert not made.changed
+
+
+def test_a_traceback_of_another_release_takes_nothing_back(place: tuple) -> None:
+    class Late(FolderServer):
+        def import_problems(self) -> list[ImportProblem]:
+            now = datetime.datetime.now(tz=datetime.UTC)
+            return [ImportProblem(STUB, 'File "/x/alice/r_0123456789abcdef/dag_x.py": boom', now)]
+
+    server = Late(place[3].dags_folder, specs=place[3].specs)
+    assert run(place, find_server=lambda: server).seen_after_s is not None
+
+
+def test_a_server_that_lets_nobody_nudge_is_waited_for_all_the_same(place: tuple) -> None:
+    place[3].locked = True
+    assert run(place).seen_after_s is not None
+
+
+def test_the_shipped_dags_never_take_the_place_of_ones_own(place: tuple) -> None:
+    settings, namespace, folder, server = place
+    (folder / "dag_mine.py").write_text("def dag_specs(namespace):\n    return []\n")
+    run(place)
+    for dry_run in (True, False):
+        with pytest.raises(UsageProblem, match="dag_mine_alice.py would go"):
+            deploy.sync(
+                None,
+                settings,
+                namespace,
+                RecordingReporter(),
+                find_server=lambda: server,
+                options=deploy.SyncOptions(dry_run=dry_run),
+            )
+    assert (server.dags_folder / "dag_mine_alice.py").exists()
+
+
+def test_a_dangling_link_at_a_stubs_name_is_not_overwritten(place: tuple) -> None:
+    (place[3].dags_folder / STUB).symlink_to("/nowhere/x.py")
+    with pytest.raises(Conflict, match="was not made by replayctl"):
+        run(place)
 
 
 def test_without_a_server_the_copy_says_that_nobody_looked(place: tuple) -> None:

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,18 @@ def test_the_release_before_is_the_one_that_was_published_before() -> None:
         history.choose(None, History("r_c", {"r_c": {}}, audit, 0))
     with pytest.raises(NotFound, match="no release 'r_x'"):
         history.choose("r_x", History("r_c", known, audit, 0))
+
+
+def test_what_airflow_could_not_load_is_neither_the_release_before_nor_among_the_newest() -> None:
+    audit = (
+        line("publish", 0, "r_a"),
+        line("publish", 1, "r_b", "r_a"),
+        line("publish", 2, "r_bad", "r_b"),
+        line("withdraw", 3, "r_b", "r_bad"),
+    )
+    known = {name: {"at": at(0)} for name in ("r_a", "r_b", "r_bad")}
+    assert history.choose(None, History("r_b", known, audit, 0)).name == "r_a"
+    assert [each.name for each in history.records_of(History("r_b", known, audit, 0))] == ["r_b", "r_a", "r_bad"]
 
 
 def test_a_try_may_run_what_was_published_when_it_began_or_later() -> None:
@@ -109,6 +122,46 @@ def test_gc_keeps_the_newest_the_published_and_what_may_run(place: tuple) -> Non
     done = gc(place, Server(), keep=2)
     assert done.kept[names[3]] == "published"
     assert stored(home) == set(names[2:])
+
+
+def test_gc_asks_only_for_dags_that_the_server_knows(place: tuple) -> None:
+    asked: list[str] = []
+
+    class Asked(Server):
+        def live_tries(self, dag_ids: Sequence[str]) -> list[datetime.datetime]:
+            asked.extend(dag_ids)
+            return []
+
+    gc(place, Asked(), keep=1)
+    # Of modules that build their DAGs themselves, too: they are found by their stubs.
+    assert asked == ["a_alice", "b_alice"]
+
+
+def rollback_to(place: tuple, release: str, **more: object) -> object:
+    from replayctl import rollback
+
+    return rollback.rollback(
+        release,
+        place[0],
+        Namespace("alice"),
+        RecordingReporter(),
+        find_server=None,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def test_rollback_keeps_hand_edits_and_a_dry_run_looks_as_closely(place: tuple) -> None:
+    _, names, home = place
+    stub = home / "dags" / "dag_a_alice.py"
+    stub.write_text(stub.read_text() + "# mine\n")
+    for dry_run in (True, False):
+        with pytest.raises(Conflict, match="dag_a_alice.py"):
+            rollback_to(place, names[0], dry_run=dry_run)
+    rollback_to(place, names[0], force=True)
+    assert not stub.read_text().endswith("# mine\n")
+    shutil.rmtree(home / "spark_submit_files" / "alice" / names[1])
+    with pytest.raises(Conflict, match="not stored whole"):
+        rollback_to(place, names[1], dry_run=True)
 
 
 def test_undeploy_waits_for_nobody_and_says_what_airflow_kept(place: tuple) -> None:

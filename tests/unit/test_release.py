@@ -55,7 +55,9 @@ def test_what_is_no_code_stays_at_home(folder: Path, path: str) -> None:
     (folder / path).write_text("raise SystemExit")
     if path.startswith("env/"):
         (folder / "env" / "pyvenv.cfg").touch()
-    assert release.build_release(folder, DEPLOYMENT) == before
+    after = release.build_release(folder, DEPLOYMENT)
+    assert (after.name, after.files) == (before.name, before.files)
+    assert after.left_out == (("notes.ipynb",) if path == "notes.ipynb" else ())
 
 
 def test_the_zip_holds_one_folder_named_like_the_package(folder: Path) -> None:
@@ -83,6 +85,18 @@ def test_oversized_files_and_foreign_folders_are_refused(folder: Path, tmp_path:
     shutil.rmtree(folder)
     with pytest.raises(UsageProblem, match="no DAG module"):
         release.build_release(tmp_path, DEPLOYMENT)
+
+
+def test_names_that_an_archive_has_no_room_for_are_refused(folder: Path) -> None:
+    (folder / f"{'ф' * 60}.md").touch()
+    with pytest.raises(UsageProblem, match="cannot be deployed"):
+        release.build_release(folder, DEPLOYMENT)
+
+
+def test_a_deployment_file_of_a_subfolder_is_a_file_as_any(folder: Path) -> None:
+    (folder / "conf").mkdir()
+    (folder / "conf" / "deployment.json").write_text("{}")
+    assert release.build_release(folder, DEPLOYMENT).content("conf/deployment.json") == b"{}"
 
 
 def test_a_module_is_a_dag_module_by_what_it_defines(folder: Path) -> None:

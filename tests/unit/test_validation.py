@@ -51,7 +51,9 @@ def test_the_shipped_dags_have_no_finding(folder: Path) -> None:
         ("from pathlib import Path\nPath('/tmp/x').write_text('')", "write"),
         ("import pickle\npickle.dump({}, None)", "write"),
         ("import subprocess\nsubprocess.run(['ls'])", "program"),
-        ("import requests", "network"),
+        ("import requests\nX = requests.get('http://x')", "network"),
+        ("from pathlib import Path\nwith Path('x').open('w') as f:\n    pass", "write"),
+        ("from airflow.sdk import BaseHook\nX = BaseHook.get_connection('x')", "database"),
         ("from urllib.request import urlopen\nurlopen('http://x')", "network"),
         ("import pyspark.sql", "heavy-import"),
         ("from replay.models import ALSWrap", "heavy-import"),
@@ -102,6 +104,11 @@ def test_entry_functions_and_what_they_call_are_looked_at(folder: Path) -> None:
         "def dag_specs(namespace):\n    return ()\n\n"
         "class Late:\n    def run(self):\n        import time\n        return time.time()\n",
         "PATHS = ('/opt/spark_data/replay_other', '/', '')\n\ndef dag_specs(namespace):\n    return ()\n",
+        "from kubernetes.client import models as k8s\nX = k8s.V1Pod()\n\ndef dag_specs(namespace):\n    return ()\n",
+        "import random, shutil, requests\nX = random.Random(42), shutil.which('x')\n\n"
+        "def dag_specs(namespace):\n    return ()\n",
+        "from airflow.sdk import setup\n\ndef build_dags(namespace):\n    @setup\n    def make():\n"
+        "        import pandas\n    make()\n    return []\n",
         "open('x')\nopen('x', 'rb')\n\ndef dag_specs(namespace):\n    return ()\n",
     ],
 )
@@ -113,6 +120,34 @@ def test_what_only_a_task_does_or_somebody_has_allowed_passes(folder: Path, code
 def test_workloads_may_import_what_they_like(folder: Path) -> None:
     write(folder, "import pandas\nimport time\nX = time.time()\n", "workloads/mine.py")
     assert check(folder) == []
+
+
+def test_helpers_in_packages_are_followed_by_where_they_lie(folder: Path) -> None:
+    (folder / "helpers").mkdir()
+    write(folder, "from .dates import today\nfrom ..dag_entities import DATASETS\n", "helpers/__init__.py")
+    write(
+        folder,
+        "import pandas\nfrom datetime import datetime\n\ndef today():\n    return datetime.now()\n",
+        "helpers/dates.py",
+    )
+    write(folder, "from .helpers import dates\n\ndef dag_specs(namespace):\n    return (dates.today(),)\n")
+    assert check(folder) == ["helpers/dates.py:1 heavy-import", "helpers/dates.py:5 clock"]
+    write(folder, "import numpy\n", "__init__.py")
+    assert "__init__.py:1 heavy-import" in check(folder)
+
+
+def test_names_of_one_function_do_not_hide_those_of_another(folder: Path) -> None:
+    write(
+        folder,
+        "import time\n\ndef build_dags(namespace):\n    return [time.time()]\n\n"
+        "def late():\n    from time import time\n    return time()\n",
+    )
+    assert check(folder) == ["dag_mine.py:4 clock"]
+
+
+def test_a_dag_file_of_the_classic_kind_is_pointed_out(folder: Path) -> None:
+    write(folder, "from airflow.sdk import DAG\nwith DAG('x_alice', schedule=None):\n    pass\n", "dag_classic.py")
+    assert check(folder) == ["dag_classic.py:2 entry"]
 
 
 def test_links_and_stray_environments_are_found(folder: Path) -> None:

@@ -1,0 +1,59 @@
+"""A service of the cluster as a plain address, for as long as a block runs: a forward in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from replayctl.errors import TimedOut
+from replayctl.events import Reporter
+from replayctl.forward import Listener, serve
+from replayctl.k8s import Kubernetes, Target
+
+_OPEN_WITHIN_S = 30.0
+
+
+@contextlib.contextmanager
+def open_tunnel(cluster: Kubernetes, target: Target, reporter: Reporter) -> Iterator[str]:
+    """Gives `http://127.0.0.1:PORT` for the target. Raises what `forward.serve` raises, TimedOut when nothing opens."""
+    opened = threading.Event()
+    found: list[str] = []
+    failed: list[BaseException] = []
+    loop = asyncio.new_event_loop()
+
+    def tell(listeners: list[Listener]) -> None:
+        found.append(listeners[0].url)
+        opened.set()
+
+    async def work() -> None:
+        try:
+            await serve(cluster, [Listener(str(target), target, 0)], reporter, tell)
+        except asyncio.CancelledError:
+            return
+        except BaseException as error:  # noqa: BLE001 - raised again where the tunnel was asked for
+            failed.append(error)
+            opened.set()
+
+    task = loop.create_task(work())
+
+    def run() -> None:
+        try:
+            loop.run_until_complete(task)
+        finally:
+            loop.close()
+
+    thread = threading.Thread(target=run, daemon=True, name=f"tunnel to {target}")
+    thread.start()
+    try:
+        if not opened.wait(_OPEN_WITHIN_S):
+            raise TimedOut(f"no way to {target} was found within {_OPEN_WITHIN_S:.0f} s")
+        if failed:
+            raise failed[0]
+        yield found[0]
+    finally:
+        with contextlib.suppress(RuntimeError):
+            # Closed already, when it has failed.
+            loop.call_soon_threadsafe(task.cancel)
+        thread.join(5.0)
