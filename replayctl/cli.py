@@ -18,7 +18,7 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 
 from replayctl import __version__, output
-from replayctl.commands import dags, forward, leaderboard, local, runs, scaffold, settings
+from replayctl.commands import dags, forward, leaderboard, local, runs, scaffold, settings, yarn
 from replayctl.context import AppContext
 from replayctl.errors import (
     EXIT_BUG,
@@ -54,6 +54,9 @@ app.command("undeploy")(dags.undeploy)
 app.command("run")(runs.run)
 app.command("leaderboard")(leaderboard.leaderboard)
 
+app.command("yarn-apps")(yarn.yarn_apps)
+app.command("yarn-logs")(yarn.yarn_logs)
+app.command("yarn-kill")(yarn.yarn_kill)
 app.command("port-forward")(forward.port_forward)
 app.command("airflow-port-forward")(forward.airflow_port_forward)
 
@@ -89,6 +92,13 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
+def _confirm(question: str) -> None:
+    if not sys.stdin.isatty():
+        raise UsageProblem(f"{question} Nobody can be asked here", hint="say --yes")
+    if not typer.confirm(output.clean(question), err=True):
+        raise UsageProblem("nothing was done")
+
+
 @app.callback()
 def _root(
     ctx: typer.Context,
@@ -108,7 +118,9 @@ def _root(
     reporter = output.StderrReporter(verbose)
     # A status line that is still shown goes before the answer or the error comes.
     ctx.call_on_close(reporter.close)
-    ctx.obj = AppContext(profile=profile, reporter=reporter, announce=out.announce)
+    ctx.obj = AppContext(
+        profile=profile, reporter=reporter, announce=out.announce, write_log=out.write_log, confirm=_confirm
+    )
 
 
 def lift_global_options(argv: Sequence[str]) -> list[str]:

@@ -23,6 +23,10 @@ class AppContext:
     reporter: Reporter
     # Shows a part of the answer at once, for commands that go on; with JSON each such part is one line.
     announce: Callable[[Result], None]
+    # Shows bytes of a log as they come; with True as they are, control characters too.
+    write_log: Callable[[bytes, bool], None]
+    # Asks at the terminal, and raises when the answer is no or nobody can be asked.
+    confirm: Callable[[str], None]
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     cwd: Path = field(default_factory=Path.cwd)
 

@@ -145,6 +145,18 @@ SETTINGS: tuple[Setting, ...] = (
         _constant("spark-lama-exps/svc/yarn-spark-history-server:18080"),
     ),
     Setting("targets.hdfs", _text, "the NameNode's pages", _constant("hdfs-3/svc/hdfs-namenode:9870")),
+    Setting(
+        "targets.jobhistory",
+        _text,
+        "YARN's log server, the fast way to finished logs",
+        _constant("spark-lama-exps/svc/yarn-jobhistory:19888"),
+    ),
+    Setting(
+        "targets.yarn_pod",
+        _text,
+        "where yarn's own program runs",
+        _constant("spark-lama-exps/deploy/yarn-resourcemanager"),
+    ),
     Setting("targets.mlflow", _text, "MLflow's pages, where it runs in the cluster"),
     Setting("deploy.timeout_s", _number, "how long a deploy waits for Airflow to show it", _constant(120.0)),
     Setting("deploy.load_timeout_s", _number, "how long DAG modules may take to load", _constant(30.0)),

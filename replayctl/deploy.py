@@ -92,7 +92,7 @@ def sync(
     find_server: Callable[[], DagServer] | None,
     options: SyncOptions | None = None,
 ) -> SyncReport:
-    """Deploys the folder (None: the shipped DAGs) under the namespace, and waits until the server shows it (None: does not ask).
+    """Deploys the folder (None: the shipped DAGs) under the namespace, and waits until the server (None: nobody) shows it.
 
     The server is looked for after the folder was found good, and before anything is written. Raises UsageProblem for a
     folder that cannot be deployed, Conflict for what belongs to others or was edited by hand, and what

@@ -118,7 +118,9 @@ async def _listen(
         assert task is not None
         connections.add(task)
         try:
-            await _Connection(listener.name, choice, reader, writer, reporter).run()
+            # Cancelled only by us, when all is over; the streams would complain of it.
+            with contextlib.suppress(asyncio.CancelledError):
+                await _Connection(listener.name, choice, reader, writer, reporter).run()
         finally:
             connections.discard(task)
 

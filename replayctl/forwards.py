@@ -47,7 +47,8 @@ def find_kubernetes(settings: Settings, environ: Mapping[str, str]) -> Kubernete
 def target_names(settings: Settings) -> dict[str, str]:
     """The services that the profile knows by name: name → target."""
     found = {each.name: getattr(settings.targets, each.name) for each in fields(TargetSettings)}
-    return {name: target for name, target in found.items() if target is not None}
+    # What names no port is there to run programs in.
+    return {name: target for name, target in found.items() if target is not None and ":" in target}
 
 
 def listeners(words: Sequence[str], settings: Settings, *, every: bool, port: str | None) -> list[Listener]:

@@ -1,7 +1,7 @@
 """The text in which YARN hands out logs, as bytes of files: the same from its web services and from `yarn logs`.
 
-Each file comes with its length in front, which is the only thing to go by: a log may contain any words, and a stream that
-was cut off ends somewhere in the middle without a sign.
+Each file comes with its length in front, which is the only thing to go by: a log may contain any words, and a stream
+that was cut off ends somewhere in the middle without a sign.
 """
 
 from __future__ import annotations

@@ -29,6 +29,10 @@ class Namespace(Protocol):
     def directory(self) -> str:
         """Name of the namespace's folder in a shared one."""
 
+    @property
+    def yarn_tags(self) -> tuple[str, ...]:
+        """Tags of the namespace's applications on YARN, the one that is its own last."""
+
     def dag_id(self, name: str) -> str:
         """The id of the DAG `name`."""
 

@@ -26,6 +26,7 @@ from replayctl.secret import MASK, Secret, mask_known
 SCHEMA = "replayctl/1"
 Mode = Literal["human", "json"]
 _STATUS_EVERY_S = 10.0
+_LONGEST_LOG_LINE = 1 << 20
 _ERASE_LINE = "\r\x1b[2K"
 # Tabs and line ends stay; everything else that could move a cursor or ring a bell goes.
 # Patterns are compiled where they are first used, by re itself: help needs none of them.
@@ -115,6 +116,7 @@ class Output:
         self._stdout = _Stream(stdout or sys.stdout)
         self._stderr = _Stream(stderr or sys.stderr)
         self._in_lines = False
+        self._log = b""
 
     def announce(self, result: Result) -> None:
         """A part of the answer, at once; from then on each JSON document is one line."""
@@ -122,8 +124,25 @@ class Output:
         self.show(result)
         self.flush()
 
+    def write_log(self, data: bytes, raw: bool) -> None:
+        """Some bytes of a log, in order: text without control characters and secrets, or as they are.
+
+        With JSON, where stdout is for documents, it goes to stderr.
+        """
+        stream = self._stderr if self.mode == "json" else self._stdout
+        if raw:
+            stream.write_bytes(data)
+            return
+        self._log += data
+        # Whole lines, so that neither a character nor an escape sequence nor a secret is looked at by half.
+        end = self._log.rfind(b"\n") + 1 or (len(self._log) if len(self._log) > _LONGEST_LOG_LINE else 0)
+        text, self._log = self._log[:end], self._log[end:]
+        stream.write(clean(text.decode("utf-8", "replace")))
+
     def flush(self) -> None:
         """Hands all that was written to the reader; OSError when it cannot be."""
+        if self._log:
+            self.write_log(b"\n", raw=False)
         self._stdout.flush()
 
     def show(self, result: Result) -> None:
@@ -202,6 +221,15 @@ class _Stream:
             encoding = self._encoding()
             text = text.encode(encoding, "backslashreplace").decode(encoding)
         self.stream.write(text)
+
+    def write_bytes(self, data: bytes) -> None:
+        self.stream.flush()
+        buffer = getattr(self.stream, "buffer", None)
+        if buffer is None:
+            self.stream.write(data.decode("utf-8", "backslashreplace"))
+            return
+        buffer.write(data)
+        buffer.flush()
 
     def can_show(self, text: str) -> bool:
         """Whether the stream's encoding has all characters of the text."""

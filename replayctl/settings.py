@@ -26,7 +26,7 @@ LOCAL_PROFILE = "local"
 _DEPTH = 4
 _ENVIRONMENT_PREFIX = "REPLAYCTL_"
 # Variables with our prefix that are no settings.
-_OTHER_VARIABLES = frozenset({"REPLAYCTL_PROFILE", "REPLAYCTL_CONFIG"})
+_OTHER_VARIABLES = frozenset({"REPLAYCTL_PROFILE", "REPLAYCTL_CONFIG", "REPLAYCTL_LAB"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,8 @@ class TargetSettings:
     yarn: str
     history: str
     hdfs: str
+    jobhistory: str | None
+    yarn_pod: str
     mlflow: str | None
 
 

@@ -244,9 +244,17 @@ def test_ctrl_c_while_airflow_is_waited_for_gives_the_lock_back(person: Callable
         "    name = 'there' if 'airflow' in sys.modules else 'here'\n"
         "    return (DagSpec(namespace.dag_id('small'), '', 'e', (StepSpec(name, 'split', 1, 'x', {}),)),)\n"
     )
-    command = [sys.executable, "-m", "replayctl", "--profile", "cluster", "sync-dags"]
+    # Where the tests run in the background Ctrl-C is ignored, and children inherit that.
+    code = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from replayctl.cli import main\nmain()"
+    command = [sys.executable, "-c", code, "--profile", "cluster", "sync-dags"]
     running = subprocess.Popen(
-        command, cwd=kate.home, env=kate.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=kate.home,
+        env=kate.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert running.stderr
     for line in running.stderr:

@@ -1,0 +1,212 @@
+"""What of an application's logs is shown: which files, which lines, and their probable cause."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from replayctl.diagnose import Cause, Diagnosis, from_diagnostics
+from replayctl.errors import NotFound, OperationFailed, UsageProblem
+from replayctl.events import Reporter
+from replayctl.yarn import Application
+from replayctl.yarn_logs import LogFile, Yarn
+
+_FOLLOW_S = 1.0
+# A guess at a line's length; doubled until there are lines enough.
+_LINE_BYTES = 200
+_LONGEST_LINE = 1 << 20
+_MOST_CAUSES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which containers, files and lines: the driver's unless others are asked for."""
+
+    container: str | None
+    executors: bool
+    every: bool
+    names: tuple[str, ...]
+    tail: int | None
+    pattern: re.Pattern[bytes] | None
+
+    def of(self, files: Sequence[LogFile], app: Application) -> list[LogFile]:
+        """The chosen ones of an application's files; NotFound that says what there is instead."""
+        driver = app.am_container
+        found = [each for each in files if each.name in self.names and self._has(each.container, driver)]
+        # In the order in which they were asked for, container by container.
+        found.sort(key=lambda each: (each.container != driver, each.container, self.names.index(each.name)))
+        if not found:
+            there = sorted({each.name for each in files})
+            containers = sorted({each.container for each in files})
+            raise NotFound(
+                f"{app.id} has no such log; files: {', '.join(there)}",
+                hint=f"containers: {', '.join(containers[:5])}; see: replayctl yarn-logs {app.id} --list",
+            )
+        return found
+
+    def _has(self, container: str, driver: str | None) -> bool:
+        if self.container is not None:
+            return container == self.container
+        return self.every or ((container != driver) if self.executors else (container == driver))
+
+
+def pattern(text: str) -> re.Pattern[bytes]:
+    """A regular expression over lines; UsageProblem for one that is none."""
+    try:
+        return re.compile(text.encode())
+    except re.error as error:
+        raise UsageProblem(f"{text!r} is no regular expression: {error}") from error
+
+
+def content(cluster: Yarn, app: Application, file: LogFile, wanted: Selection) -> Iterator[bytes]:
+    """One file's bytes, or only the lines that are wanted of it. Memory stays flat."""
+    if wanted.tail is not None:
+        chunks: Iterator[bytes] = iter([_last_lines(cluster, app, file, wanted.tail)])
+    else:
+        chunks = (piece.data for piece in cluster.pieces(app, file))
+    if wanted.pattern is None:
+        yield from chunks
+        return
+    for line in _lines(chunks):
+        if wanted.pattern.search(line):
+            yield line
+
+
+def _last_lines(cluster: Yarn, app: Application, file: LogFile, count: int) -> bytes:
+    size = count * _LINE_BYTES
+    while True:
+        text = b"".join(piece.data for piece in cluster.pieces(app, file, tail=size))
+        lines = text.splitlines(keepends=True)
+        # The first one may have lost its beginning.
+        if len(lines) > count or len(text) < size or size >= file.size:
+            return b"".join(lines[-count:])
+        size *= 4
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines with their ends; one without an end is cut at a length that fits into memory."""
+    rest = b""
+    for chunk in chunks:
+        rest += chunk
+        *whole, rest = rest.split(b"\n")
+        yield from (line + b"\n" for line in whole)
+        if len(rest) > _LONGEST_LINE:
+            yield rest + b"\n"
+            rest = b""
+    if rest:
+        yield rest + b"\n"
+
+
+def causes(cluster: Yarn, app: Application, files: Sequence[LogFile]) -> list[Cause]:
+    """The probable causes of a failure, the most probable first, from all containers' stdout and stderr."""
+    diagnosis = Diagnosis()
+    for file in files:
+        if file.name not in ("stdout", "stderr") or not file.size:
+            continue
+        diagnosis.start_file(file.container, file.name)
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        for line in _lines(piece.data for piece in cluster.pieces(app, file)):
+            diagnosis.feed(decoder.decode(line))
+    found = diagnosis.causes(limit=_MOST_CAUSES)
+    told = from_diagnostics(app.diagnostics) if app.diagnostics else None
+    if told is not None and all(each.summary != told.summary for each in found):
+        found.append(told)
+    return sorted(found, key=lambda each: each.rank)[:_MOST_CAUSES]
+
+
+def save(
+    cluster: Yarn, app: Application, files: Sequence[LogFile], target: str, wanted: Selection
+) -> list[tuple[Path, int]]:
+    """Writes the files: a single one into `target` itself unless that is a folder or ends like one, else below it.
+
+    Returns paths and bytes. Each file is there whole or not at all. Raises OperationFailed when one cannot be written.
+    """
+    folder = Path(target)
+    if len(files) == 1 and not target.endswith("/") and not folder.is_dir():
+        return [(folder, _write(folder, content(cluster, app, files[0], wanted)))]
+    written = []
+    for file in files:
+        path = folder / app.id / f"{file.container}.{file.name}"
+        written.append((path, _write(path, content(cluster, app, file, wanted))))
+    return written
+
+
+def _write(path: Path, chunks: Iterator[bytes]) -> int:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    size = 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            for chunk in chunks:
+                size += file.write(chunk)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OperationFailed(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return size
+
+
+def follow(
+    cluster: Yarn,
+    app: Application,
+    wanted: Selection,
+    write: Callable[[bytes, bool], None],
+    reporter: Reporter,
+    *,
+    raw: bool,
+    wait_s: float,
+) -> Application:
+    """Shows what is written while the application runs, then the rest once YARN has gathered it; its last state."""
+    shown: dict[tuple[str, str], int] = {}
+    while True:
+        app = cluster.manager.application(app.id)
+        if app.is_final:
+            files = cluster.files(app, wait_s=wait_s)
+        else:
+            try:
+                files = cluster.files(app, wait_s=0)
+            except (NotFound, OperationFailed) as error:
+                # Containers come and go; at the end everything is there.
+                reporter.note(str(error))
+                files = []
+        for file in _chosen(wanted, files, app):
+            _show_news(cluster, app, file, shown, write, raw=raw)
+        if app.is_final:
+            return app
+        time.sleep(_FOLLOW_S)
+
+
+def _chosen(wanted: Selection, files: Sequence[LogFile], app: Application) -> list[LogFile]:
+    try:
+        return wanted.of(files, app)
+    except NotFound:
+        return []
+
+
+def _show_news(
+    cluster: Yarn,
+    app: Application,
+    file: LogFile,
+    shown: dict[tuple[str, str], int],
+    write: Callable[[bytes, bool], None],
+    *,
+    raw: bool,
+) -> None:
+    key = (file.container, file.name)
+    before = shown.get(key, 0)
+    if file.size <= before:
+        return
+    # It may have grown since it was listed: its length now comes with its bytes.
+    news, length = b"", file.size
+    while len(news) < length - before:
+        parts = list(cluster.pieces(app, file, tail=length - before))
+        news, length = b"".join(part.data for part in parts), parts[0].length if parts else before
+    write(news, raw)
+    shown[key] = length
