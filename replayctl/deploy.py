@@ -92,11 +92,11 @@ def sync(
     find_server: Callable[[], DagServer] | None,
     options: SyncOptions | None = None,
 ) -> SyncReport:
-    """Deploys the folder (None: the shipped DAGs) under the namespace, and waits until the server (None: nobody) shows it.
+    """Deploys the folder (None: the shipped DAGs) under the namespace, and waits until the server shows it.
 
-    The server is looked for after the folder was found good, and before anything is written. Raises UsageProblem for a
-    folder that cannot be deployed, Conflict for what belongs to others or was edited by hand, and what
-    `wait_until_shown` raises; after an import error the previous release is published again.
+    Without `find_server` nobody is asked; it is called after the folder was found good, and before anything is written.
+    Raises UsageProblem for a folder that cannot be deployed, Conflict for what belongs to others or was edited by hand,
+    and what `Watcher.wait` raises; after an import error the previous release is published again.
     """
     options = options or SyncOptions()
     shipped, dags_dir = dags_dir is None, dags_dir or resources.shipped_dir("dags")

@@ -36,6 +36,7 @@ _LEAVES_FOR_S = 3.0
 # Where nobody can tell whether a client that stopped talking still listens.
 _SILENT_FOR_S = 600.0
 _LOOK_EVERY_S = 1.0
+_SILENT_BEFORE_LOOK_S = 2.0
 _REFUSED = ("connection refused", "failed to connect", "unable to connect", "no such host", "not found", "dial")
 _FIN_WAIT_2 = "05"
 
@@ -64,6 +65,8 @@ class _PodChoice:
     port: int = 0
     asked_at: float = float("-inf")
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    looked_at: dict[str, float] = field(default_factory=dict)
+    dead: dict[str, bool] = field(default_factory=dict)
 
     async def get(self) -> tuple[Pod, int]:
         async with self.lock:
@@ -72,6 +75,24 @@ class _PodChoice:
             pod, port = await asyncio.to_thread(self._ask)
             self.pod, self.port, self.asked_at = pod, port, time.monotonic()
             return pod, port
+
+    async def has_died(self, pod: Pod) -> bool:
+        """Whether a pod that was taken has gone or was started anew; asked once for all its connections."""
+        async with self.lock:
+            if time.monotonic() - self.looked_at.get(pod.name, float("-inf")) > _POD_KEPT_S:
+                self.dead[pod.name] = not await asyncio.to_thread(self._lives, pod)
+                self.looked_at[pod.name] = time.monotonic()
+            return self.dead[pod.name]
+
+    def _lives(self, pod: Pod) -> bool:
+        try:
+            (now,) = self.cluster.pods(Target(pod.namespace, "pod", pod.name))
+        except NotFound:
+            return False
+        except ReplayctlError:
+            # Nobody tells: then it is left alone.
+            return True
+        return now.life == pod.life
 
     def forget(self, pod: Pod) -> None:
         if self.pod is pod:
@@ -157,6 +178,7 @@ class _Connection:
         self._client_done = asyncio.Event()
         self._stream: ClientConnection | None = None
         self._last_byte = time.monotonic()
+        self._pod_died = False
 
     async def run(self) -> None:
         listening = asyncio.create_task(self._listen_to_client())
@@ -186,7 +208,7 @@ class _Connection:
             try:
                 pod, port = await self._choice.get()
                 async with dial(self._choice.cluster, pod, port) as stream:
-                    refused = await self._carry(stream)
+                    refused = await self._carry(stream, pod)
                 if refused is None and not self._client_done.is_set() and await self._has_died(pod):
                     self._may_repeat = self._may_repeat and not self._said
                     refused = f"pod {pod.name} ended in the middle of it"
@@ -228,11 +250,14 @@ class _Connection:
                 return False
             await asyncio.sleep(_DIAL_EVERY_S)
 
-    async def _carry(self, stream: ClientConnection) -> str | None:
+    async def _carry(self, stream: ClientConnection, pod: Pod) -> str | None:
         """Carries data both ways until the pod ends it. Returns None for a clean end, else why it was none."""
         from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
 
-        watching = asyncio.create_task(self._watch_client(stream))
+        watching = [
+            asyncio.create_task(self._watch_client(stream)),
+            asyncio.create_task(self._watch_pod(stream, pod)),
+        ]
         trouble = ""
         headers = {_DATA, _ERROR}
         try:
@@ -265,10 +290,13 @@ class _Connection:
             return self._judged(trouble or f"the stream to the pod broke off ({error})")
         finally:
             self._stream = None
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
 
     def _judged(self, trouble: str) -> str | None:
+        if self._pod_died:
+            trouble = trouble or "its pod is gone"
         if not trouble:
             return None
         # A request that a pod may have begun to serve must not be made twice.
@@ -311,6 +339,16 @@ class _Connection:
         while not self._client_is_gone():
             await asyncio.sleep(_LOOK_EVERY_S)
         await stream.close()
+
+    async def _watch_pod(self, stream: ClientConnection, pod: Pod) -> None:
+        """Ends a silent stream whose pod has gone: some of them are never told of it, and would hang for ever."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            silent = time.monotonic() - self._last_byte > _SILENT_BEFORE_LOOK_S
+            if silent and await self._choice.has_died(pod):
+                self._pod_died = True
+                await stream.close()
+                return
 
     def _client_is_gone(self) -> bool:
         if self._writer.transport.is_closing():

@@ -168,10 +168,11 @@ def _forget(note: Path) -> None:
 
 
 def _first_document(log: Path) -> dict[str, Any] | None:
+    """The first JSON document among what it has said; None while there is none, or only a part of it."""
     with contextlib.suppress(OSError, ValueError):
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-            if line.startswith("{") and line.endswith("\n"):
-                return dict(json.loads(line))
+        text = log.read_text(encoding="utf-8", errors="replace")
+        begin = 0 if text.startswith("{") else text.index("\n{") + 1
+        return dict(json.JSONDecoder().raw_decode(text, begin)[0])
     return None
 
 

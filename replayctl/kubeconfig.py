@@ -184,10 +184,11 @@ def _by_the_official_client(paths: str, context: str | None) -> ClusterAccess:
 
     def headers() -> Mapping[str, str]:
         # Runs the program again when its credentials have run out.
-        found = configuration.get_api_key_with_prefix("authorization") or configuration.get_basic_auth_token()
-        if not found:
+        given = [each["value"] for each in configuration.auth_settings().values() if each["in"] == "header"]
+        if not given or not given[0]:
             return {}
-        Secret(found.rpartition(" ")[2])
-        return {"Authorization": found}
+        # Made a secret, so that nothing prints it from here on.
+        Secret(given[0].rpartition(" ")[2])
+        return {"Authorization": given[0]}
 
     return ClusterAccess(configuration.host.rstrip("/"), name, chosen.get("namespace") or "default", tls, headers)

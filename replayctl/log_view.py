@@ -64,6 +64,14 @@ def pattern(text: str) -> re.Pattern[bytes]:
         raise UsageProblem(f"{text!r} is no regular expression: {error}") from error
 
 
+def shown(cluster: Yarn, app: Application, files: Sequence[LogFile], wanted: Selection) -> Iterator[bytes]:
+    """The files one after the other, each with its name in front where there are several."""
+    for file in files:
+        if len(files) > 1:
+            yield f"==> {file.container} {file.name} ({file.size} bytes) <==\n".encode()
+        yield from content(cluster, app, file, wanted)
+
+
 def content(cluster: Yarn, app: Application, file: LogFile, wanted: Selection) -> Iterator[bytes]:
     """One file's bytes, or only the lines that are wanted of it. Memory stays flat."""
     if wanted.tail is not None:

@@ -137,7 +137,10 @@ class Output:
         # Whole lines, so that neither a character nor an escape sequence nor a secret is looked at by half.
         end = self._log.rfind(b"\n") + 1 or (len(self._log) if len(self._log) > _LONGEST_LOG_LINE else 0)
         text, self._log = self._log[:end], self._log[end:]
-        stream.write(clean(text.decode("utf-8", "replace")))
+        if text:
+            stream.write(clean(text.decode("utf-8", "replace")))
+            # A log that is followed is read as it comes.
+            stream.flush()
 
     def flush(self) -> None:
         """Hands all that was written to the reader; OSError when it cannot be."""

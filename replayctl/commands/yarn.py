@@ -19,6 +19,26 @@ if TYPE_CHECKING:
 
 _ApplicationId = Annotated[str | None, typer.Argument(help="application_…; or say --last.", show_default=False)]
 _Mine = Annotated[bool, typer.Option("--mine", help="Only applications with your tag.")]
+_Last = Annotated[bool, typer.Option("--last", help="Your newest application.")]
+_Container = Annotated[str | None, typer.Option(help="Another container than the driver's.", show_default=False)]
+_Executors = Annotated[bool, typer.Option("--executors", help="All containers but the driver's.")]
+_Every = Annotated[bool, typer.Option("--all", help="All containers.")]
+_LogFiles = Annotated[str, typer.Option(help="Which files, parted by commas.")]
+_Tail = Annotated[int | None, typer.Option(min=1, help="Only so many last lines of each.", show_default=False)]
+_Follow = Annotated[bool, typer.Option("--follow", help="Go on while the application runs.")]
+_Grep = Annotated[str | None, typer.Option(help="Only lines with this pattern.", show_default=False)]
+_To = Annotated[
+    str | None, typer.Option("-o", "--to", help="Write there: a file, or a folder for a file each.", show_default=False)
+]
+_Raw = Annotated[bool, typer.Option("--raw", help="Bytes as they are, control characters too.")]
+_List = Annotated[bool, typer.Option("--list", help="Only say which files there are.")]
+_Diagnose = Annotated[
+    bool | None,
+    typer.Option(
+        "--diagnose/--no-diagnose", help="The probable cause first; the default after a failure.", show_default=False
+    ),
+]
+_WaitFor = Annotated[float, typer.Option(help="Seconds to wait until YARN has gathered the logs.")]
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -70,33 +90,19 @@ def yarn_apps(
 def yarn_logs(
     ctx: typer.Context,
     application: _ApplicationId = None,
-    last: Annotated[bool, typer.Option("--last", help="Your newest application.")] = False,
-    container: Annotated[
-        str | None, typer.Option(help="Another container than the driver's.", show_default=False)
-    ] = None,
-    executors: Annotated[bool, typer.Option("--executors", help="All containers but the driver's.")] = False,
-    every: Annotated[bool, typer.Option("--all", help="All containers.")] = False,
-    log_files: Annotated[str, typer.Option(help="Which files, parted by commas.")] = "stderr,stdout",
-    tail: Annotated[
-        int | None, typer.Option(min=1, help="Only so many last lines of each.", show_default=False)
-    ] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on while the application runs.")] = False,
-    grep: Annotated[str | None, typer.Option(help="Only lines with this pattern.", show_default=False)] = None,
-    target: Annotated[
-        str | None,
-        typer.Option("-o", "--to", help="Write there: a file, or a folder for a file each.", show_default=False),
-    ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Bytes as they are, control characters too.")] = False,
-    listing: Annotated[bool, typer.Option("--list", help="Only say which files there are.")] = False,
-    diagnose: Annotated[
-        bool | None,
-        typer.Option(
-            "--diagnose/--no-diagnose",
-            help="The probable cause first; the default after a failure.",
-            show_default=False,
-        ),
-    ] = None,
-    wait_for: Annotated[float, typer.Option(help="Seconds to wait until YARN has gathered the logs.")] = 60.0,
+    last: _Last = False,
+    container: _Container = None,
+    executors: _Executors = False,
+    every: _Every = False,
+    log_files: _LogFiles = "stderr,stdout",
+    tail: _Tail = None,
+    follow: _Follow = False,
+    grep: _Grep = None,
+    target: _To = None,
+    raw: _Raw = False,
+    listing: _List = False,
+    diagnose: _Diagnose = None,
+    wait_for: _WaitFor = 60.0,
 ) -> Result:
     """Show an application's logs: the driver's, and what has probably gone wrong first."""
     from replayctl import log_view, yarn
@@ -116,7 +122,7 @@ def yarn_logs(
         found = _application(app, cluster, application, last=last)
         if follow and not found.is_final:
             found = log_view.follow(cluster, found, wanted, app.write_log, app.reporter, raw=raw, wait_s=wait_for)
-            return _logs_result(found, (), ())
+            return Result("yarn-logs", {"application": found}, ())
         files = cluster.files(found, wait_s=wait_for)
         if listing:
             rows = [(each.container, each.name, str(each.size)) for each in files]
@@ -124,25 +130,17 @@ def yarn_logs(
             return Result("yarn-logs", {"application": found, "files": files}, (_head(found), table))
         chosen = wanted.of(files, found)
         causes = log_view.causes(cluster, found, files) if (found.has_failed if diagnose is None else diagnose) else []
+        answer = {"application": found, "causes": causes, "files": chosen}
         if causes:
-            app.announce(
-                Result("yarn-logs", {"application": found, "causes": causes}, (_head(found), *_causes(causes)))
-            )
+            app.announce(Result("yarn-logs", answer, (_head(found), *_causes(causes))))
         if target is not None:
             written = log_view.save(cluster, found, chosen, target, wanted)
             lines = Lines(tuple(f"wrote {path} ({size} bytes)" for path, size in written))
-            data = {
-                "application": found,
-                "causes": causes,
-                "written": [{"path": path, "bytes": size} for path, size in written],
-            }
-            return Result("yarn-logs", data, (lines,))
-        for file in chosen:
-            if len(chosen) > 1:
-                app.write_log(f"==> {file.container} {file.name} ({file.size} bytes) <==\n".encode(), raw)
-            for data_ in log_view.content(cluster, found, file, wanted):
-                app.write_log(data_, raw)
-        return _logs_result(found, causes, chosen)
+            whereto = [{"path": path, "bytes": size} for path, size in written]
+            return Result("yarn-logs", {**answer, "written": whereto}, (lines,))
+        for data in log_view.shown(cluster, found, chosen, wanted):
+            app.write_log(data, raw)
+        return Result("yarn-logs", answer, ())
 
 
 def yarn_kill(
@@ -211,10 +209,6 @@ def _application(app: AppContext, cluster: Yarn, name: str | None, *, last: bool
     if not found:
         raise NotFound(f"no application has the tag {_my_tags(app)[0]}", hint="list all: replayctl yarn-apps")
     return found[0]
-
-
-def _logs_result(found: Application, causes: object, files: object) -> Result:
-    return Result("yarn-logs", {"application": found, "causes": causes, "files": files}, ())
 
 
 def _head(found: Application) -> Fields:

@@ -16,8 +16,12 @@ from typing import Any
 import psutil
 import pytest
 
+from replayctl.k8s import Kubernetes
+from replayctl.kubeconfig import find_cluster
 from tests.conftest import CACHE_DIR, ROOT
 from tests.sshd import WHY_NOT, SshServer
+
+from .lab import FOLDER, Lab
 
 SMALL_MODULE = '''"""A small experiment: two cheap models on a sample."""
 
@@ -172,3 +176,23 @@ def finished(stack: Stack, deployed: Answer) -> Answer:
     answer = stack.call("run", "two_stage_sample", "--wait")
     assert answer.code == 0, answer.stderr
     return answer
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    made = Lab(FOLDER)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lab.user("user", tmp_path_factory.mktemp("kubeconfigs"))
+
+
+@pytest.fixture(scope="session")
+def cluster(kubeconfig: Path) -> Kubernetes:
+    return Kubernetes(find_cluster(kubeconfig, None, {}))

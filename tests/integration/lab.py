@@ -1,0 +1,96 @@
+"""A real Kubernetes with YARN and HDFS, from a folder beside the checkout or the one that REPLAYCTL_LAB names."""
+
+import json
+import os
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+NAMESPACE = "replayctl-tests"
+_GIVEN = os.environ.get("REPLAYCTL_LAB")
+FOLDER = Path(_GIVEN) if _GIVEN else ROOT.parent / "shared" / "lab"
+STATE = Path(os.environ.get("LAB_STATE", "/var/lib/replayctl-lab"))
+
+
+def why_not() -> str | None:
+    if not (FOLDER / "cluster").is_file():
+        return f"no lab with a Kubernetes ({FOLDER}); name one by REPLAYCTL_LAB"
+    return None if os.geteuid() == 0 else "the lab needs root"
+
+
+@dataclass
+class Lab:
+    """The cluster as its administrator, and kubeconfigs of users with fewer rights."""
+
+    folder: Path
+    started: bool = False
+
+    def run(self, *words: str, data: bytes | None = None, check: bool = True) -> str:
+        done = subprocess.run([str(self.folder / "cluster"), *words], input=data, capture_output=True, check=False)
+        if check and done.returncode:
+            raise AssertionError(f"cluster {' '.join(words)}: {done.stderr.decode()[-2000:]}")
+        return done.stdout.decode()
+
+    def kubectl(self, *words: str, data: str | None = None, check: bool = True) -> str:
+        return self.run("kubectl", *words, data=data.encode() if data is not None else None, check=check)
+
+    def is_up(self) -> bool:
+        return (STATE / "kubeconfig").exists() and self.kubectl("get", "--raw", "/readyz", check=False) == "ok"
+
+    def start(self) -> None:
+        if not self.is_up():
+            self.run("up")
+            self.started = True
+        if not self.kubectl("-n", "spark-lama-exps", "get", "deploy/yarn-resourcemanager", "-o", "name", check=False):
+            self.run("stack")
+        if self.kubectl("get", "namespace", NAMESPACE, "-o", "name", check=False):
+            self.kubectl("delete", "namespace", NAMESPACE)
+        self.kubectl("create", "namespace", NAMESPACE)
+        self.kubectl("apply", "-f", "-", data=(ROOT / "tests" / "integration" / "server.yaml").read_text())
+        self.kubectl("-n", NAMESPACE, "rollout", "status", "deploy/server", "--timeout=120s")
+
+    def stop(self) -> None:
+        self.kubectl("delete", "namespace", NAMESPACE, "--wait=false", check=False)
+        if self.started:
+            self.run("down")
+
+    def user(self, name: str, folder: Path, *, forward: bool = True, execute: bool = True) -> Path:
+        """A kubeconfig of a service account with the rights of docs/reference/kubernetes-rights.md, or fewer."""
+        page = (ROOT / "docs" / "reference" / "kubernetes-rights.md").read_text()
+        rights = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
+        assert rights
+        self.kubectl("apply", "-f", "-", data=rights[1])
+        self.kubectl("-n", NAMESPACE, "create", "serviceaccount", name, check=False)
+        account = f"--serviceaccount={NAMESPACE}:{name}"
+        roles = [*(["replayctl-forward"] if forward else []), *(["replayctl-exec"] if execute else [])]
+        for namespace in (NAMESPACE, "spark-lama-exps", "hdfs-3"):
+            for role in roles:
+                self.kubectl("-n", namespace, "delete", "rolebinding", f"{role}-{name}", "--ignore-not-found")
+                self.kubectl(
+                    "-n", namespace, "create", "rolebinding", f"{role}-{name}", f"--clusterrole={role}", account
+                )
+        token = self.kubectl("-n", NAMESPACE, "create", "token", name, "--duration=6h").strip()
+        cluster = json.loads(self.kubectl("config", "view", "--raw", "-o", "json"))["clusters"][0]
+        document = {
+            "current-context": "lab",
+            "contexts": [
+                {"name": "lab", "context": {"cluster": cluster["name"], "user": name, "namespace": NAMESPACE}}
+            ],
+            "clusters": [cluster],
+            "users": [{"name": name, "user": {"token": token}}],
+        }
+        path = folder / f"kubeconfig-{name}"
+        path.write_text(json.dumps(document))
+        path.chmod(0o600)
+        return path
+
+    def server_pods(self) -> list[str]:
+        return self.kubectl("-n", NAMESPACE, "get", "pods", "-l", "app=server", "-o", "name").split()
+
+    def wait_for_server(self) -> None:
+        self.kubectl("-n", NAMESPACE, "rollout", "status", "deploy/server", "--timeout=120s")
+        time.sleep(0.2)

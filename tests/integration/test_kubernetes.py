@@ -1,0 +1,301 @@
+"""exec and forwards on a real Kubernetes, as a user with no more rights than the documented ones."""
+
+import concurrent.futures
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from replayctl.errors import AuthFailed, NotFound, NotReady, OperationFailed, TimedOut, Unreachable
+from replayctl.events import SilentReporter
+from replayctl.k8s import Kubernetes, Pod, container_of, parse_target
+from replayctl.k8s_streams import Executed, execute
+from replayctl.kubeconfig import find_cluster
+from replayctl.tunnel import open_tunnel
+from tests.conftest import ROOT
+
+from .lab import NAMESPACE, Lab, why_not
+
+pytestmark = [pytest.mark.integration, pytest.mark.skipif(why_not() is not None, reason=why_not() or "")]
+
+SOAK = bool(os.environ.get("SOAK"))
+SERVER = f"{NAMESPACE}/svc/server:80"
+
+
+@pytest.fixture
+def pod(lab: Lab, cluster: Kubernetes) -> Pod:
+    lab.wait_for_server()
+    return cluster.ready_pod(parse_target(SERVER))
+
+
+@pytest.fixture
+def address(lab: Lab, cluster: Kubernetes) -> Iterator[str]:
+    lab.wait_for_server()
+    with open_tunnel(cluster, parse_target(SERVER), SilentReporter()) as url:
+        yield url
+
+
+def run(cluster: Kubernetes, pod: Pod, *argv: str, **more: object) -> tuple[Executed, bytes, bytes]:
+    out, err = bytearray(), bytearray()
+    done = execute(cluster, pod, container_of(pod, None), argv, on_stdout=out.extend, on_stderr=err.extend, **more)  # type: ignore[arg-type]
+    return done, bytes(out), bytes(err)
+
+
+def test_exec_keeps_streams_apart_and_brings_the_exit_code(cluster: Kubernetes, pod: Pod) -> None:
+    done, out, err = run(cluster, pod, "sh", "-c", "printf 'ф\\0ю'; printf wrong >&2; exit 17")
+    assert (done.exit_code, out.decode(), err) == (17, "ф\0ю", b"wrong")
+    done, out, _ = run(cluster, pod, "echo", "$HOME; rm -rf /", "two words", "'\"")
+    assert out == b"$HOME; rm -rf / two words '\"\n"
+
+
+def test_exec_brings_every_byte_of_much(cluster: Kubernetes, pod: Pod) -> None:
+    code = "import sys; block = bytes(range(256)) * 4096\nfor _ in range(64): sys.stdout.buffer.write(block)"
+    done, out, _ = run(cluster, pod, "python3", "-c", code)
+    assert done == Executed(0, 64 << 20, 0)
+    assert hashlib.sha256(out).digest() == hashlib.sha256(bytes(range(256)) * 4096 * 64).digest()
+
+
+def test_exec_passes_stdin_on_to_its_end(cluster: Kubernetes, pod: Pod) -> None:
+    text = os.urandom(3_000_000)
+    _, out, _ = run(cluster, pod, "sha256sum", stdin=text)
+    assert out.split()[0].decode() == hashlib.sha256(text).hexdigest()
+
+
+def test_exec_says_what_cannot_be_run_and_what_takes_too_long(cluster: Kubernetes, pod: Pod) -> None:
+    with pytest.raises(OperationFailed, match="no-such-program cannot be run") as caught:
+        run(cluster, pod, "no-such-program")
+    assert "not found" in (caught.value.details or "")
+    with pytest.raises(TimedOut, match="did not end within 1 s"):
+        run(cluster, pod, "sleep", "60", timeout_s=1)
+
+
+def test_exec_that_is_cut_is_never_a_short_success(lab: Lab, cluster: Kubernetes, pod: Pod) -> None:
+    seen = [0]
+
+    def take(data: bytes) -> None:
+        if seen[0] < 5_000_000 <= seen[0] + len(data):
+            lab.kubectl("-n", NAMESPACE, "delete", "pod", pod.name, "--force", "--grace-period=0", "--wait=false")
+        seen[0] += len(data)
+
+    argv = ["sh", "-c", "while :; do head -c 1000000 /dev/zero; sleep 0.05; done"]
+    try:
+        done = execute(
+            cluster, pod, container_of(pod, None), argv, on_stdout=take, on_stderr=lambda _: None, timeout_s=60
+        )
+    except Unreachable as error:
+        assert f"{seen[0]} bytes of stdout" in str(error)  # noqa: PT017 - one of two right ends
+    else:
+        # Killed with its pod, the program ends by a signal.
+        assert done.exit_code != 0
+
+
+def test_what_is_missing_is_told_apart(lab: Lab, cluster: Kubernetes, pod: Pod) -> None:
+    with pytest.raises(NotFound, match=r"deployment/nothing is not there"):
+        cluster.ready_pod(parse_target(f"{NAMESPACE}/deploy/nothing"))
+    with pytest.raises(NotFound, match="has no container 'other'") as caught:
+        container_of(pod, "other")
+    assert "it has: server" in (caught.value.hint or "")
+    with pytest.raises(NotFound, match="has no port 81"):
+        cluster.port_of(parse_target(f"{NAMESPACE}/svc/server:81"), pod)
+    assert cluster.port_of(parse_target(f"{NAMESPACE}/svc/server:web"), pod) == 8000
+    lab.kubectl("-n", NAMESPACE, "create", "deployment", "broken", "--image=lab/no-such-image:1")
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            with pytest.raises((NotFound, NotReady)) as waiting:
+                cluster.ready_pod(parse_target(f"{NAMESPACE}/deploy/broken"))
+            if "ImagePull" in str(waiting.value):
+                break
+            assert time.monotonic() < deadline, waiting.value
+            time.sleep(0.2)
+        lab.kubectl("-n", NAMESPACE, "scale", "deploy/broken", "--replicas=0")
+        while "has no pod" not in str(waiting.value):
+            assert time.monotonic() < deadline + 30
+            with pytest.raises((NotFound, NotReady)) as waiting:
+                cluster.ready_pod(parse_target(f"{NAMESPACE}/deploy/broken"))
+    finally:
+        lab.kubectl("-n", NAMESPACE, "delete", "deployment", "broken", "--wait=false")
+
+
+def test_a_missing_right_is_named_with_its_verb_and_resource(lab: Lab, pod: Pod, tmp_path: Path) -> None:
+    nobody = Kubernetes(find_cluster(lab.user("nobody", tmp_path, forward=False, execute=False), None, {}))
+    with pytest.raises(
+        AuthFailed, match=rf"system:serviceaccount:{NAMESPACE}:nobody may not get services in namespace"
+    ):
+        nobody.ready_pod(parse_target(SERVER))
+    reader = Kubernetes(find_cluster(lab.user("reader", tmp_path, execute=False), None, {}))
+    with pytest.raises(AuthFailed, match=r"reader may not \w+ pods/exec in namespace"):
+        run(reader, pod, "true")
+    stranger = json.loads((tmp_path / "kubeconfig-nobody").read_text())
+    stranger["users"][0]["user"]["token"] = "not-a-token"
+    (tmp_path / "stranger").write_text(json.dumps(stranger))
+    with pytest.raises(AuthFailed, match="does not know you"):
+        Kubernetes(find_cluster(tmp_path / "stranger", None, {})).ready_pod(parse_target(SERVER))
+    stranger["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
+    (tmp_path / "stranger").write_text(json.dumps(stranger))
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        Kubernetes(find_cluster(tmp_path / "stranger", None, {})).ready_pod(parse_target(SERVER))
+
+
+def digest(url: str, size: int) -> str:
+    seen = hashlib.sha256()
+    with urllib.request.urlopen(f"{url}/bytes/{size}", timeout=120) as page:
+        while data := page.read(1 << 16):
+            seen.update(data)
+    return seen.hexdigest()
+
+
+def test_many_downloads_at_once_bring_every_byte(address: str) -> None:
+    size = 16 << 20
+    block = bytes(range(256)) * 256
+    right = hashlib.sha256(block * (size // len(block))).hexdigest()
+    with concurrent.futures.ThreadPoolExecutor(64) as pool:
+        found = list(pool.map(lambda _: digest(address, size), range(64 if SOAK else 24)))
+    assert set(found) == {right}
+
+
+def test_what_is_sent_arrives_whole(address: str) -> None:
+    body = os.urandom(24 << 20)
+    with contextlib.closing(http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)) as connection:
+        for _ in range(2):
+            connection.request("POST", "/", body)
+            assert connection.getresponse().read().decode() == hashlib.sha256(body).hexdigest()
+
+
+def raw(address: str, request: bytes) -> socket.socket:
+    host, _, port = address.removeprefix("http://").partition(":")
+    connection = socket.create_connection((host, int(port)), timeout=60)
+    connection.sendall(request)
+    return connection
+
+
+def read_all(connection: socket.socket) -> bytes:
+    parts = []
+    while data := connection.recv(1 << 20):
+        # The whole of it would not fit into memory, should it never end.
+        parts = [*parts[-7:], data]
+    return b"".join(parts)
+
+
+def test_a_client_that_has_said_all_still_gets_its_answer(address: str) -> None:
+    with raw(address, b"GET /slow/2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as connection:
+        connection.shutdown(socket.SHUT_WR)
+        assert read_all(connection).endswith(b"\r\n\r\nlate\n")
+
+
+def test_the_servers_close_comes_after_its_last_byte(address: str) -> None:
+    with raw(address, b"GET /close/3000000 HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
+        text = b""
+        while data := connection.recv(1 << 16):
+            text += data
+        assert len(text.partition(b"\r\n\r\n")[2]) == 3_000_000
+
+
+@pytest.mark.parametrize("how", [("--force", "--grace-period=0"), ()])
+def test_a_connection_that_loses_its_pod_is_reset_and_the_next_is_served(
+    lab: Lab, address: str, how: tuple[str, ...]
+) -> None:
+    (name,) = lab.server_pods()
+    with raw(address, b"GET /bytes/4000000000 HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
+        for _ in range(20):
+            assert connection.recv(1 << 20)
+        lab.kubectl("-n", NAMESPACE, "delete", name, "--wait=false", *how)
+        with pytest.raises(ConnectionResetError):
+            read_all(connection)
+    with urllib.request.urlopen(f"{address}/pod", timeout=60) as page:
+        assert page.read().decode().strip() != name.partition("/")[2]
+
+
+def test_requests_go_on_through_restarts_of_the_pod(lab: Lab, address: str) -> None:
+    """Each deleted pod costs failed requests at most, never a hanging one; the listener stays."""
+    count = 50 if SOAK else 3
+    late = []
+    for _ in range(count):
+        (name,) = lab.server_pods()
+        lab.kubectl("-n", NAMESPACE, "delete", name, "--wait=false", "--force", "--grace-period=0")
+        lab.wait_for_server()
+        ready = time.monotonic()
+        deadline = ready + 30
+        while True:
+            try:
+                with urllib.request.urlopen(f"{address}/pod", timeout=10) as page:
+                    assert page.read().decode().strip() != name.partition("/")[2]
+                break
+            except TimeoutError:
+                pytest.fail("a request hung")
+            except OSError:
+                assert time.monotonic() < deadline
+        late.append(time.monotonic() - ready)
+    print(
+        f"\n{count} restarts: the next request served after {max(late):.2f} s at most, "
+        f"{sorted(late)[count // 2]:.2f} s usually"
+    )
+
+
+def call(home: Path, kubeconfig: Path, *argv: str) -> tuple[int, dict, str]:
+    environ = {"HOME": str(home), "PATH": os.environ["PATH"], "KUBECONFIG": str(kubeconfig)}
+    command = [sys.executable, "-m", "replayctl", "--output", "json", *argv]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+def test_forwards_in_the_background_are_listed_and_stopped(lab: Lab, kubeconfig: Path, tmp_path: Path) -> None:
+    lab.wait_for_server()
+    code, started, _ = call(tmp_path, kubeconfig, "port-forward", SERVER, "yarn", "--port", "auto", "--detach")
+    assert code == 0
+    try:
+        for url in started["data"]["forwards"].values():
+            with urllib.request.urlopen(url, timeout=30) as page:
+                assert page.status == 200
+        (listed,) = call(tmp_path, kubeconfig, "forwards", "list")[1]["data"]["running"]
+        assert listed["id"] == started["data"]["id"]
+        port = started["data"]["forwards"]["yarn"].rpartition(":")[2]
+        code, taken, _ = call(tmp_path, kubeconfig, "port-forward", f"yarn={port}")
+        assert code == 7
+        assert f"(process {listed['pid']})" in taken["errors"][0]["message"]
+        # A note of a process whose number is another's by now.
+        note = tmp_path / ".local/state/replayctl/forwards/00000000.json"
+        note.write_text(json.dumps({"pid": os.getpid(), "started": 1.0, "profile": "local", "addresses": {}}))
+        assert len(call(tmp_path, kubeconfig, "forwards", "list")[1]["data"]["running"]) == 1
+        assert not note.exists()
+    finally:
+        code, stopped, _ = call(tmp_path, kubeconfig, "forwards", "stop", "--all")
+    assert stopped["data"]["stopped"] == [started["data"]["id"]]
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(started["data"]["forwards"]["yarn"], timeout=10)
+    code, failed, _ = call(tmp_path, kubeconfig, "port-forward", f"{NAMESPACE}/svc/nothing:80", "--detach")
+    assert (code, failed["errors"][0]["code"]) == (1, "failed")
+    assert "nothing:80 is not there" in failed["errors"][0]["message"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_forward_ends_clean_when_it_is_asked_to(
+    lab: Lab, kubeconfig: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    lab.wait_for_server()
+    environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "KUBECONFIG": str(kubeconfig)}
+    command = [sys.executable, "-m", "replayctl", "--output", "json", "port-forward", SERVER, "--port", "auto"]
+    running = subprocess.Popen(
+        command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert running.stdout
+    url = json.loads(running.stdout.readline())["data"]["forwards"][SERVER]
+    with raw(url, b"GET /slow/30 HTTP/1.1\r\nHost: x\r\n\r\n") as waiting:
+        time.sleep(0.5)
+        running.send_signal(number)
+        with pytest.raises(ConnectionResetError):
+            read_all(waiting)
+    _, stderr = running.communicate(timeout=30)
+    assert running.returncode == code
+    assert "Traceback" not in stderr
