@@ -1,0 +1,126 @@
+"""What people type to reach the cluster against ours, in one run, on the tests' lab: `python -m benchmarks cluster`."""
+
+import concurrent.futures
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from replayctl.events import SilentReporter
+from replayctl.k8s import Kubernetes, container_of, parse_target
+from replayctl.k8s_streams import execute
+from replayctl.kubeconfig import find_cluster
+from replayctl.tunnel import open_tunnel
+from tests.integration.lab import NAMESPACE, STATE, Lab
+
+_MIB = 1 << 20
+_TARGET = f"{NAMESPACE}/svc/server:80"
+Pairs = Callable[[str, Callable[[], float], Callable[[], float], int, str], None]
+
+
+def run(lab: Lab, pairs: Pairs) -> None:
+    """Prints the ratios; needs a lab that is up, and an application that has ended for the logs."""
+    cluster = Kubernetes(find_cluster(STATE / "kubeconfig", None, {}))
+    lab.wait_for_server()
+    pod = cluster.ready_pod(parse_target(_TARGET))
+    command = [str(lab.folder / "cluster"), "kubectl", "-n", NAMESPACE]
+    program = ["head", "-c", str(64 * _MIB), "/dev/zero"]
+
+    def ours() -> float:
+        started, seen = time.perf_counter(), [0]
+        execute(
+            cluster,
+            pod,
+            container_of(pod, None),
+            program,
+            on_stdout=lambda data: seen.__setitem__(0, seen[0] + len(data)),
+            on_stderr=lambda _: None,
+        )
+        assert seen[0] == 64 * _MIB
+        return time.perf_counter() - started
+
+    def theirs() -> float:
+        started = time.perf_counter()
+        subprocess.run([*command, "exec", pod.name, "--", *program], check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - started
+
+    pairs("exec of 64 MiB to kubectl exec", ours, theirs, 5, "≤ 1.0")
+    with open_tunnel(cluster, parse_target(_TARGET), SilentReporter()) as mine, _kubectl(command) as kubectl:
+        for count in (1, 64):
+            size = (256 if count == 1 else 8) * _MIB
+            pairs(
+                f"forward, {count} connection{'s' * (count > 1)}, time to kubectl port-forward",
+                lambda count=count, size=size: _download(mine, count, size),
+                lambda count=count, size=size: _download(kubectl, count, size),
+                5,
+                "≤ 1.0",
+            )
+    _logs(lab, pairs)
+
+
+def _logs(lab: Lab, pairs: Pairs) -> None:
+    environ = {**os.environ, "KUBECONFIG": str(STATE / "kubeconfig"), "HOME": str(Path.home())}
+    listed = lab.kubectl(
+        *("-n", "spark-lama-exps", "exec", "deploy/yarn-resourcemanager", "--"),
+        *("yarn", "application", "-list", "-appStates", "FINISHED"),
+    )
+    found = [word for word in listed.split() if word.startswith("application_")]
+    if not found:
+        print("first byte of a driver's log: not measured, no application has ended")
+        return
+    name = found[-1]
+
+    def first_byte(argv: list[str]) -> float:
+        started = time.perf_counter()
+        with subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
+            assert running.stdout
+            assert running.stdout.read(1)
+            took = time.perf_counter() - started
+            running.kill()
+        return took
+
+    ours = [sys.executable, "-m", "replayctl", "yarn-logs", name, "--no-diagnose", "--log-files", "stderr"]
+    theirs = [str(lab.folder / "cluster"), "kubectl", "-n", "spark-lama-exps", "exec", "deploy/yarn-resourcemanager"]
+    theirs += ["--", "yarn", "logs", "-applicationId", name, "-am", "1", "-log_files", "stderr"]
+    pairs(
+        "first byte of a driver's log to kubectl exec … yarn logs",
+        lambda: first_byte(ours),
+        lambda: first_byte(theirs),
+        5,
+        "≤ 0.3",
+    )
+
+
+def _download(url: str, count: int, size: int) -> float:
+    def one(_: int) -> int:
+        seen = 0
+        with urllib.request.urlopen(f"{url}/bytes/{size}", timeout=120) as page:  # noqa: S310 - our own forward
+            while data := page.read(1 << 18):
+                seen += len(data)
+        return seen
+
+    started = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        assert all(seen == size for seen in pool.map(one, range(count)))
+    return time.perf_counter() - started
+
+
+@contextlib.contextmanager
+def _kubectl(command: list[str]) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    argv = [*command, "port-forward", "svc/server", f"{port}:80"]
+    running = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        assert running.stdout
+        assert b"Forwarding" in running.stdout.readline()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(running.pid, 15)
+        running.wait(10)
