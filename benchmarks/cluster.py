@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -11,11 +12,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from replayctl.events import SilentReporter
 from replayctl.k8s import Kubernetes, container_of, parse_target
 from replayctl.k8s_streams import execute
 from replayctl.kubeconfig import find_cluster
-from replayctl.tunnel import open_tunnel
 from tests.integration.lab import NAMESPACE, STATE, Lab
 
 _MIB = 1 << 20
@@ -50,7 +49,7 @@ def run(lab: Lab, pairs: Pairs) -> None:
         return time.perf_counter() - started
 
     pairs("exec of 64 MiB to kubectl exec", ours, theirs, 5, "≤ 1.0")
-    with open_tunnel(cluster, parse_target(_TARGET), SilentReporter()) as mine, _kubectl(command) as kubectl:
+    with _ours() as mine, _kubectl(command) as kubectl:
         for count in (1, 64):
             size = (256 if count == 1 else 8) * _MIB
             pairs(
@@ -108,6 +107,19 @@ def _download(url: str, count: int, size: int) -> float:
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
         assert all(seen == size for seen in pool.map(one, range(count)))
     return time.perf_counter() - started
+
+
+@contextlib.contextmanager
+def _ours() -> Iterator[str]:
+    argv = [sys.executable, "-m", "replayctl", "--output", "json", "port-forward", _TARGET, "--port", "auto"]
+    environ = {**os.environ, "KUBECONFIG": str(STATE / "kubeconfig")}
+    running = subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        assert running.stdout
+        yield json.loads(running.stdout.readline())["data"]["forwards"][_TARGET]
+    finally:
+        running.terminate()
+        running.wait(10)
 
 
 @contextlib.contextmanager

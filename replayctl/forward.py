@@ -31,6 +31,8 @@ _DATA, _ERROR = 0, 1
 _DIAL_FOR_S, _DIAL_EVERY_S = 20.0, 0.2
 # What a client has said before the pod's first byte is kept so long, for another pod if the first one refuses it.
 _KEEP_BYTES = 1 << 20
+# How much a slow client may have waiting here before its pod is held back.
+_UNSENT_BYTES = 1 << 19
 _POD_KEPT_S = 2.0
 _LEAVES_FOR_S = 3.0
 # Where nobody can tell whether a client that stopped talking still listens.
@@ -269,21 +271,22 @@ class _Connection:
                 await self._tell(stream, news)
             self._stream = stream
             while True:
-                message = await stream.recv()
-                channel, content = message[0], message[1:]
+                message = await stream.recv(decode=False)
+                channel, content = message[0], memoryview(message)[1:]
                 if channel in headers:
                     headers.discard(int(channel))
                     # The port's number; what follows in the same message is none of it.
                     content = content[2:]
-                if not content or isinstance(content, str):
+                if not content:
                     continue
                 if channel == _DATA:
                     self._answered, self._last_byte = True, time.monotonic()
                     self._said.clear()
                     self._writer.write(content)
-                    await self._writer.drain()
+                    if self._writer.transport.get_write_buffer_size() > _UNSENT_BYTES:
+                        await self._writer.drain()
                 elif channel == _ERROR:
-                    trouble += content.decode("utf-8", "replace")
+                    trouble += bytes(content).decode("utf-8", "replace")
         except ConnectionClosedOK:
             return self._judged(trouble)
         except ConnectionClosed as error:
