@@ -58,6 +58,7 @@ app.command("yarn-apps")(yarn.yarn_apps)
 app.command("yarn-logs")(yarn.yarn_logs)
 app.command("yarn-kill")(yarn.yarn_kill)
 app.command("port-forward")(forward.port_forward)
+app.command("open")(forward.open_page)
 app.command("airflow-port-forward")(forward.airflow_port_forward)
 
 _forwards = typer.Typer(help="Forwards that run in the background.", no_args_is_help=True)

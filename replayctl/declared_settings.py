@@ -158,6 +158,11 @@ SETTINGS: tuple[Setting, ...] = (
         _constant("spark-lama-exps/deploy/yarn-resourcemanager"),
     ),
     Setting("targets.mlflow", _text, "MLflow's pages, where it runs in the cluster"),
+    Setting("links.airflow", _url, "where Airflow can be opened directly, without a forward"),
+    Setting("links.yarn", _url, "where the ResourceManager can be opened directly, without a forward"),
+    Setting("links.history", _url, "where Spark's history can be opened directly, without a forward"),
+    Setting("links.hdfs", _url, "where the NameNode can be opened directly, without a forward"),
+    Setting("links.mlflow", _url, "where MLflow can be opened directly, without a forward"),
     Setting("deploy.timeout_s", _number, "how long a deploy waits for Airflow to show it", _constant(120.0)),
     Setting("deploy.load_timeout_s", _number, "how long DAG modules may take to load", _constant(30.0)),
     Setting(

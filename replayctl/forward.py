@@ -82,19 +82,32 @@ class _PodChoice:
         """Whether a pod that was taken has gone or was started anew; asked once for all its connections."""
         async with self.lock:
             if time.monotonic() - self.looked_at.get(pod.name, float("-inf")) > _POD_KEPT_S:
-                self.dead[pod.name] = not await asyncio.to_thread(self._lives, pod)
+                self.dead[pod.name] = (await asyncio.to_thread(self._look, pod))[0]
                 self.looked_at[pod.name] = time.monotonic()
             return self.dead[pod.name]
 
-    def _lives(self, pod: Pod) -> bool:
+    async def has_just_died(self, pod: Pod) -> bool:
+        """Whether the end of a stream is the end of its pod: then what came may be less than all.
+
+        The API learns of it some moments late. Only a pod that was asked to leave is looked at again.
+        """
+        deadline = time.monotonic() + _LEAVES_FOR_S
+        while True:
+            dead, leaving = await asyncio.to_thread(self._look, pod)
+            if dead or not leaving or time.monotonic() > deadline:
+                return dead
+            await asyncio.sleep(_DIAL_EVERY_S)
+
+    def _look(self, pod: Pod) -> tuple[bool, bool]:
+        """Whether the pod is dead, and whether it was asked to leave."""
         try:
             (now,) = self.cluster.pods(Target(pod.namespace, "pod", pod.name))
         except NotFound:
-            return False
+            return True, False
         except ReplayctlError:
             # Nobody tells: then it is left alone.
-            return True
-        return now.life == pod.life
+            return False, False
+        return now.life != pod.life, now.leaving
 
     def forget(self, pod: Pod) -> None:
         if self.pod is pod:
@@ -211,7 +224,7 @@ class _Connection:
                 pod, port = await self._choice.get()
                 async with dial(self._choice.cluster, pod, port) as stream:
                     refused = await self._carry(stream, pod)
-                if refused is None and not self._client_done.is_set() and await self._has_died(pod):
+                if refused is None and not self._client_done.is_set() and await self._choice.has_just_died(pod):
                     self._may_repeat = self._may_repeat and not self._said
                     refused = f"pod {pod.name} ended in the middle of it"
             except (AuthFailed, UsageProblem) as error:
@@ -228,28 +241,6 @@ class _Connection:
                 self._reporter.warn(f"{self._name}: a connection was cut: {refused}")
                 return False
             self._reporter.note(f"{self._name}: trying again: {refused}")
-            await asyncio.sleep(_DIAL_EVERY_S)
-
-    async def _has_died(self, pod: Pod) -> bool:
-        """Whether the end of a stream is the end of its pod: then what came may be less than all.
-
-        The API learns of it some moments late. Only a pod that was asked to leave is looked at again.
-        """
-        deadline = time.monotonic() + _LEAVES_FOR_S
-        while True:
-            try:
-                (now,) = await asyncio.to_thread(
-                    self._choice.cluster.pods, Target(pod.namespace, "pod", pod.name, str(self._choice.port))
-                )
-            except NotFound:
-                return True
-            except ReplayctlError as error:
-                self._reporter.note(f"{self._name}: nobody tells whether pod {pod.name} lives: {error}")
-                return False
-            if now.life != pod.life:
-                return True
-            if not now.leaving or time.monotonic() > deadline:
-                return False
             await asyncio.sleep(_DIAL_EVERY_S)
 
     async def _carry(self, stream: ClientConnection, pod: Pod) -> str | None:

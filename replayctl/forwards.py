@@ -51,6 +51,12 @@ def target_names(settings: Settings) -> dict[str, str]:
     return {name: target for name, target in found.items() if target is not None and ":" in target}
 
 
+def direct_link(name: str, settings: Settings) -> str | None:
+    """The address at which a page can be opened without a forward, where the profile names one."""
+    link = getattr(settings.links, name, None)
+    return link if isinstance(link, str) else None
+
+
 def listeners(words: Sequence[str], settings: Settings, *, every: bool, port: str | None) -> list[Listener]:
     """What to forward: `NAME`, `NAMESPACE/KIND/NAME:PORT`, each with `=LOCAL_PORT` where another one is wanted.
 

@@ -102,6 +102,17 @@ class TargetSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """Addresses at which the cluster's pages can be opened directly."""
+
+    airflow: str | None
+    yarn: str | None
+    history: str | None
+    hdfs: str | None
+    mlflow: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class DeploySettings:
     """Deadlines and pauses of a deploy in seconds, and what it leaves: rights in octal, releases to keep."""
 
@@ -129,6 +140,7 @@ class Settings:
     ssh: SshSettings
     kubernetes: KubernetesSettings
     targets: TargetSettings
+    links: LinkSettings
     deploy: DeploySettings
     sources: Mapping[str, str] = field(default_factory=dict)
 
@@ -162,6 +174,7 @@ _GROUPS = {
     "ssh": SshSettings,
     "kubernetes": KubernetesSettings,
     "targets": TargetSettings,
+    "links": LinkSettings,
     "deploy": DeploySettings,
 }
 

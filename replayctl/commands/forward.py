@@ -68,6 +68,25 @@ def airflow_port_forward(ctx: typer.Context, port: _Port = None, open_pages: _Op
     return port_forward(ctx, ["airflow"], port=port, open_pages=open_pages)
 
 
+def open_page(
+    ctx: typer.Context,
+    target: Annotated[str, typer.Argument(help="airflow, yarn, history, hdfs, mlflow or NAMESPACE/KIND/NAME:PORT.")],
+    port: _Port = None,
+    dry_run: DryRun = False,
+) -> Result:
+    """Open a page of the cluster in a browser: by its direct link, or through a forward until Ctrl-C."""
+    from replayctl import forwards
+
+    app: AppContext = ctx.obj
+    link = forwards.direct_link(target, app.settings)
+    if link is None:
+        return port_forward(ctx, [target], port=port or forwards.AUTO, open_pages=True, dry_run=dry_run)
+    if not dry_run:
+        _open([link])
+    line = Lines((f"{'would open' if dry_run else 'opened'} {link}",))
+    return Result("open", {"address": link, "dry_run": dry_run}, (line,))
+
+
 def list_forwards(ctx: typer.Context) -> Result:
     """List the forwards that run in the background."""
     from replayctl import forwards

@@ -192,3 +192,14 @@ def test_no_secret_of_the_environment_is_printed(
         _, out, err = run(capfd, "settings", "show", "--output", mode)
         assert "hunter2" not in out + err
     assert os.environ["REPLAYCTL_AIRFLOW_PASSWORD"] == "hunter2"
+
+
+def test_open_takes_the_direct_link_where_there_is_one(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "REPLAYCTL_LINKS_YARN": "http://node.example:32524"}
+    command = [sys.executable, "-m", "replayctl", "--output", "json", "open"]
+    done = subprocess.run([*command, "yarn", "--dry-run"], env=environ, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["data"]["address"] == "http://node.example:32524"
+    done = subprocess.run([*command, "hdfs", "--dry-run"], env=environ, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["data"]["forwards"] == {
+        "hdfs": {"target": "hdfs-3/service/hdfs-namenode:9870", "port": "auto"}
+    }
