@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replayctl.diagnose import Cause, Diagnosis, from_diagnostics
-from replayctl.errors import NotFound, OperationFailed, UsageProblem
+from replayctl.errors import NotFound, OperationFailed, RemoteCommandFailed, TimedOut, UsageProblem
 from replayctl.events import Reporter
 from replayctl.yarn import Application
 from replayctl.yarn_logs import LogFile, Yarn
@@ -22,6 +22,8 @@ _FOLLOW_S = 1.0
 _LINE_BYTES = 200
 _LONGEST_LINE = 1 << 20
 _MOST_CAUSES = 3
+# An application that is not there yet, or a container that has just gone: at the end everything is gathered.
+_PASSING = (NotFound, OperationFailed, RemoteCommandFailed, TimedOut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +182,16 @@ def follow(
         else:
             try:
                 files = cluster.files(app, wait_s=0)
-            except (NotFound, OperationFailed) as error:
-                # Containers come and go; at the end everything is there.
+            except _PASSING as error:
                 reporter.note(str(error))
                 files = []
         for file in _chosen(wanted, files, app):
-            _show_news(cluster, app, file, shown, write, raw=raw)
+            try:
+                _show_news(cluster, app, file, shown, write, raw=raw)
+            except _PASSING as error:
+                if app.is_final:
+                    raise
+                reporter.note(str(error))
         if app.is_final:
             return app
         time.sleep(_FOLLOW_S)

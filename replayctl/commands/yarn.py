@@ -116,8 +116,8 @@ def yarn_logs(
         tail=tail,
         pattern=log_view.pattern(grep) if grep else None,
     )
-    if follow and target is not None:
-        raise UsageProblem("--follow shows, and -o writes what is there: one of them")
+    if follow and (target is not None or tail is not None or grep):
+        raise UsageProblem("--follow shows all as it comes: it goes with none of -o, --tail and --grep")
     with _yarn(app) as cluster:
         found = _application(app, cluster, application, last=last)
         if follow and not found.is_final:

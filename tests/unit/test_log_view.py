@@ -1,0 +1,100 @@
+"""Following an application: what is not there yet or has just gone is waited for, and nothing is shown twice."""
+
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from replayctl import log_view
+from replayctl.errors import NotFound, OperationFailed, RemoteCommandFailed, TimedOut
+from replayctl.events import RecordingReporter
+from replayctl.log_stream import Piece
+from replayctl.yarn import Application
+from replayctl.yarn_logs import LogFile
+
+CONTAINER = "container_1700000000000_0042_01_000001"
+APP = Application(
+    id="application_1700000000000_0042",
+    name="job",
+    user="alice",
+    queue="default",
+    state="ACCEPTED",
+    final_status="UNDEFINED",
+    kind="SPARK",
+    tags=(),
+    started=datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC),
+    finished=None,
+    progress=0,
+    diagnostics="",
+    am_container=CONTAINER,
+    am_address=None,
+    aggregation="",
+    memory_mb=0,
+    vcores=0,
+)
+WANTED = log_view.Selection(None, executors=False, every=False, names=("stdout",), tail=None, pattern=None)
+
+
+@dataclass
+class Cluster:
+    """A YARN with one log: at each look a state, the log so far or an error, and whether its bytes can be had."""
+
+    looks: list[tuple[str, bytes | Exception, Exception | None]]
+    now: int = -1
+    shown: list[bytes] = field(default_factory=list)
+
+    @property
+    def manager(self) -> "Cluster":
+        return self
+
+    def application(self, name: str) -> Application:
+        self.now += 1
+        return replace(APP, state=self.looks[self.now][0])
+
+    def files(self, app: Application, *, wait_s: float) -> list[LogFile]:
+        text = self.looks[self.now][1]
+        if isinstance(text, Exception):
+            raise text
+        return [LogFile(CONTAINER, "node", "stdout", len(text), not app.is_final)]
+
+    def pieces(self, app: Application, file: LogFile, *, tail: int | None = None) -> Iterator[Piece]:
+        _, text, trouble = self.looks[self.now]
+        if trouble:
+            raise trouble
+        assert isinstance(text, bytes)
+        yield Piece(CONTAINER, "stdout", len(text), text[-(tail or len(text)) :], first=True, last=True)
+
+
+def follow(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    log_view.follow(
+        cluster,  # type: ignore[arg-type] # as far as it is asked
+        APP,
+        WANTED,
+        lambda data, raw: cluster.shown.append(data),
+        RecordingReporter(),
+        raw=False,
+        wait_s=0,
+    )
+    return b"".join(cluster.shown)
+
+
+def test_an_application_that_waits_for_its_turn_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(
+        [
+            ("ACCEPTED", TimedOut("nothing yet"), None),
+            ("RUNNING", NotFound("no container yet"), None),
+            ("RUNNING", b"one\n", None),
+            ("RUNNING", b"one\ntwo\n", RemoteCommandFailed("the container has just gone")),
+            ("RUNNING", b"one\ntwo\n", OperationFailed("cut off")),
+            ("FINISHED", b"one\ntwo\nthree\n", None),
+        ]
+    )
+    assert follow(cluster, monkeypatch) == b"one\ntwo\nthree\n"
+
+
+def test_at_the_end_a_log_that_cannot_be_had_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster([("RUNNING", b"one\n", None), ("FINISHED", b"one\ntwo\n", OperationFailed("cut off"))])
+    with pytest.raises(OperationFailed, match="cut off"):
+        follow(cluster, monkeypatch)
