@@ -56,7 +56,6 @@ class TargetState:
     stubs: Mapping[str, str] = field(default_factory=dict)
     foreign: tuple[str, ...] = ()
     edited: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    hidden_from_airflow: bool = False
     lock: LockHolder | None = None
 
 
@@ -233,7 +232,6 @@ def _state(records: Sequence[_Record]) -> TargetState:
         stubs={record.name: record.text for record in records if record.kind == "stub"},
         foreign=tuple(sorted(record.name for record in records if record.kind == "foreign")),
         edited=edited,
-        hidden_from_airflow=any(record.kind == "hidden" for record in records),
         lock=next((_holder(record.text, clock) for record in records if record.kind == "lock"), None),
     )
 

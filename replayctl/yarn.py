@@ -1,4 +1,4 @@
-"""YARN's ResourceManager by its REST API: applications, their attempts, and their end.
+"""YARN's ResourceManager by its REST API: applications, and their end.
 
 https://hadoop.apache.org/docs/r3.4.1/hadoop-yarn/hadoop-yarn-site/ResourceManagerRest.html
 """
@@ -169,13 +169,6 @@ class ResourceManager(HttpService):
         """One application by its id; NotFound for one that the ResourceManager does not remember."""
         found = self.json(f"/ws/v1/cluster/apps/{application_id(name)}", f"application {name}")
         return _application(found["app"])
-
-    def driver_containers(self, name: str) -> list[str]:
-        """The first container of each attempt, the last attempt first: the driver in cluster mode."""
-        found = self.json(f"/ws/v1/cluster/apps/{application_id(name)}/appattempts", f"attempts of {name}")
-        attempts = (found.get("appAttempts") or {}).get("appAttempt") or []
-        ordered = sorted(attempts, key=lambda attempt: int(attempt.get("id") or 0), reverse=True)
-        return [str(attempt["containerId"]) for attempt in ordered if attempt.get("containerId")]
 
     def kill(self, name: str) -> bool:
         """Asks for the end of an application; False when the ResourceManager does not let us."""

@@ -3,7 +3,6 @@
 cd -- "$dags" 2>/dev/null || fail "the DAG folder $dags does not exist or is closed to you" 66
 own=$STORE/$owner
 echo "clock $(date +%s)"
-if [ -f .airflowignore ] && grep -qxF "$STORE" .airflowignore; then echo "hidden"; fi
 [ ! -f "$own/current" ] || emit pointer - "$own/current"
 [ ! -f "$own/.lock" ] || emit lock - "$own/.lock"
 wanted=' '
