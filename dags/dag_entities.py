@@ -6,6 +6,8 @@ a file, the environment or the clock.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from typing import Literal
 
 _USER_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _MAX_USER_NAME = 32
+_MAX_READABLE = 60
 
 Place = Literal["pod", "yarn"]
 SplitStrategy = Literal["query_time", "query_random", "global_time"]
@@ -64,9 +67,36 @@ class Namespace:
         """Tags of every YARN application of this namespace (YARN lowers their case)."""
         return ("replay", f"replayctl-user-{self.directory}")
 
+    def task_tags(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> tuple[str, ...]:
+        """Tags of the YARN applications of one task instance, in this order: the namespace's, DAG, run, task, instance.
+
+        The last one is of this instance alone, in all its tries.
+        """
+        words = (yarn_tag("dag", dag_id), yarn_tag("run", run_id), yarn_tag("task", task_id))
+        return (*self.yarn_tags, *words, instance_tag(dag_id, run_id, task_id, map_index))
+
     def kubernetes_name(self, name: str) -> str:
         """Name of a Kubernetes object that belongs to this namespace (RFC 1123 label)."""
         return f"{name.replace('_', '-')}-{self.directory.strip('_')}"
+
+
+def yarn_tag(kind: Literal["dag", "run", "task"], name: str) -> str:
+    """The tag that says of an application which DAG, run or task it belongs to.
+
+    YARN wants at most 100 ASCII characters and lowers their case: a hash of the exact name keeps apart what looks
+    alike.
+    """
+    readable = re.sub(r"[^a-z0-9._-]", "-", name.lower())[:_MAX_READABLE]
+    return f"replayctl-{kind}-{readable}-{_short_hash(name)}"
+
+
+def instance_tag(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
+    """The tag of one task instance: its applications carry it, and no others."""
+    return f"replayctl-instance-{_short_hash(json.dumps([dag_id, run_id, task_id, map_index]), 16)}"
+
+
+def _short_hash(text: str, length: int = 8) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
 @dataclass(frozen=True, slots=True)

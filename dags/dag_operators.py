@@ -13,8 +13,10 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk import DAG, Param
 
 from .artifacts import Artifact
+from .dag_entities import Namespace
 from .dag_release import RELEASE_LINE
 from .dag_specs import DagSpec, Deployment, StepSpec
+from .dag_yarn import YarnSparkSubmitHook
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
@@ -87,15 +89,22 @@ class WorkloadOperator(SparkSubmitOperator):
                 "map_index": instance.map_index,
                 "try_number": instance.try_number,
             },
-            "supervisor_pid": os.getpid(),
+            "supervisor_pid": self.supervisor_pid(),
         }
         self.application_args = [json.dumps(document)]
-        super().execute(context)
+        self.submit(context)
         if not artifact.is_whole():
             raise AirflowException(f"spark-submit ended well, but {artifact} is not whole")
 
+    def submit(self, context: Context) -> None:
+        """Runs the driver to its end; raises when that is a failure."""
+        super().execute(context)
+
+    def supervisor_pid(self) -> int | None:
+        """The process without which the driver has to end, where it runs beside the driver."""
+        return os.getpid()
+
     def _get_hook(self) -> SparkSubmitHook:
-        # Only the local place is wired here; what YARN needs differs in more than the hook.
         return LocalSparkSubmitHook(
             cores=self.cores,
             conf=self.conf,
@@ -107,26 +116,67 @@ class WorkloadOperator(SparkSubmitOperator):
         )
 
 
+class YarnWorkloadOperator(WorkloadOperator):
+    """The same on YARN: the driver is an application there, with tags that say whose it is.
+
+    A try follows the application that an earlier one has left. A task that is cleared, failed by hand, timed out or
+    terminated ends its application.
+    """
+
+    def __init__(self, *, url: str, user: str | None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.url = url
+        self.user = user
+        self._yarn: YarnSparkSubmitHook | None = None
+
+    def submit(self, context: Context) -> None:
+        """Follows the application that is there, or submits one, and waits for its end."""
+        instance = context["ti"]
+        tags = Namespace(self.user).task_tags(self.dag_id, context["run_id"], self.task_id, instance.map_index)
+        self._yarn = YarnSparkSubmitHook(
+            url=self.url,
+            instance_tag=tags[-1],
+            conf={**(self.conf or {}), "spark.yarn.tags": ",".join(tags)},
+            py_files=self.py_files,
+            name=self.name,
+            application_args=self.application_args,
+        )
+        self._yarn.run(self.application)
+
+    def supervisor_pid(self) -> int | None:
+        """None: YARN ends the driver."""
+        return None
+
+    def on_kill(self) -> None:
+        """Ends the application with its task."""
+        if self._yarn is not None:
+            self._yarn.end()
+
+
 def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment) -> WorkloadOperator:
     """The operator of one step; raises ValueError for a place that this release cannot serve."""
     place = deployment.place(step)
-    if place != "pod":
-        raise ValueError(f"step {step.name}: place {place!r} is not available under profile {deployment.profile!r}")
+    if place == "yarn" and deployment.yarn_url is None:
+        raise ValueError(f"step {step.name}: place 'yarn' is not available under profile {deployment.profile!r}")
     resources = deployment.resources(step)
+    memory = f"{max(1, int(resources.memory_gib * _DRIVER_SHARE))}g"
     files = f"{deployment.spark_submit_files.rstrip('/')}/{deployment.namespace.directory}/{deployment.release}"
-    return WorkloadOperator(
-        task_id=step.name,
-        step_document=deployment.step_document(dag, step),
-        forced_by=dag.forced_by(step),
-        cores=resources.cores,
-        application=f"{files}/dag_submit.py",
-        py_files=f"{files}/{deployment.release}.zip",
-        name=f"{dag.dag_id}.{step.name}",
-        driver_memory=f"{max(1, int(resources.memory_gib * _DRIVER_SHARE))}g",
-        conf=dict(deployment.spark_conf),
-        doc_md=_describe(step, deployment),
+    common: dict[str, Any] = {
+        "task_id": step.name,
+        "step_document": deployment.step_document(dag, step),
+        "forced_by": dag.forced_by(step),
+        "cores": resources.cores,
+        "application": f"{files}/dag_submit.py",
+        "py_files": f"{files}/{deployment.release}.zip",
+        "name": f"{dag.dag_id}.{step.name}",
+        "doc_md": _describe(step, deployment),
         **({"pool": deployment.pool} if deployment.pool else {}),
-    )
+    }
+    if place == "pod":
+        return WorkloadOperator(driver_memory=memory, conf=dict(deployment.spark_conf), **common)
+    # As configuration, which the profile's own may replace; an option of spark-submit could not be.
+    conf = {"spark.driver.memory": memory, **deployment.yarn_conf}
+    return YarnWorkloadOperator(url=deployment.yarn_url or "", user=deployment.user, conf=conf, **common)
 
 
 def build_dag(spec: DagSpec, deployment: Deployment) -> DAG:

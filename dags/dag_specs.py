@@ -102,7 +102,8 @@ class Deployment:
 
     Paths are as the workers see them. `places` maps a step's place to the one used here, `tiers` overrides
     resources, `pool` is an Airflow pool with one slot per step that fits into the machine's memory (None: no
-    pool), `tracking_uri` None means the worker's own MLFLOW_TRACKING_URI.
+    pool), `tracking_uri` None means the worker's own MLFLOW_TRACKING_URI. `yarn_url` is the ResourceManager's web
+    address, `yarn_conf` Spark's configuration for steps there.
     """
 
     release: str
@@ -116,6 +117,8 @@ class Deployment:
     tiers: Mapping[str, Resources] = field(default_factory=dict)
     spark_conf: Mapping[str, str] = field(default_factory=dict)
     pool: str | None = None
+    yarn_url: str | None = None
+    yarn_conf: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, text: str, *, release: str) -> Deployment:

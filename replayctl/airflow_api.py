@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _PAGE = 100
 _REQUEST_TIMEOUT_S = 30.0
+_LIVE_TASK_STATES = (
+    *("none", "scheduled", "queued", "running", "restarting"),
+    *("up_for_retry", "up_for_reschedule", "deferred", "awaiting_input"),
+)
 FINAL_RUN_STATES = frozenset({"success", "failed"})
 
 
@@ -204,6 +208,24 @@ class AirflowApi:
                 if not page.task_instances or seen >= (page.total_entries or 0):
                     break
         return found
+
+    def live_instances(self) -> Iterator[tuple[str, str, str, int]]:
+        """Every task instance that has not come to its end, anybody's: its DAG, run, task and map index."""
+        from airflow_client.client import TaskInstanceApi
+
+        seen = 0
+        while True:
+            page = self._call(
+                "the tasks that are alive",
+                lambda client, seen=seen: TaskInstanceApi(client).get_task_instances(
+                    "~", "~", state=list(_LIVE_TASK_STATES), limit=_PAGE, offset=seen, order_by=["id"]
+                ),
+            )
+            for row in page.task_instances:
+                yield row.dag_id, row.dag_run_id, row.task_id, row.map_index
+            seen += len(page.task_instances)
+            if not page.task_instances or seen >= (page.total_entries or 0):
+                return
 
     def delete_dag(self, dag_id: str) -> None:
         """Forgets a DAG with its runs; NotFound for an unknown one, OperationFailed while something of it runs."""

@@ -85,6 +85,17 @@ def _url(value: Any) -> str:
     return text
 
 
+def _properties(value: Any) -> dict[str, str]:
+    """`NAME=VALUE` in each line, as in spark-defaults.conf."""
+    found = {}
+    for line in filter(None, (each.strip() for each in _text(value).splitlines())):
+        name, separator, text = line.partition("=")
+        if not separator or not re.fullmatch(r"spark\.[A-Za-z0-9._-]+", name.strip()):
+            raise ValueError(f"has the line {line!r}, expected spark.NAME=VALUE")
+        found[name.strip()] = text.strip()
+    return found
+
+
 def _base_dir(variable: str, below_home: str, name: str) -> Callable[[Mapping[str, str]], Path]:
     """A folder by the XDG base directory specification."""
 
@@ -158,6 +169,17 @@ SETTINGS: tuple[Setting, ...] = (
         _constant("spark-lama-exps/deploy/yarn-resourcemanager"),
     ),
     Setting("targets.mlflow", _text, "MLflow's pages, where it runs in the cluster"),
+    Setting(
+        "yarn.url_in_pods",
+        _url,
+        "the ResourceManager's web address, as the workers see it; without it steps for YARN run in the worker's pod",
+    ),
+    Setting(
+        "yarn.spark_conf",
+        _properties,
+        "Spark's configuration of steps on YARN, a NAME=VALUE in each line",
+        _constant({}),
+    ),
     Setting("links.airflow", _url, "where Airflow can be opened directly, without a forward"),
     Setting("links.yarn", _url, "where the ResourceManager can be opened directly, without a forward"),
     Setting("links.history", _url, "where Spark's history can be opened directly, without a forward"),

@@ -103,8 +103,10 @@ def deployment_json(settings: Settings, folders: Folders, user: str | None) -> s
         "spark_submit_files": str(folders.spark_submit_files_in_pods),
         # The local server's port may change from one start to the next: its tasks take it from their environment.
         "tracking_uri": None if settings.profile == LOCAL_PROFILE else settings.mlflow.url,
-        # Releases submit to the worker itself; its pods are where a step for YARN runs, too.
-        "places": {"pod": "pod", "yarn": "pod"},
+        # Without a ResourceManager the worker's own pod is where a step for YARN runs, too.
+        "places": {"pod": "pod", "yarn": "yarn" if settings.yarn.url_in_pods else "pod"},
+        "yarn_url": settings.yarn.url_in_pods,
+        "yarn_conf": dict(settings.yarn.spark_conf),
     }
     if settings.profile == LOCAL_PROFILE:
         cores = local_cores(settings)

@@ -24,6 +24,8 @@ from replayctl.settings import Settings, TargetSettings
 AUTO = "auto"
 _START_DEADLINE_S = 30.0
 _STOP_DEADLINE_S = 10.0
+# Pages that link to host names of the cluster all the time.
+_WITH_LINKS = frozenset({"yarn", "history", "hdfs"})
 _ID = re.compile(r"[0-9a-f]{8}")
 
 
@@ -51,16 +53,25 @@ def target_names(settings: Settings) -> dict[str, str]:
     return {name: target for name, target in found.items() if target is not None and ":" in target}
 
 
+def namespaces(settings: Settings) -> list[str]:
+    """The namespaces of the profile's services: those that their pages link to."""
+    given = (getattr(settings.targets, each.name) for each in fields(TargetSettings))
+    return list(dict.fromkeys(parse_target(target).namespace for target in given if target is not None))
+
+
 def direct_link(name: str, settings: Settings) -> str | None:
     """The address at which a page can be opened without a forward, where the profile names one."""
     link = getattr(settings.links, name, None)
     return link if isinstance(link, str) else None
 
 
-def listeners(words: Sequence[str], settings: Settings, *, every: bool, port: str | None) -> list[Listener]:
+def listeners(
+    words: Sequence[str], settings: Settings, *, every: bool, port: str | None, links: bool | None
+) -> list[Listener]:
     """What to forward: `NAME`, `NAMESPACE/KIND/NAME:PORT`, each with `=LOCAL_PORT` where another one is wanted.
 
-    A local port is the target's own unless `port` says another one or `auto`. Raises UsageProblem for anything else.
+    A local port is the target's own unless `port` says another one or `auto`. `links` says of all whether links of
+    their pages lead through forwards; None leaves it to what the pages are. Raises UsageProblem for anything else.
     """
     known = target_names(settings)
     wanted = list(words) if words or not every else list(known)
@@ -68,10 +79,10 @@ def listeners(words: Sequence[str], settings: Settings, *, every: bool, port: st
         raise UsageProblem("forward what?", hint=f"name some of: {', '.join(known)}, or say --all")
     if port not in (None, AUTO) and len(wanted) > 1:
         raise UsageProblem("one --port for several targets", hint="write NAME=PORT for each, or --port auto")
-    return [_listener(word, known, port) for word in wanted]
+    return [_listener(word, known, port, links) for word in wanted]
 
 
-def _listener(word: str, known: Mapping[str, str], port: str | None) -> Listener:
+def _listener(word: str, known: Mapping[str, str], port: str | None, links: bool | None) -> Listener:
     name, _, own = word.partition("=")
     if name not in known and "/" not in name:
         raise UsageProblem(
@@ -80,12 +91,13 @@ def _listener(word: str, known: Mapping[str, str], port: str | None) -> Listener
     target = parse_target(known.get(name, name))
     if target.port is None:
         raise UsageProblem(f"{target} names no port", hint=f"write {target}:PORT")
+    with_links = name in _WITH_LINKS if links is None else links
     local = own or port or (target.port if target.port.isdigit() else AUTO)
     if local == AUTO:
-        return Listener(name, target, 0)
+        return Listener(name, target, 0, with_links)
     if not local.isdigit() or not 0 < int(local) < 65536:
         raise UsageProblem(f"{local!r} is no port", hint=f"a number from 1 to 65535, or {AUTO}")
-    return Listener(name, target, int(local))
+    return Listener(name, target, int(local), with_links)
 
 
 def start(words: Sequence[str], options: Sequence[str], settings: Settings) -> Background:

@@ -57,7 +57,9 @@ class Target:
 class Pod:
     """One pod: its containers, and why it does not serve if it does not.
 
-    `life` changes when a container of it has ended; `leaving` when it was asked to go.
+    `ports` has the named ones. `names` are the host names and addresses by which programs in the cluster know it: those
+    of its node, too, if it lives in the node's network. `life` changes when a container of it has ended; `leaving` when
+    it was asked to go.
     """
 
     namespace: str
@@ -66,6 +68,7 @@ class Pod:
     ready: bool
     state: str
     ports: Mapping[str, int]
+    names: tuple[str, ...] = ()
     life: tuple[str, ...] = ()
     leaving: bool = False
 
@@ -122,15 +125,14 @@ class Kubernetes:
         pods = list(self._list_pods(target.namespace, {"labelSelector": labels}))
         return sorted(pods, key=lambda pod: (not pod.ready, pod.name))
 
-    def pod_by_address(self, namespace: str, address: str) -> Pod | None:
-        """The pod of that name or IP address in a namespace; None when there is none."""
-        for item in self._items(f"/api/v1/namespaces/{namespace}/pods", f"pods of {namespace}", {}):
-            status = item.get("status") or {}
-            if address in (item["metadata"]["name"], status.get("podIP")) or address.startswith(
-                f"{item['metadata']['name']}."
-            ):
-                return _pod(item)
-        return None
+    def pods_of(self, namespace: str) -> list[Pod]:
+        """All pods of a namespace but those that were asked to leave."""
+        return list(self._list_pods(namespace, {}))
+
+    def services(self, namespace: str) -> list[tuple[str, tuple[str, ...]]]:
+        """The services of a namespace: each one's name and its addresses in the cluster."""
+        found = self._items(f"/api/v1/namespaces/{namespace}/services", f"services of {namespace}", {})
+        return [(each["metadata"]["name"], _addresses(each.get("spec") or {})) for each in found]
 
     def ready_pod(self, target: Target) -> Pod:
         """One pod that serves. Raises NotFound without any pod, NotReady with the reason when none is ready."""
@@ -255,9 +257,25 @@ def _pod(item: Mapping[str, Any]) -> Pod:
         ready=conditions.get("Ready") == "True" and not item["metadata"].get("deletionTimestamp"),
         state=_state(status),
         ports=ports,
+        names=tuple(_names(item["metadata"]["name"], spec, status)),
         life=(item["metadata"].get("uid", ""), *_lives(status)),
         leaving=bool(item["metadata"].get("deletionTimestamp")),
     )
+
+
+def _names(name: str, spec: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[str]:
+    yield name
+    if spec.get("hostname"):
+        yield str(spec["hostname"])
+    if spec.get("hostNetwork") and spec.get("nodeName"):
+        yield str(spec["nodeName"])
+    for each in status.get("podIPs") or ([{"ip": status["podIP"]}] if status.get("podIP") else []):
+        yield str(each["ip"])
+
+
+def _addresses(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    # "None" for one that leads to its pods directly.
+    return tuple(each for each in spec.get("clusterIPs") or () if each != "None")
 
 
 def _lives(status: Mapping[str, Any]) -> Iterator[str]:

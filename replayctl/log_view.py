@@ -5,25 +5,20 @@ from __future__ import annotations
 import codecs
 import os
 import re
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from replayctl.diagnose import Cause, Diagnosis, from_diagnostics
-from replayctl.errors import NotFound, OperationFailed, RemoteCommandFailed, TimedOut, UsageProblem
-from replayctl.events import Reporter
+from replayctl.errors import NotFound, OperationFailed, UsageProblem
 from replayctl.yarn import Application
 from replayctl.yarn_logs import LogFile, Yarn
 
-_FOLLOW_S = 1.0
 # A guess at a line's length; doubled until there are lines enough.
 _LINE_BYTES = 200
 _LONGEST_LINE = 1 << 20
 _MOST_CAUSES = 3
-# An application that is not there yet, or a container that has just gone: at the end everything is gathered.
-_PASSING = (NotFound, OperationFailed, RemoteCommandFailed, TimedOut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +72,7 @@ def shown(cluster: Yarn, app: Application, files: Sequence[LogFile], wanted: Sel
 def content(cluster: Yarn, app: Application, file: LogFile, wanted: Selection) -> Iterator[bytes]:
     """One file's bytes, or only the lines that are wanted of it. Memory stays flat."""
     if wanted.tail is not None:
-        chunks: Iterator[bytes] = iter([_last_lines(cluster, app, file, wanted.tail)])
+        chunks: Iterator[bytes] = iter([last_lines(cluster, app, file, wanted.tail)])
     else:
         chunks = (piece.data for piece in cluster.pieces(app, file))
     if wanted.pattern is None:
@@ -88,7 +83,8 @@ def content(cluster: Yarn, app: Application, file: LogFile, wanted: Selection) -
             yield line
 
 
-def _last_lines(cluster: Yarn, app: Application, file: LogFile, count: int) -> bytes:
+def last_lines(cluster: Yarn, app: Application, file: LogFile, count: int) -> bytes:
+    """The last `count` lines of a file, in memory."""
     size = count * _LINE_BYTES
     while True:
         text = b"".join(piece.data for piece in cluster.pieces(app, file, tail=size))
@@ -161,66 +157,3 @@ def _write(path: Path, chunks: Iterator[bytes]) -> int:
     finally:
         temporary.unlink(missing_ok=True)
     return size
-
-
-def follow(
-    cluster: Yarn,
-    app: Application,
-    wanted: Selection,
-    write: Callable[[bytes, bool], None],
-    reporter: Reporter,
-    *,
-    raw: bool,
-    wait_s: float,
-) -> Application:
-    """Shows what is written while the application runs, then the rest once YARN has gathered it; its last state."""
-    shown: dict[tuple[str, str], int] = {}
-    while True:
-        app = cluster.manager.application(app.id)
-        if app.is_final:
-            files = cluster.files(app, wait_s=wait_s)
-        else:
-            try:
-                files = cluster.files(app, wait_s=0)
-            except _PASSING as error:
-                reporter.note(str(error))
-                files = []
-        for file in _chosen(wanted, files, app):
-            try:
-                _show_news(cluster, app, file, shown, write, raw=raw)
-            except _PASSING as error:
-                if app.is_final:
-                    raise
-                reporter.note(str(error))
-        if app.is_final:
-            return app
-        time.sleep(_FOLLOW_S)
-
-
-def _chosen(wanted: Selection, files: Sequence[LogFile], app: Application) -> list[LogFile]:
-    try:
-        return wanted.of(files, app)
-    except NotFound:
-        return []
-
-
-def _show_news(
-    cluster: Yarn,
-    app: Application,
-    file: LogFile,
-    shown: dict[tuple[str, str], int],
-    write: Callable[[bytes, bool], None],
-    *,
-    raw: bool,
-) -> None:
-    key = (file.container, file.name)
-    before = shown.get(key, 0)
-    if file.size <= before:
-        return
-    # It may have grown since it was listed: its length now comes with its bytes.
-    news, length = b"", file.size
-    while len(news) < length - before:
-        parts = list(cluster.pieces(app, file, tail=length - before))
-        news, length = b"".join(part.data for part in parts), parts[0].length if parts else before
-    write(news, raw)
-    shown[key] = length

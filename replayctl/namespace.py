@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.util
 import sys
 from types import ModuleType
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 from replayctl import resources
 from replayctl.errors import UsageProblem
 from replayctl.settings import Settings
 
 _MODULE = "replayctl_dag_entities"
+# What the tag of a task instance begins with.
+INSTANCE_TAG = "replayctl-instance-"
 
 
 class Namespace(Protocol):
@@ -55,6 +57,16 @@ def find_namespace(settings: Settings, *, shared: bool = False) -> Namespace:
     except ValueError as error:
         source = settings.sources.get("user", "unknown source")
         raise UsageProblem(f"{error} (from {source})", hint="export USERNAME_ON_CLUSTER=<name>") from error
+
+
+def yarn_tag(kind: Literal["dag", "run", "task"], name: str) -> str:
+    """The tag on YARN of the applications of a DAG, a run or a task."""
+    return str(_entities().yarn_tag(kind, name))
+
+
+def instance_tag(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
+    """The tag on YARN of one task instance's applications, in all its tries."""
+    return str(_entities().instance_tag(dag_id, run_id, task_id, map_index))
 
 
 def _entities() -> ModuleType:

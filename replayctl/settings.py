@@ -102,6 +102,14 @@ class TargetSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class YarnSettings:
+    """How steps run on YARN."""
+
+    url_in_pods: str | None
+    spark_conf: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class LinkSettings:
     """Addresses at which the cluster's pages can be opened directly."""
 
@@ -140,6 +148,7 @@ class Settings:
     ssh: SshSettings
     kubernetes: KubernetesSettings
     targets: TargetSettings
+    yarn: YarnSettings
     links: LinkSettings
     deploy: DeploySettings
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -174,6 +183,7 @@ _GROUPS = {
     "ssh": SshSettings,
     "kubernetes": KubernetesSettings,
     "targets": TargetSettings,
+    "yarn": YarnSettings,
     "links": LinkSettings,
     "deploy": DeploySettings,
 }

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from replayctl.errors import TimedOut
 from replayctl.events import Reporter
-from replayctl.forward import Listener, serve
+from replayctl.forward import Forwarder, Listener
 from replayctl.k8s import Kubernetes, Target
 
 _OPEN_WITHIN_S = 30.0
@@ -17,19 +17,18 @@ _OPEN_WITHIN_S = 30.0
 
 @contextlib.contextmanager
 def open_tunnel(cluster: Kubernetes, target: Target, reporter: Reporter) -> Iterator[str]:
-    """Gives `http://127.0.0.1:PORT` for the target. Raises what `forward.serve` raises, TimedOut when nothing opens."""
+    """Gives `http://127.0.0.1:PORT` for the target. Raises what `Forwarder.open` raises, TimedOut after 30 s."""
     opened = threading.Event()
     found: list[str] = []
     failed: list[BaseException] = []
     loop = asyncio.new_event_loop()
 
-    def tell(listeners: list[Listener]) -> None:
-        found.append(listeners[0].url)
-        opened.set()
-
     async def work() -> None:
         try:
-            await serve(cluster, [Listener(str(target), target, 0)], reporter, tell)
+            async with Forwarder(cluster, reporter) as forwarder:
+                found.append((await forwarder.open(Listener(str(target), target, 0))).url)
+                opened.set()
+                await asyncio.Event().wait()
         except asyncio.CancelledError:
             return
         except BaseException as error:  # noqa: BLE001 - raised again where the tunnel was asked for

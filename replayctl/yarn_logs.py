@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from replayctl.addresses import AddressBook
 from replayctl.errors import (
     AuthFailed,
     NotFound,
@@ -26,7 +27,7 @@ from replayctl.errors import (
     Unreachable,
 )
 from replayctl.events import Reporter
-from replayctl.k8s import Kubernetes, Target, container_of, parse_target
+from replayctl.k8s import Kubernetes, container_of, parse_target
 from replayctl.k8s_streams import Executed, execute
 from replayctl.log_stream import Piece, read_pieces
 from replayctl.settings import Settings
@@ -36,6 +37,7 @@ from replayctl.yarn import Application, HttpService, ResourceManager, applicatio
 _CHUNK = 1 << 18
 _STDERR_KEPT = 20_000
 _POLL_S = 1.0
+_NODE_MANAGER_PORT = 8042
 _LISTED = re.compile(r"Container: (?P<container>container_\w+) on (?P<node>\S+)")
 _LISTED_FILE = re.compile(r"^\s*(?P<name>[A-Za-z0-9][\w.-]*)\s+(?P<size>[0-9]+)\s+\w{3} \w{3} ")
 
@@ -64,6 +66,7 @@ class Yarn:
         self._manager: ResourceManager | None = None
         self._log_server: HttpService | None = None
         self._nodes: dict[str, HttpService] = {}
+        self._addresses = AddressBook(cluster, (self._yarn.namespace,), reporter)
 
     def __enter__(self) -> Yarn:
         return self
@@ -281,11 +284,10 @@ class Yarn:
         if address not in self._nodes:
             host, _, port = address.partition(":")
             try:
-                pod = self._cluster.pod_by_address(self._yarn.namespace, host)
-                if pod is None:
+                target = self._addresses.find(host, int(port or _NODE_MANAGER_PORT))
+                if target is None:
                     self._reporter.note(f"no pod is called {host}")
                     return None
-                target = Target(pod.namespace, "pod", pod.name, port or "8042")
                 url = self._open.enter_context(open_tunnel(self._cluster, target, self._reporter))
             except (NotFound, NotReady, AuthFailed, TimedOut) as error:
                 self._reporter.note(f"NodeManager {address}: {error}")

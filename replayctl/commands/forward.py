@@ -19,6 +19,15 @@ _Targets = Annotated[
 ]
 _Port = Annotated[str | None, typer.Option(help="The local port, or auto for any free one.", show_default=False)]
 _Open = Annotated[bool, typer.Option("--open", help="Open the pages in a browser.")]
+_Links = Annotated[
+    bool | None,
+    typer.Option(
+        "--links/--no-links",
+        help="Have links of pages to hosts of the cluster lead through forwards, too; yarn's, history's and hdfs's do "
+        "without being told.",
+        show_default=False,
+    ),
+]
 
 
 def port_forward(
@@ -27,22 +36,25 @@ def port_forward(
     every: Annotated[bool, typer.Option("--all", help="All targets that the profile knows.")] = False,
     port: _Port = None,
     open_pages: _Open = False,
+    links: _Links = None,
     detach: Annotated[bool, typer.Option("--detach", help="Go on in the background; see `forwards`.")] = False,
     dry_run: DryRun = False,
 ) -> Result:
     """Reach services of the cluster on this machine, through restarts of their pods, until Ctrl-C."""
     import asyncio
 
-    from replayctl import forward, forwards
+    from replayctl import forwards, pages
+    from replayctl.forward import Listener
 
     app: AppContext = ctx.obj
-    wanted = forwards.listeners(targets or (), app.settings, every=every, port=port)
+    wanted = forwards.listeners(targets or (), app.settings, every=every, port=port, links=links)
     if dry_run:
         data = {each.name: {"target": str(each.target), "port": each.port or "auto"} for each in wanted}
         rows = [(each.name, str(each.target), str(each.port or "any free one")) for each in wanted]
         return Result("port-forward", {"forwards": data, "dry_run": True}, (Table(("name", "target", "port"), rows),))
     if detach:
         options = [*(["--all"] if every else []), *(["--port", port] if port else [])]
+        options += [] if links is None else ["--links" if links else "--no-links"]
         made = forwards.start(targets or (), options, app.settings)
         if open_pages:
             _open(list(made.addresses.values()))
@@ -52,14 +64,15 @@ def port_forward(
         return Result("port-forward", answer, (table, stop))
     cluster = forwards.find_kubernetes(app.settings, app.environ)
 
-    def tell(opened: list[forward.Listener]) -> None:
+    def tell(opened: list[Listener]) -> None:
         addresses = {each.name: each.url for each in opened}
         rows = [(each.name, each.url, str(each.target)) for each in opened]
         app.announce(Result("port-forward", {"forwards": addresses}, (Table(("name", "address", "target"), rows),)))
         if open_pages:
             _open(list(addresses.values()))
 
-    asyncio.run(forward.serve(cluster, wanted, app.reporter, tell))
+    namespaces = forwards.namespaces(app.settings)
+    asyncio.run(pages.serve(cluster, wanted, namespaces, app.reporter, tell))
     raise AssertionError("a forward ends by a signal only")
 
 

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from replayctl.commands.options import DryRun
 from replayctl.context import AppContext
-from replayctl.errors import NotFound, UsageProblem
+from replayctl.errors import SettingsError, UsageProblem
 from replayctl.result import Block, Fields, Lines, Problem, Result, Status, Table
 
 if TYPE_CHECKING:
     from replayctl.yarn import Application
     from replayctl.yarn_logs import Yarn
+    from replayctl.yarn_selection import Orphan, Selection
 
 _ApplicationId = Annotated[str | None, typer.Argument(help="application_…; or say --last.", show_default=False)]
 _Mine = Annotated[bool, typer.Option("--mine", help="Only applications with your tag.")]
 _Last = Annotated[bool, typer.Option("--last", help="Your newest application.")]
+_Dag = Annotated[str | None, typer.Option("--dag", help="Of this DAG: its name or whole id.", show_default=False)]
+_Task = Annotated[str | None, typer.Option("--task", help="Of this task.", show_default=False)]
+_Run = Annotated[str | None, typer.Option("--run", help="Of this run, as Airflow calls it.", show_default=False)]
 _Container = Annotated[str | None, typer.Option(help="Another container than the driver's.", show_default=False)]
 _Executors = Annotated[bool, typer.Option("--executors", help="All containers but the driver's.")]
 _Every = Annotated[bool, typer.Option("--all", help="All containers.")]
 _LogFiles = Annotated[str, typer.Option(help="Which files, parted by commas.")]
-_Tail = Annotated[int | None, typer.Option(min=1, help="Only so many last lines of each.", show_default=False)]
+_Tail = Annotated[
+    int | None,
+    typer.Option(min=1, help="Only so many last lines of each; with --follow, then what comes.", show_default=False),
+]
 _Follow = Annotated[bool, typer.Option("--follow", help="Go on while the application runs.")]
 _Grep = Annotated[str | None, typer.Option(help="Only lines with this pattern.", show_default=False)]
 _To = Annotated[
@@ -46,6 +54,9 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def yarn_apps(
     ctx: typer.Context,
     mine: _Mine = False,
+    dag: _Dag = None,
+    task: _Task = None,
+    run: _Run = None,
     user: Annotated[str | None, typer.Option(help="YARN's user.", show_default=False)] = None,
     state: Annotated[
         list[str] | None, typer.Option(help="RUNNING, FINISHED, FAILED, KILLED … Repeatable.", show_default=False)
@@ -58,6 +69,7 @@ def yarn_apps(
 ) -> Result:
     """List applications on YARN, the newest first."""
     from replayctl import yarn
+    from replayctl.yarn_selection import Selection, select
 
     app: AppContext = ctx.obj
     states = [each.upper() for each in state or ()]
@@ -66,8 +78,8 @@ def yarn_apps(
         raise UsageProblem(f"{unknown[0]!r} is no state of YARN", hint=f"there are: {', '.join(yarn.STATES)}")
     began = _ago(since) if since else None
     with _yarn(app) as cluster:
-        found = cluster.manager.applications(
-            states=states, user=user, tags=_my_tags(app) if mine else (), started_since=began
+        found = select(
+            cluster.manager, Selection(mine, dag, task, run), app.settings, states=states, user=user, since=began
         )
     chosen = [each for each in found if name is None or name.lower() in each.name.lower()][:limit]
     rows = [
@@ -91,6 +103,9 @@ def yarn_logs(
     ctx: typer.Context,
     application: _ApplicationId = None,
     last: _Last = False,
+    dag: _Dag = None,
+    task: _Task = None,
+    run: _Run = None,
     container: _Container = None,
     executors: _Executors = False,
     every: _Every = False,
@@ -105,7 +120,8 @@ def yarn_logs(
     wait_for: _WaitFor = 60.0,
 ) -> Result:
     """Show an application's logs: the driver's, and what has probably gone wrong first."""
-    from replayctl import log_view, yarn
+    from replayctl import log_follow, log_view, yarn
+    from replayctl.yarn_selection import Selection
 
     app: AppContext = ctx.obj
     wanted = log_view.Selection(
@@ -116,12 +132,12 @@ def yarn_logs(
         tail=tail,
         pattern=log_view.pattern(grep) if grep else None,
     )
-    if follow and (target is not None or tail is not None or grep):
-        raise UsageProblem("--follow shows all as it comes: it goes with none of -o, --tail and --grep")
+    if follow and target is not None:
+        raise UsageProblem("--follow shows what comes, and -o writes what there is: say one of them")
     with _yarn(app) as cluster:
-        found = _application(app, cluster, application, last=last)
+        found = _application(app, cluster, application, Selection(last, dag, task, run))
         if follow and not found.is_final:
-            found = log_view.follow(cluster, found, wanted, app.write_log, app.reporter, raw=raw, wait_s=wait_for)
+            found = log_follow.follow(cluster, found, wanted, app.write_log, app.reporter, raw=raw, wait_s=wait_for)
             return Result("yarn-logs", {"application": found}, ())
         files = cluster.files(found, wait_s=wait_for)
         if listing:
@@ -147,44 +163,77 @@ def yarn_kill(
     ctx: typer.Context,
     applications: Annotated[list[str] | None, typer.Argument(help="application_…", show_default=False)] = None,
     mine: Annotated[bool, typer.Option("--mine", help="All running applications with your tag.")] = False,
+    dag: _Dag = None,
+    task: _Task = None,
+    run: _Run = None,
+    orphans: Annotated[
+        bool, typer.Option("--orphans", help="Your running applications whose task has ended or is unknown to Airflow.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait until they are gone.")] = 60.0,
     dry_run: DryRun = False,
 ) -> Result:
-    """End applications on YARN, and wait until they are gone."""
+    """End applications on YARN, and wait until they are gone. Those that no id names are yours alone."""
     from replayctl import yarn
     from replayctl import yarn_kill as killing
+    from replayctl.yarn_selection import Selection, running
 
     app: AppContext = ctx.obj
     names = [yarn.application_id(each) for each in applications or ()]
-    if bool(names) == mine:
-        raise UsageProblem("kill which?", hint="name applications, or say --mine")
+    of_step = Selection(dag=dag, task=task, run=run).has_step
+    if (bool(names), mine or of_step, orphans).count(True) != 1:
+        raise UsageProblem(
+            "kill which?", hint="name applications, or say --mine, or some of --dag, --task and --run, or --orphans"
+        )
+    reasons: dict[str, str] = {}
     with _yarn(app) as cluster:
-        if mine:
-            running = [state for state in yarn.STATES if state not in yarn.FINAL_STATES]
-            chosen = cluster.manager.applications(states=running, tags=_my_tags(app))
-        else:
+        if orphans:
+            found = _orphans(app, cluster)
+            chosen, reasons = [each.application for each in found], {each.application.id: each.reason for each in found}
+        elif names:
             chosen = [cluster.manager.application(name) for name in names]
+        else:
+            chosen = running(cluster.manager, Selection(True, dag, task, run), app.settings)
         alive = [each for each in chosen if not each.is_final]
-        rows = [(each.id, each.name, each.user, each.state, _took(each)) for each in chosen]
-        table = Table(("application", "name", "user", "state", "took"), rows)
+        table = _to_kill(chosen, reasons)
+        data = {"applications": chosen, "reasons": reasons, "dry_run": dry_run}
         if dry_run or not alive:
-            data = {"applications": chosen, "killed": [], "dry_run": dry_run}
             line = Lines((f"would kill {len(alive)} of them" if alive else "nothing of it runs",))
             return Result("yarn-kill", data, (table, line), status="nothing-to-do" if not alive else "ok")
         if not yes:
-            app.confirm(f"kill {', '.join(f'{each.id} ({each.name} of {each.user})' for each in alive)}?")
+            said = (f"{each.id} ({each.name} of {each.user}{_because(reasons, each)})" for each in alive)
+            app.confirm(f"kill {', '.join(said)}?")
         outcomes = killing.kill(cluster, alive, app.reporter, timeout_s=timeout)
     ends = [(each.id, each.state, each.note) for each in outcomes]
     problems = tuple(Problem("timeout", f"{each.id}: {each.note}") for each in outcomes if not each.gone)
     status: Status = "ok" if not problems else "partial" if len(problems) < len(outcomes) else "failed"
-    return Result(
-        "yarn-kill",
-        {"outcomes": outcomes, "dry_run": False},
-        (Table(("application", "state", ""), ends),),
-        status=status,
-        problems=problems,
-    )
+    view = (Table(("application", "state", ""), ends),)
+    return Result("yarn-kill", {**data, "outcomes": outcomes}, view, status=status, problems=problems)
+
+
+def _orphans(app: AppContext, cluster: Yarn) -> list[Orphan]:
+    from replayctl.services import find_airflow
+    from replayctl.yarn_selection import orphans
+
+    if app.settings.airflow.url is None:
+        # The local stack's own Airflow sends nothing to YARN: to it, everything there would be an orphan.
+        raise SettingsError(
+            f"--orphans asks Airflow, and profile {app.settings.profile!r} has no airflow.url",
+            hint="choose the cluster's profile, or set REPLAYCTL_AIRFLOW_URL",
+        )
+    return orphans(cluster.manager, find_airflow(app.settings), app.settings)
+
+
+def _to_kill(chosen: Sequence[Application], reasons: Mapping[str, str]) -> Table:
+    rows = [(each.id, each.name, each.user, each.state, _took(each)) for each in chosen]
+    columns = ("application", "name", "user", "state", "took")
+    if not reasons:
+        return Table(columns, rows)
+    return Table((*columns, "why"), [(*row, reasons[row[0]]) for row in rows])
+
+
+def _because(reasons: Mapping[str, str], each: Application) -> str:
+    return f": {reasons[each.id]}" if each.id in reasons else ""
 
 
 def _yarn(app: AppContext) -> Yarn:
@@ -194,21 +243,17 @@ def _yarn(app: AppContext) -> Yarn:
     return Yarn(find_kubernetes(app.settings, app.environ), app.settings, app.reporter)
 
 
-def _my_tags(app: AppContext) -> tuple[str, ...]:
-    from replayctl.namespace import find_namespace
+def _application(app: AppContext, cluster: Yarn, name: str | None, selection: Selection) -> Application:
+    from replayctl.yarn_selection import newest
 
-    return (find_namespace(app.settings).yarn_tags[-1],)
-
-
-def _application(app: AppContext, cluster: Yarn, name: str | None, *, last: bool) -> Application:
-    if (name is None) != last:
-        raise UsageProblem("whose logs?", hint="name an application, or say --last")
+    if (name is None) != bool(selection):
+        raise UsageProblem("whose logs?", hint="name an application, or say --last, or some of --dag, --task and --run")
     if name is not None:
         return cluster.manager.application(name)
-    found = cluster.manager.applications(tags=_my_tags(app), limit=1000)
-    if not found:
-        raise NotFound(f"no application has the tag {_my_tags(app)[0]}", hint="list all: replayctl yarn-apps")
-    return found[0]
+    found, others = newest(cluster.manager, selection, app.settings)
+    if others and selection.has_step:
+        app.reporter.note(f"{found.id} is the newest of {others + 1}; all of them: replayctl yarn-apps")
+    return found
 
 
 def _head(found: Application) -> Fields:

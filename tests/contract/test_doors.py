@@ -11,7 +11,8 @@ DOORS = {
     "rich": {"output.py"},
     # Both read files of others: settings, and the kubeconfig.
     "yaml": {"yaml_document.py", "kubeconfig.py"},
-    "websockets": {"forward.py", "k8s_streams.py"},
+    "websockets": {"forward_connection.py", "k8s_streams.py"},
+    "h11": {"pages.py"},
     "kubernetes": {"kubeconfig.py"},
     "airflow_client": {"airflow_api.py"},
     "urllib3": {"airflow_api.py", "k8s.py", "mlflow_api.py", "yarn.py", "yarn_logs.py"},

@@ -22,6 +22,7 @@ from tests.conftest import CACHE_DIR, ROOT
 from tests.sshd import WHY_NOT, SshServer
 
 from .lab import FOLDER, Lab
+from .yarn_jobs import JOBS, Workstation, submit
 
 SMALL_MODULE = '''"""A small experiment: two cheap models on a sample."""
 
@@ -196,3 +197,25 @@ def kubeconfig(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cluster(kubeconfig: Path) -> Kubernetes:
     return Kubernetes(find_cluster(kubeconfig, None, {}))
+
+
+@pytest.fixture(scope="session")
+def station(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Workstation:
+    return Workstation(tmp_path_factory.mktemp("station"), kubeconfig)
+
+
+@pytest.fixture(scope="session")
+def jobs(lab: Lab, station: Workstation) -> Iterator[dict[str, str]]:
+    """The jobs of `yarn_jobs`; name → application id. The long one runs until a test ends it."""
+    submit(lab)
+    found = station.call("yarn-apps", "--mine", "--since", "1h")
+    assert found.code == 0, found.stderr
+    ids = {each["name"].removeprefix("tests-"): each["id"] for each in found.document["data"]["applications"]}
+    assert set(ids) == set(JOBS)
+    deadline = time.monotonic() + 120
+    while not station.call("yarn-apps", "--mine", "--state", "RUNNING").document["data"]["applications"]:
+        assert time.monotonic() < deadline, "the long job does not start"
+    try:
+        yield ids
+    finally:
+        station.call("yarn-kill", ids["long"], "--yes")

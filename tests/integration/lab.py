@@ -28,6 +28,7 @@ class Lab:
 
     folder: Path
     started: bool = False
+    started_engine: bool = False
 
     def run(self, *words: str, data: bytes | None = None, check: bool = True) -> str:
         done = subprocess.run([str(self.folder / "cluster"), *words], input=data, capture_output=True, check=False)
@@ -53,10 +54,22 @@ class Lab:
         self.kubectl("apply", "-f", "-", data=(ROOT / "tests" / "integration" / "server.yaml").read_text())
         self.kubectl("-n", NAMESPACE, "rollout", "status", "deploy/server", "--timeout=120s")
 
+    def start_airflow(self) -> None:
+        """Airflow beside it, with the engine and the registry that its workers' image comes from."""
+        if self.kubectl("-n", "airflow", "get", "deploy/airflow-scheduler", "-o", "name", check=False):
+            return
+        engine = str(self.folder / "engine")
+        self.started_engine = (
+            "dockerd running" not in subprocess.run([engine, "status"], capture_output=True, text=True).stdout
+        )
+        self.run("airflow")
+
     def stop(self) -> None:
         self.kubectl("delete", "namespace", NAMESPACE, "--wait=false", check=False)
         if self.started:
             self.run("down")
+        if self.started_engine:
+            subprocess.run([str(self.folder / "engine"), "down"], capture_output=True, check=False)
 
     def user(self, name: str, folder: Path, *, forward: bool = True, execute: bool = True) -> Path:
         """A kubeconfig of a service account with the rights of docs/reference/kubernetes-rights.md, or fewer."""

@@ -1,11 +1,8 @@
 """Spark applications on a real YARN: one that succeeds, two that fail, one that is killed, and their logs."""
 
-import json
-import os
+import hashlib
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,107 +14,14 @@ from replayctl.yarn_logs import Yarn
 from tests.conftest import ROOT
 
 from .lab import Lab, why_not
+from .yarn_jobs import JOBS, Workstation
 
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(why_not() is not None, reason=why_not() or "")]
-
-_SESSION = "from pyspark.sql import SparkSession\nspark = SparkSession.builder.getOrCreate()\n"
-_JOBS = {
-    "succeeds": "print('the answer is', spark.range(1000).selectExpr('sum(id)').first()[0])\nspark.stop()\n",
-    "driver": "print('before\\x1b[31m')\n{'item': 1}['user_id']\n",
-    "executor": (
-        "def bad(row):\n    if row == 7:\n        raise ValueError('row 7 is bad')\n    return row\n"
-        "print(spark.sparkContext.parallelize(range(10), 2).map(bad).collect())\n"
-    ),
-    "long": "import time\nfor second in range(600):\n    print('tick', second, flush=True)\n    time.sleep(1)\n",
-}
-# Its own for each run, so that what an earlier one has left is nobody's.
-USER = f"yarn-tests-{os.getpid()}"
-_POD = "deploy/yarn-resourcemanager"
-
-
-@dataclass
-class Answer:
-    code: int
-    document: dict
-    stderr: str
-
-
-@dataclass
-class Workstation:
-    """Somebody with a kubeconfig of their own."""
-
-    home: Path
-    kubeconfig: Path
-
-    @property
-    def environ(self) -> dict[str, str]:
-        environ = {"HOME": str(self.home), "PATH": os.environ["PATH"], "KUBECONFIG": str(self.kubeconfig)}
-        return {**environ, "USERNAME_ON_CLUSTER": USER}
-
-    def call(self, *argv: str) -> Answer:
-        command = [sys.executable, "-m", "replayctl", "--output", "json", *argv]
-        done = subprocess.run(
-            command, cwd=ROOT, env=self.environ, capture_output=True, text=True, timeout=180, check=False
-        )
-        lines = done.stdout.splitlines()
-        # Several documents are one in a line; a single one may stand over many.
-        last = lines[-1] if lines[-1].startswith("{") else done.stdout
-        return Answer(done.returncode, json.loads(last), done.stderr)
-
-    def text(self, *argv: str) -> str:
-        command = [sys.executable, "-m", "replayctl", *argv]
-        done = subprocess.run(command, cwd=ROOT, env=self.environ, capture_output=True, timeout=180, check=True)
-        return done.stdout.decode()
-
-
-@pytest.fixture(scope="module")
-def station(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Workstation:
-    return Workstation(tmp_path_factory.mktemp("station"), kubeconfig)
-
-
-@pytest.fixture(scope="module")
-def jobs(lab: Lab, station: Workstation) -> Iterator[dict[str, str]]:
-    """Submits the four jobs; name → application id."""
-    for name, code in _JOBS.items():
-        path = f"/tmp/replayctl-{name}.py"  # noqa: S108 - in a pod of the lab
-        lab.kubectl(
-            "-n", "spark-lama-exps", "exec", "-i", _POD, "--", "sh", "-c", f"cat > {path}", data=_SESSION + code
-        )
-        conf = {
-            "spark.yarn.tags": f"replay,replayctl-user-{USER}",
-            "spark.yarn.jars": "local:/opt/spark/pyspark/jars/*",
-            "spark.executor.instances": "1",
-            "spark.yarn.maxAppAttempts": "1",
-            "spark.driver.memory": "512m",
-            "spark.executor.memory": "512m",
-            "spark.yarn.submit.waitAppCompletion": str(name != "long").lower(),
-        }
-        words = [word for key, value in conf.items() for word in ("--conf", f"{key}={value}")]
-        submit = [
-            "spark-submit",
-            "--master",
-            "yarn",
-            "--deploy-mode",
-            "cluster",
-            "--name",
-            f"tests-{name}",
-            *words,
-            path,
-        ]
-        lab.kubectl("-n", "spark-lama-exps", "exec", _POD, "--", *submit, check=False)
-    found = station.call("yarn-apps", "--mine", "--since", "1h")
-    assert found.code == 0, found.stderr
-    ids = {each["name"].removeprefix("tests-"): each["id"] for each in found.document["data"]["applications"]}
-    assert set(ids) == set(_JOBS)
-    try:
-        yield ids
-    finally:
-        station.call("yarn-kill", ids["long"], "--yes")
 
 
 def test_applications_are_listed_by_what_people_know(station: Workstation, jobs: dict[str, str]) -> None:
     names = {each["name"] for each in station.call("yarn-apps", "--mine").document["data"]["applications"]}
-    assert names == {f"tests-{name}" for name in _JOBS}
+    assert names == {f"tests-{name}" for name in JOBS}
     failed = station.call("yarn-apps", "--mine", "--name", "TESTS-driver", "--state", "finished")
     assert [each["id"] for each in failed.document["data"]["applications"]] == [jobs["driver"]]
     assert station.call("yarn-apps", "--state", "TIRED").code == 2
@@ -166,6 +70,36 @@ def test_logs_are_written_to_files_whole(station: Workstation, jobs: dict[str, s
     one = tmp_path / "one.txt"
     station.call("yarn-logs", jobs["succeeds"], "--log-files", "stdout", "-o", str(one))
     assert one.read_text() == "the answer is 499500\n"
+
+
+def test_a_large_log_comes_whole_or_says_how_much_came(lab: Lab, station: Workstation, jobs: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "replayctl", "yarn-logs", jobs["big"], "--log-files", "stdout", "--raw"]
+
+    def reading() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command, cwd=ROOT, env=station.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        )
+
+    with reading() as whole:
+        assert whole.stdout
+        seen = hashlib.sha256()
+        while data := whole.stdout.read(1 << 20):
+            seen.update(data)
+    assert whole.returncode == 0
+    right = hashlib.sha256(b"".join(b"%1023d\n" % number for number in range(64 * 1024)))
+    assert seen.digest() == right.digest()
+    with reading() as cut:
+        assert cut.stdout
+        assert cut.stderr
+        size = len(cut.stdout.read(1 << 20))
+        server = lab.kubectl("-n", "spark-lama-exps", "get", "pods", "-l", "app=yarn-jobhistory", "-o", "name").strip()
+        lab.kubectl("-n", "spark-lama-exps", "delete", server, "--force", "--grace-period=0")
+        while data := cut.stdout.read(1 << 20):
+            size += len(data)
+        words = cut.stderr.read().decode()
+    lab.kubectl("-n", "spark-lama-exps", "rollout", "status", "deploy/yarn-jobhistory", "--timeout=120s")
+    assert cut.returncode == 1, words
+    assert f"was cut off: {size} of {64 << 20} bytes came" in words
 
 
 def test_yarns_own_program_says_the_same_as_the_log_server(

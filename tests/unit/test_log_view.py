@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from replayctl import log_view
+from replayctl import log_follow, log_view
 from replayctl.errors import NotFound, OperationFailed, RemoteCommandFailed, TimedOut
 from replayctl.events import RecordingReporter
 from replayctl.log_stream import Piece
@@ -66,12 +66,12 @@ class Cluster:
         yield Piece(CONTAINER, "stdout", len(text), text[-(tail or len(text)) :], first=True, last=True)
 
 
-def follow(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> bytes:
+def follow(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, wanted: log_view.Selection = WANTED) -> bytes:
     monkeypatch.setattr("time.sleep", lambda _: None)
-    log_view.follow(
+    log_follow.follow(
         cluster,  # type: ignore[arg-type] # as far as it is asked
         APP,
-        WANTED,
+        wanted,
         lambda data, raw: cluster.shown.append(data),
         RecordingReporter(),
         raw=False,
@@ -98,3 +98,36 @@ def test_at_the_end_a_log_that_cannot_be_had_is_an_error(monkeypatch: pytest.Mon
     cluster = Cluster([("RUNNING", b"one\n", None), ("FINISHED", b"one\ntwo\n", OperationFailed("cut off"))])
     with pytest.raises(OperationFailed, match="cut off"):
         follow(cluster, monkeypatch)
+
+
+def test_following_begins_with_the_last_lines_and_shows_wanted_ones_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[tuple[str, bytes | Exception, Exception | None]] = [
+        ("RUNNING", b"one\ntwo\nthree\n", None),
+        ("RUNNING", b"one\ntwo\nthree\nfo", None),
+        ("RUNNING", b"one\ntwo\nthree\nfour\nfive\n", None),
+        ("FINISHED", b"one\ntwo\nthree\nfour\nfive\nfor good", None),
+    ]
+    last = replace(WANTED, tail=1)
+    assert follow(Cluster(looks), monkeypatch, last) == b"three\nfour\nfive\nfor good"
+    some = replace(WANTED, pattern=log_view.pattern("^(two|fo)"))
+    assert follow(Cluster(looks), monkeypatch, some) == b"two\nfour\nfor good"
+    assert follow(Cluster(looks), monkeypatch, replace(some, tail=1)) == b"four\nfor good"
+
+
+def test_a_log_that_grows_while_it_is_read_is_shown_without_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Growing(Cluster):
+        def pieces(self, app: Application, file: LogFile, *, tail: int | None = None) -> Iterator[Piece]:
+            _, text, _ = self.looks[self.now]
+            assert isinstance(text, bytes)
+            if not app.is_final:
+                # More than was listed, each time it is asked for.
+                text += b"x" * 200_000 * (len(asked) + 1)
+                asked.append(tail)
+            data = text[-(tail or len(text)) :]
+            for start in range(0, len(data), 70_000):
+                yield Piece(CONTAINER, "stdout", len(text), data[start : start + 70_000], first=not start, last=False)
+
+    asked: list[int | None] = []
+    cluster = Growing([("RUNNING", b"y" * 1000, None), ("FINISHED", b"y" * 1000 + b"x" * 900_000 + b"z", None)])
+    assert follow(cluster, monkeypatch) == b"y" * 1000 + b"x" * 900_000 + b"z"
+    assert len(asked) > 1

@@ -1,0 +1,125 @@
+"""The logs of an application while it is written: what is new at each look, nothing twice and nothing left out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from replayctl.errors import NotFound, OperationFailed, RemoteCommandFailed, TimedOut
+from replayctl.events import Reporter
+from replayctl.log_view import Selection, last_lines
+from replayctl.yarn import Application
+from replayctl.yarn_logs import LogFile, Yarn
+
+_LOOK_EVERY_S = 1.0
+# How much a log may grow between two questions without a third one.
+_GROWTH = 1 << 16
+_LONGEST_LINE = 1 << 20
+# An application that is not there yet, or a container that has just gone: at the end everything is gathered.
+_PASSING = (NotFound, OperationFailed, RemoteCommandFailed, TimedOut)
+
+
+@dataclass
+class _Progress:
+    """How many bytes of a file were seen, and the begun line that may still become one of those that are wanted."""
+
+    seen: int = 0
+    begun: bytearray = field(default_factory=bytearray)
+
+
+def follow(
+    cluster: Yarn,
+    app: Application,
+    wanted: Selection,
+    write: Callable[[bytes, bool], None],
+    reporter: Reporter,
+    *,
+    raw: bool,
+    wait_s: float,
+) -> Application:
+    """Shows what is written while the application runs, then the rest once YARN has gathered it; its last state.
+
+    With `wanted.tail` each file begins with so many of the lines that it has when it is seen first.
+    """
+    progress: dict[tuple[str, str], _Progress] = {}
+    while True:
+        app = cluster.manager.application(app.id)
+        for file in _files(cluster, app, wanted, reporter, wait_s=wait_s):
+            try:
+                for data in _news(cluster, app, file, wanted, progress):
+                    write(data, raw)
+            except _PASSING as error:
+                if app.is_final:
+                    raise
+                reporter.note(str(error))
+        if app.is_final:
+            for each in progress.values():
+                if each.begun and wanted.pattern and wanted.pattern.search(each.begun):
+                    write(bytes(each.begun), raw)
+            return app
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _files(
+    cluster: Yarn, app: Application, wanted: Selection, reporter: Reporter, *, wait_s: float
+) -> Sequence[LogFile]:
+    try:
+        files = cluster.files(app, wait_s=wait_s if app.is_final else 0)
+    except _PASSING as error:
+        if app.is_final:
+            raise
+        reporter.note(str(error))
+        return []
+    try:
+        return wanted.of(files, app)
+    except NotFound:
+        # Not yet, or never: an application may end without having said anything.
+        return []
+
+
+def _news(
+    cluster: Yarn,
+    app: Application,
+    file: LogFile,
+    wanted: Selection,
+    progress: dict[tuple[str, str], _Progress],
+) -> Iterator[bytes]:
+    now = progress.get((file.container, file.name))
+    if now is None:
+        now = _Progress()
+        if wanted.tail is not None and file.size:
+            now.seen = max(0, file.size - len(last_lines(cluster, app, file, wanted.tail)))
+        progress[file.container, file.name] = now
+    if file.size <= now.seen:
+        return
+    for data in _since(cluster, app, file, now.seen):
+        now.seen += len(data)
+        if wanted.pattern is None:
+            yield data
+            continue
+        now.begun += data
+        *lines, rest = now.begun.split(b"\n")
+        now.begun = rest if len(rest) <= _LONGEST_LINE else bytearray()
+        yield from (bytes(line) + b"\n" for line in lines if wanted.pattern.search(line))
+
+
+def _since(cluster: Yarn, app: Application, file: LogFile, start: int) -> Iterator[bytes]:
+    """What a file has from a byte on. YARN only tells last bytes of a file that grows: its length comes with them."""
+    tail, growth = file.size - start + _GROWTH, _GROWTH
+    while True:
+        skip: int | None = None
+        for piece in cluster.pieces(app, file, tail=tail):
+            if skip is None:
+                first = max(0, piece.length - tail)
+                if first > start:
+                    # Ever more room, so that one which is written fast is caught up with.
+                    growth *= 4
+                    tail = piece.length - start + growth
+                    break
+                skip = start - first
+            data, skip = piece.data[skip:], max(0, skip - len(piece.data))
+            if data:
+                yield data
+        else:
+            return

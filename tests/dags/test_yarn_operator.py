@@ -1,0 +1,198 @@
+"""The operator of steps on YARN, against a ResourceManager of a few lines and a spark-submit that only names an id."""
+
+import json
+import os
+import stat
+import threading
+import time
+import urllib.parse
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
+
+from dags.artifacts import Artifact
+from dags.dag_entities import Namespace, instance_tag
+from dags.dag_operators import YarnWorkloadOperator, build_dag
+from dags.dag_specs import DagSpec, Deployment, StepSpec
+
+STEP = StepSpec("probe", "split", 1, "none", {}, place="yarn")
+DAG = DagSpec("probe_alice", "", "none", (STEP,))
+INSTANCE = instance_tag("probe_alice", "Run 1", "probe", -1)
+
+
+class Manager(ThreadingHTTPServer):
+    """Applications by id: state, final status and tags. `on_look` is called at each question about one of them."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.applications: dict[str, dict] = {}
+        self.killed: list[str] = []
+        self.on_look = lambda name: None
+
+    def add(self, name: str, *tags: str) -> None:
+        self.applications[name] = {"id": name, "state": "RUNNING", "finalStatus": "UNDEFINED", "startedTime": 1}
+        self.applications[name]["tags"] = [tag.lower() for tag in tags]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Manager
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        url = urllib.parse.urlsplit(self.path)
+        name = url.path.rpartition("/")[2]
+        if name != "apps":
+            self.server.on_look(name)
+            self._say({"app": self.server.applications[name]})
+            return
+        wanted = urllib.parse.parse_qs(url.query)
+        states, tag = wanted["states"][0].split(","), wanted["applicationTags"][0]
+        found = [a for a in self.server.applications.values() if a["state"] in states and tag in a["tags"]]
+        self._say({"apps": {"app": found} if found else None})
+
+    def do_PUT(self) -> None:
+        name = self.path.split("/")[-2]
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.killed.append(name)
+        self.server.applications[name]["state"] = "KILLED"
+        self._say({})
+
+    def _say(self, document: dict) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    server = Manager()
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def submitted(manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A spark-submit that writes its words to a file and names application_1_0001."""
+    words = tmp_path / "words"
+    program = tmp_path / "bin" / "spark-submit"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {words}\necho "Submitted application application_1_0001"\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    original = SparkSubmitHook.submit
+
+    def submit(hook: SparkSubmitHook, application: str = "", **more: object) -> str | None:
+        done = original(hook, application, **more)
+        hook._submit_sp.stdout.close()
+        manager.add("application_1_0001", INSTANCE)
+        return done
+
+    monkeypatch.setattr(SparkSubmitHook, "submit", submit)
+    return words
+
+
+@pytest.fixture
+def made(manager: Manager, tmp_path: Path) -> YarnWorkloadOperator:
+    deployment = Deployment(
+        *("r_1", "lab", "alice", "/d", str(tmp_path / "artifacts"), "/files"),
+        yarn_url=f"http://127.0.0.1:{manager.server_port}",
+        yarn_conf={"spark.yarn.queue": "research", "spark.driver.memory": "2g"},
+    )
+    found = build_dag(DAG, deployment).get_task("probe")
+    assert isinstance(found, YarnWorkloadOperator)
+    return found
+
+
+def context() -> dict:
+    return {"run_id": "Run 1", "params": {"force": []}, "ti": SimpleNamespace(map_index=-1, try_number=1)}
+
+
+def end(manager: Manager, operator: YarnWorkloadOperator, state: str, final: str) -> None:
+    def look(name: str) -> None:
+        manager.applications[name].update(state=state, finalStatus=final, diagnostics="it broke")
+        artifact = Artifact(operator.step_document["output"])
+        if final == "SUCCEEDED" and not artifact.is_whole():
+            artifact.commit(artifact.begin("x"), {}, replace=False)
+
+    manager.on_look = look
+
+
+def test_a_step_is_submitted_with_tags_that_say_whose_it_is(
+    manager: Manager, made: YarnWorkloadOperator, submitted: Path
+) -> None:
+    end(manager, made, "FINISHED", "SUCCEEDED")
+    made.execute(context())
+    words = submitted.read_text().splitlines()
+    assert words[words.index("--master") + 1] == "yarn"
+    assert words[words.index("--deploy-mode") + 1] == "cluster"
+    conf = dict(words[n + 1].split("=", 1) for n, word in enumerate(words) if word == "--conf")
+    assert conf["spark.yarn.tags"].split(",") == list(Namespace("alice").task_tags("probe_alice", "Run 1", "probe", -1))
+    assert (conf["spark.driver.memory"], conf["spark.yarn.queue"]) == ("2g", "research")
+    assert "--driver-memory" not in words
+    assert json.loads(words[-1])["supervisor_pid"] is None
+    assert manager.killed == []
+
+
+def test_the_application_of_an_earlier_try_is_followed(
+    manager: Manager, made: YarnWorkloadOperator, submitted: Path
+) -> None:
+    manager.add("application_1_0007", "replay", INSTANCE)
+    manager.add("application_1_0008", instance_tag("probe_alice", "Run 2", "probe", -1))
+    end(manager, made, "FINISHED", "SUCCEEDED")
+    made.execute(context())
+    assert not submitted.exists()
+
+
+@pytest.mark.parametrize(("state", "final"), [("FAILED", "FAILED"), ("FINISHED", "FAILED"), ("KILLED", "KILLED")])
+def test_an_application_that_fails_fails_its_task(
+    manager: Manager, made: YarnWorkloadOperator, submitted: Path, state: str, final: str
+) -> None:
+    end(manager, made, state, final)
+    with pytest.raises(RuntimeError, match="it broke"):
+        made.execute(context())
+    assert manager.killed == []
+
+
+def test_whatever_ends_the_task_ends_its_application(
+    manager: Manager, made: YarnWorkloadOperator, submitted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Timeout(BaseException):
+        pass
+
+    def time_out(seconds: float) -> None:
+        raise Timeout
+
+    monkeypatch.setattr(time, "sleep", time_out)
+    with pytest.raises(Timeout):
+        made.execute(context())
+    assert manager.killed == ["application_1_0001"]
+
+
+def test_a_killed_task_ends_all_that_is_its_own_and_nothing_else(
+    manager: Manager, made: YarnWorkloadOperator, submitted: Path
+) -> None:
+    end(manager, made, "FINISHED", "SUCCEEDED")
+    made.execute(context())
+    manager.add("application_1_0009", INSTANCE)
+    manager.add("application_1_0010", "replay")
+    made.on_kill()
+    assert manager.killed == ["application_1_0009"]
+
+
+def test_a_task_that_is_killed_before_it_began_has_nothing_to_end(made: YarnWorkloadOperator) -> None:
+    made.on_kill()

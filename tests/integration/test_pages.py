@@ -1,0 +1,106 @@
+"""YARN's pages in a real browser that knows no host name of the cluster: links are clicked from page to page."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.expected_conditions import element_to_be_clickable
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.conftest import ROOT
+
+from .lab import why_not
+from .yarn_jobs import Workstation
+
+_CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+_DRIVER = shutil.which("chromedriver")
+_WHY_NOT = why_not() or (None if _CHROMIUM and _DRIVER else "no chromium with its chromedriver")
+pytestmark = [pytest.mark.integration, pytest.mark.skipif(_WHY_NOT is not None, reason=_WHY_NOT or "")]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    options = Options()
+    options.binary_location = _CHROMIUM or ""
+    # A laptop: it knows no name of the cluster.
+    rules = "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--host-resolver-rules={rules}"):
+        options.add_argument(word)
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('browser')}")
+    made = webdriver.Chrome(options=options, service=Service(_DRIVER))
+    made.set_page_load_timeout(60)
+    try:
+        yield made
+    finally:
+        made.quit()
+
+
+@pytest.fixture(scope="module")
+def addresses(station: Workstation) -> Iterator[dict[str, str]]:
+    command = [sys.executable, "-m", "replayctl", "--output", "json", "port-forward", "yarn", "history"]
+    running = subprocess.Popen(
+        [*command, "--port", "auto"], cwd=ROOT, env=station.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        assert running.stdout
+        yield json.loads(running.stdout.readline())["data"]["forwards"]
+    finally:
+        running.terminate()
+        running.communicate(timeout=30)
+
+
+def click(browser: webdriver.Chrome, text: str) -> None:
+    """Clicks the first link with such a text, when the page's scripts have made it."""
+    link = WebDriverWait(browser, 60).until(element_to_be_clickable((By.PARTIAL_LINK_TEXT, text)))
+    link.click()
+
+
+def reads(browser: webdriver.Chrome, words: str, *, again: bool = False) -> None:
+    """Waits for words on the page, which is loaded `again` and again if it is one that stands still."""
+
+    def look(found: webdriver.Chrome) -> bool:
+        if words in found.find_element(By.TAG_NAME, "body").text:
+            return True
+        if again:
+            found.refresh()
+        return False
+
+    WebDriverWait(browser, 60).until(look)
+
+
+def test_from_yarns_page_to_the_log_of_an_ended_application(
+    browser: webdriver.Chrome, addresses: dict[str, str], jobs: dict[str, str]
+) -> None:
+    browser.get(f"{addresses['yarn']}/cluster/apps/FINISHED")
+    click(browser, jobs["succeeds"])
+    click(browser, "Logs")
+    reads(browser, "the answer is 499500")
+    assert browser.current_url.startswith("http://127.0.0.1:")
+
+
+def test_from_yarns_page_to_the_log_of_a_running_application(
+    browser: webdriver.Chrome, addresses: dict[str, str], jobs: dict[str, str]
+) -> None:
+    browser.get(f"{addresses['yarn']}/cluster/apps/RUNNING")
+    click(browser, jobs["long"])
+    click(browser, "Logs")
+    click(browser, "stdout")
+    reads(browser, "tick 1", again=True)
+
+
+def test_from_sparks_history_to_the_log_of_an_executor(
+    browser: webdriver.Chrome, addresses: dict[str, str], jobs: dict[str, str]
+) -> None:
+    browser.get(f"{addresses['yarn']}/cluster/app/{jobs['succeeds']}")
+    click(browser, "History")
+    click(browser, "Executors")
+    click(browser, "stderr")
+    reads(browser, "SparkContext")
+    assert browser.current_url.startswith("http://127.0.0.1:")

@@ -1,0 +1,222 @@
+"""A step on a real YARN, sent there by a real Airflow on Kubernetes: found by its DAG, followed, ended, never left."""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+
+from .lab import STATE, Lab, why_not
+from .yarn_jobs import Answer, Workstation
+
+pytestmark = [pytest.mark.integration, pytest.mark.skipif(why_not() is not None, reason=why_not() or "")]
+
+_USER = f"steps-{os.getpid()}"
+_DAG = "yarn_probe"
+_SHARE = STATE / "share"
+_DATA = _SHARE / "SLAMA" / "kaggle_used_cars_dataset"
+_MODULE = '''"""One step on YARN."""
+
+from .dag_specs import DagSpec, StepSpec
+
+
+def dag_specs(namespace):
+    step = StepSpec("probe", "split", 1, "none", {"owner": namespace.user}, place="yarn")
+    return (DagSpec(namespace.dag_id("yarn_probe"), "A step on YARN.", "none", (step,)),)
+'''
+# Needs nothing but Spark, and ends when it is let go.
+_WORKLOAD = '''"""Says who it is, and waits."""
+
+import time
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+
+def run(context, output):
+    spark = SparkSession.builder.getOrCreate()
+    print("probe of", context.document["run"]["run_id"], flush=True)
+    while not Path(context.data_root, "go-" + context.parameters["owner"]).exists():
+        time.sleep(0.5)
+    rows = spark.range(10).count()
+    (output.path / "rows").write_text(str(rows))
+    spark.stop()
+    return {"rows": rows}
+'''
+_CONF = """
+spark.yarn.jars=local:/opt/spark/pyspark/jars/*
+spark.driver.memory=512m
+spark.executor.memory=512m
+spark.executor.instances=1
+"""
+
+
+@dataclass
+class Steps:
+    """A user whose profile sends steps to YARN."""
+
+    station: Workstation
+    lab: Lab
+    airflow: str
+    token: str
+
+    def call(self, *argv: str) -> Answer:
+        return self.station.call(*argv)
+
+    def running(self) -> list[dict[str, Any]]:
+        return self.call("yarn-apps", "--dag", _DAG, "--state", "RUNNING").document["data"]["applications"]
+
+    def start(self) -> str:
+        started = self.call("run", _DAG, "--force", "probe")
+        assert started.code == 0, started.stderr
+        return started.document["data"]["run_id"]
+
+    def worker(self) -> str:
+        pods = self.lab.kubectl("-n", "airflow", "get", "pods", "-l", f"dag_id={_DAG}_{_USER}", "-o", "json")
+        (name,) = [
+            each["metadata"]["name"] for each in json.loads(pods)["items"] if each["status"]["phase"] == "Running"
+        ]
+        return name
+
+    def api(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        request = urllib.request.Request(
+            f"{self.airflow}/api/v2/dags/{_DAG}_{_USER}/{path}",
+            method=method,
+            data=json.dumps(body).encode() if body is not None else None,
+            headers={"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read() or b"{}")
+
+    def task_state(self, run_id: str) -> str | None:
+        return self.api("GET", f"dagRuns/{urllib.request.quote(run_id)}/taskInstances/probe")["state"]
+
+
+def until(what: str, ready: Any, seconds: float = 180) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := ready()):
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def steps(lab: Lab, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Steps]:
+    lab.start_airflow()
+    home = tmp_path_factory.mktemp("steps")
+    shutil.copytree(ROOT / "dags", home / "dags", ignore=shutil.ignore_patterns("__pycache__", "dag_two_stage*"))
+    (home / "dags" / "dag_yarn_probe.py").write_text(_MODULE)
+    (home / "dags" / "workloads" / "split.py").write_text(_WORKLOAD)
+    address = lab.kubectl("-n", "airflow", "get", "svc/airflow-webserver", "-o", "jsonpath={.spec.clusterIP}")
+    airflow = f"http://{address}:8080"
+    profile = {
+        "user": _USER,
+        "airflow": {"url": airflow, "username": "admin", "password_file": str(home / "password")},
+        "kubernetes": {"kubeconfig": str(kubeconfig)},
+        "folders": {
+            "dags": str(_SHARE / "Airflow" / "dags"),
+            "spark_submit_files": str(_DATA / "spark_submit_files"),
+            "spark_submit_files_in_pods": "/opt/spark_data/spark_submit_files",
+            "data_in_pods": "/opt/spark_data",
+            "artifacts_in_pods": "/opt/spark_data/replay/experiments",
+        },
+        "yarn": {
+            "url_in_pods": "http://yarn-resourcemanager.spark-lama-exps.svc.cluster.local:8088",
+            "spark_conf": _CONF,
+        },
+    }
+    (home / "password").write_text("admin")
+    (home / "password").chmod(0o600)
+    (home / "replayctl.yaml").write_text(json.dumps({"default_profile": "steps", "profiles": {"steps": profile}}))
+    sign_in = urllib.request.Request(
+        f"{airflow}/auth/token",
+        data=json.dumps({"username": "admin", "password": "admin"}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(sign_in, timeout=30) as answer:
+        token = json.loads(answer.read())["access_token"]
+    made = Steps(Workstation(home, kubeconfig, _USER, home), lab, airflow, token)
+    published = made.call("sync-dags", "--dags-dir", str(home / "dags"), "--no-wait")
+    assert published.code == 0, published.document
+    try:
+        # An Airflow that knows no DAG looks for new ones every five minutes, unless it begins anew.
+        lab.kubectl("-n", "airflow", "rollout", "restart", "deploy/airflow-scheduler")
+        lab.kubectl("-n", "airflow", "rollout", "status", "deploy/airflow-scheduler", "--timeout=300s")
+        until("Airflow shows the DAG", lambda: made.call("run", _DAG, "--dry-run").code == 0)
+        yield made
+    finally:
+        made.call("yarn-kill", "--mine", "--yes")
+        made.call("undeploy", "--yes", "--delete-from-airflow")
+        (_DATA / f"go-{_USER}").unlink(missing_ok=True)
+        shutil.rmtree(_DATA / "replay" / "experiments" / _USER, ignore_errors=True)
+
+
+def test_a_step_is_found_by_its_dag_and_followed_by_the_next_try(steps: Steps) -> None:
+    run_id = steps.start()
+    (app,) = until("the application runs", steps.running)
+    assert app["name"] == f"{_DAG}_{_USER}.probe"
+    assert steps.call("yarn-apps", "--mine", "--task", "probe", "--run", run_id).document["data"]["applications"]
+    assert steps.call("yarn-apps", "--run", "another").document["data"]["applications"] == []
+    said = until(
+        "the driver speaks",
+        lambda: steps.station.text("yarn-logs", "--dag", _DAG, "--task", "probe", "--log-files", "stdout"),
+    )
+    assert said == f"probe of {run_id}\n"
+    assert steps.call("yarn-kill", "--orphans", "--yes").document["status"] == "nothing-to-do"
+
+    # The worker is lost without a word; the task is cleared, as people do.
+    steps.lab.kubectl("-n", "airflow", "delete", "pod", steps.worker(), "--force", "--grace-period=0")
+    until("the task has failed", lambda: steps.task_state(run_id) == "failed", 400)
+    (orphan,) = steps.call("yarn-kill", "--orphans", "--dry-run").document["data"]["applications"]
+    assert orphan["id"] == app["id"]
+    steps.api("POST", "clearTaskInstances", {"dag_run_id": run_id, "dry_run": False, "only_failed": True})
+    until("another try runs", lambda: steps.task_state(run_id) == "running")
+    assert steps.call("yarn-kill", "--orphans", "--dry-run").document["status"] == "nothing-to-do"
+    (_DATA / f"go-{_USER}").touch()
+    until("the task has succeeded", lambda: steps.task_state(run_id) == "success")
+    (_DATA / f"go-{_USER}").unlink()
+    (only,) = steps.call("yarn-apps", "--dag", _DAG).document["data"]["applications"]
+    assert (only["id"], only["final_status"]) == (app["id"], "SUCCEEDED")
+
+
+def test_what_a_lost_task_has_left_is_ended_as_an_orphan(steps: Steps) -> None:
+    run_id = steps.start()
+    (app,) = until("the application runs", steps.running)
+    steps.lab.kubectl("-n", "airflow", "delete", "pod", steps.worker(), "--force", "--grace-period=0")
+    until("the task has failed", lambda: steps.task_state(run_id) == "failed", 400)
+    killed = steps.call("yarn-kill", "--orphans", "--yes")
+    assert killed.code == 0, killed.document
+    assert [(each["id"], each["state"]) for each in killed.document["data"]["outcomes"]] == [(app["id"], "KILLED")]
+    assert f"no task of {_DAG}_{_USER} that is alive" in killed.document["data"]["reasons"][app["id"]]
+
+
+def test_a_task_that_is_failed_by_hand_ends_its_application(steps: Steps) -> None:
+    run_id = steps.start()
+    (app,) = until("the application runs", steps.running)
+    path = f"dagRuns/{urllib.request.quote(run_id)}/taskInstances/probe"
+    with contextlib.suppress(urllib.error.HTTPError):
+        steps.api("PATCH", path, {"new_state": "failed"})
+    assert steps.task_state(run_id) == "failed"
+    ended = until("the application has ended", lambda: not steps.running())
+    assert ended
+    (found,) = steps.call("yarn-apps", "--run", run_id).document["data"]["applications"]
+    assert (found["id"], found["state"]) == (app["id"], "KILLED")
+    answer = steps.call("yarn-logs", "--run", run_id)
+    assert answer.document["data"]["causes"][0]["summary"].startswith("the application was killed")
+    assert steps.call("yarn-kill", "--run", run_id, "--yes").document["status"] == "nothing-to-do"
+
+
+def test_orphans_need_the_airflow_that_sends_steps_there(steps: Steps) -> None:
+    refused = Workstation(steps.station.home, steps.station.kubeconfig, _USER, ROOT).call("yarn-kill", "--orphans")
+    assert refused.code == 3
+    assert "airflow.url" in refused.document["errors"][0]["message"]
