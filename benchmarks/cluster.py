@@ -16,8 +16,10 @@ from replayctl.k8s import Kubernetes, container_of, parse_target
 from replayctl.k8s_streams import execute
 from replayctl.kubeconfig import find_cluster
 from tests.integration.lab import NAMESPACE, STATE, Lab
+from tests.integration.yarn_jobs import submit
 
 _MIB = 1 << 20
+_MANAGER = "/api/v1/namespaces/spark-lama-exps/services/yarn-resourcemanager:8088/proxy"
 _TARGET = f"{NAMESPACE}/svc/server:80"
 Pairs = Callable[[str, Callable[[], float], Callable[[], float], int, str], None]
 
@@ -51,7 +53,7 @@ def run(lab: Lab, pairs: Pairs) -> None:
     pairs("exec of 64 MiB to kubectl exec", ours, theirs, 5, "≤ 1.0")
     with _ours() as mine, _kubectl(command) as kubectl:
         for count in (1, 64):
-            size = (256 if count == 1 else 8) * _MIB
+            size = (256 if count == 1 else 16) * _MIB
             pairs(
                 f"forward, {count} connection{'s' * (count > 1)}, time to kubectl port-forward",
                 lambda count=count, size=size: _download(mine, count, size),
@@ -60,6 +62,26 @@ def run(lab: Lab, pairs: Pairs) -> None:
                 "≤ 1.0",
             )
     _logs(lab, pairs)
+    _memory(lab)
+
+
+def _memory(lab: Lab) -> None:
+    """Prints the peak memory of reading a log of 1 GiB in several ways."""
+    code = "for number in range(1 << 20):\n    print(str(number).rjust(1023))\n"
+    submit(lab, {"large": code})
+    rows = json.loads(lab.kubectl("get", "--raw", f"{_MANAGER}/ws/v1/cluster/apps"))["apps"]["app"]
+    name = max((row for row in rows if row["name"] == "tests-large"), key=lambda row: row["startedTime"])["id"]
+    for words in ((), ("--raw",), ("--grep", "12345$"), ("--tail", "1000"), ("--diagnose",)):
+        argv = [sys.executable, "-m", "replayctl", "yarn-logs", name, "--log-files", "stdout", *words]
+        started = time.perf_counter()
+        environ = {**os.environ, "KUBECONFIG": str(STATE / "kubeconfig")}
+        with subprocess.Popen(argv, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+            _, status, usage = os.wait4(running.pid, 0)
+            running.returncode = os.waitstatus_to_exitcode(status)
+        assert running.returncode == 0, words
+        peak = usage.ru_maxrss / (1 if sys.platform == "linux" else 1024) / 1024
+        took = time.perf_counter() - started
+        print(f"yarn-logs of 1 GiB {' '.join(words)}: {peak:.0f} MiB at most, {took:.1f} s (goal ≤ 100 MB)")
 
 
 def _logs(lab: Lab, pairs: Pairs) -> None:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
-from replayctl import __version__, output
+from replayctl import __version__, output, redaction
 from replayctl.commands import dags, forward, leaderboard, local, runs, scaffold, settings, yarn
 from replayctl.context import AppContext
 from replayctl.errors import (
@@ -96,7 +96,7 @@ def _show_version(value: bool) -> None:
 def _confirm(question: str) -> None:
     if not sys.stdin.isatty():
         raise UsageProblem(f"{question} Nobody can be asked here", hint="say --yes")
-    if not typer.confirm(output.clean(question), err=True):
+    if not typer.confirm(redaction.clean(question), err=True):
         raise UsageProblem("nothing was done")
 
 
@@ -286,7 +286,7 @@ def _bug(error: Exception, *, debug: bool) -> Problem:
     import tempfile
     import traceback
 
-    text = output.clean("".join(traceback.format_exception(error)))
+    text = redaction.clean("".join(traceback.format_exception(error)))
     # Made by mkstemp: readable by the user alone.
     descriptor, path = tempfile.mkstemp(prefix="replayctl-bug-", suffix=".txt")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

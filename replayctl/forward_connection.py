@@ -128,6 +128,8 @@ class Connection:
         self._stream: ClientConnection | None = None
         self._last_byte = time.monotonic()
         self._pod_died = False
+        self._unsent: list[memoryview] = []
+        self._waiting = 0
 
     async def run(self) -> None:
         """Carries the connection to its end, whichever; raises nothing but its own cancelling."""
@@ -208,8 +210,9 @@ class Connection:
                 if channel == _DATA:
                     self._answered, self._last_byte = True, time.monotonic()
                     self._said.clear()
-                    self._writer.write(content)
-                    if self._writer.transport.get_write_buffer_size() > _UNSENT_BYTES:
+                    self._answer(content)
+                    if self._waiting + self._writer.transport.get_write_buffer_size() > _UNSENT_BYTES:
+                        self._send_answer()
                         await self._writer.drain()
                 elif channel == _ERROR:
                     trouble += bytes(content).decode("utf-8", "replace")
@@ -218,10 +221,24 @@ class Connection:
         except ConnectionClosed as error:
             return self._judged(trouble or f"the stream to the pod broke off ({error})")
         finally:
+            self._send_answer()
             self._stream = None
             for task in watching:
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
+
+    def _answer(self, content: memoryview) -> None:
+        """Has something sent to the client with all that arrives in the same turn: a pod's messages are small."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._send_answer)
+        self._unsent.append(content)
+        self._waiting += len(content)
+
+    def _send_answer(self) -> None:
+        if self._unsent and not self._writer.transport.is_closing():
+            self._writer.write(b"".join(self._unsent))
+        self._unsent.clear()
+        self._waiting = 0
 
     def _judged(self, trouble: str) -> str | None:
         if self._pod_died:

@@ -20,40 +20,15 @@ from pathlib import PurePath
 from typing import Any, Literal, TextIO
 
 from replayctl.errors import ReplayctlError
+from replayctl.redaction import clean, mask
 from replayctl.result import Block, Fields, Lines, Problem, Result, Table
-from replayctl.secret import MASK, Secret, mask_known
+from replayctl.secret import MASK, Secret
 
 SCHEMA = "replayctl/1"
 Mode = Literal["human", "json"]
 _STATUS_EVERY_S = 10.0
 _LONGEST_LOG_LINE = 1 << 20
 _ERASE_LINE = "\r\x1b[2K"
-# Tabs and line ends stay; everything else that could move a cursor or ring a bell goes.
-# Patterns are compiled where they are first used, by re itself: help needs none of them.
-_CONTROL = r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
-_MASKS = (
-    (r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)", "***"),
-    # Any scheme in a header; elsewhere only `bearer`, since "basic" is an ordinary word.
-    (r"(?i)\b(authorization\"?\s*[:=]\s*\"?\w+)\s+[^\s\"',;}]+", r"\1 ***"),
-    (r"(?i)\b(bearer)\s+[a-z0-9._~+/=-]{8,}", r"\1 ***"),
-    (
-        r"(?i)\b(password|passwd|secret|token|access_token|api_key)(\"?\s*[:=]\s*\"?)[^\s\"',;&}]+",
-        r"\1\2***",
-    ),
-)
-
-
-def clean(text: str) -> str:
-    """Text fit for a terminal: no control characters, no secrets, neither known ones nor those of the usual shapes."""
-    return mask(re.sub(_CONTROL, "", text))
-
-
-def mask(text: str) -> str:
-    """Text without secrets, else as it is; data are masked so, since JSON keeps control characters harmless."""
-    text = mask_known(text)
-    for pattern, replacement in _MASKS:
-        text = re.sub(pattern, replacement, text)
-    return text
 
 
 def to_json(value: object) -> Any:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,9 +65,9 @@ class Workstation:
         return done.stdout.decode()
 
 
-def submit(lab: Lab) -> None:
-    """Submits the four jobs, and waits for the end of all but the long one."""
-    for name, code in JOBS.items():
+def submit(lab: Lab, jobs: Mapping[str, str] = JOBS) -> None:
+    """Submits the jobs, and waits for the end of all but the long one."""
+    for name, code in jobs.items():
         path = f"/tmp/replayctl-{name}.py"  # noqa: S108 - in a pod of the lab
         lab.kubectl(
             "-n", "spark-lama-exps", "exec", "-i", _POD, "--", "sh", "-c", f"cat > {path}", data=_SESSION + code

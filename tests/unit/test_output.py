@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replayctl import output
+from replayctl import output, redaction
 from replayctl.result import Fields, Lines, Problem, Result, Table
 from replayctl.settings import Secret
 
@@ -83,13 +83,13 @@ def test_secrets_in_data_are_masked() -> None:
     ],
 )
 def test_foreign_text_is_made_harmless(text: str, shown: str) -> None:
-    assert output.clean(text) == shown
+    assert redaction.clean(text) == shown
 
 
 @given(st.text())
 def test_no_control_character_gets_through(text: str) -> None:
     assert not [
-        each for each in output.clean(text) if (ord(each) < 32 and each not in "\t\n") or 127 <= ord(each) < 160
+        each for each in redaction.clean(text) if (ord(each) < 32 and each not in "\t\n") or 127 <= ord(each) < 160
     ]
 
 

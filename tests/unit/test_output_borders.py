@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replayctl import output
+from replayctl import output, redaction
 from replayctl.result import Fields, Lines, Result, Table
 from replayctl.secret import Secret
 
@@ -58,13 +58,13 @@ def test_sets_of_mixed_values_have_one_order() -> None:
 def test_a_known_secret_is_masked_wherever_it_turns_up() -> None:
     Secret("correct-horse")
     Secret("correct-horse-battery")
-    assert output.clean("server: no user with correct-horse-battery") == "server: no user with ***"
+    assert redaction.clean("server: no user with correct-horse-battery") == "server: no user with ***"
     assert "correct-horse" not in as_json({"list": ["say correct-horse"]})
 
 
 def test_a_short_secret_does_not_eat_ordinary_words() -> None:
     Secret("on")
-    assert output.clean("one connection") == "one connection"
+    assert redaction.clean("one connection") == "one connection"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_short_secret_does_not_eat_ordinary_words() -> None:
     ],
 )
 def test_prose_is_not_taken_for_a_header(text: str, shown: str) -> None:
-    assert output.clean(text) == shown
+    assert redaction.clean(text) == shown
 
 
 def test_addresses_in_data_lose_their_password() -> None:
