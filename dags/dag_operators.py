@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import json
 import os
@@ -13,7 +14,7 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk import DAG, Param
 
 from .artifacts import Artifact
-from .dag_entities import Namespace
+from .dag_entities import Namespace, work_tag
 from .dag_release import RELEASE_LINE
 from .dag_specs import DagSpec, Deployment, StepSpec
 from .dag_yarn import YarnSparkSubmitHook
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 
 _START_DATE = datetime.datetime(2021, 1, 1, tzinfo=datetime.UTC)
 _DRIVER_SHARE = 0.7
+
+
+def encoded(document: dict[str, Any]) -> str:
+    """The document as the one argument of `dag_submit.py`.
+
+    Letters and digits only: YARN changes double braces and `<CPS>` in the commands that it runs, and JSON has them.
+    """
+    return base64.urlsafe_b64encode(json.dumps(document).encode("ascii")).decode("ascii")
 
 
 class LocalSparkSubmitHook(SparkSubmitHook):
@@ -55,7 +64,7 @@ class WorkloadOperator(SparkSubmitOperator):
     as done, so that a retry does not compute it twice.
     """
 
-    # The document goes to the driver as it is: braces in a parameter are data, not a template.
+    # Nothing of a step is a template: braces in a parameter are data.
     template_fields = ()
 
     def __init__(self, *, step_document: dict[str, Any], forced_by: frozenset[str], cores: int, **kwargs: Any) -> None:
@@ -91,7 +100,8 @@ class WorkloadOperator(SparkSubmitOperator):
             },
             "supervisor_pid": self.supervisor_pid(),
         }
-        self.application_args = [json.dumps(document)]
+        self.log.info("the step: %s", json.dumps(document))
+        self.application_args = [encoded(document)]
         self.submit(context)
         if not artifact.is_whole():
             raise AirflowException(f"spark-submit ended well, but {artifact} is not whole")
@@ -133,10 +143,12 @@ class YarnWorkloadOperator(WorkloadOperator):
         """Follows the application that is there, or submits one, and waits for its end."""
         instance = context["ti"]
         tags = Namespace(self.user).task_tags(self.dag_id, context["run_id"], self.task_id, instance.map_index)
+        work = work_tag(str(self.step_document["identity"]))
         self._yarn = YarnSparkSubmitHook(
             url=self.url,
             instance_tag=tags[-1],
-            conf={**(self.conf or {}), "spark.yarn.tags": ",".join(tags)},
+            work_tag=work,
+            conf={**(self.conf or {}), "spark.yarn.tags": ",".join((*tags, work))},
             py_files=self.py_files,
             name=self.name,
             application_args=self.application_args,
@@ -174,8 +186,15 @@ def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment) -> Workl
     }
     if place == "pod":
         return WorkloadOperator(driver_memory=memory, conf=dict(deployment.spark_conf), **common)
-    # As configuration, which the profile's own may replace; an option of spark-submit could not be.
-    conf = {"spark.driver.memory": memory, **deployment.yarn_conf}
+    # As configuration, which the profile's own may replace; options of spark-submit could not be. The driver's Python
+    # gets the rest of the tier, and a try is Airflow's affair.
+    conf = {
+        "spark.driver.memory": memory,
+        "spark.driver.memoryOverhead": f"{max(1, resources.memory_gib - int(resources.memory_gib * _DRIVER_SHARE))}g",
+        "spark.driver.cores": str(resources.cores),
+        "spark.yarn.maxAppAttempts": "1",
+        **deployment.yarn_conf,
+    }
     return YarnWorkloadOperator(url=deployment.yarn_url or "", user=deployment.user, conf=conf, **common)
 
 

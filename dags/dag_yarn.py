@@ -1,4 +1,4 @@
-"""Steps on YARN: submitted once in cluster mode, followed to their end, and never left behind without a task.
+"""Steps on YARN: submitted once in cluster mode, followed to their end, and ended with their task.
 
 The ResourceManager is asked by its REST API, by the tags that every submission carries; so a try finds the application
 of an earlier one whose worker was lost, and follows it instead of submitting a second.
@@ -7,7 +7,9 @@ https://hadoop.apache.org/docs/r3.4.1/hadoop-yarn/hadoop-yarn-site/ResourceManag
 
 from __future__ import annotations
 
-import contextlib
+import shutil
+import subprocess
+import time
 from typing import Any
 
 import requests
@@ -16,41 +18,86 @@ from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
 
 _LIVE_STATES = "NEW,NEW_SAVING,SUBMITTED,ACCEPTED,RUNNING"
 _TIMEOUT_S = 30
+# A ResourceManager that restarts is away for a minute or two; then the next try may find the application again.
+_PAUSES_S = (1, 2, 4, 8, 15, 30, 60)
 
 
 class YarnSparkSubmitHook(SparkSubmitHook):
     """spark-submit in cluster mode and its application, without a connection of Airflow's.
 
     `url` is the ResourceManager's web address as workers see it; `instance_tag` is the one that all applications of
-    this task instance carry, and no other.
+    this task instance carry, and no other; `work_tag` says what is computed, so that one which computes something else
+    by now is not followed.
     """
 
-    def __init__(self, *, url: str, instance_tag: str, **kwargs: Any) -> None:
+    def __init__(self, *, url: str, instance_tag: str, work_tag: str, **kwargs: Any) -> None:
         self._url = url.rstrip("/")
         self._instance_tag = instance_tag
+        self._work_tag = work_tag
+        self._ended = False
         super().__init__(yarn_track_via_rm_api=True, **kwargs)
 
     def run(self, application: str) -> None:
         """Follows the live application of this task instance, or submits one; returns when it has succeeded.
 
-        Raises RuntimeError with YARN's diagnostics when it ends otherwise. Whatever ends the call ends the application.
+        Raises RuntimeError with YARN's diagnostics when it ends otherwise, or when the ResourceManager has been away
+        for minutes; then the application goes on, for the next try to follow.
         """
-        try:
-            alive = self.live()
-            if alive:
-                self.log.info("following %s, which an earlier try has submitted", alive[0])
-                self._yarn_application_id = alive[0]
-            else:
+        for row in self._live():
+            if self._work_tag not in str(row.get("applicationTags") or "").split(","):
+                self.log.warning("%s computes what is not wanted any more: ending it", row["id"])
+                self._end_application(row["id"])
+            elif self._yarn_application_id is None:
+                self.log.info("following %s, which an earlier try has submitted", row["id"])
+                self._yarn_application_id = row["id"]
+        if self._yarn_application_id is None:
+            self._check_wanted()
+            try:
                 self.submit(application)
-            if self._yarn_application_id is None:
-                raise AirflowException("spark-submit named no application")
-            self._start_yarn_application_status_tracking(self._yarn_application_id)
-        except BaseException:
-            self.end()
-            raise
+            finally:
+                if self._ended:
+                    # What was submitted while the task was being ended.
+                    self.end()
+            self._check_wanted()
+            # Not the id that spark-submit's words seem to name: they may name others, too.
+            self._yarn_application_id = next((row["id"] for row in self._live()), self._yarn_application_id)
+        if self._yarn_application_id is None:
+            raise AirflowException("spark-submit named no application")
+        self._start_yarn_application_status_tracking(self._yarn_application_id)
 
-    def live(self) -> list[str]:
-        """Ids of this task instance's applications that have not ended, the newest first."""
+    def end(self) -> None:
+        """Ends spark-submit, if it still runs, and every live application of this task instance.
+
+        Is called in a signal's handler, so it waits for nothing that the interrupted code may hold.
+        """
+        self._ended = True
+        if self._submit_sp and self._submit_sp.returncode is None:
+            self._submit_sp.kill()
+        # Asked for by tag: spark-submit may have been ended before it could say which one it had submitted.
+        try:
+            alive = [row["id"] for row in self._ask()]
+        except requests.RequestException as error:
+            self.log.error("the ResourceManager does not tell what is left to end: %s", error)
+            alive = [self._yarn_application_id] if self._yarn_application_id else []
+        for each in alive:
+            self._end_application(each)
+
+    def _check_wanted(self) -> None:
+        if self._ended:
+            raise AirflowException("the task was ended")
+
+    def _live(self) -> list[dict[str, Any]]:
+        """This task instance's applications that have not ended, the newest first; asks again while nobody answers."""
+        for pause in _PAUSES_S:
+            try:
+                return self._ask()
+            except requests.RequestException as error:
+                self.log.warning("the ResourceManager does not answer, again in %d s: %s", pause, error)
+                time.sleep(pause)
+                self._check_wanted()
+        return self._ask()
+
+    def _ask(self) -> list[dict[str, Any]]:
         answer = requests.get(
             f"{self._url}/ws/v1/cluster/apps",
             params={"applicationTags": self._instance_tag, "states": _LIVE_STATES},
@@ -59,22 +106,24 @@ class YarnSparkSubmitHook(SparkSubmitHook):
         )
         answer.raise_for_status()
         rows = (answer.json().get("apps") or {}).get("app") or []
-        return [row["id"] for row in sorted(rows, key=lambda row: row["startedTime"], reverse=True)]
+        return sorted(rows, key=lambda row: row["startedTime"], reverse=True)
 
-    def end(self) -> None:
-        """Ends spark-submit, if it still runs, and every live application of this task instance."""
-        if self._submit_sp and self._submit_sp.poll() is None:
-            self._submit_sp.kill()
-            self._submit_sp.wait()
-        # Asked for by tag: spark-submit may have been ended before it could say which one it had submitted.
+    def _end_application(self, name: str) -> None:
         try:
-            alive = self.live()
+            answer = requests.put(
+                f"{self._url}/ws/v1/cluster/apps/{name}/state", json={"state": "KILLED"}, timeout=_TIMEOUT_S
+            )
+            answer.raise_for_status()
         except requests.RequestException as error:
-            self.log.warning("the ResourceManager does not tell what is left to end: %s", error)
-            alive = [self._yarn_application_id] if self._yarn_application_id else []
-        for each in alive:
-            with contextlib.suppress(requests.RequestException):
-                self._kill_yarn_application(each)
+            self.log.warning("the ResourceManager does not end %s: %s", name, error)
+            if not self._end_by_program(name):
+                self.log.error("%s goes on: end it with `yarn application -kill %s`", name, name)
+            return
+        self.log.info("asked for the end of %s", name)
+
+    def _end_by_program(self, name: str) -> bool:
+        yarn = shutil.which("yarn")
+        return yarn is not None and subprocess.run([yarn, "application", "-kill", name], check=False).returncode == 0
 
     def _resolve_connection(self) -> dict[str, Any]:
         return {

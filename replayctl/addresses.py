@@ -41,9 +41,12 @@ class AddressBook:
     def find(self, host: str, port: int, *, near: str | None = None) -> Target | None:
         """The target behind `host:port`; None when it is none of these namespaces'.
 
-        A bare name that two namespaces have is taken from the one it was read in, `near`.
+        A bare name that two namespaces have is taken from the one it was read in, `near`. Raises what asking the API
+        raises, and for some seconds then answers with what was known before.
         """
         host = host.lower().rstrip(".")
+        if not 0 < port < 65536:
+            return None
         with self._lock:
             self._refresh()
             for namespace in sorted(self._known, key=lambda each: each != near):
@@ -55,15 +58,18 @@ class AddressBook:
     def _refresh(self) -> None:
         if time.monotonic() - self._read_at <= _KNOWN_FOR_S:
             return
-        for namespace in self._namespaces:
-            try:
-                self._known[namespace] = self._read(namespace)
-            except (AuthFailed, NotFound) as error:
-                self._known.pop(namespace, None)
-                if namespace not in self._refused:
-                    self._refused.add(namespace)
-                    self._reporter.note(f"names in {namespace} cannot be looked up: {error}")
-        self._read_at = time.monotonic()
+        try:
+            for namespace in self._namespaces:
+                try:
+                    self._known[namespace] = self._read(namespace)
+                except (AuthFailed, NotFound) as error:
+                    self._known.pop(namespace, None)
+                    if namespace not in self._refused:
+                        self._refused.add(namespace)
+                        self._reporter.note(f"names in {namespace} cannot be looked up: {error}")
+        finally:
+            # When it has failed, too: those who wait here would each wait for the same failure.
+            self._read_at = time.monotonic()
 
     def _read(self, namespace: str) -> _Namespace:
         known = _Namespace()

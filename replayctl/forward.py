@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
 
-from replayctl.errors import PortTaken
+from replayctl.errors import OperationFailed, PortTaken
 from replayctl.events import Reporter
 from replayctl.forward_connection import CHUNK, Connection, PodChoice
 from replayctl.k8s import Kubernetes, Target
@@ -89,13 +90,23 @@ class Forwarder:
         try:
             server = await asyncio.start_server(accept, "127.0.0.1", listener.port, limit=CHUNK, backlog=_BACKLOG)
         except OSError as error:
-            who = _who_listens(listener.port)
-            raise PortTaken(
-                f"port {listener.port} for {listener.name} is taken{f' by {who}' if who else ''}",
-                hint=f"choose another one: {listener.name}=PORT, or any: --port auto",
-            ) from error
+            raise _not_listening(listener, error) from error
+        if not server.sockets:
+            # So it ends when this process may open no more of them.
+            raise OperationFailed(f"no port can be opened for {listener.name}: too many open files")
         self._servers.append(server)
         return replace(listener, port=server.sockets[0].getsockname()[1])
+
+
+def _not_listening(listener: Listener, error: OSError) -> OperationFailed | PortTaken:
+    another = f"choose another one: {listener.name}=PORT, or any: --port auto"
+    if error.errno == errno.EADDRINUSE:
+        who = _who_listens(listener.port)
+        taken = f"port {listener.port} for {listener.name} is taken{f' by {who}' if who else ''}"
+        return PortTaken(taken, hint=another)
+    return OperationFailed(
+        f"port {listener.port} for {listener.name} cannot be opened: {error.strerror or error}", hint=another
+    )
 
 
 def _who_listens(port: int) -> str | None:

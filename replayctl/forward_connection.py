@@ -302,11 +302,11 @@ class Connection:
         if not self._client_done.is_set():
             return False
         client = self._writer.get_extra_info("peername")
-        gone = _has_left(client[1]) if client else True
+        gone = has_left(client[1]) if client else True
         return time.monotonic() - self._last_byte > _SILENT_FOR_S if gone is None else gone
 
 
-def _has_left(port: int) -> bool | None:
+def has_left(port: int) -> bool | None:
     """Whether the process at the other end of a local connection has closed it altogether; None where nobody knows.
 
     Linux lists it without an inode then, and soon not at all.

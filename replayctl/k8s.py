@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 15.0
 _PAGE = 500
+# Their addresses may be others' by now.
+_ENDED = frozenset({"Succeeded", "Failed"})
 _KINDS = {
     "svc": "service",
     "service": "service",
@@ -126,13 +128,15 @@ class Kubernetes:
         return sorted(pods, key=lambda pod: (not pod.ready, pod.name))
 
     def pods_of(self, namespace: str) -> list[Pod]:
-        """All pods of a namespace but those that were asked to leave."""
-        return list(self._list_pods(namespace, {}))
+        """The pods of a namespace that live: those that serve first, without those that end or have ended."""
+        live = (pod for pod in self._list_pods(namespace, {}) if pod.state not in _ENDED)
+        return sorted(live, key=lambda pod: (not pod.ready, pod.name))
 
     def services(self, namespace: str) -> list[tuple[str, tuple[str, ...]]]:
-        """The services of a namespace: each one's name and its addresses in the cluster."""
+        """The services of a namespace that lead to pods: each one's name and its addresses in the cluster."""
         found = self._items(f"/api/v1/namespaces/{namespace}/services", f"services of {namespace}", {})
-        return [(each["metadata"]["name"], _addresses(each.get("spec") or {})) for each in found]
+        specs = ((each["metadata"]["name"], each.get("spec") or {}) for each in found)
+        return [(name, _addresses(spec)) for name, spec in specs if spec.get("selector")]
 
     def ready_pod(self, target: Target) -> Pod:
         """One pod that serves. Raises NotFound without any pod, NotReady with the reason when none is ready."""

@@ -1,5 +1,6 @@
 """The operator of steps on YARN, against a ResourceManager of a few lines and a spark-submit that only names an id."""
 
+import base64
 import json
 import os
 import stat
@@ -12,10 +13,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import requests
+from airflow.exceptions import AirflowException
 from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
 
 from dags.artifacts import Artifact
-from dags.dag_entities import Namespace, instance_tag
+from dags.dag_entities import Namespace, instance_tag, work_tag
 from dags.dag_operators import YarnWorkloadOperator, build_dag
 from dags.dag_specs import DagSpec, Deployment, StepSpec
 
@@ -31,11 +34,14 @@ class Manager(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.applications: dict[str, dict] = {}
         self.killed: list[str] = []
+        # Answers to the next questions for the list, before it is told, and whether anybody may end one.
+        self.failures: list[int] = []
+        self.may_kill = True
         self.on_look = lambda name: None
 
     def add(self, name: str, *tags: str) -> None:
         self.applications[name] = {"id": name, "state": "RUNNING", "finalStatus": "UNDEFINED", "startedTime": 1}
-        self.applications[name]["tags"] = [tag.lower() for tag in tags]
+        self.applications[name]["applicationTags"] = ",".join(tag.lower() for tag in tags)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -51,21 +57,31 @@ class Handler(BaseHTTPRequestHandler):
             self.server.on_look(name)
             self._say({"app": self.server.applications[name]})
             return
+        if self.server.failures:
+            self._say({}, self.server.failures.pop(0))
+            return
         wanted = urllib.parse.parse_qs(url.query)
         states, tag = wanted["states"][0].split(","), wanted["applicationTags"][0]
-        found = [a for a in self.server.applications.values() if a["state"] in states and tag in a["tags"]]
+        found = [
+            a
+            for a in self.server.applications.values()
+            if a["state"] in states and tag in a["applicationTags"].split(",")
+        ]
         self._say({"apps": {"app": found} if found else None})
 
     def do_PUT(self) -> None:
         name = self.path.split("/")[-2]
         self.rfile.read(int(self.headers["Content-Length"]))
+        if not self.server.may_kill:
+            self._say({}, 403)
+            return
         self.server.killed.append(name)
         self.server.applications[name]["state"] = "KILLED"
         self._say({})
 
-    def _say(self, document: dict) -> None:
+    def _say(self, document: dict, status: int = 200) -> None:
         body = json.dumps(document).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -91,7 +107,10 @@ def submitted(manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     words = tmp_path / "words"
     program = tmp_path / "bin" / "spark-submit"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {words}\necho "Submitted application application_1_0001"\n')
+    program.write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$@" >> {words}\n'
+        'echo "Submitted application application_1_0001"\necho "queue: application_pool"\n'
+    )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     original = SparkSubmitHook.submit
@@ -99,7 +118,7 @@ def submitted(manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def submit(hook: SparkSubmitHook, application: str = "", **more: object) -> str | None:
         done = original(hook, application, **more)
         hook._submit_sp.stdout.close()
-        manager.add("application_1_0001", INSTANCE)
+        manager.add("application_1_0001", INSTANCE, work_tag(STEP.identity))
         return done
 
     monkeypatch.setattr(SparkSubmitHook, "submit", submit)
@@ -141,17 +160,20 @@ def test_a_step_is_submitted_with_tags_that_say_whose_it_is(
     assert words[words.index("--master") + 1] == "yarn"
     assert words[words.index("--deploy-mode") + 1] == "cluster"
     conf = dict(words[n + 1].split("=", 1) for n, word in enumerate(words) if word == "--conf")
-    assert conf["spark.yarn.tags"].split(",") == list(Namespace("alice").task_tags("probe_alice", "Run 1", "probe", -1))
+    tags = (*Namespace("alice").task_tags("probe_alice", "Run 1", "probe", -1), work_tag(STEP.identity))
+    assert conf["spark.yarn.tags"].split(",") == list(tags)
+    assert (conf["spark.driver.memoryOverhead"], conf["spark.driver.cores"]) == ("9g", "6")
+    assert conf["spark.yarn.maxAppAttempts"] == "1"
     assert (conf["spark.driver.memory"], conf["spark.yarn.queue"]) == ("2g", "research")
     assert "--driver-memory" not in words
-    assert json.loads(words[-1])["supervisor_pid"] is None
+    assert json.loads(base64.urlsafe_b64decode(words[-1]))["supervisor_pid"] is None
     assert manager.killed == []
 
 
 def test_the_application_of_an_earlier_try_is_followed(
     manager: Manager, made: YarnWorkloadOperator, submitted: Path
 ) -> None:
-    manager.add("application_1_0007", "replay", INSTANCE)
+    manager.add("application_1_0007", "replay", INSTANCE, work_tag(STEP.identity))
     manager.add("application_1_0008", instance_tag("probe_alice", "Run 2", "probe", -1))
     end(manager, made, "FINISHED", "SUCCEEDED")
     made.execute(context())
@@ -168,19 +190,72 @@ def test_an_application_that_fails_fails_its_task(
     assert manager.killed == []
 
 
-def test_whatever_ends_the_task_ends_its_application(
+def test_an_application_that_makes_something_else_by_now_is_ended_and_not_followed(
+    manager: Manager, made: YarnWorkloadOperator, submitted: Path
+) -> None:
+    manager.add("application_1_0007", INSTANCE, work_tag("0123456789abcdef"))
+    end(manager, made, "FINISHED", "SUCCEEDED")
+    made.execute(context())
+    assert manager.killed == ["application_1_0007"]
+    assert submitted.exists()
+
+
+def test_a_manager_that_is_away_for_a_while_is_asked_again(
+    manager: Manager, made: YarnWorkloadOperator, submitted: Path
+) -> None:
+    manager.add("application_1_0007", INSTANCE, work_tag(STEP.identity))
+    manager.failures = [503, 500, 503]
+    end(manager, made, "FINISHED", "SUCCEEDED")
+    made.execute(context())
+    assert manager.killed == []
+    assert not submitted.exists()
+
+
+def test_a_manager_that_stays_away_fails_the_try_and_leaves_the_application_to_the_next(
+    manager: Manager, made: YarnWorkloadOperator, submitted: Path
+) -> None:
+    manager.add("application_1_0007", INSTANCE, work_tag(STEP.identity))
+    manager.failures = [503] * 100
+    with pytest.raises(requests.HTTPError):
+        made.execute(context())
+    assert manager.killed == []
+    assert not submitted.exists()
+
+
+def test_a_task_that_is_ended_before_it_submits_submits_nothing(
     manager: Manager, made: YarnWorkloadOperator, submitted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Timeout(BaseException):
-        pass
+    manager.failures = [503]
+    monkeypatch.setattr(time, "sleep", lambda seconds: made.on_kill())
+    with pytest.raises(AirflowException, match="was ended"):
+        made.execute(context())
+    assert not submitted.exists()
 
-    def time_out(seconds: float) -> None:
-        raise Timeout
 
-    monkeypatch.setattr(time, "sleep", time_out)
-    with pytest.raises(Timeout):
+def test_a_task_that_is_ended_while_it_submits_leaves_nothing(
+    manager: Manager, made: YarnWorkloadOperator, submitted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to_the_end = SparkSubmitHook.submit
+
+    def submit(hook: SparkSubmitHook, application: str = "", **more: object) -> str | None:
+        made.on_kill()
+        return to_the_end(hook, application, **more)
+
+    monkeypatch.setattr(SparkSubmitHook, "submit", submit)
+    with pytest.raises(AirflowException, match="was ended"):
         made.execute(context())
     assert manager.killed == ["application_1_0001"]
+
+
+def test_a_manager_that_lets_nobody_end_applications_is_told_of(
+    manager: Manager, made: YarnWorkloadOperator, submitted: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    end(manager, made, "FINISHED", "SUCCEEDED")
+    made.execute(context())
+    manager.add("application_1_0009", INSTANCE)
+    manager.may_kill = False
+    made.on_kill()
+    assert "application_1_0009 goes on: end it with" in "".join(capfd.readouterr())
 
 
 def test_a_killed_task_ends_all_that_is_its_own_and_nothing_else(

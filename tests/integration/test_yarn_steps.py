@@ -31,7 +31,7 @@ from .dag_specs import DagSpec, StepSpec
 
 
 def dag_specs(namespace):
-    step = StepSpec("probe", "split", 1, "none", {"owner": namespace.user}, place="yarn")
+    step = StepSpec("probe", "split", 1, "none", {"owner": namespace.user, "deep": {"er": {}}}, place="yarn")
     return (DagSpec(namespace.dag_id("yarn_probe"), "A step on YARN.", "none", (step,)),)
 '''
 # Needs nothing but Spark, and ends when it is let go.
@@ -56,6 +56,8 @@ def run(context, output):
 _CONF = """
 spark.yarn.jars=local:/opt/spark/pyspark/jars/*
 spark.driver.memory=512m
+spark.driver.memoryOverhead=384m
+spark.driver.cores=1
 spark.executor.memory=512m
 spark.executor.instances=1
 """

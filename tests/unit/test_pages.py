@@ -1,13 +1,20 @@
 """The proxy in front of a forward: a browser's requests, and answers that are whole or cut off."""
 
 import asyncio
+import contextlib
 import socket
+import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
 
+from replayctl.addresses import AddressBook
+from replayctl.errors import Unreachable
+from replayctl.events import RecordingReporter
+from replayctl.forward import Forwarder
 from replayctl.forward_connection import reset
-from replayctl.pages import BrowserConnection
+from replayctl.k8s import Pod, Target
+from replayctl.pages import BrowserConnection, Pages
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 PAGE = b'<a href="http://rm:8088/">'
@@ -168,3 +175,144 @@ def test_a_kept_connection_that_the_server_has_closed_is_replaced() -> None:
 def test_a_request_that_is_no_http_is_cut() -> None:
     with pytest.raises(ConnectionResetError):
         talk(answering(HTML, []), lambda port: said(port, b"\x16\x03\x01 hello\r\n\r\n"))
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n",
+    ],
+)
+def test_clients_that_close_or_offer_other_protocols_are_answered(request_: bytes) -> None:
+    def client(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(request_)
+            got = b""
+            while b"127.0.0.1:9/" not in got:
+                data = connection.recv(1000)
+                assert data, got
+                got += data
+            return got
+
+    assert talk(answering(HTML, []), client).startswith(b"HTTP/1.1 200 ")
+
+
+def test_copies_of_rewritten_pages_are_not_kept_and_parts_not_asked_for() -> None:
+    seen: list[bytes] = []
+    page = HTML.replace(
+        b"\r\n", b'\r\nETag: "1"\r\nLast-Modified: x\r\nAccept-Ranges: bytes\r\nCache-Control: a\r\n', 1
+    )
+    ask = b'GET / HTTP/1.1\r\nHost: x\r\nIf-None-Match: "1"\r\nRange: bytes=0-5\r\n\r\n'
+    got = talk(answering(page, seen), lambda port: said(port, ask)).lower()
+    assert b"etag" not in got
+    assert b"last-modified" not in got
+    assert b"accept-ranges" not in got
+    assert got.count(b"cache-control: no-store") == 1
+    assert b"if-none-match" not in seen[0].lower()
+    assert b"range" not in seen[0].lower()
+
+
+def test_what_must_not_be_done_twice_gets_a_connection_of_its_own() -> None:
+    methods: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            try:
+                methods.append((await reader.readuntil(b"\r\n\r\n")).split()[0])
+            except asyncio.IncompleteReadError:
+                break
+            writer.write(HTML)
+            await writer.drain()
+            if methods[-1] == b"GET":
+                break
+        writer.close()
+
+    def client(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            for method in (b"GET", b"POST", b"GET", b"DELETE"):
+                connection.sendall(method + b" / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+                part = b""
+                while not part.endswith(b"0\r\n\r\n"):
+                    data = connection.recv(1000)
+                    assert data
+                    part += data
+        return b""
+
+    talk(serve, client)
+    assert methods == [b"GET", b"POST", b"GET", b"DELETE"]
+
+
+def test_a_browser_that_leaves_while_an_answer_is_waited_for_leaves_no_connection_behind() -> None:
+    left = threading.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        with contextlib.suppress(OSError):
+            await reader.read()
+        left.set()
+        writer.close()
+
+    def client(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert left.wait(10)
+        return b""
+
+    talk(serve, client)
+
+
+class Cluster:
+    """One service that pages link to, as far as forwards and names ask for it."""
+
+    def __init__(self, trouble: Exception | None = None) -> None:
+        self.trouble = trouble
+        self.asked = 0
+
+    def pods(self, target: Target) -> list[Pod]:
+        return []
+
+    def services(self, namespace: str) -> list[tuple[str, tuple[str, ...]]]:
+        self.asked += 1
+        if self.trouble:
+            raise self.trouble
+        return [("rm", ())]
+
+    def pods_of(self, namespace: str) -> list[Pod]:
+        return []
+
+
+def located(cluster: Cluster, *ports: int) -> tuple[list[str | None], RecordingReporter]:
+    reporter = RecordingReporter()
+
+    async def work() -> list[str | None]:
+        async with Forwarder(cluster, reporter) as forwarder:  # type: ignore[arg-type] # as far as it is asked
+            pages = Pages(forwarder, AddressBook(cluster, ["ns"], reporter), reporter)  # type: ignore[arg-type]
+            return await asyncio.gather(*(pages._locate("rm", port, "ns") for port in ports))
+
+    return asyncio.run(work()), reporter
+
+
+def test_links_to_one_address_lead_to_one_port() -> None:
+    cluster = Cluster()
+    found, _ = located(cluster, 8088, 8088, 8042)
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+    assert all(each and each.startswith("127.0.0.1:") for each in found)
+    assert cluster.asked == 1
+
+
+def test_a_cluster_that_cannot_be_asked_leaves_links_as_they_are() -> None:
+    cluster = Cluster(Unreachable("the Kubernetes API cannot be reached"))
+    found, reporter = located(cluster, *range(1, 20))
+    assert set(found) == {None}
+    assert cluster.asked == 1
+    assert len(reporter.messages("note")) == 1
+
+
+def test_a_page_cannot_open_any_number_of_ports() -> None:
+    found, reporter = located(Cluster(), 0, 70_000, *range(1, 400))
+    assert sum(each is not None for each in found) == 200
+    assert found[:2] == [None, None]
+    assert len(reporter.messages("note")) == 1
