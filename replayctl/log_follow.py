@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from replayctl.errors import NotFound, OperationFailed, RemoteCommandFailed, TimedOut
+from replayctl.errors import NotFound, NotReady, OperationFailed, RemoteCommandFailed, TimedOut, Unreachable
 from replayctl.events import Reporter
 from replayctl.log_view import Selection, last_lines
 from replayctl.yarn import Application
@@ -17,7 +17,9 @@ _LOOK_EVERY_S = 1.0
 _GROWTH = 1 << 16
 _LONGEST_LINE = 1 << 20
 # An application that is not there yet, or a container that has just gone: at the end everything is gathered.
-_PASSING = (NotFound, OperationFailed, RemoteCommandFailed, TimedOut)
+_PASSING = (NotFound, NotReady, OperationFailed, RemoteCommandFailed, TimedOut, Unreachable)
+# How long the ResourceManager may be away.
+_AWAY_FOR_S = 300.0
 
 
 @dataclass
@@ -43,8 +45,17 @@ def follow(
     With `wanted.tail` each file begins with so many of the lines that it has when it is seen first.
     """
     progress: dict[tuple[str, str], _Progress] = {}
+    answered_at = time.monotonic()
     while True:
-        app = cluster.manager.application(app.id)
+        try:
+            app = cluster.manager.application(app.id)
+            answered_at = time.monotonic()
+        except _PASSING as error:
+            if time.monotonic() - answered_at > _AWAY_FOR_S:
+                raise
+            reporter.note(str(error))
+            time.sleep(_LOOK_EVERY_S)
+            continue
         for file in _files(cluster, app, wanted, reporter, wait_s=wait_s):
             try:
                 for data in _news(cluster, app, file, wanted, progress):
@@ -65,7 +76,7 @@ def _files(
     cluster: Yarn, app: Application, wanted: Selection, reporter: Reporter, *, wait_s: float
 ) -> Sequence[LogFile]:
     try:
-        files = cluster.files(app, wait_s=wait_s if app.is_final else 0)
+        files = cluster.files(app, wait_s=wait_s if app.is_final else 0, driver_only=wanted.driver_only)
     except _PASSING as error:
         if app.is_final:
             raise
@@ -89,9 +100,16 @@ def _news(
     if now is None:
         now = _Progress()
         if wanted.tail is not None and file.size:
-            now.seen = max(0, file.size - len(last_lines(cluster, app, file, wanted.tail)))
+            text, length = last_lines(cluster, app, file, wanted.tail)
+            now.seen = length - len(text)
+            # It may have grown since it was listed.
+            file = replace(file, size=length)
         progress[file.container, file.name] = now
-    if file.size <= now.seen:
+    if file.size < now.seen:
+        # It began anew, as a log that is rolled does.
+        now.seen = 0
+        now.begun.clear()
+    if file.size == now.seen:
         return
     for data in _since(cluster, app, file, now.seen):
         now.seen += len(data)
@@ -100,7 +118,11 @@ def _news(
             continue
         now.begun += data
         *lines, rest = now.begun.split(b"\n")
-        now.begun = rest if len(rest) <= _LONGEST_LINE else bytearray()
+        if len(rest) > _LONGEST_LINE:
+            # In parts, like anything that does not fit into memory.
+            lines.append(rest)
+            rest = bytearray()
+        now.begun = rest
         yield from (bytes(line) + b"\n" for line in lines if wanted.pattern.search(line))
 
 

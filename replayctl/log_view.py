@@ -32,6 +32,11 @@ class Selection:
     tail: int | None
     pattern: re.Pattern[bytes] | None
 
+    @property
+    def driver_only(self) -> bool:
+        """Whether it is the driver's container alone."""
+        return self.container is None and not self.executors and not self.every
+
     def of(self, files: Sequence[LogFile], app: Application) -> list[LogFile]:
         """The chosen ones of an application's files; NotFound that says what there is instead."""
         driver = app.am_container
@@ -72,7 +77,7 @@ def shown(cluster: Yarn, app: Application, files: Sequence[LogFile], wanted: Sel
 def content(cluster: Yarn, app: Application, file: LogFile, wanted: Selection) -> Iterator[bytes]:
     """One file's bytes, or only the lines that are wanted of it. Memory stays flat."""
     if wanted.tail is not None:
-        chunks: Iterator[bytes] = iter([last_lines(cluster, app, file, wanted.tail)])
+        chunks: Iterator[bytes] = iter([last_lines(cluster, app, file, wanted.tail)[0]])
     else:
         chunks = (piece.data for piece in cluster.pieces(app, file))
     if wanted.pattern is None:
@@ -83,15 +88,18 @@ def content(cluster: Yarn, app: Application, file: LogFile, wanted: Selection) -
             yield line
 
 
-def last_lines(cluster: Yarn, app: Application, file: LogFile, count: int) -> bytes:
-    """The last `count` lines of a file, in memory."""
+def last_lines(cluster: Yarn, app: Application, file: LogFile, count: int) -> tuple[bytes, int]:
+    """The last `count` lines of a file, in memory, and how many bytes the file has with them."""
     size = count * _LINE_BYTES
     while True:
-        text = b"".join(piece.data for piece in cluster.pieces(app, file, tail=size))
-        lines = text.splitlines(keepends=True)
+        text, length = bytearray(), file.size
+        for piece in cluster.pieces(app, file, tail=size):
+            text += piece.data
+            length = piece.length
+        lines = bytes(text).splitlines(keepends=True)
         # The first one may have lost its beginning.
-        if len(lines) > count or len(text) < size or size >= file.size:
-            return b"".join(lines[-count:])
+        if len(lines) > count or len(text) < size or size >= length:
+            return b"".join(lines[-count:]), length
         size *= 4
 
 

@@ -106,15 +106,16 @@ class Yarn:
                 f"{' '.join(argv[:2])} in pod {pod.name} ended with status {done.exit_code}", details="\n".join(words)
             )
 
-    def files(self, app: Application, *, wait_s: float) -> list[LogFile]:
+    def files(self, app: Application, *, wait_s: float, driver_only: bool = False) -> list[LogFile]:
         """All log files of an application, driver first. Waits until YARN has gathered those of a finished one.
 
-        Raises TimedOut when it has not after `wait_s`, NotFound when there are none.
+        With `driver_only` those of others may be missing: then one node is asked, and not each of the cluster. Raises
+        TimedOut when YARN has not gathered them after `wait_s`, NotFound when there are none.
         """
         deadline = time.monotonic() + wait_s
         while True:
             try:
-                found = self._running_files(app) if not app.is_final else self._gathered_files(app)
+                found = self._gathered_files(app) if app.is_final else self._running_files(app, driver_only)
             except NotFound:
                 found = []
             if found:
@@ -174,19 +175,35 @@ class Yarn:
         finally:
             answer.close()
 
-    def _running_files(self, app: Application) -> list[LogFile]:
-        nodes = self.manager.json("/ws/v1/cluster/nodes", "the nodes", {"states": "RUNNING"})
+    def _running_files(self, app: Application, driver_only: bool) -> list[LogFile]:
         found: list[LogFile] = []
-        for node in (nodes.get("nodes") or {}).get("node") or []:
-            address = str(node.get("nodeHTTPAddress") or "")
+        answered = False
+        for address in self._nodes_of(app, driver_only):
             service = self._node(address)
             if service is None:
                 continue
-            containers = service.json("/ws/v1/node/containers", f"the containers of {address}")
-            for each in (containers.get("containers") or {}).get("container") or []:
-                if _application_of(str(each["id"])) == app.id:
-                    found += self._listed(service, f"/ws/v1/node/containers/{each['id']}/logs", address, running=True)
-        return found
+            try:
+                found += self._files_on(service, address, app)
+                answered = True
+            except (Unreachable, OperationFailed, AuthFailed, NotFound) as error:
+                # YARN lists a node that is gone for some minutes; others may have what is looked for.
+                self._reporter.note(f"{service.name}: {error}")
+        return found if answered else self._files_by_program(app)
+
+    def _nodes_of(self, app: Application, driver_only: bool) -> list[str]:
+        if driver_only and app.am_address:
+            return [app.am_address]
+        nodes = self.manager.json("/ws/v1/cluster/nodes", "the nodes", {"states": "RUNNING"})
+        return [str(node.get("nodeHTTPAddress") or "") for node in (nodes.get("nodes") or {}).get("node") or []]
+
+    def _files_on(self, service: HttpService, address: str, app: Application) -> list[LogFile]:
+        containers = service.json("/ws/v1/node/containers", f"the containers of {address}")
+        return [
+            file
+            for each in (containers.get("containers") or {}).get("container") or []
+            if _application_of(str(each["id"])) == app.id
+            for file in self._listed(service, f"/ws/v1/node/containers/{each['id']}/logs", address, running=True)
+        ]
 
     def _gathered_files(self, app: Application) -> list[LogFile]:
         service = self._gatherer()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from replayctl.airflow_api import AirflowApi
-from replayctl.errors import NotFound
+from replayctl.errors import NotFound, UsageProblem
 from replayctl.namespace import INSTANCE_TAG, find_namespace, instance_tag, yarn_tag
 from replayctl.settings import Settings
 from replayctl.yarn import FINAL_STATES, STATES, Application, ResourceManager
@@ -37,6 +37,11 @@ class Selection:
 
     def tags(self, settings: Settings) -> list[frozenset[str]]:
         """Sets of tags, of each of which an application has one; the rarest first. UsageProblem without a user."""
+        if self.mine and not settings.user:
+            raise UsageProblem(
+                f"profile {settings.profile!r} has no user: whose applications?",
+                hint="export USERNAME_ON_CLUSTER=<name>",
+            )
         found = []
         if self.run is not None:
             found.append(frozenset({yarn_tag("run", self.run)}))
@@ -67,8 +72,11 @@ def select(
 
 
 def newest(manager: ResourceManager, selection: Selection, settings: Settings) -> tuple[Application, int]:
-    """The newest application that fits, and how many more do. Raises NotFound when none does."""
+    """The newest application that fits, and how many more do: of yours, if any of them does. NotFound when none."""
     found = select(manager, selection, settings)
+    if settings.user:
+        own = find_namespace(settings).yarn_tags[-1]
+        found = [each for each in found if own in each.tags] or found
     if found:
         return found[0], len(found) - 1
     if selection.has_step:

@@ -15,8 +15,9 @@ from replayctl.errors import SettingsError, UsageProblem
 from replayctl.result import Block, Fields, Lines, Problem, Result, Status, Table
 
 if TYPE_CHECKING:
+    from replayctl.diagnose import Cause
     from replayctl.yarn import Application
-    from replayctl.yarn_logs import Yarn
+    from replayctl.yarn_logs import LogFile, Yarn
     from replayctl.yarn_selection import Orphan, Selection
 
 _ApplicationId = Annotated[str | None, typer.Argument(help="application_…; or say --last.", show_default=False)]
@@ -132,20 +133,21 @@ def yarn_logs(
         tail=tail,
         pattern=log_view.pattern(grep) if grep else None,
     )
-    if follow and target is not None:
-        raise UsageProblem("--follow shows what comes, and -o writes what there is: say one of them")
+    if follow and (target is not None or listing):
+        raise UsageProblem("--follow shows what comes, -o and --list go by what there is: say one of them")
     with _yarn(app) as cluster:
         found = _application(app, cluster, application, Selection(last, dag, task, run))
         if follow and not found.is_final:
             found = log_follow.follow(cluster, found, wanted, app.write_log, app.reporter, raw=raw, wait_s=wait_for)
-            return Result("yarn-logs", {"application": found}, ())
-        files = cluster.files(found, wait_s=wait_for)
+            causes = _why(cluster, found, cluster.files(found, wait_s=wait_for), diagnose)
+            return Result("yarn-logs", {"application": found, "causes": causes}, tuple(_causes(causes)))
+        files = cluster.files(found, wait_s=wait_for, driver_only=wanted.driver_only and not listing)
         if listing:
             rows = [(each.container, each.name, str(each.size)) for each in files]
             table = Table(("container", "file", "bytes"), rows, numeric=(2,))
             return Result("yarn-logs", {"application": found, "files": files}, (_head(found), table))
         chosen = wanted.of(files, found)
-        causes = log_view.causes(cluster, found, files) if (found.has_failed if diagnose is None else diagnose) else []
+        causes = _why(cluster, found, files, diagnose)
         answer = {"application": found, "causes": causes, "files": chosen}
         if causes:
             app.announce(Result("yarn-logs", answer, (_head(found), *_causes(causes))))
@@ -256,18 +258,21 @@ def _application(app: AppContext, cluster: Yarn, name: str | None, selection: Se
     return found
 
 
+def _why(cluster: Yarn, found: Application, files: Sequence[LogFile], wanted: bool | None) -> list[Cause]:
+    """The probable causes: when they are asked for, and when nobody says otherwise, after a failure."""
+    from replayctl.log_view import causes
+
+    return causes(cluster, found, files) if (found.has_failed if wanted is None else wanted) else []
+
+
 def _head(found: Application) -> Fields:
     state = found.state if not found.is_final else f"{found.state}, {found.final_status}"
     return Fields((("application", found.id), ("name", found.name), ("user", found.user), ("state", state)))
 
 
-def _causes(causes: object) -> list[Block]:
-    from replayctl.diagnose import Cause
-
-    assert isinstance(causes, list)
+def _causes(causes: Sequence[Cause]) -> list[Block]:
     blocks: list[Block] = []
     for number, each in enumerate(causes, start=1):
-        assert isinstance(each, Cause)
         where = f"{each.container} {each.file}:{each.first_line}-{each.last_line}" if each.container else each.file
         lines = [f"{number}. {each.summary}", f"   {where}"]
         lines += [f"   {each.explanation}"] if each.explanation else []

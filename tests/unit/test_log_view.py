@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from replayctl import log_follow, log_view
-from replayctl.errors import NotFound, OperationFailed, RemoteCommandFailed, TimedOut
+from replayctl.errors import NotFound, OperationFailed, RemoteCommandFailed, TimedOut, Unreachable
 from replayctl.events import RecordingReporter
 from replayctl.log_stream import Piece
 from replayctl.yarn import Application
@@ -50,9 +50,12 @@ class Cluster:
 
     def application(self, name: str) -> Application:
         self.now += 1
+        if self.looks[self.now][0] == "AWAY":
+            raise Unreachable("the ResourceManager does not answer")
         return replace(APP, state=self.looks[self.now][0])
 
-    def files(self, app: Application, *, wait_s: float) -> list[LogFile]:
+    def files(self, app: Application, *, wait_s: float, driver_only: bool) -> list[LogFile]:
+        assert driver_only
         text = self.looks[self.now][1]
         if isinstance(text, Exception):
             raise text
@@ -86,6 +89,8 @@ def test_an_application_that_waits_for_its_turn_is_waited_for(monkeypatch: pytes
             ("ACCEPTED", TimedOut("nothing yet"), None),
             ("RUNNING", NotFound("no container yet"), None),
             ("RUNNING", b"one\n", None),
+            ("AWAY", b"", None),
+            ("RUNNING", Unreachable("a node does not answer"), None),
             ("RUNNING", b"one\ntwo\n", RemoteCommandFailed("the container has just gone")),
             ("RUNNING", b"one\ntwo\n", OperationFailed("cut off")),
             ("FINISHED", b"one\ntwo\nthree\n", None),
@@ -131,3 +136,30 @@ def test_a_log_that_grows_while_it_is_read_is_shown_without_a_gap(monkeypatch: p
     cluster = Growing([("RUNNING", b"y" * 1000, None), ("FINISHED", b"y" * 1000 + b"x" * 900_000 + b"z", None)])
     assert follow(cluster, monkeypatch) == b"y" * 1000 + b"x" * 900_000 + b"z"
     assert len(asked) > 1
+
+
+def test_a_log_that_begins_anew_is_shown_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[tuple[str, bytes | Exception, Exception | None]] = [
+        ("RUNNING", b"1\n2\n3\n4\n", None),
+        ("RUNNING", b"5\n", None),
+        ("FINISHED", b"5\n6\n7\n8\n9\n", None),
+    ]
+    assert follow(Cluster(looks), monkeypatch) == b"".join(b"%d\n" % number for number in range(1, 10))
+
+
+def test_the_last_lines_are_those_of_the_log_as_it_is_when_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Growing(Cluster):
+        def files(self, app: Application, *, wait_s: float, driver_only: bool) -> list[LogFile]:
+            (file,) = super().files(app, wait_s=wait_s, driver_only=driver_only)
+            # Listed when it was shorter.
+            return [replace(file, size=file.size - 10)] if file.running else [file]
+
+    text = b"".join(b"%d\n" % number for number in range(10, 30))
+    cluster = Growing([("RUNNING", text, None), ("FINISHED", text + b"end\n", None)])
+    assert follow(cluster, monkeypatch, replace(WANTED, tail=2)) == b"28\n29\nend\n"
+
+
+def test_a_line_that_does_not_fit_into_memory_is_searched_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = b"x" * 700_000 + b"wanted" + b"y" * 1_500_000
+    cluster = Cluster([("FINISHED", text, None)])
+    assert b"wanted" in follow(cluster, monkeypatch, replace(WANTED, pattern=log_view.pattern("wanted")))

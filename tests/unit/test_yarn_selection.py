@@ -104,6 +104,15 @@ def test_the_newest_is_taken_and_nothing_is_an_error(settings: Settings) -> None
     manager = Manager(application(1, ("a_alice", "1", "fit", -1)), application(2, ("a_alice", "2", "fit", -1)))
     found, others = newest(manager, Selection(dag="a"), settings)  # type: ignore[arg-type]
     assert (found.id[-4:], others) == ("0002", 1)
+    others_too = Manager(
+        application(1, ("a_alice", "1", "fit", -1)),
+        application(2, ("a_bob", "2", "fit", -1), user="bob"),
+        application(3, ("c_bob", "2", "eval", -1), user="bob"),
+    )
+    # One's own come first, and others' only when none of one's own fits.
+    assert newest(others_too, Selection(task="fit"), settings)[0].id[-4:] == "0001"  # type: ignore[arg-type]
+    assert newest(others_too, Selection(task="eval"), settings)[0].id[-4:] == "0003"  # type: ignore[arg-type]
+    assert newest(others_too, Selection(dag="a_bob"), settings)[0].id[-4:] == "0002"  # type: ignore[arg-type]
     with pytest.raises(NotFound, match="no application of such a step"):
         newest(manager, Selection(dag="other"), settings)  # type: ignore[arg-type]
     with pytest.raises(NotFound, match="has your tag"):
