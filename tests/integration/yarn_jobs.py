@@ -20,7 +20,8 @@ JOBS = {
         "def bad(row):\n    if row == 7:\n        raise ValueError('row 7 is bad')\n    return row\n"
         "print(spark.sparkContext.parallelize(range(10), 2).map(bad).collect())\n"
     ),
-    "big": "for number in range(64 * 1024):\n    print(str(number).rjust(1023))\n",
+    # More than what fits into the buffers on the way.
+    "big": "for number in range(256 * 1024):\n    print(str(number).rjust(1023))\n",
     "long": "import time\nfor second in range(600):\n    print('tick', second, flush=True)\n    time.sleep(1)\n",
 }
 # Its own for each run, so that what an earlier one has left is nobody's.
