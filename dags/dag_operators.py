@@ -17,7 +17,7 @@ from .artifacts import Artifact
 from .dag_entities import Namespace, work_tag
 from .dag_release import RELEASE_LINE
 from .dag_specs import DagSpec, Deployment, StepSpec
-from .dag_yarn import YarnSparkSubmitHook
+from .dag_yarn import YarnSparkSubmitHook, connection
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
@@ -42,18 +42,7 @@ class LocalSparkSubmitHook(SparkSubmitHook):
         super().__init__(**kwargs)
 
     def _resolve_connection(self) -> dict[str, Any]:
-        return {
-            "master": f"local[{self._cores}]",
-            "queue": None,
-            "deploy_mode": None,
-            "spark_binary": self.spark_binary or "spark-submit",
-            "namespace": None,
-            "principal": None,
-            "keytab": None,
-            "rest_scheme": "http",
-            "rest_port": 6066,
-            "rest_endpoint": None,
-        }
+        return connection(f"local[{self._cores}]", spark_binary=self.spark_binary)
 
 
 class WorkloadOperator(SparkSubmitOperator):

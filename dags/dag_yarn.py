@@ -22,6 +22,24 @@ _TIMEOUT_S = 30
 _PAUSES_S = (1, 2, 4, 8, 15, 30, 60)
 
 
+def connection(
+    master: str, *, deploy_mode: str | None = None, queue: str | None = None, spark_binary: str | None = None
+) -> dict[str, Any]:
+    """What a hook would else read from a connection of Airflow's."""
+    return {
+        "master": master,
+        "queue": queue,
+        "deploy_mode": deploy_mode,
+        "spark_binary": spark_binary or "spark-submit",
+        "namespace": None,
+        "principal": None,
+        "keytab": None,
+        "rest_scheme": "http",
+        "rest_port": 6066,
+        "rest_endpoint": None,
+    }
+
+
 class YarnSparkSubmitHook(SparkSubmitHook):
     """spark-submit in cluster mode and its application, without a connection of Airflow's.
 
@@ -126,18 +144,7 @@ class YarnSparkSubmitHook(SparkSubmitHook):
         return yarn is not None and subprocess.run([yarn, "application", "-kill", name], check=False).returncode == 0
 
     def _resolve_connection(self) -> dict[str, Any]:
-        return {
-            "master": "yarn",
-            "queue": self._yarn_queue,
-            "deploy_mode": "cluster",
-            "spark_binary": self.spark_binary or "spark-submit",
-            "namespace": None,
-            "principal": None,
-            "keytab": None,
-            "rest_scheme": "http",
-            "rest_port": 6066,
-            "rest_endpoint": None,
-        }
+        return connection("yarn", deploy_mode="cluster", queue=self._yarn_queue, spark_binary=self.spark_binary)
 
     def _get_yarn_rm_base_url(self) -> str:
         return self._url

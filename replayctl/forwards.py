@@ -25,7 +25,7 @@ AUTO = "auto"
 _START_DEADLINE_S = 30.0
 _STOP_DEADLINE_S = 10.0
 # Pages that link to host names of the cluster all the time.
-_WITH_LINKS = frozenset({"yarn", "history", "hdfs"})
+_WITH_LINKS = frozenset({"yarn", "history", "jobhistory", "hdfs"})
 _ID = re.compile(r"[0-9a-f]{8}")
 
 

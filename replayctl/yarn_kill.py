@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from replayctl.errors import RemoteCommandFailed
+from replayctl.errors import RemoteCommandFailed, Unreachable
 from replayctl.events import Reporter
 from replayctl.yarn import Application, application_id
 from replayctl.yarn_logs import Yarn
@@ -38,8 +38,13 @@ def kill(cluster: Yarn, applications: Sequence[Application], reporter: Reporter,
             except RemoteCommandFailed as error:
                 notes[each.id] = f"{error}: {error.details or ''}".strip(": ")
     deadline = time.monotonic() + timeout_s
+    now = list(applications)
     while True:
-        now = [cluster.manager.application(each.id) for each in applications]
+        try:
+            now = [each if each.is_final else cluster.manager.application(each.id) for each in now]
+        except Unreachable as error:
+            # What was asked for goes on; what is known so far is told at the end.
+            reporter.note(str(error))
         alive = [each for each in now if not each.is_final]
         if not alive or time.monotonic() > deadline:
             return [_outcome(each, notes.get(each.id), timeout_s) for each in now]

@@ -201,7 +201,8 @@ def yarn_kill(
         data = {"applications": chosen, "reasons": reasons, "dry_run": dry_run}
         if dry_run or not alive:
             line = Lines((f"would kill {len(alive)} of them" if alive else "nothing of it runs",))
-            return Result("yarn-kill", data, (table, line), status="nothing-to-do" if not alive else "ok")
+            view = (table, line) if chosen else (line,)
+            return Result("yarn-kill", data, view, status="nothing-to-do" if not alive else "ok")
         if not yes:
             said = (f"{each.id} ({each.name} of {each.user}{_because(reasons, each)})" for each in alive)
             app.confirm(f"kill {', '.join(said)}?")
@@ -209,8 +210,8 @@ def yarn_kill(
     ends = [(each.id, each.state, each.note) for each in outcomes]
     problems = tuple(Problem("timeout", f"{each.id}: {each.note}") for each in outcomes if not each.gone)
     status: Status = "ok" if not problems else "partial" if len(problems) < len(outcomes) else "failed"
-    view = (Table(("application", "state", ""), ends),)
-    return Result("yarn-kill", {**data, "outcomes": outcomes}, view, status=status, problems=problems)
+    ended = Table(("application", "state", ""), ends)
+    return Result("yarn-kill", {**data, "outcomes": outcomes}, (ended,), status=status, problems=problems)
 
 
 def _orphans(app: AppContext, cluster: Yarn) -> list[Orphan]:
@@ -254,7 +255,7 @@ def _application(app: AppContext, cluster: Yarn, name: str | None, selection: Se
         return cluster.manager.application(name)
     found, others = newest(cluster.manager, selection, app.settings)
     if others and selection.has_step:
-        app.reporter.note(f"{found.id} is the newest of {others + 1}; all of them: replayctl yarn-apps")
+        app.reporter.step(f"{found.id} is the newest of {others + 1} that fit; replayctl yarn-apps lists them")
     return found
 
 

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from replayctl import yarn_kill
 from replayctl.events import RecordingReporter
 from replayctl.k8s import Kubernetes
 from replayctl.settings import load_settings
+from replayctl.yarn import ResourceManager
 from replayctl.yarn_logs import Yarn
 from tests.conftest import ROOT
 
 from .lab import Lab, why_not
-from .yarn_jobs import JOBS, Workstation
+from .yarn_jobs import JOBS, Workstation, submit
 
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(why_not() is not None, reason=why_not() or "")]
 
@@ -146,3 +148,15 @@ def test_a_running_application_is_followed_and_killed(station: Workstation, jobs
     assert ticks == list(range(1, len(ticks) + 1))
     again = station.call("yarn-kill", jobs["long"], "--yes")
     assert (again.code, again.document["status"]) == (0, "nothing-to-do")
+
+
+def test_what_the_rest_api_does_not_end_yarns_own_program_ends(
+    lab: Lab, station: Workstation, cluster: Kubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(lab, {"long": JOBS["long"]})
+    mine, *_ = station.call("yarn-kill", "--mine", "--dry-run").document["data"]["applications"]
+    monkeypatch.setattr(ResourceManager, "kill", lambda *_: False)
+    with Yarn(cluster, load_settings(None, environ={"HOME": str(tmp_path)}, cwd=tmp_path), RecordingReporter()) as yarn:
+        app = yarn.manager.application(mine["id"])
+        (outcome,) = yarn_kill.kill(yarn, [app], RecordingReporter(), timeout_s=60)
+    assert (outcome.state, outcome.note) == ("KILLED", "killed")
