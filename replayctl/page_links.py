@@ -21,6 +21,7 @@ _FOUND = re.compile(rb"(?P<pre><pre\b)|(?P<end></pre>)|(?P<before>[\"']|;\s?url=
 _WHOLE = re.compile(rb"(?P<before>(?:[0-9]+;\s?url=)?)" + _ADDRESS, re.IGNORECASE)
 # Longer than anything that is looked for, so that nothing is missed over the border of two chunks.
 _HELD_BACK = 512
+_BEFORE_SIGN = len("; url=http:")
 
 
 class LinkRewriter:
@@ -43,7 +44,7 @@ class LinkRewriter:
     async def _pass_on(self, until: int) -> bytes:
         parts: list[bytes] = []
         done = 0
-        for match in _FOUND.finditer(self._buffer):
+        for match in _FOUND.finditer(self._buffer, self._first_place(), until + _HELD_BACK):
             if match.start() >= until:
                 break
             if match["pre"] or match["end"]:
@@ -58,6 +59,14 @@ class LinkRewriter:
         parts.append(self._buffer[done:until])
         self._buffer = self._buffer[until:]
         return b"".join(parts)
+
+    def _first_place(self) -> int:
+        """Where the first thing to look at may be: most of a log, and of a page, is passed over at once."""
+        lowered = self._buffer.lower()
+        signs = (b"</pre>",) if self._in_log else (b"//", b"\\/\\/", b"<pre")
+        places = [place for sign in signs if (place := lowered.find(sign)) >= 0]
+        # What belongs to a sign begins a little before it.
+        return max(0, min(places) - _BEFORE_SIGN) if places else len(self._buffer)
 
 
 async def rewrite_header(value: bytes, locate: Locate) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _LOCAL = "127.0.0.1"
 # Pages that others have a hand in may name any number of addresses.
 _MOST_LINKED = 200
+_MOST_LOCATED = 10_000
+_LOCATED_FOR_S = 5.0
 _LOOK_EVERY_S = 1.0
 # Each side's own affair (RFC 9110, 7.6.1); encodings that we could not read; and what asks for a part of a page, or
 # whether a copy of it is still good: its links lead to other ports today.
@@ -71,6 +74,7 @@ class Pages:
         # One question at a time: those that wait must not take the threads that forwards need.
         self._locating = asyncio.Lock()
         self._told: set[str] = set()
+        self._located: dict[tuple[str, int, str], tuple[float, str | None]] = {}
 
     async def open(self, listener: Listener) -> Listener:
         """Opens a page at the listener's port; raises what `Forwarder.open` raises."""
@@ -103,6 +107,16 @@ class Pages:
 
     async def _locate(self, host: str, port: int, near: str) -> str | None:
         """Where `host:port` can be reached here, as `address:port`; None leaves the link as it is."""
+        # A list of applications has the same few addresses in thousands of links.
+        asked_at, found = self._located.get((host, port, near), (float("-inf"), None))
+        if time.monotonic() - asked_at > _LOCATED_FOR_S:
+            found = await self._look_up(host, port, near)
+            if len(self._located) >= _MOST_LOCATED:
+                self._located.clear()
+            self._located[host, port, near] = (time.monotonic(), found)
+        return found
+
+    async def _look_up(self, host: str, port: int, near: str) -> str | None:
         async with self._locating:
             try:
                 target = await asyncio.to_thread(self._addresses.find, host, port, near=near)

@@ -85,6 +85,10 @@ def open_page(
     ctx: typer.Context,
     target: Annotated[str, typer.Argument(help="airflow, yarn, history, hdfs, mlflow or NAMESPACE/KIND/NAME:PORT.")],
     port: _Port = None,
+    by_forward: Annotated[
+        bool,
+        typer.Option("--forward", help="Through a forward even where there is a direct link, so that its links work."),
+    ] = False,
     dry_run: DryRun = False,
 ) -> Result:
     """Open a page of the cluster in a browser: by its direct link, or through a forward until Ctrl-C."""
@@ -92,7 +96,7 @@ def open_page(
 
     app: AppContext = ctx.obj
     link = forwards.direct_link(target, app.settings)
-    if link is None:
+    if link is None or by_forward:
         return port_forward(ctx, [target], port=port or forwards.AUTO, open_pages=True, dry_run=dry_run)
     if not dry_run:
         _open([link])
