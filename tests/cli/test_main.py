@@ -203,3 +203,6 @@ def test_open_takes_the_direct_link_where_there_is_one(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["data"]["forwards"] == {
         "hdfs": {"target": "hdfs-3/service/hdfs-namenode:9870", "port": "auto"}
     }
+    command += ["yarn", "--forward", "--dry-run"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    assert list(json.loads(done.stdout)["data"]["forwards"]) == ["yarn"]
