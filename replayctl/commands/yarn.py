@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -139,23 +140,20 @@ def yarn_logs(
         found = _application(app, cluster, application, Selection(last, dag, task, run))
         if follow and not found.is_final:
             found = log_follow.follow(cluster, found, wanted, app.write_log, app.reporter, raw=raw, wait_s=wait_for)
-            causes = _why(cluster, found, cluster.files(found, wait_s=wait_for), diagnose)
+            causes = _why(cluster, found, lambda: cluster.files(found, wait_s=wait_for), diagnose)
             return Result("yarn-logs", {"application": found, "causes": causes}, tuple(_causes(causes)))
-        files = cluster.files(found, wait_s=wait_for, driver_only=wanted.driver_only and not listing)
+        # All of them are wanted to list them, and to find a cause; a running application has none by itself.
+        driver_only = wanted.driver_only and not listing and not diagnose
+        files = cluster.files(found, wait_s=wait_for, driver_only=driver_only)
         if listing:
-            rows = [(each.container, each.name, str(each.size)) for each in files]
-            table = Table(("container", "file", "bytes"), rows, numeric=(2,))
-            return Result("yarn-logs", {"application": found, "files": files}, (_head(found), table))
+            return _listed(found, files)
         chosen = wanted.of(files, found)
-        causes = _why(cluster, found, files, diagnose)
+        causes = _why(cluster, found, lambda: files, diagnose)
         answer = {"application": found, "causes": causes, "files": chosen}
         if causes:
             app.announce(Result("yarn-logs", answer, (_head(found), *_causes(causes))))
         if target is not None:
-            written = log_view.save(cluster, found, chosen, target, wanted)
-            lines = Lines(tuple(f"wrote {path} ({size} bytes)" for path, size in written))
-            whereto = [{"path": path, "bytes": size} for path, size in written]
-            return Result("yarn-logs", {**answer, "written": whereto}, (lines,))
+            return _written(answer, log_view.save(cluster, found, chosen, target, wanted))
         for data in log_view.shown(cluster, found, chosen, wanted):
             app.write_log(data, raw)
         return Result("yarn-logs", answer, ())
@@ -259,11 +257,23 @@ def _application(app: AppContext, cluster: Yarn, name: str | None, selection: Se
     return found
 
 
-def _why(cluster: Yarn, found: Application, files: Sequence[LogFile], wanted: bool | None) -> list[Cause]:
+def _listed(found: Application, files: Sequence[LogFile]) -> Result:
+    rows = [(each.container, each.name, str(each.size)) for each in files]
+    table = Table(("container", "file", "bytes"), rows, numeric=(2,))
+    return Result("yarn-logs", {"application": found, "files": files}, (_head(found), table))
+
+
+def _written(answer: Mapping[str, object], written: Sequence[tuple[Path, int]]) -> Result:
+    lines = Lines(tuple(f"wrote {path} ({size} bytes)" for path, size in written))
+    whereto = [{"path": path, "bytes": size} for path, size in written]
+    return Result("yarn-logs", {**answer, "written": whereto}, (lines,))
+
+
+def _why(cluster: Yarn, found: Application, files: Callable[[], Sequence[LogFile]], wanted: bool | None) -> list[Cause]:
     """The probable causes: when they are asked for, and when nobody says otherwise, after a failure."""
     from replayctl.log_view import causes
 
-    return causes(cluster, found, files) if (found.has_failed if wanted is None else wanted) else []
+    return causes(cluster, found, files()) if (found.has_failed if wanted is None else wanted) else []
 
 
 def _head(found: Application) -> Fields:
