@@ -95,7 +95,7 @@ def instance_tag(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
     return f"replayctl-instance-{_short_hash(json.dumps([dag_id, run_id, task_id, map_index]), 16)}"
 
 
-def work_tag(identity: str) -> str:
+def artifact_tag(identity: str) -> str:
     """The tag that says which artifact an application makes."""
     return f"replayctl-artifact-{identity}"
 

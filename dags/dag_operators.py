@@ -14,7 +14,7 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk import DAG, Param
 
 from .artifacts import Artifact
-from .dag_entities import Namespace, work_tag
+from .dag_entities import Namespace, artifact_tag
 from .dag_release import RELEASE_LINE
 from .dag_specs import DagSpec, Deployment, StepSpec
 from .dag_yarn import YarnSparkSubmitHook, connection
@@ -127,21 +127,24 @@ class YarnWorkloadOperator(WorkloadOperator):
         self.url = url
         self.user = user
         self._yarn: YarnSparkSubmitHook | None = None
+        self._ended = False
 
     def submit(self, context: Context) -> None:
         """Follows the application that is there, or submits one, and waits for its end."""
         instance = context["ti"]
         tags = Namespace(self.user).task_tags(self.dag_id, context["run_id"], self.task_id, instance.map_index)
-        work = work_tag(str(self.step_document["identity"]))
+        artifact = artifact_tag(str(self.step_document["identity"]))
         self._yarn = YarnSparkSubmitHook(
             url=self.url,
             instance_tag=tags[-1],
-            work_tag=work,
-            conf={**(self.conf or {}), "spark.yarn.tags": ",".join((*tags, work))},
+            artifact_tag=artifact,
+            conf={**(self.conf or {}), "spark.yarn.tags": ",".join((*tags, artifact))},
             py_files=self.py_files,
             name=self.name,
             application_args=self.application_args,
         )
+        if self._ended:
+            raise AirflowException("the task was ended")
         self._yarn.run(self.application)
 
     def supervisor_pid(self) -> int | None:
@@ -149,7 +152,8 @@ class YarnWorkloadOperator(WorkloadOperator):
         return None
 
     def on_kill(self) -> None:
-        """Ends the application with its task."""
+        """Ends the application with its task, or keeps one from being submitted."""
+        self._ended = True
         if self._yarn is not None:
             self._yarn.end()
 

@@ -17,6 +17,7 @@ from airflow.exceptions import AirflowException
 from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
 
 _LIVE_STATES = "NEW,NEW_SAVING,SUBMITTED,ACCEPTED,RUNNING"
+_ALL_STATES = f"{_LIVE_STATES},FINISHED,FAILED,KILLED"
 _TIMEOUT_S = 30
 # A ResourceManager that restarts is away for a minute or two; then the next try may find the application again.
 _PAUSES_S = (1, 2, 4, 8, 15, 30, 60)
@@ -44,14 +45,14 @@ class YarnSparkSubmitHook(SparkSubmitHook):
     """spark-submit in cluster mode and its application, without a connection of Airflow's.
 
     `url` is the ResourceManager's web address as workers see it; `instance_tag` is the one that all applications of
-    this task instance carry, and no other; `work_tag` says what is computed, so that one which computes something else
-    by now is not followed.
+    this task instance carry, and no other; `artifact_tag` says what is made, so that an application which makes
+    something else by now is not followed.
     """
 
-    def __init__(self, *, url: str, instance_tag: str, work_tag: str, **kwargs: Any) -> None:
+    def __init__(self, *, url: str, instance_tag: str, artifact_tag: str, **kwargs: Any) -> None:
         self._url = url.rstrip("/")
         self._instance_tag = instance_tag
-        self._work_tag = work_tag
+        self._artifact_tag = artifact_tag
         self._ended = False
         super().__init__(yarn_track_via_rm_api=True, **kwargs)
 
@@ -61,9 +62,9 @@ class YarnSparkSubmitHook(SparkSubmitHook):
         Raises RuntimeError with YARN's diagnostics when it ends otherwise, or when the ResourceManager has been away
         for minutes; then the application goes on, for the next try to follow.
         """
-        for row in self._live():
-            if self._work_tag not in str(row.get("applicationTags") or "").split(","):
-                self.log.warning("%s computes what is not wanted any more: ending it", row["id"])
+        for row in self._asked_again(_LIVE_STATES):
+            if not self._makes_the_artifact(row):
+                self.log.warning("%s makes what is not wanted any more: ending it", row["id"])
                 self._end_application(row["id"])
             elif self._yarn_application_id is None:
                 self.log.info("following %s, which an earlier try has submitted", row["id"])
@@ -77,10 +78,11 @@ class YarnSparkSubmitHook(SparkSubmitHook):
                     # What was submitted while the task was being ended.
                     self.end()
             self._check_wanted()
-            # Not the id that spark-submit's words seem to name: they may name others, too.
-            self._yarn_application_id = next((row["id"] for row in self._live()), self._yarn_application_id)
-        if self._yarn_application_id is None:
-            raise AirflowException("spark-submit named no application")
+            # The newest, ended or not: spark-submit's words may name others, too.
+            made = [row["id"] for row in self._asked_again(_ALL_STATES) if self._makes_the_artifact(row)]
+            if not made:
+                raise AirflowException("the ResourceManager does not know what spark-submit has submitted")
+            self._yarn_application_id = made[0]
         self._start_yarn_application_status_tracking(self._yarn_application_id)
 
     def end(self) -> None:
@@ -93,7 +95,7 @@ class YarnSparkSubmitHook(SparkSubmitHook):
             self._submit_sp.kill()
         # Asked for by tag: spark-submit may have been ended before it could say which one it had submitted.
         try:
-            alive = [row["id"] for row in self._ask()]
+            alive = [row["id"] for row in self._ask(_LIVE_STATES)]
         except requests.RequestException as error:
             self.log.error("the ResourceManager does not tell what is left to end: %s", error)
             alive = [self._yarn_application_id] if self._yarn_application_id else []
@@ -104,21 +106,27 @@ class YarnSparkSubmitHook(SparkSubmitHook):
         if self._ended:
             raise AirflowException("the task was ended")
 
-    def _live(self) -> list[dict[str, Any]]:
-        """This task instance's applications that have not ended, the newest first; asks again while nobody answers."""
+    def _makes_the_artifact(self, row: dict[str, Any]) -> bool:
+        return self._artifact_tag in str(row.get("applicationTags") or "").split(",")
+
+    def _asked_again(self, states: str) -> list[dict[str, Any]]:
+        """What `_ask` says; asked again while nobody answers, but not when the question is refused."""
         for pause in _PAUSES_S:
             try:
-                return self._ask()
+                return self._ask(states)
             except requests.RequestException as error:
+                if error.response is not None and error.response.status_code < 500:
+                    raise
                 self.log.warning("the ResourceManager does not answer, again in %d s: %s", pause, error)
                 time.sleep(pause)
                 self._check_wanted()
-        return self._ask()
+        return self._ask(states)
 
-    def _ask(self) -> list[dict[str, Any]]:
+    def _ask(self, states: str) -> list[dict[str, Any]]:
+        """This task instance's applications in these states, the newest first."""
         answer = requests.get(
             f"{self._url}/ws/v1/cluster/apps",
-            params={"applicationTags": self._instance_tag, "states": _LIVE_STATES},
+            params={"applicationTags": self._instance_tag, "states": states},
             headers={"Accept": "application/json"},
             timeout=_TIMEOUT_S,
         )

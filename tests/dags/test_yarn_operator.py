@@ -18,7 +18,7 @@ from airflow.exceptions import AirflowException
 from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
 
 from dags.artifacts import Artifact
-from dags.dag_entities import Namespace, instance_tag, work_tag
+from dags.dag_entities import Namespace, artifact_tag, instance_tag
 from dags.dag_operators import YarnWorkloadOperator, build_dag
 from dags.dag_specs import DagSpec, Deployment, StepSpec
 
@@ -37,6 +37,7 @@ class Manager(ThreadingHTTPServer):
         # Answers to the next questions for the list, before it is told, and whether anybody may end one.
         self.failures: list[int] = []
         self.may_kill = True
+        self.ends_at_once: tuple[str, str] | None = None
         self.on_look = lambda name: None
 
     def add(self, name: str, *tags: str) -> None:
@@ -118,7 +119,10 @@ def submitted(manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def submit(hook: SparkSubmitHook, application: str = "", **more: object) -> str | None:
         done = original(hook, application, **more)
         hook._submit_sp.stdout.close()
-        manager.add("application_1_0001", INSTANCE, work_tag(STEP.identity))
+        manager.add("application_1_0001", INSTANCE, artifact_tag(STEP.identity))
+        if manager.ends_at_once:
+            state, final = manager.ends_at_once
+            manager.applications["application_1_0001"].update(state=state, finalStatus=final)
         return done
 
     monkeypatch.setattr(SparkSubmitHook, "submit", submit)
@@ -160,7 +164,7 @@ def test_a_step_is_submitted_with_tags_that_say_whose_it_is(
     assert words[words.index("--master") + 1] == "yarn"
     assert words[words.index("--deploy-mode") + 1] == "cluster"
     conf = dict(words[n + 1].split("=", 1) for n, word in enumerate(words) if word == "--conf")
-    tags = (*Namespace("alice").task_tags("probe_alice", "Run 1", "probe", -1), work_tag(STEP.identity))
+    tags = (*Namespace("alice").task_tags("probe_alice", "Run 1", "probe", -1), artifact_tag(STEP.identity))
     assert conf["spark.yarn.tags"].split(",") == list(tags)
     assert (conf["spark.driver.memoryOverhead"], conf["spark.driver.cores"]) == ("9g", "6")
     assert conf["spark.yarn.maxAppAttempts"] == "1"
@@ -173,7 +177,7 @@ def test_a_step_is_submitted_with_tags_that_say_whose_it_is(
 def test_the_application_of_an_earlier_try_is_followed(
     manager: Manager, made: YarnWorkloadOperator, submitted: Path
 ) -> None:
-    manager.add("application_1_0007", "replay", INSTANCE, work_tag(STEP.identity))
+    manager.add("application_1_0007", "replay", INSTANCE, artifact_tag(STEP.identity))
     manager.add("application_1_0008", instance_tag("probe_alice", "Run 2", "probe", -1))
     end(manager, made, "FINISHED", "SUCCEEDED")
     made.execute(context())
@@ -193,7 +197,7 @@ def test_an_application_that_fails_fails_its_task(
 def test_an_application_that_makes_something_else_by_now_is_ended_and_not_followed(
     manager: Manager, made: YarnWorkloadOperator, submitted: Path
 ) -> None:
-    manager.add("application_1_0007", INSTANCE, work_tag("0123456789abcdef"))
+    manager.add("application_1_0007", INSTANCE, artifact_tag("0123456789abcdef"))
     end(manager, made, "FINISHED", "SUCCEEDED")
     made.execute(context())
     assert manager.killed == ["application_1_0007"]
@@ -203,7 +207,7 @@ def test_an_application_that_makes_something_else_by_now_is_ended_and_not_follow
 def test_a_manager_that_is_away_for_a_while_is_asked_again(
     manager: Manager, made: YarnWorkloadOperator, submitted: Path
 ) -> None:
-    manager.add("application_1_0007", INSTANCE, work_tag(STEP.identity))
+    manager.add("application_1_0007", INSTANCE, artifact_tag(STEP.identity))
     manager.failures = [503, 500, 503]
     end(manager, made, "FINISHED", "SUCCEEDED")
     made.execute(context())
@@ -214,7 +218,7 @@ def test_a_manager_that_is_away_for_a_while_is_asked_again(
 def test_a_manager_that_stays_away_fails_the_try_and_leaves_the_application_to_the_next(
     manager: Manager, made: YarnWorkloadOperator, submitted: Path
 ) -> None:
-    manager.add("application_1_0007", INSTANCE, work_tag(STEP.identity))
+    manager.add("application_1_0007", INSTANCE, artifact_tag(STEP.identity))
     manager.failures = [503] * 100
     with pytest.raises(requests.HTTPError):
         made.execute(context())
@@ -269,5 +273,29 @@ def test_a_killed_task_ends_all_that_is_its_own_and_nothing_else(
     assert manager.killed == ["application_1_0009"]
 
 
-def test_a_task_that_is_killed_before_it_began_has_nothing_to_end(made: YarnWorkloadOperator) -> None:
+def test_a_task_that_is_killed_before_it_asks_for_anything_submits_nothing(
+    manager: Manager, made: YarnWorkloadOperator, submitted: Path
+) -> None:
     made.on_kill()
+    with pytest.raises(AirflowException, match="was ended"):
+        made.execute(context())
+    assert not submitted.exists()
+
+
+def test_a_refused_question_is_not_asked_again(manager: Manager, made: YarnWorkloadOperator, submitted: Path) -> None:
+    manager.failures = [403, 503]
+    with pytest.raises(requests.HTTPError, match="403"):
+        made.execute(context())
+    assert manager.failures == [503]
+    assert not submitted.exists()
+
+
+def test_one_that_has_ended_at_once_is_the_one_that_was_submitted(
+    manager: Manager, made: YarnWorkloadOperator, submitted: Path
+) -> None:
+    # Of an earlier try, with other parameters; it takes a while to end.
+    manager.may_kill = False
+    manager.add("application_1_0000", INSTANCE, artifact_tag("0123456789abcdef"))
+    manager.ends_at_once = ("FINISHED", "FAILED")
+    with pytest.raises(RuntimeError, match="application_1_0001"):
+        made.execute(context())

@@ -162,7 +162,8 @@ def steps(lab: Lab, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) 
         yield made
     finally:
         made.call("yarn-kill", "--mine", "--yes")
-        made.call("undeploy", "--yes", "--delete-from-airflow")
+        removed = made.call("undeploy", "--delete-from-airflow")
+        assert removed.code == 0, removed.document
         (_DATA / f"go-{_USER}").unlink(missing_ok=True)
         shutil.rmtree(_DATA / "replay" / "experiments" / _USER, ignore_errors=True)
 
