@@ -40,7 +40,9 @@ _NOT_FOR_PODS = frozenset(
     }
 )
 _NOT_FOR_CLIENTS = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
-_NOT_OF_REWRITTEN = frozenset({b"etag", b"last-modified", b"accept-ranges", b"expires", b"cache-control"})
+_NOT_OF_REWRITTEN = frozenset(
+    {b"content-length", b"etag", b"last-modified", b"accept-ranges", b"expires", b"cache-control"}
+)
 _ADDRESS_HEADERS = frozenset({b"location", b"refresh", b"content-location"})
 _REPEATABLE = frozenset({b"GET", b"HEAD"})
 
@@ -135,7 +137,7 @@ class Pages:
 
 
 @dataclass
-class _Pod:
+class _PodConnection:
     """The connection to the forward, and what HTTP says of it."""
 
     reader: asyncio.StreamReader
@@ -160,7 +162,7 @@ class BrowserConnection:
         self._state = h11.Connection(h11.SERVER)
         self._pod_port = pod_port
         self._locate = locate
-        self._pod: _Pod | None = None
+        self._pod: _PodConnection | None = None
         # What the browser says while a pod is waited for, or that it has left.
         self._ahead: asyncio.Task[bytes] | None = None
 
@@ -193,7 +195,7 @@ class BrowserConnection:
         if not isinstance(request, h11.Request):
             return False
         pod, answer = await self._ask(request)
-        await self._answer(request, pod, answer)
+        await self._answer(pod, answer)
         if pod.state.our_state is h11.DONE and pod.state.their_state is h11.DONE:
             pod.state.start_next_cycle()
         else:
@@ -203,7 +205,7 @@ class BrowserConnection:
         self._state.start_next_cycle()
         return True
 
-    async def _ask(self, request: h11.Request) -> tuple[_Pod, h11.Response]:
+    async def _ask(self, request: h11.Request) -> tuple[_PodConnection, h11.Response]:
         """Passes a request on and waits for the head of its answer.
 
         A connection that was kept may have been closed by the pod meanwhile: then a new one is asked, and so it is at
@@ -242,8 +244,8 @@ class BrowserConnection:
             headers.append((b"host", f"{_LOCAL}:{self._pod_port}".encode("ascii")))
         return h11.Request(method=request.method, target=request.target, headers=headers)
 
-    async def _pass_body(self, pod: _Pod) -> bool:
-        """Passes a request's body on to its end; whether there was any."""
+    async def _pass_body(self, pod: _PodConnection) -> bool:
+        """Passes a request's body on to its end; whether there was anything in it."""
         import h11
 
         any_data = False
@@ -257,7 +259,7 @@ class BrowserConnection:
             await _send(pod.writer, pod.state.send(h11.Data(data=event.data)))
         return any_data
 
-    async def _answer(self, request: h11.Request, pod: _Pod, answer: h11.Response) -> None:
+    async def _answer(self, pod: _PodConnection, answer: h11.Response) -> None:
         import h11
 
         kind = dict(answer.headers).get(b"content-type", b"").partition(b";")[0].strip().lower()
@@ -266,8 +268,6 @@ class BrowserConnection:
         headers = [(b"cache-control", b"no-store")] if rewriter else []
         for name, value in answer.headers:
             if name in _NOT_FOR_CLIENTS or (rewriter and name in _NOT_OF_REWRITTEN):
-                continue
-            if rewriter and name == b"content-length" and request.method != b"HEAD":
                 continue
             headers.append((name, await rewrite_header(value, self._locate) if name in _ADDRESS_HEADERS else value))
         head = h11.Response(status_code=answer.status_code, reason=answer.reason, headers=headers)
@@ -289,7 +289,7 @@ class BrowserConnection:
             self._state.receive_data(await (ahead or self._reader.read(CHUNK)))
         return event
 
-    async def _from_pod(self, pod: _Pod) -> object:
+    async def _from_pod(self, pod: _PodConnection) -> object:
         """The pod's next event; cut off when the browser leaves while it is waited for."""
         import h11
 
@@ -322,11 +322,11 @@ class BrowserConnection:
         browser = self._writer.get_extra_info("peername")
         return not self._ahead.result() and bool(browser and has_left(browser[1]))
 
-    async def _reach_pod(self) -> _Pod:
+    async def _reach_pod(self) -> _PodConnection:
         import h11
 
         reader, writer = await asyncio.open_connection(_LOCAL, self._pod_port, limit=CHUNK)
-        self._pod = _Pod(reader, writer, h11.Connection(h11.CLIENT))
+        self._pod = _PodConnection(reader, writer, h11.Connection(h11.CLIENT))
         return self._pod
 
     async def _leave_pod(self) -> None:
