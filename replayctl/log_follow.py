@@ -16,10 +16,11 @@ _LOOK_EVERY_S = 1.0
 # How much a log may grow between two questions without a third one.
 _GROWTH = 1 << 16
 _LONGEST_LINE = 1 << 20
-# An application that is not there yet, or a container that has just gone: at the end everything is gathered.
-_PASSING = (NotFound, NotReady, OperationFailed, RemoteCommandFailed, TimedOut, Unreachable)
-# How long the ResourceManager may be away.
+# How long the ResourceManager may be away. One that does not know the application any more is not.
 _AWAY_FOR_S = 300.0
+_AWAY = (NotReady, OperationFailed, TimedOut, Unreachable)
+# A container that is not there yet, or has just gone: at the end everything is gathered.
+_PASSING = (*_AWAY, NotFound, RemoteCommandFailed)
 
 
 @dataclass
@@ -50,10 +51,10 @@ def follow(
         try:
             app = cluster.manager.application(app.id)
             answered_at = time.monotonic()
-        except _PASSING as error:
+        except _AWAY as error:
             if time.monotonic() - answered_at > _AWAY_FOR_S:
                 raise
-            reporter.note(str(error))
+            reporter.status(f"waiting: {error}")
             time.sleep(_LOOK_EVERY_S)
             continue
         for file in _files(cluster, app, wanted, reporter, wait_s=wait_s):
@@ -63,7 +64,7 @@ def follow(
             except _PASSING as error:
                 if app.is_final:
                     raise
-                reporter.note(str(error))
+                reporter.status(f"waiting: {error}")
         if app.is_final:
             for each in progress.values():
                 if each.begun and wanted.pattern and wanted.pattern.search(each.begun):
@@ -80,7 +81,7 @@ def _files(
     except _PASSING as error:
         if app.is_final:
             raise
-        reporter.note(str(error))
+        reporter.status(f"waiting: {error}")
         return []
     try:
         return wanted.of(files, app)

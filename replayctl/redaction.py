@@ -41,11 +41,12 @@ def clean(text: str) -> str:
 def mask(text: str) -> str:
     """Text without secrets, else as it is; data are masked so, since JSON keeps control characters harmless."""
     text = mask_known(text)
+    lowered = text.lower()
     for signs, near, pattern, replacement in _MASKS:
-        lowered = text.lower()
         if len(lowered) != len(text):
             # Some letters of other scripts are longer so, and places would not fit.
             text = re.sub(pattern, replacement, text)
+            lowered = text.lower()
             continue
         parts: list[str] = []
         done = 0
@@ -53,7 +54,9 @@ def mask(text: str) -> str:
             if near in text[start:end]:
                 parts += [text[done:start], re.sub(pattern, replacement, text[start:end])]
                 done = end
-        text = "".join([*parts, text[done:]])
+        if parts:
+            text = "".join([*parts, text[done:]])
+            lowered = text.lower()
     return text
 
 

@@ -125,6 +125,8 @@ def _instance_of(app: Application) -> str | None:
 def _reason(airflow: AirflowApi, app: Application) -> str:
     # Steps name their application DAG.STEP.
     dag_id = app.name.rpartition(".")[0]
+    if not dag_id:
+        return "no task that is alive is its own"
     if airflow.find_dag(dag_id) is None:
         return f"Airflow knows no DAG {dag_id!r}"
     return f"no task of {dag_id} that is alive is its own"

@@ -23,8 +23,8 @@ _Links = Annotated[
     bool | None,
     typer.Option(
         "--links/--no-links",
-        help="Have links of pages to hosts of the cluster lead through forwards, too; yarn's, history's and hdfs's do "
-        "without being told.",
+        help="Have links of pages to hosts of the cluster lead through forwards, too; those of yarn, history, "
+        "jobhistory and hdfs do so without being told.",
         show_default=False,
     ),
 ]
