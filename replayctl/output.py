@@ -253,11 +253,19 @@ def _rich_table(table: Table, stdout: TextIO) -> None:
     from rich.text import Text
 
     grid = RichTable(title=Text(clean(table.title)) if table.title else None, box=box.SIMPLE_HEAD, title_justify="left")
+    console = Console(file=stdout, highlight=False, markup=False, emoji=False)
     for index, name in enumerate(table.columns):
-        grid.add_column(Text(clean(name)), justify="right" if index in table.numeric else "left", overflow="fold")
+        # The first column is what people copy: it is folded last.
+        key = max((len(row[0]) for row in table.rows), default=0) if index == 0 else 0
+        grid.add_column(
+            Text(clean(name)),
+            justify="right" if index in table.numeric else "left",
+            overflow="fold",
+            min_width=min(key, console.width // 2) or None,
+        )
     for row in table.rows:
         grid.add_row(*(Text(clean(cell)) for cell in row))
-    Console(file=stdout, highlight=False, markup=False, emoji=False).print(grid)
+    console.print(grid)
 
 
 class StderrReporter:

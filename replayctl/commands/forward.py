@@ -49,9 +49,20 @@ def port_forward(
     app: AppContext = ctx.obj
     wanted = forwards.listeners(targets or (), app.settings, every=every, port=port, links=links)
     if dry_run:
-        data = {each.name: {"target": str(each.target), "port": each.port or "auto"} for each in wanted}
-        rows = [(each.name, str(each.target), str(each.port or "any free one")) for each in wanted]
-        return Result("port-forward", {"forwards": data, "dry_run": True}, (Table(("name", "target", "port"), rows),))
+        data = {
+            each.name: {"target": str(each.target), "port": each.port or "auto", "links": each.links} for each in wanted
+        }
+        rows = [
+            (
+                each.name,
+                str(each.target),
+                str(each.port or "any free one"),
+                "forwarded" if each.links else "as they are",
+            )
+            for each in wanted
+        ]
+        table = Table(("name", "target", "port", "links in pages"), rows)
+        return Result("port-forward", {"forwards": data, "dry_run": True}, (table,))
     if detach:
         options = [*(["--all"] if every else []), *(["--port", port] if port else [])]
         options += [] if links is None else ["--links" if links else "--no-links"]

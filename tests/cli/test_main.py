@@ -201,7 +201,7 @@ def test_open_takes_the_direct_link_where_there_is_one(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["data"]["address"] == "http://node.example:32524"
     done = subprocess.run([*command, "hdfs", "--dry-run"], env=environ, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["data"]["forwards"] == {
-        "hdfs": {"target": "hdfs-3/service/hdfs-namenode:9870", "port": "auto"}
+        "hdfs": {"target": "hdfs-3/service/hdfs-namenode:9870", "port": "auto", "links": True}
     }
     command += ["yarn", "--forward", "--dry-run"]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)

@@ -119,3 +119,17 @@ def test_the_reporter_replaces_its_status_on_a_terminal_and_spares_logs() -> Non
     assert "done" in log.getvalue()
     assert "hidden" not in log.getvalue()
     assert "\x1b" not in log.getvalue()
+
+
+def test_what_people_copy_is_not_folded_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    stdout = Terminal()
+    row = (
+        "application_1700000000000_0042",
+        "a long name of an application",
+        "FINISHED, FAILED",
+        "2030-01-01T00:00:00Z",
+    )
+    table = Table(("application", "name", "state", "started"), (row,))
+    output.Output("human", stdout=stdout, stderr=io.StringIO()).show(Result("x", {}, (table,)))
+    assert row[0] in stdout.getvalue()
