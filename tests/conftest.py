@@ -1,6 +1,7 @@
 """Every test starts in an empty home with a clean environment. Standard library and pytest only: all tiers use this."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ ROOT = Path(__file__).parent.parent
 # Read before the environment is cleaned: the environments that the test run has made.
 CACHE_DIR = os.environ.get("REPLAYCTL_CACHE_DIR")
 _OURS = ("REPLAYCTL_", "USERNAME_ON_CLUSTER", "KUBECONFIG", "XDG_", "AIRFLOW", "MLFLOW_")
+
+# Children inherit what is ignored, as it is when the tests themselves are started by nohup.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

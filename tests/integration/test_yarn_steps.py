@@ -162,8 +162,8 @@ def steps(lab: Lab, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) 
         yield made
     finally:
         made.call("yarn-kill", "--mine", "--yes")
-        removed = made.call("undeploy", "--delete-from-airflow")
-        assert removed.code == 0, removed.document
+        # A task outlives its application, and its pod, until Airflow has heard of their end.
+        until("the DAG can be taken away", lambda: made.call("undeploy", "--delete-from-airflow").code == 0, 400)
         (_DATA / f"go-{_USER}").unlink(missing_ok=True)
         shutil.rmtree(_DATA / "replay" / "experiments" / _USER, ignore_errors=True)
 
