@@ -163,7 +163,9 @@ def steps(lab: Lab, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) 
     finally:
         made.call("yarn-kill", "--mine", "--yes")
         # A task outlives its application, and its pod, until Airflow has heard of their end.
-        until("the DAG can be taken away", lambda: made.call("undeploy", "--delete-from-airflow").code == 0, 400)
+        words = ("undeploy", "--delete-from-airflow")
+        removed = until("the tasks are over", lambda: (answer := made.call(*words)).code != 7 and answer, 400)
+        assert (removed.code, removed.data["dags_deleted"]) == (0, [f"{_DAG}_{_USER}"]), removed.document
         (_DATA / f"go-{_USER}").unlink(missing_ok=True)
         shutil.rmtree(_DATA / "replay" / "experiments" / _USER, ignore_errors=True)
 
