@@ -165,7 +165,7 @@ def steps(lab: Lab, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) 
         # A task outlives its application, and its pod, until Airflow has heard of their end.
         words = ("undeploy", "--delete-from-airflow")
         removed = until("the tasks are over", lambda: (answer := made.call(*words)).code != 7 and answer, 400)
-        assert (removed.code, removed.data["dags_deleted"]) == (0, [f"{_DAG}_{_USER}"]), removed.document
+        assert (removed.code, removed.document["data"]["dags_deleted"]) == (0, [f"{_DAG}_{_USER}"]), removed.document
         (_DATA / f"go-{_USER}").unlink(missing_ok=True)
         shutil.rmtree(_DATA / "replay" / "experiments" / _USER, ignore_errors=True)
 
