@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -105,7 +106,7 @@ class Steps:
             return json.loads(answer.read() or b"{}")
 
     def task_state(self, run_id: str) -> str | None:
-        return self.api("GET", f"dagRuns/{urllib.request.quote(run_id)}/taskInstances/probe")["state"]
+        return self.api("GET", f"dagRuns/{urllib.parse.quote(run_id)}/taskInstances/probe")["state"]
 
 
 def until(what: str, ready: Any, seconds: float = 180) -> Any:
@@ -211,7 +212,7 @@ def test_a_task_that_is_ended_ends_its_application(steps: Steps, how: str) -> No
     run_id = steps.start()
     (app,) = until("the application runs", steps.running)
     if how == "failed by hand":
-        path = f"dagRuns/{urllib.request.quote(run_id)}/taskInstances/probe"
+        path = f"dagRuns/{urllib.parse.quote(run_id)}/taskInstances/probe"
         with contextlib.suppress(urllib.error.HTTPError):
             steps.api("PATCH", path, {"new_state": "failed"})
         assert steps.task_state(run_id) == "failed"
