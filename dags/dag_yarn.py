@@ -17,7 +17,6 @@ from airflow.exceptions import AirflowException
 from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
 
 _LIVE_STATES = "NEW,NEW_SAVING,SUBMITTED,ACCEPTED,RUNNING"
-_ALL_STATES = f"{_LIVE_STATES},FINISHED,FAILED,KILLED"
 _TIMEOUT_S = 30
 # A ResourceManager that restarts is away for a minute or two; then the next try may find the application again.
 _PAUSES_S = (1, 2, 4, 8, 15, 30, 60)
@@ -79,7 +78,7 @@ class YarnSparkSubmitHook(SparkSubmitHook):
                     self.end()
             self._check_wanted()
             # The newest, ended or not: spark-submit's words may name others, too.
-            made = [row["id"] for row in self._asked_again(_ALL_STATES) if self._makes_the_artifact(row)]
+            made = [row["id"] for row in self._asked_again() if self._makes_the_artifact(row)]
             if not made:
                 raise AirflowException("the ResourceManager does not know what spark-submit has submitted")
             self._yarn_application_id = made[0]
@@ -109,7 +108,7 @@ class YarnSparkSubmitHook(SparkSubmitHook):
     def _makes_the_artifact(self, row: dict[str, Any]) -> bool:
         return self._artifact_tag in str(row.get("applicationTags") or "").split(",")
 
-    def _asked_again(self, states: str) -> list[dict[str, Any]]:
+    def _asked_again(self, states: str | None = None) -> list[dict[str, Any]]:
         """What `_ask` says; asked again while nobody answers, but not when the question is refused."""
         for pause in _PAUSES_S:
             try:
@@ -122,8 +121,8 @@ class YarnSparkSubmitHook(SparkSubmitHook):
                 self._check_wanted()
         return self._ask(states)
 
-    def _ask(self, states: str) -> list[dict[str, Any]]:
-        """This task instance's applications in these states, the newest first."""
+    def _ask(self, states: str | None) -> list[dict[str, Any]]:
+        """This task instance's applications in these states, else in any, the newest first."""
         answer = requests.get(
             f"{self._url}/ws/v1/cluster/apps",
             params={"applicationTags": self._instance_tag, "states": states},

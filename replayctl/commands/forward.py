@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -10,10 +11,14 @@ from replayctl.commands.options import DryRun
 from replayctl.context import AppContext
 from replayctl.result import Lines, Result, Status, Table
 
+if TYPE_CHECKING:
+    from replayctl.forward import Listener
+
+_NAMES = "airflow, yarn, history, jobhistory, hdfs, mlflow or NAMESPACE/KIND/NAME:PORT"
 _Targets = Annotated[
     list[str] | None,
     typer.Argument(
-        help="airflow, yarn, history, hdfs, mlflow or NAMESPACE/KIND/NAME:PORT, each with =LOCAL_PORT if need be.",
+        help=f"{_NAMES}, each with =LOCAL_PORT if need be.",
         show_default=False,
     ),
 ]
@@ -41,50 +46,23 @@ def port_forward(
     dry_run: DryRun = False,
 ) -> Result:
     """Reach services of the cluster on this machine, through restarts of their pods, until Ctrl-C."""
-    import asyncio
-
-    from replayctl import forwards, pages
-    from replayctl.forward import Listener
+    from replayctl import forwards
 
     app: AppContext = ctx.obj
     wanted = forwards.listeners(targets or (), app.settings, every=every, port=port, links=links)
     if dry_run:
-        data = {
-            each.name: {"target": str(each.target), "port": each.port or "auto", "links": each.links} for each in wanted
-        }
-        rows = [
-            (
-                each.name,
-                str(each.target),
-                str(each.port or "any free one"),
-                "forwarded" if each.links else "as they are",
-            )
-            for each in wanted
-        ]
-        table = Table(("name", "target", "port", "links in pages"), rows)
-        return Result("port-forward", {"forwards": data, "dry_run": True}, (table,))
-    if detach:
-        options = [*(["--all"] if every else []), *(["--port", port] if port else [])]
-        options += [] if links is None else ["--links" if links else "--no-links"]
-        made = forwards.start(targets or (), options, app.settings)
-        if open_pages:
-            _open(list(made.addresses.values()))
-        answer = {"id": made.id, "pid": made.pid, "forwards": dict(made.addresses)}
-        table = Table(("name", "address"), list(made.addresses.items()))
-        stop = Lines((f"stop it with: replayctl forwards stop {made.id}",))
-        return Result("port-forward", answer, (table, stop))
-    cluster = forwards.find_kubernetes(app.settings, app.environ)
-
-    def tell(opened: list[Listener]) -> None:
-        addresses = {each.name: each.url for each in opened}
-        rows = [(each.name, each.url, str(each.target)) for each in opened]
-        app.announce(Result("port-forward", {"forwards": addresses}, (Table(("name", "address", "target"), rows),)))
-        if open_pages:
-            _open(list(addresses.values()))
-
-    namespaces = forwards.namespaces(app.settings)
-    asyncio.run(pages.serve(cluster, wanted, namespaces, app.reporter, tell))
-    raise AssertionError("a forward ends by a signal only")
+        return _planned("port-forward", wanted)
+    if not detach:
+        _serve(app, "port-forward", wanted, open_pages=open_pages)
+    options = [*(["--all"] if every else []), *(["--port", port] if port else [])]
+    options += [] if links is None else ["--links" if links else "--no-links"]
+    made = forwards.start(targets or (), options, app.settings)
+    if open_pages:
+        _open(list(made.addresses.values()))
+    answer = {"id": made.id, "pid": made.pid, "forwards": dict(made.addresses)}
+    table = Table(("name", "address"), list(made.addresses.items()))
+    stop = Lines((f"stop it with: replayctl forwards stop {made.id}",))
+    return Result("port-forward", answer, (table, stop))
 
 
 def airflow_port_forward(ctx: typer.Context, port: _Port = None, open_pages: _Open = False) -> Result:
@@ -94,7 +72,7 @@ def airflow_port_forward(ctx: typer.Context, port: _Port = None, open_pages: _Op
 
 def open_page(
     ctx: typer.Context,
-    target: Annotated[str, typer.Argument(help="airflow, yarn, history, hdfs, mlflow or NAMESPACE/KIND/NAME:PORT.")],
+    target: Annotated[str, typer.Argument(help=f"{_NAMES}.")],
     port: _Port = None,
     by_forward: Annotated[
         bool,
@@ -108,7 +86,10 @@ def open_page(
     app: AppContext = ctx.obj
     link = forwards.direct_link(target, app.settings)
     if link is None or by_forward:
-        return port_forward(ctx, [target], port=port or forwards.AUTO, open_pages=True, dry_run=dry_run)
+        wanted = forwards.listeners([target], app.settings, every=False, port=port or forwards.AUTO, links=None)
+        if dry_run:
+            return _planned("open", wanted)
+        _serve(app, "open", wanted, open_pages=True)
     if not dry_run:
         _open([link])
     line = Lines((f"{'would open' if dry_run else 'opened'} {link}",))
@@ -148,6 +129,37 @@ def stop_forwards(
     status: Status = "ok" if stopped else "nothing-to-do"
     line = f"{verb} {', '.join(stopped)}" if stopped else "none runs"
     return Result("forwards stop", {"stopped": stopped, "dry_run": dry_run}, (Lines((line,)),), status=status)
+
+
+def _planned(command: str, wanted: Sequence[Listener]) -> Result:
+    """What a dry run says: which addresses there would be."""
+    data = {
+        each.name: {"target": str(each.target), "port": each.port or "auto", "links": each.links} for each in wanted
+    }
+    rows = [
+        (each.name, str(each.target), str(each.port or "any free one"), "forwarded" if each.links else "as they are")
+        for each in wanted
+    ]
+    table = Table(("name", "target", "port", "links in pages"), rows)
+    return Result(command, {"forwards": data, "dry_run": True}, (table,))
+
+
+def _serve(app: AppContext, command: str, wanted: Sequence[Listener], *, open_pages: bool) -> NoReturn:
+    """Forwards until a signal ends it."""
+    import asyncio
+
+    from replayctl import forwards, pages
+
+    def tell(opened: list[Listener]) -> None:
+        addresses = {each.name: each.url for each in opened}
+        rows = [(each.name, each.url, str(each.target)) for each in opened]
+        app.announce(Result(command, {"forwards": addresses}, (Table(("name", "address", "target"), rows),)))
+        if open_pages:
+            _open(list(addresses.values()))
+
+    cluster = forwards.find_kubernetes(app.settings, app.environ)
+    asyncio.run(pages.serve(cluster, wanted, forwards.namespaces(app.settings), app.reporter, tell))
+    raise AssertionError("a forward ends by a signal only")
 
 
 def _open(addresses: list[str]) -> None:

@@ -17,6 +17,7 @@ from replayctl.result import Block, Fields, Lines, Problem, Result, Status, Tabl
 
 if TYPE_CHECKING:
     from replayctl.diagnose import Cause
+    from replayctl.log_view import Selection as FileSelection
     from replayctl.yarn import Application
     from replayctl.yarn_logs import LogFile, Yarn
     from replayctl.yarn_selection import Orphan, Selection
@@ -122,7 +123,7 @@ def yarn_logs(
     wait_for: _WaitFor = 60.0,
 ) -> Result:
     """Show an application's logs: the driver's, and what has probably gone wrong first."""
-    from replayctl import log_follow, log_view, yarn
+    from replayctl import log_view, yarn
     from replayctl.yarn_selection import Selection
 
     app: AppContext = ctx.obj
@@ -139,24 +140,13 @@ def yarn_logs(
     with _yarn(app) as cluster:
         found = _application(app, cluster, application, Selection(last, dag, task, run))
         if follow and not found.is_final:
-            found = log_follow.follow(cluster, found, wanted, app.write_log, app.reporter, raw=raw, wait_s=wait_for)
-            causes = _why(cluster, found, lambda: cluster.files(found, wait_s=wait_for), diagnose)
-            return Result("yarn-logs", {"application": found, "causes": causes}, tuple(_causes(causes)))
+            return _followed(app, cluster, found, wanted, diagnose, raw=raw, wait_s=wait_for)
         # All of them are wanted to list them, and to find a cause; a running application has none by itself.
         driver_only = wanted.driver_only and not listing and not diagnose
         files = cluster.files(found, wait_s=wait_for, driver_only=driver_only)
         if listing:
             return _listed(found, files)
-        chosen = wanted.of(files, found)
-        causes = _why(cluster, found, lambda: files, diagnose)
-        answer = {"application": found, "causes": causes, "files": chosen}
-        if causes:
-            app.announce(Result("yarn-logs", answer, (_head(found), *_causes(causes))))
-        if target is not None:
-            return _written(answer, log_view.save(cluster, found, chosen, target, wanted))
-        for data in log_view.shown(cluster, found, chosen, wanted):
-            app.write_log(data, raw)
-        return Result("yarn-logs", answer, ())
+        return _shown(app, cluster, found, files, wanted, diagnose, target=target, raw=raw)
 
 
 def yarn_kill(
@@ -255,6 +245,48 @@ def _application(app: AppContext, cluster: Yarn, name: str | None, selection: Se
     if others and selection.has_step:
         app.reporter.step(f"{found.id} is the newest of {others + 1} that fit; replayctl yarn-apps lists them")
     return found
+
+
+def _followed(
+    app: AppContext,
+    cluster: Yarn,
+    found: Application,
+    wanted: FileSelection,
+    diagnose: bool | None,
+    *,
+    raw: bool,
+    wait_s: float,
+) -> Result:
+    from replayctl.log_follow import follow
+
+    ended = follow(cluster, found, wanted, app.write_log, app.reporter, raw=raw, wait_s=wait_s)
+    causes = _why(cluster, ended, lambda: cluster.files(ended, wait_s=wait_s), diagnose)
+    return Result("yarn-logs", {"application": ended, "causes": causes}, tuple(_causes(causes)))
+
+
+def _shown(
+    app: AppContext,
+    cluster: Yarn,
+    found: Application,
+    files: Sequence[LogFile],
+    wanted: FileSelection,
+    diagnose: bool | None,
+    *,
+    target: str | None,
+    raw: bool,
+) -> Result:
+    from replayctl import log_view
+
+    chosen = wanted.of(files, found)
+    causes = _why(cluster, found, lambda: files, diagnose)
+    answer = {"application": found, "causes": causes, "files": chosen}
+    if causes:
+        app.announce(Result("yarn-logs", answer, (_head(found), *_causes(causes))))
+    if target is not None:
+        return _written(answer, log_view.save(cluster, found, chosen, target, wanted))
+    for data in log_view.shown(cluster, found, chosen, wanted):
+        app.write_log(data, raw)
+    return Result("yarn-logs", answer, ())
 
 
 def _listed(found: Application, files: Sequence[LogFile]) -> Result:

@@ -62,11 +62,11 @@ class Handler(BaseHTTPRequestHandler):
             self._say({}, self.server.failures.pop(0))
             return
         wanted = urllib.parse.parse_qs(url.query)
-        states, tag = wanted["states"][0].split(","), wanted["applicationTags"][0]
+        states, tag = wanted.get("states", [""])[0].split(","), wanted["applicationTags"][0]
         found = [
             a
             for a in self.server.applications.values()
-            if a["state"] in states and tag in a["applicationTags"].split(",")
+            if (states == [""] or a["state"] in states) and tag in a["applicationTags"].split(",")
         ]
         self._say({"apps": {"app": found} if found else None})
 
