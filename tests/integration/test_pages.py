@@ -1,17 +1,20 @@
 """YARN's pages in a real browser that knows no host name of the cluster: links are clicked from page to page."""
 
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.expected_conditions import element_to_be_clickable
+from selenium.webdriver.support.expected_conditions import element_to_be_clickable, text_to_be_present_in_element
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.conftest import ROOT
@@ -58,21 +61,21 @@ def addresses(station: Workstation) -> Iterator[dict[str, str]]:
 
 def click(browser: webdriver.Chrome, text: str) -> None:
     """Clicks the first link with such a text, when the page's scripts have made it."""
-    link = WebDriverWait(browser, 60).until(element_to_be_clickable((By.PARTIAL_LINK_TEXT, text)))
-    link.click()
+    loaded_again(browser, element_to_be_clickable((By.PARTIAL_LINK_TEXT, text))).click()
 
 
-def reads(browser: webdriver.Chrome, words: str, *, again: bool = False) -> None:
-    """Waits for words on the page, which is loaded `again` and again if it is one that stands still."""
+def reads(browser: webdriver.Chrome, words: str) -> None:
+    """Waits for words on the page."""
+    loaded_again(browser, text_to_be_present_in_element((By.TAG_NAME, "body"), words))
 
-    def look(found: webdriver.Chrome) -> bool:
-        if words in found.find_element(By.TAG_NAME, "body").text:
-            return True
-        if again:
-            found.refresh()
-        return False
 
-    WebDriverWait(browser, 60).until(look)
+def loaded_again(browser: webdriver.Chrome, there: Callable[[webdriver.Chrome], Any]) -> Any:
+    """What is `there`; a page may come before the log or the application that it is to show, and stands still then."""
+    for _ in range(5):
+        with contextlib.suppress(TimeoutException):
+            return WebDriverWait(browser, 20).until(there)
+        browser.refresh()
+    return WebDriverWait(browser, 20).until(there)
 
 
 def test_from_yarns_page_to_the_log_of_an_ended_application(
@@ -92,7 +95,7 @@ def test_from_yarns_page_to_the_log_of_a_running_application(
     click(browser, jobs["long"])
     click(browser, "Logs")
     click(browser, "stdout")
-    reads(browser, "tick 1", again=True)
+    reads(browser, "tick 1")
 
 
 def test_from_sparks_history_to_the_log_of_an_executor(
