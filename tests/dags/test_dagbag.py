@@ -119,7 +119,8 @@ def test_parsing_leaves_nothing_behind_and_gives_the_same_dags_again(bag: tuple)
     again = load(folder, home)
     after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     assert before == after
-    assert not list(folder.rglob("__pycache__"))
+    # Airflow's own of the stubs may lie beside them; releases, whose content is their name, stay as they are.
+    assert [path for path in folder.rglob("__pycache__") if path.parent != folder] == []
     assert {name: dag["serialized"] for name, dag in again["dags"].items()} == {
         name: dag["serialized"] for name, dag in found["dags"].items()
     }
