@@ -11,8 +11,9 @@ ROOT = Path(__file__).parent.parent
 CACHE_DIR = os.environ.get("REPLAYCTL_CACHE_DIR")
 _OURS = ("REPLAYCTL_", "USERNAME_ON_CLUSTER", "KUBECONFIG", "XDG_", "AIRFLOW", "MLFLOW_")
 
-# Children inherit what is ignored, as it is when the tests themselves are started by nohup.
+# Children inherit what is ignored, as these are when the tests themselves are started by nohup or in a script by &.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
