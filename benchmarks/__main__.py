@@ -14,14 +14,17 @@ from pathlib import Path
 
 import psutil
 
-from replayctl import deploy, environments, local
-from replayctl.deployment import deployment_json, find_folders, local_cores
-from replayctl.events import SilentReporter
-from replayctl.namespace import find_namespace
-from replayctl.output import StderrReporter
-from replayctl.release import build_release
-from replayctl.settings import Settings, load_settings
-from replayctl.stubs import stub_name, stub_text
+from replayctl import deploy
+from replayctl.bundle.release import build_release
+from replayctl.bundle.stubs import stub_name, stub_text
+from replayctl.console.events import SilentReporter
+from replayctl.console.output import StderrReporter
+from replayctl.local import environments, stack
+from replayctl.local.capacity import local_cores
+from replayctl.publishing.deployment import deployment_json
+from replayctl.settings.folders import find_folders
+from replayctl.settings.load import Settings, load_settings
+from replayctl.settings.namespace import find_namespace
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENT = "two_stage_ml100k"
@@ -189,7 +192,7 @@ def bench_cluster() -> None:
 class Memory:
     """Samples the memory of a stack's process tree: proportional set sizes, so that shared pages count once."""
 
-    def __init__(self, stack: local.Stack) -> None:
+    def __init__(self, stack: stack.Stack) -> None:
         self._leaders = [psutil.Process(service.pid) for service in stack.services]
         self.peak: dict[str, float] = {}
         self._stop = threading.Event()
@@ -231,7 +234,7 @@ def bench_run(settings: Settings) -> None:
     try:
         call("local", "data")
         call("sync-dags")
-        with Memory(local.status(settings)) as memory:
+        with Memory(stack.status(settings)) as memory:
             run = call("run", EXPERIMENT, "--wait", "--force", "all")
         again = call("run", EXPERIMENT, "--wait")
         alone = _alone(settings)

@@ -12,9 +12,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from replayctl.k8s import Kubernetes, container_of, parse_target
-from replayctl.k8s_streams import execute
-from replayctl.kubeconfig import find_cluster
+from replayctl.cluster.api import Kubernetes, container_of, parse_endpoint
+from replayctl.cluster.kubeconfig import find_cluster
+from replayctl.cluster.streams import execute
 from tests.integration.lab import NAMESPACE, STATE, Lab
 from tests.integration.yarn_jobs import submit
 
@@ -28,7 +28,7 @@ def run(lab: Lab, pairs: Pairs) -> None:
     """Prints the ratios; needs a lab that is up, and an application that has ended for the logs."""
     cluster = Kubernetes(find_cluster(STATE / "kubeconfig", None, {}))
     lab.wait_for_server()
-    pod = cluster.ready_pod(parse_target(_TARGET))
+    pod = cluster.ready_pod(parse_endpoint(_TARGET))
     command = [str(lab.folder / "cluster"), "kubectl", "-n", NAMESPACE]
     program = ["head", "-c", str(64 * _MIB), "/dev/zero"]
 

@@ -17,9 +17,10 @@ from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
-from replayctl import __version__, output, redaction
+from replayctl import __version__
 from replayctl.commands import dags, forward, leaderboard, local, runs, scaffold, settings, yarn
-from replayctl.context import AppContext
+from replayctl.console import output, redaction
+from replayctl.console.result import Problem, Result
 from replayctl.errors import (
     EXIT_BUG,
     EXIT_HANGUP,
@@ -29,7 +30,7 @@ from replayctl.errors import (
     ReplayctlError,
     UsageProblem,
 )
-from replayctl.result import Problem, Result
+from replayctl.settings.context import AppContext
 
 _FLAGS = r"-v+|--verbose|--debug"
 _OPTIONS = ("--output", "--profile")

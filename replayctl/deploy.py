@@ -9,20 +9,23 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from replayctl import lock, resources, validation
-from replayctl.audit import audit_line
-from replayctl.deployment import deployment_json, find_folders, open_target
+from replayctl.bundle import validation
+from replayctl.bundle.git import Commit, commit_of
+from replayctl.bundle.release import Release, build_release
+from replayctl.bundle.specs import Dag, load_specs
+from replayctl.bundle.stubs import stubs_of
+from replayctl.console.events import Reporter
 from replayctl.errors import NotReady, Unreachable, UsageProblem
-from replayctl.events import Reporter
-from replayctl.git import Commit, commit_of
-from replayctl.namespace import Namespace
-from replayctl.plan import Plan, PlannedAction, check_dag_ids, check_modules, make_plan
-from replayctl.release import Release, build_release
-from replayctl.settings import Settings
-from replayctl.specs import Dag, load_specs
-from replayctl.stubs import stubs_of
-from replayctl.target import Publication, Target
-from replayctl.verify import DagServer, Watcher, check_owners, expected_of
+from replayctl.publishing.deployment import deployment_json
+from replayctl.publishing.plan import Plan, PlannedAction, check_dag_ids, check_modules, make_plan
+from replayctl.publishing.verify import DagServer, Watcher, check_owners, expected_of
+from replayctl.settings.folders import find_folders
+from replayctl.settings.load import Settings
+from replayctl.settings.namespace import Namespace
+from replayctl.shipped import shipped_dir
+from replayctl.storage import lock
+from replayctl.storage.audit import audit_line
+from replayctl.storage.target import Publication, Target, open_target
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ def sync(
     and what `Watcher.wait` raises; after an import error the previous release is published again.
     """
     options = options or SyncOptions()
-    shipped, dags_dir = dags_dir is None, dags_dir or resources.shipped_dir("dags")
+    shipped, dags_dir = dags_dir is None, dags_dir or shipped_dir("dags")
     checked = _check(dags_dir, settings, namespace, reporter, validate=options.validate)
     if options.dry_run:
         return _dry_run(checked, settings, namespace, reporter, find_server, options, shipped=shipped)

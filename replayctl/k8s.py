@@ -1,296 +1,52 @@
-"""The Kubernetes API as far as it is needed: plain questions, and which pod stands behind a name.
+"""The cluster from this machine, told once: which services there are, and how they are reached.
 
-Its errors keep apart what people must treat differently: a missing permission with its verb and resource, a missing
-pod, one that is not ready, a missing container.
+Details lie in `cluster` (credentials, questions, streams) and `forwarding` (listeners, links of pages, the background).
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import re
-import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
-from replayctl.errors import AuthFailed, NotFound, NotReady, OperationFailed, ReplayctlError, Unreachable, UsageProblem
-from replayctl.kubeconfig import ClusterAccess
-
-if TYPE_CHECKING:
-    import urllib3
-
-_TIMEOUT_S = 15.0
-_PAGE = 500
-# Their addresses may be others' by now.
-_ENDED = frozenset({"Succeeded", "Failed"})
-_KINDS = {
-    "svc": "service",
-    "service": "service",
-    "services": "service",
-    "deploy": "deployment",
-    "deployment": "deployment",
-    "deployments": "deployment",
-    "sts": "statefulset",
-    "statefulset": "statefulset",
-    "statefulsets": "statefulset",
-    "po": "pod",
-    "pod": "pod",
-    "pods": "pod",
-}
-_NAME = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
-_TARGET = re.compile(rf"(?P<namespace>{_NAME})/(?P<kind>[a-z]+)/(?P<name>{_NAME})(:(?P<port>[a-z0-9-]{{1,63}}))?")
+from replayctl.cluster.api import find_kubernetes
+from replayctl.console.events import Reporter
+from replayctl.forwarding import background, pages, targets
+from replayctl.forwarding.background import Background
+from replayctl.forwarding.forwarder import Listener
+from replayctl.settings.load import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Something with pods: a service, deployment, stateful set or pod, and a port of it where one is meant."""
-
-    namespace: str
-    kind: str
-    name: str
-    port: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.kind}/{self.name}{f':{self.port}' if self.port else ''}"
+def plan_forwards(
+    words: Sequence[str], settings: Settings, *, every: bool = False, port: str | None = None, links: bool | None = None
+) -> list[Listener]:
+    """What is to be forwarded, and to which local ports; raises what `targets.listeners` raises."""
+    return targets.listeners(words, settings, every=every, port=port, links=links)
 
 
-@dataclass(frozen=True, slots=True)
-class Pod:
-    """One pod: its containers, and why it does not serve if it does not.
-
-    `ports` has the named ones. `names` are the host names and addresses by which programs in the cluster know it: those
-    of its node, too, if it lives in the node's network. `life` changes when a container of it has ended; `leaving` when
-    it was asked to go.
-    """
-
-    namespace: str
-    name: str
-    containers: tuple[str, ...]
-    ready: bool
-    state: str
-    ports: Mapping[str, int]
-    names: tuple[str, ...] = ()
-    life: tuple[str, ...] = ()
-    leaving: bool = False
+def plan_page(name: str, settings: Settings, *, port: str | None, by_forward: bool) -> str | list[Listener]:
+    """A page's direct link where the profile has one and no forward is asked for, else the forward to it."""
+    link = None if by_forward else targets.direct_link(name, settings)
+    return link or targets.listeners([name], settings, every=False, port=port or targets.AUTO, links=None)
 
 
-def parse_target(text: str) -> Target:
-    """A target as people write it, `NAMESPACE/KIND/NAME` or with `:PORT`; UsageProblem for anything else."""
-    match = _TARGET.fullmatch(text)
-    if match is None or match["kind"] not in _KINDS or len(match["name"]) > 253 or len(match["namespace"]) > 63:
-        raise UsageProblem(
-            f"{text!r} is no target",
-            hint="write NAMESPACE/KIND/NAME:PORT, such as airflow/svc/airflow-webserver:8080 (also deploy, sts, pod)",
-        )
-    return Target(match["namespace"], _KINDS[match["kind"]], match["name"], match["port"])
+def forward(
+    listeners: Sequence[Listener],
+    settings: Settings,
+    environ: Mapping[str, str],
+    reporter: Reporter,
+    tell: Callable[[list[Listener]], None],
+) -> NoReturn:
+    """Forwards until a signal ends the program; `tell` gets the listeners once all of them are open."""
+    cluster = find_kubernetes(settings, environ)
+    asyncio.run(pages.serve(cluster, listeners, targets.namespaces(settings), reporter, tell))
+    raise AssertionError("a forward ends by a signal only")
 
 
-class Kubernetes:
-    """One cluster as one user. Its requests may come from several threads."""
-
-    def __init__(self, access: ClusterAccess) -> None:
-        self.access = access
-        self._pool: urllib3.PoolManager | None = None
-
-    def get(self, path: str, what: str, parameters: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """The JSON answer of a GET; `what` names the thing in errors. Raises NotFound, AuthFailed, Unreachable."""
-        import urllib3
-
-        if self._pool is None:
-            self._pool = urllib3.PoolManager(ssl_context=self.access.tls, maxsize=8, retries=False)
-        url = f"{self.access.server}{path}{'?' + urllib.parse.urlencode(parameters) if parameters else ''}"
-        with self._reaching():
-            answer = self._pool.request(
-                "GET", url, headers={**self.access.headers(), "Accept": "application/json"}, timeout=_TIMEOUT_S
-            )
-        if answer.status != 200:
-            raise refusal(answer.status, answer.data, what, self.access)
-        try:
-            return dict(json.loads(answer.data))
-        except ValueError as error:
-            raise OperationFailed(f"{self.access.server} answered {what} with something that is no JSON") from error
-
-    def pods(self, target: Target) -> list[Pod]:
-        """The pods behind a target, ready ones first. Raises NotFound when the target itself is not there."""
-        base = f"/api/v1/namespaces/{target.namespace}"
-        if target.kind == "pod":
-            return [_pod(self.get(f"{base}/pods/{target.name}", str(target)))]
-        if target.kind == "service":
-            selector = (self.get(f"{base}/services/{target.name}", str(target)).get("spec") or {}).get("selector")
-        else:
-            found = self.get(f"/apis/apps/v1/namespaces/{target.namespace}/{target.kind}s/{target.name}", str(target))
-            selector = ((found.get("spec") or {}).get("selector") or {}).get("matchLabels")
-        if not selector:
-            raise NotFound(f"{target} selects no pods")
-        labels = ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
-        pods = list(self._list_pods(target.namespace, {"labelSelector": labels}))
-        return sorted(pods, key=lambda pod: (not pod.ready, pod.name))
-
-    def pods_of(self, namespace: str) -> list[Pod]:
-        """The pods of a namespace that live: those that serve first, without those that end or have ended."""
-        live = (pod for pod in self._list_pods(namespace, {}) if pod.state not in _ENDED)
-        return sorted(live, key=lambda pod: (not pod.ready, pod.name))
-
-    def services(self, namespace: str) -> list[tuple[str, tuple[str, ...]]]:
-        """The services of a namespace that lead to pods: each one's name and its addresses in the cluster."""
-        found = self._items(f"/api/v1/namespaces/{namespace}/services", f"services of {namespace}", {})
-        specs = ((each["metadata"]["name"], each.get("spec") or {}) for each in found)
-        return [(name, _addresses(spec)) for name, spec in specs if spec.get("selector")]
-
-    def ready_pod(self, target: Target) -> Pod:
-        """One pod that serves. Raises NotFound without any pod, NotReady with the reason when none is ready."""
-        pods = self.pods(target)
-        if not pods:
-            raise NotFound(f"{target} has no pod", hint="scaled to zero, or its image cannot be had?")
-        if not pods[0].ready:
-            raise NotReady(f"no pod of {target} is ready: {', '.join(f'{pod.name} {pod.state}' for pod in pods[:5])}")
-        return pods[0]
-
-    def port_of(self, target: Target, pod: Pod) -> int:
-        """The pod's port behind the target's; UsageProblem when the target names none, NotFound for an unknown one."""
-        if target.port is None:
-            raise UsageProblem(f"{target} names no port", hint=f"write {target}:PORT")
-        if target.kind == "service":
-            return self._behind_service(target, pod)
-        if target.port.isdigit():
-            return int(target.port)
-        if target.port not in pod.ports:
-            raise NotFound(f"pod {pod.name} has no port called {target.port!r}")
-        return pod.ports[target.port]
-
-    def _behind_service(self, target: Target, pod: Pod) -> int:
-        base = f"/api/v1/namespaces/{target.namespace}/services/{target.name}"
-        ports = (self.get(base, str(target)).get("spec") or {}).get("ports") or []
-        for port in ports:
-            if target.port in (str(port.get("port")), port.get("name")):
-                behind = port.get("targetPort") or port["port"]
-                if isinstance(behind, int):
-                    return behind
-                if behind not in pod.ports:
-                    raise NotFound(f"pod {pod.name} has no port called {behind!r}, to which {target} leads")
-                return pod.ports[behind]
-        known = ", ".join(str(port.get("port")) for port in ports)
-        raise NotFound(f"service {target.namespace}/{target.name} has no port {target.port}", hint=f"it has: {known}")
-
-    def _list_pods(self, namespace: str, parameters: Mapping[str, str]) -> Iterator[Pod]:
-        for item in self._items(f"/api/v1/namespaces/{namespace}/pods", f"pods of {namespace}", parameters):
-            # One that is being deleted still says ready for a while.
-            if not item["metadata"].get("deletionTimestamp"):
-                yield _pod(item)
-
-    def _items(self, path: str, what: str, parameters: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-        more = ""
-        while True:
-            page = self.get(path, what, {**parameters, "limit": str(_PAGE), **({"continue": more} if more else {})})
-            yield from page.get("items") or []
-            more = (page.get("metadata") or {}).get("continue") or ""
-            if not more:
-                return
-
-    @contextlib.contextmanager
-    def _reaching(self) -> Iterator[None]:
-        import urllib3
-
-        try:
-            yield
-        except urllib3.exceptions.HTTPError as error:
-            raise unreachable(self.access, error) from error
-
-
-def container_of(pod: Pod, container: str | None) -> str:
-    """The named container of a pod, or its first one; NotFound with the names for an unknown one."""
-    if container is None:
-        return pod.containers[0]
-    if container not in pod.containers:
-        raise NotFound(
-            f"pod {pod.namespace}/{pod.name} has no container {container!r}",
-            hint=f"it has: {', '.join(pod.containers)}",
-        )
-    return container
-
-
-def unreachable(access: ClusterAccess, error: BaseException) -> Unreachable:
-    """The error for an API server that cannot be spoken to."""
-    return Unreachable(
-        f"the Kubernetes API at {access.server} (context {access.context}) cannot be reached: {error}",
-        hint="is the VPN up? The same question to kubectl: kubectl get --raw /version",
-    )
-
-
-def refusal(status: int, body: bytes, what: str, access: ClusterAccess) -> ReplayctlError:
-    """What an answer other than success means, from its status and the Status object in its body."""
-    try:
-        message = str(json.loads(body).get("message") or "")
-    except (ValueError, AttributeError):
-        message = body[:300].decode("utf-8", "replace").strip()
-    if status == 401:
-        return AuthFailed(
-            f"the Kubernetes API does not know you (context {access.context})", hint="have your credentials run out?"
-        )
-    if status == 403:
-        found = re.search(r'User "([^"]*)" cannot (\w+) resource "([^"]*)".*?(?:in the namespace "([^"]*)")?$', message)
-        if found:
-            user, verb, resource, namespace = found.groups()
-            where = f" in namespace {namespace}" if namespace else ""
-            return AuthFailed(
-                f"{user} may not {verb} {resource}{where}",
-                hint=f"ask for a Role with the verb {verb!r} on {resource!r}; see docs/reference/kubernetes-rights.md",
-                details=message,
-            )
-        return AuthFailed(f"not allowed: {what}", details=message)
-    if status == 404:
-        return NotFound(f"{what} is not there (context {access.context})", details=message or None)
-    return OperationFailed(f"the Kubernetes API refused {what} with status {status}", details=message or None)
-
-
-def _pod(item: Mapping[str, Any]) -> Pod:
-    spec, status = item.get("spec") or {}, item.get("status") or {}
-    containers = spec.get("containers") or []
-    conditions = {each.get("type"): each.get("status") for each in status.get("conditions") or []}
-    ports = {
-        str(port["name"]): int(port["containerPort"])
-        for container in containers
-        for port in container.get("ports") or []
-        if port.get("name")
-    }
-    return Pod(
-        namespace=item["metadata"]["namespace"],
-        name=item["metadata"]["name"],
-        containers=tuple(container["name"] for container in containers),
-        ready=conditions.get("Ready") == "True" and not item["metadata"].get("deletionTimestamp"),
-        state=_state(status),
-        ports=ports,
-        names=tuple(_names(item["metadata"]["name"], spec, status)),
-        life=(item["metadata"].get("uid", ""), *_lives(status)),
-        leaving=bool(item["metadata"].get("deletionTimestamp")),
-    )
-
-
-def _names(name: str, spec: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[str]:
-    yield name
-    if spec.get("hostname"):
-        yield str(spec["hostname"])
-    if spec.get("hostNetwork") and spec.get("nodeName"):
-        yield str(spec["nodeName"])
-    for each in status.get("podIPs") or ([{"ip": status["podIP"]}] if status.get("podIP") else []):
-        yield str(each["ip"])
-
-
-def _addresses(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    # "None" for one that leads to its pods directly.
-    return tuple(each for each in spec.get("clusterIPs") or () if each != "None")
-
-
-def _lives(status: Mapping[str, Any]) -> Iterator[str]:
-    for each in status.get("containerStatuses") or []:
-        running = (each.get("state") or {}).get("running")
-        yield f"{each.get('containerID')} {'runs' if running else 'has ended'}"
-
-
-def _state(status: Mapping[str, Any]) -> str:
-    waiting: Sequence[str] = [
-        str(((each.get("state") or {}).get("waiting") or {}).get("reason") or "")
-        for each in status.get("containerStatuses") or []
-    ]
-    return next((reason for reason in waiting if reason), str(status.get("phase") or "unknown"))
+def forward_in_background(
+    words: Sequence[str], settings: Settings, *, every: bool, port: str | None, links: bool | None
+) -> Background:
+    """The same in a process of its own, which is noted; returns when its listeners are open."""
+    options = [*(["--all"] if every else []), *(["--port", port] if port else [])]
+    options += [] if links is None else ["--links" if links else "--no-links"]
+    return background.start(words, options, settings)

@@ -1,6 +1,6 @@
 """Logs as Spark and YARN write them, and what a diagnosis makes of them."""
 
-from replayctl.diagnose import Cause, Diagnosis
+from replayctl.logs.diagnose import Cause, Diagnosis
 
 DRIVER = "container_e17_1732400000000_0042_01_000001"
 EXECUTOR = "container_e17_1732400000000_0042_01_000003"

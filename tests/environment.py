@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from replayctl import environments
-from replayctl.output import StderrReporter
+from replayctl.console.output import StderrReporter
+from replayctl.local import environments
 
 ROOT = Path(__file__).parent.parent
 
@@ -38,7 +38,7 @@ def main() -> None:
     found = environments.ensure(name, cache_dir(), None, StderrReporter())
     if name == "workload":
         # The real data that the workload tests sample come in this package.
-        from replayctl import datasets
+        from replayctl.local import datasets
 
         if not (found.site_packages / "recbole").exists():
             subprocess.run(

@@ -9,8 +9,8 @@ from dags.dag_entities import WORKLOAD_VERSIONS, Namespace
 from dags.dag_two_stage_scenarios import dag_specs
 
 ROOT = Path(__file__).parent.parent
-IDENTITIES = ROOT / "tests" / "unit" / "golden_identities.json"
-WORKLOADS = ROOT / "tests" / "unit" / "golden_workloads.json"
+IDENTITIES = ROOT / "tests" / "unit" / "dags" / "golden_identities.json"
+WORKLOADS = ROOT / "tests" / "unit" / "dags" / "golden_workloads.json"
 
 
 def identities() -> dict[str, str]:

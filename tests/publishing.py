@@ -13,18 +13,26 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from replayctl import lock
-from replayctl.audit import audit_line
-from replayctl.events import SilentReporter
-from replayctl.namespace import Namespace
-from replayctl.plan import make_plan
+from replayctl.bundle.release import Release, build_release
+from replayctl.bundle.stubs import stubs_of
+from replayctl.console.events import SilentReporter
 from replayctl.process import Exchanged
-from replayctl.release import Release, build_release
-from replayctl.rollback import check_whole
-from replayctl.shell import BOOTSTRAP, END_OF_SCRIPT, LocalShell, Shell, answer_of, quiet_environment, script_text
-from replayctl.ssh import SshAddress, SshShell
-from replayctl.stubs import stubs_of
-from replayctl.target import Modes, Publication, Target
+from replayctl.publishing.plan import make_plan
+from replayctl.publishing.rollback import check_whole
+from replayctl.settings.namespace import Namespace
+from replayctl.storage import lock
+from replayctl.storage.audit import audit_line
+from replayctl.storage.shell import (
+    BOOTSTRAP,
+    END_OF_SCRIPT,
+    LocalShell,
+    Shell,
+    answer_of,
+    quiet_environment,
+    script_text,
+)
+from replayctl.storage.ssh import SshAddress, SshShell
+from replayctl.storage.target import Modes, Publication, Target
 
 MODULES = ("dag_a", "dag_b", "dag_c")
 PHASES = ("upload", "zip", "store", "publish")

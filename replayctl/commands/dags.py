@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from replayctl.commands.options import BreakLock, DryRun, Force, Shared, Wait
-from replayctl.context import AppContext
+from replayctl.console.result import Block, Fields, Lines, Problem, Result, Status, Table
 from replayctl.errors import UsageProblem
-from replayctl.result import Block, Fields, Lines, Problem, Result, Status, Table
+from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from replayctl.airflow_api import AirflowApi
-    from replayctl.removal import Removal
+    from replayctl.clients.airflow import AirflowApi
+    from replayctl.publishing.removal import Removal
 
 _NOT_VERIFIED = "not verified: Airflow was not asked whether it shows this release"
 
@@ -38,7 +38,7 @@ def sync_dags(
 ) -> Result:
     """Deploy the DAGs under your own name and wait until Airflow runs the new code."""
     from replayctl import deploy
-    from replayctl.namespace import find_namespace
+    from replayctl.settings.namespace import find_namespace
 
     app: AppContext = ctx.obj
     namespace = find_namespace(app.settings, shared=shared)
@@ -76,8 +76,8 @@ def releases(
     shared: Shared = False,
 ) -> Result:
     """List your releases: who deployed them, when and from which commit."""
-    from replayctl import history
-    from replayctl.namespace import find_namespace
+    from replayctl.publishing import history
+    from replayctl.settings.namespace import find_namespace
 
     app: AppContext = ctx.obj
     found = history.releases(app.settings, find_namespace(app.settings, shared=shared))
@@ -117,8 +117,8 @@ def rollback(
     dry_run: DryRun = False,
 ) -> Result:
     """Publish an earlier release again and wait until Airflow runs it."""
-    from replayctl import rollback as back
-    from replayctl.namespace import find_namespace
+    from replayctl.publishing import rollback as back
+    from replayctl.settings.namespace import find_namespace
 
     app: AppContext = ctx.obj
     namespace = find_namespace(app.settings, shared=shared)
@@ -156,8 +156,8 @@ def gc(
     dry_run: DryRun = False,
 ) -> Result:
     """Remove old releases that nothing runs any more."""
-    from replayctl import removal
-    from replayctl.namespace import find_namespace
+    from replayctl.publishing import removal
+    from replayctl.settings.namespace import find_namespace
 
     app: AppContext = ctx.obj
     server = _server(app)
@@ -183,8 +183,8 @@ def undeploy(
     dry_run: DryRun = False,
 ) -> Result:
     """Remove your DAGs and releases from the shared folders; artifacts and metrics stay."""
-    from replayctl import removal
-    from replayctl.namespace import find_namespace
+    from replayctl.publishing import removal
+    from replayctl.settings.namespace import find_namespace
 
     app: AppContext = ctx.obj
     find_server = _server(app)
@@ -231,7 +231,7 @@ def _commit(commit: str | None, changed_files: int | None) -> str:
 
 
 def _server(app: AppContext) -> Callable[[], AirflowApi] | None:
-    from replayctl.services import find_airflow, has_airflow
+    from replayctl.experiments.services import find_airflow, has_airflow
 
     return (lambda: find_airflow(app.settings)) if has_airflow(app.settings) else None
 

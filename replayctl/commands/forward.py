@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from replayctl.commands.options import DryRun
-from replayctl.context import AppContext
-from replayctl.result import Lines, Result, Status, Table
+from replayctl.console.result import Lines, Result, Status, Table
+from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
-    from replayctl.forward import Listener
+    from replayctl.forwarding.forwarder import Listener
 
 _NAMES = "airflow, yarn, history, jobhistory, hdfs, mlflow or NAMESPACE/KIND/NAME:PORT"
 _Targets = Annotated[
@@ -46,17 +46,15 @@ def port_forward(
     dry_run: DryRun = False,
 ) -> Result:
     """Reach services of the cluster on this machine, through restarts of their pods, until Ctrl-C."""
-    from replayctl import forwards
+    from replayctl import k8s
 
     app: AppContext = ctx.obj
-    wanted = forwards.listeners(targets or (), app.settings, every=every, port=port, links=links)
+    listeners = k8s.plan_forwards(targets or (), app.settings, every=every, port=port, links=links)
     if dry_run:
-        return _planned("port-forward", wanted)
+        return _planned("port-forward", listeners)
     if not detach:
-        _serve(app, "port-forward", wanted, open_pages=open_pages)
-    options = [*(["--all"] if every else []), *(["--port", port] if port else [])]
-    options += [] if links is None else ["--links" if links else "--no-links"]
-    made = forwards.start(targets or (), options, app.settings)
+        _serve(app, "port-forward", listeners, open_pages=open_pages)
+    made = k8s.forward_in_background(targets or (), app.settings, every=every, port=port, links=links)
     if open_pages:
         _open(list(made.addresses.values()))
     answer = {"id": made.id, "pid": made.pid, "forwards": dict(made.addresses)}
@@ -81,27 +79,26 @@ def open_page(
     dry_run: DryRun = False,
 ) -> Result:
     """Open a page of the cluster in a browser: by its direct link, or through a forward until Ctrl-C."""
-    from replayctl import forwards
+    from replayctl import k8s
 
     app: AppContext = ctx.obj
-    link = forwards.direct_link(target, app.settings)
-    if link is None or by_forward:
-        wanted = forwards.listeners([target], app.settings, every=False, port=port or forwards.AUTO, links=None)
+    page = k8s.plan_page(target, app.settings, port=port, by_forward=by_forward)
+    if not isinstance(page, str):
         if dry_run:
-            return _planned("open", wanted)
-        _serve(app, "open", wanted, open_pages=True)
+            return _planned("open", page)
+        _serve(app, "open", page, open_pages=True)
     if not dry_run:
-        _open([link])
-    line = Lines((f"{'would open' if dry_run else 'opened'} {link}",))
-    return Result("open", {"address": link, "dry_run": dry_run}, (line,))
+        _open([page])
+    line = Lines((f"{'would open' if dry_run else 'opened'} {page}",))
+    return Result("open", {"address": page, "dry_run": dry_run}, (line,))
 
 
 def list_forwards(ctx: typer.Context) -> Result:
     """List the forwards that run in the background."""
-    from replayctl import forwards
+    from replayctl.forwarding import background
 
     app: AppContext = ctx.obj
-    found = forwards.running(app.settings)
+    found = background.running(app.settings)
     rows = [
         (each.id, each.profile, name, address, str(each.pid))
         for each in found
@@ -121,34 +118,32 @@ def stop_forwards(
     dry_run: DryRun = False,
 ) -> Result:
     """Stop forwards that run in the background."""
-    from replayctl import forwards
+    from replayctl.forwarding import background
 
     app: AppContext = ctx.obj
-    stopped = [each.id for each in forwards.stop(ids or (), app.settings, every=every, dry_run=dry_run)]
+    stopped = [each.id for each in background.stop(ids or (), app.settings, every=every, dry_run=dry_run)]
     verb = "would stop" if dry_run else "stopped"
     status: Status = "ok" if stopped else "nothing-to-do"
     line = f"{verb} {', '.join(stopped)}" if stopped else "none runs"
     return Result("forwards stop", {"stopped": stopped, "dry_run": dry_run}, (Lines((line,)),), status=status)
 
 
-def _planned(command: str, wanted: Sequence[Listener]) -> Result:
+def _planned(command: str, listeners: Sequence[Listener]) -> Result:
     """What a dry run says: which addresses there would be."""
     data = {
-        each.name: {"target": str(each.target), "port": each.port or "auto", "links": each.links} for each in wanted
+        each.name: {"target": str(each.target), "port": each.port or "auto", "links": each.links} for each in listeners
     }
     rows = [
         (each.name, str(each.target), str(each.port or "any free one"), "forwarded" if each.links else "as they are")
-        for each in wanted
+        for each in listeners
     ]
     table = Table(("name", "target", "port", "links in pages"), rows)
     return Result(command, {"forwards": data, "dry_run": True}, (table,))
 
 
-def _serve(app: AppContext, command: str, wanted: Sequence[Listener], *, open_pages: bool) -> NoReturn:
+def _serve(app: AppContext, command: str, listeners: Sequence[Listener], *, open_pages: bool) -> NoReturn:
     """Forwards until a signal ends it."""
-    import asyncio
-
-    from replayctl import forwards, pages
+    from replayctl import k8s
 
     def tell(opened: list[Listener]) -> None:
         addresses = {each.name: each.url for each in opened}
@@ -157,9 +152,7 @@ def _serve(app: AppContext, command: str, wanted: Sequence[Listener], *, open_pa
         if open_pages:
             _open(list(addresses.values()))
 
-    cluster = forwards.find_kubernetes(app.settings, app.environ)
-    asyncio.run(pages.serve(cluster, wanted, forwards.namespaces(app.settings), app.reporter, tell))
-    raise AssertionError("a forward ends by a signal only")
+    k8s.forward(listeners, app.settings, app.environ, app.reporter, tell)
 
 
 def _open(addresses: list[str]) -> None:

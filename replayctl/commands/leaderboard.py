@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from replayctl.commands.options import Shared
-from replayctl.context import AppContext
-from replayctl.result import Result, Table
+from replayctl.console.result import Result, Table
+from replayctl.settings.context import AppContext
 
 
 def leaderboard(
@@ -19,9 +19,9 @@ def leaderboard(
     shared: Shared = False,
 ) -> Result:
     """Show an experiment's models from best to worst, measured on the same test queries."""
-    from replayctl import leaderboard as board
-    from replayctl.namespace import find_namespace
-    from replayctl.services import find_mlflow
+    from replayctl.experiments import leaderboard as board
+    from replayctl.experiments.services import find_mlflow
+    from replayctl.settings.namespace import find_namespace
 
     app: AppContext = ctx.obj
     namespace = find_namespace(app.settings, shared=shared)

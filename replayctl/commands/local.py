@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from replayctl.commands.options import DryRun
-from replayctl.context import AppContext
+from replayctl.console.result import Fields, Lines, Result, Status, Table
 from replayctl.errors import UsageProblem
-from replayctl.result import Fields, Lines, Result, Status, Table
+from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
-    from replayctl.local import Stack
-    from replayctl.settings import Settings
+    from replayctl.local.stack import Stack
+    from replayctl.settings.load import Settings
 
 
 def up(ctx: typer.Context, dry_run: DryRun = False) -> Result:
     """Start Airflow and MLflow on this machine; a second call finds the first one's stack."""
-    from replayctl import local
+    from replayctl.local import stack
 
     settings = _local_settings(ctx)
     if dry_run:
-        from replayctl import environments
+        from replayctl.local import environments
 
         made = [
             (
@@ -31,20 +31,20 @@ def up(ctx: typer.Context, dry_run: DryRun = False) -> Result:
             )
             for name in environments.NAMES
         ]
-        running = local.status(settings).running
-        data = {"home": settings.local.home, "environments": dict(made), "running": running, "dry_run": True}
-        lines = (f"the stack in {settings.local.home} {'runs already' if running else 'would be started'}",)
+        is_running = stack.status(settings).running
+        data = {"home": settings.local.home, "environments": dict(made), "running": is_running, "dry_run": True}
+        lines = (f"the stack in {settings.local.home} {'runs already' if is_running else 'would be started'}",)
         return Result("local up", data, (Lines(lines), Fields(tuple(made))))
-    stack = local.up(settings, ctx.obj.reporter)
-    return _result("local up", stack, status="nothing-to-do" if stack.found else "ok")
+    running = stack.up(settings, ctx.obj.reporter)
+    return _result("local up", running, status="nothing-to-do" if running.found else "ok")
 
 
 def down(ctx: typer.Context, dry_run: DryRun = False) -> Result:
     """Stop the local stack with everything it has started; its data stays."""
-    from replayctl import local
+    from replayctl.local import stack
 
     settings = _local_settings(ctx)
-    stopped = local.status(settings).services if dry_run else local.down(settings, ctx.obj.reporter)
+    stopped = stack.status(settings).services if dry_run else stack.down(settings, ctx.obj.reporter)
     names = [service.name for service in stopped]
     verb = "would stop" if dry_run else "stopped"
     line = f"{verb} {', '.join(names)}" if names else "nothing was running"
@@ -54,16 +54,16 @@ def down(ctx: typer.Context, dry_run: DryRun = False) -> Result:
 
 def status(ctx: typer.Context) -> Result:
     """Show what of the local stack runs, and where its pages are."""
-    from replayctl import local
+    from replayctl.local import stack
 
-    return _result("local status", local.status(_local_settings(ctx)))
+    return _result("local status", stack.status(_local_settings(ctx)))
 
 
 def data(
     ctx: typer.Context, name: Annotated[str, typer.Argument(help="The data set.")] = "ml100k", dry_run: DryRun = False
 ) -> Result:
     """Prepare the raw data of a data set below the local data root."""
-    from replayctl import datasets
+    from replayctl.local import datasets
 
     prepared = datasets.prepare(name, _local_settings(ctx), ctx.obj.reporter, dry_run=dry_run)
     verb = "would prepare" if dry_run and not prepared.found else "found" if prepared.found else "prepared"
@@ -73,7 +73,7 @@ def data(
 
 def make_environments(ctx: typer.Context, dry_run: DryRun = False) -> Result:
     """Make the Python environments of the stack without starting anything."""
-    from replayctl import environments
+    from replayctl.local import environments
 
     settings = _local_settings(ctx)
     before = {name: environments.is_made(name, settings.cache_dir) for name in environments.NAMES}
@@ -100,7 +100,7 @@ def _local_settings(ctx: typer.Context) -> Settings:
 
 
 def _result(command: str, stack: Stack, status: Status = "ok") -> Result:
-    from replayctl.local import USERNAME, password_file
+    from replayctl.local.stack import USERNAME, password_file
 
     rows = tuple(
         (

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from replayctl.commands.options import DryRun, Shared
-from replayctl.context import AppContext
-from replayctl.result import Fields, Lines, Problem, Result, Status, Table
+from replayctl.console.result import Fields, Lines, Problem, Result, Status, Table
+from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
-    from replayctl.runs import RunReport
+    from replayctl.experiments.runs import RunReport
 
 
 def run(
@@ -30,9 +30,9 @@ def run(
     dry_run: DryRun = False,
 ) -> Result:
     """Start a run of a DAG; what is computed already is not computed again."""
-    from replayctl import runs
-    from replayctl.namespace import find_namespace
-    from replayctl.services import find_airflow
+    from replayctl.experiments import runs
+    from replayctl.experiments.services import find_airflow
+    from replayctl.settings.namespace import find_namespace
 
     app: AppContext = ctx.obj
     api = find_airflow(app.settings)

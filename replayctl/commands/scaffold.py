@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from replayctl.commands.options import DryRun
-from replayctl.context import AppContext
-from replayctl.result import Lines, Result
+from replayctl.console.result import Lines, Result
+from replayctl.settings.context import AppContext
 
 
 def init(
@@ -19,7 +19,7 @@ def init(
     dry_run: DryRun = False,
 ) -> Result:
     """Make an editable copy of the shipped DAGs and workloads."""
-    from replayctl import scaffold
+    from replayctl.bundle import scaffold
 
     made = scaffold.init(folder, dry_run=dry_run)
     verb = "would write" if dry_run else "wrote"
@@ -42,8 +42,8 @@ def new_dag(
     dry_run: DryRun = False,
 ) -> Result:
     """Write a DAG module of your own to start from."""
-    from replayctl import scaffold
-    from replayctl.namespace import find_namespace
+    from replayctl.bundle import scaffold
+    from replayctl.settings.namespace import find_namespace
 
     app: AppContext = ctx.obj
     suffix = find_namespace(app.settings).suffix

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from replayctl.context import AppContext
-from replayctl.result import Result, Table
+from replayctl.console.result import Result, Table
+from replayctl.settings.context import AppContext
 
 
 def show(ctx: typer.Context) -> Result:
     """Show every setting of the profile with its source."""
-    from replayctl.declared_settings import SETTINGS
-    from replayctl.settings import value_of
+    from replayctl.settings.declared import SETTINGS
+    from replayctl.settings.load import value_of
 
     app: AppContext = ctx.obj
     settings = app.settings
@@ -30,7 +30,7 @@ def show(ctx: typer.Context) -> Result:
 
 def profiles(ctx: typer.Context) -> Result:
     """List the profiles and where they are defined."""
-    from replayctl.settings import list_profiles
+    from replayctl.settings.load import list_profiles
 
     app: AppContext = ctx.obj
     active = app.settings.profile

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from replayctl.commands.options import DryRun
-from replayctl.context import AppContext
-from replayctl.errors import SettingsError, UsageProblem
-from replayctl.result import Block, Fields, Lines, Problem, Result, Status, Table
+from replayctl.console.result import Block, Fields, Lines, Problem, Result, Status, Table
+from replayctl.errors import UsageProblem
+from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
-    from replayctl.diagnose import Cause
-    from replayctl.log_view import Selection as FileSelection
-    from replayctl.yarn import Application
-    from replayctl.yarn_logs import LogFile, Yarn
-    from replayctl.yarn_selection import Orphan, Selection
+    from replayctl.clients.resource_manager import Application
+    from replayctl.logs.diagnose import Cause
+    from replayctl.logs.sources import LogFile, Yarn
+    from replayctl.logs.view import LogSelection
 
 _ApplicationId = Annotated[str | None, typer.Argument(help="application_…; or say --last.", show_default=False)]
 _Mine = Annotated[bool, typer.Option("--mine", help="Only applications with your tag.")]
@@ -72,17 +71,25 @@ def yarn_apps(
 ) -> Result:
     """List applications on YARN, the newest first."""
     from replayctl import yarn
-    from replayctl.yarn_selection import Selection, select
+    from replayctl.clients import resource_manager
+    from replayctl.logs.selection import ApplicationSelection, select
 
     app: AppContext = ctx.obj
     states = [each.upper() for each in state or ()]
-    unknown = sorted(set(states) - set(yarn.STATES))
+    unknown = sorted(set(states) - set(resource_manager.STATES))
     if unknown:
-        raise UsageProblem(f"{unknown[0]!r} is no state of YARN", hint=f"there are: {', '.join(yarn.STATES)}")
+        raise UsageProblem(
+            f"{unknown[0]!r} is no state of YARN", hint=f"there are: {', '.join(resource_manager.STATES)}"
+        )
     began = _ago(since) if since else None
-    with _yarn(app) as cluster:
+    with yarn.open_yarn(app.settings, app.environ, app.reporter) as cluster:
         found = select(
-            cluster.manager, Selection(mine, dag, task, run), app.settings, states=states, user=user, since=began
+            cluster.manager,
+            ApplicationSelection(mine, dag, task, run),
+            app.settings,
+            states=states,
+            user=user,
+            since=began,
         )
     chosen = [each for each in found if name is None or name.lower() in each.name.lower()][:limit]
     rows = [
@@ -123,22 +130,26 @@ def yarn_logs(
     wait_for: _WaitFor = 60.0,
 ) -> Result:
     """Show an application's logs: the driver's, and what has probably gone wrong first."""
-    from replayctl import log_view, yarn
-    from replayctl.yarn_selection import Selection
+    from replayctl import yarn
+    from replayctl.clients import resource_manager
+    from replayctl.logs import view
+    from replayctl.logs.selection import ApplicationSelection
 
     app: AppContext = ctx.obj
-    wanted = log_view.Selection(
-        container=yarn.container_id(container) if container else None,
+    wanted = view.LogSelection(
+        container=resource_manager.container_id(container) if container else None,
         executors=executors,
         every=every,
-        names=tuple(yarn.log_file(each) for each in log_files.split(",") if each),
+        names=tuple(resource_manager.log_file(each) for each in log_files.split(",") if each),
         tail=tail,
-        pattern=log_view.pattern(grep) if grep else None,
+        pattern=view.pattern(grep) if grep else None,
     )
     if follow and (target is not None or listing):
         raise UsageProblem("--follow shows what comes, -o and --list go by what there is: say one of them")
-    with _yarn(app) as cluster:
-        found = _application(app, cluster, application, Selection(last, dag, task, run))
+    with yarn.open_yarn(app.settings, app.environ, app.reporter) as cluster:
+        found = yarn.find_application(
+            cluster, application, ApplicationSelection(last, dag, task, run), app.settings, app.reporter
+        )
         if follow and not found.is_final:
             return _followed(app, cluster, found, wanted, diagnose, raw=raw, wait_s=wait_for)
         # All of them are wanted to list them, and to find a cause; a running application has none by itself.
@@ -165,25 +176,25 @@ def yarn_kill(
 ) -> Result:
     """End applications on YARN, and wait until they are gone. Those that no id names are yours alone."""
     from replayctl import yarn
-    from replayctl import yarn_kill as killing
-    from replayctl.yarn_selection import Selection, running
+    from replayctl.clients import resource_manager
+    from replayctl.logs.selection import ApplicationSelection, running
 
     app: AppContext = ctx.obj
-    names = [yarn.application_id(each) for each in applications or ()]
-    of_step = Selection(dag=dag, task=task, run=run).has_step
+    names = [resource_manager.application_id(each) for each in applications or ()]
+    of_step = ApplicationSelection(dag=dag, task=task, run=run).has_step
     if (bool(names), mine or of_step, orphans).count(True) != 1:
         raise UsageProblem(
             "kill which?", hint="name applications, or say --mine, or some of --dag, --task and --run, or --orphans"
         )
     reasons: dict[str, str] = {}
-    with _yarn(app) as cluster:
+    with yarn.open_yarn(app.settings, app.environ, app.reporter) as cluster:
         if orphans:
-            found = _orphans(app, cluster)
+            found = yarn.find_orphans(cluster, app.settings)
             chosen, reasons = [each.application for each in found], {each.application.id: each.reason for each in found}
         elif names:
             chosen = [cluster.manager.application(name) for name in names]
         else:
-            chosen = running(cluster.manager, Selection(True, dag, task, run), app.settings)
+            chosen = running(cluster.manager, ApplicationSelection(True, dag, task, run), app.settings)
         alive = [each for each in chosen if not each.is_final]
         table = _to_kill(chosen, reasons)
         data = {"applications": chosen, "reasons": reasons, "dry_run": dry_run}
@@ -194,25 +205,12 @@ def yarn_kill(
         if not yes:
             said = (f"{each.id} ({each.name} of {each.user}{_because(reasons, each)})" for each in alive)
             app.confirm(f"kill {', '.join(said)}?")
-        outcomes = killing.kill(cluster, alive, app.reporter, timeout_s=timeout)
+        outcomes = yarn.kill(cluster, alive, app.reporter, timeout_s=timeout)
     ends = [(each.id, each.state, each.note) for each in outcomes]
     problems = tuple(Problem("timeout", f"{each.id}: {each.note}") for each in outcomes if not each.gone)
     status: Status = "ok" if not problems else "partial" if len(problems) < len(outcomes) else "failed"
     ended = Table(("application", "state", ""), ends)
     return Result("yarn-kill", {**data, "outcomes": outcomes}, (ended,), status=status, problems=problems)
-
-
-def _orphans(app: AppContext, cluster: Yarn) -> list[Orphan]:
-    from replayctl.services import find_airflow
-    from replayctl.yarn_selection import orphans
-
-    if app.settings.airflow.url is None:
-        # The local stack's own Airflow sends nothing to YARN: to it, everything there would be an orphan.
-        raise SettingsError(
-            f"--orphans asks Airflow, and profile {app.settings.profile!r} has no airflow.url",
-            hint="choose the cluster's profile, or set REPLAYCTL_AIRFLOW_URL",
-        )
-    return orphans(cluster.manager, find_airflow(app.settings), app.settings)
 
 
 def _to_kill(chosen: Sequence[Application], reasons: Mapping[str, str]) -> Table:
@@ -227,40 +225,21 @@ def _because(reasons: Mapping[str, str], each: Application) -> str:
     return f": {reasons[each.id]}" if each.id in reasons else ""
 
 
-def _yarn(app: AppContext) -> Yarn:
-    from replayctl.forwards import find_kubernetes
-    from replayctl.yarn_logs import Yarn
-
-    return Yarn(find_kubernetes(app.settings, app.environ), app.settings, app.reporter)
-
-
-def _application(app: AppContext, cluster: Yarn, name: str | None, selection: Selection) -> Application:
-    from replayctl.yarn_selection import newest
-
-    if (name is None) != bool(selection):
-        raise UsageProblem("whose logs?", hint="name an application, or say --last, or some of --dag, --task and --run")
-    if name is not None:
-        return cluster.manager.application(name)
-    found, others = newest(cluster.manager, selection, app.settings)
-    if others and selection.has_step:
-        app.reporter.step(f"{found.id} is the newest of {others + 1} that fit; replayctl yarn-apps lists them")
-    return found
-
-
 def _followed(
     app: AppContext,
     cluster: Yarn,
     found: Application,
-    wanted: FileSelection,
+    wanted: LogSelection,
     diagnose: bool | None,
     *,
     raw: bool,
     wait_s: float,
 ) -> Result:
-    from replayctl.log_follow import follow
+    from replayctl import yarn
+    from replayctl.logs.follow import follow
 
     ended = follow(cluster, found, wanted, app.write_log, app.reporter, raw=raw, wait_s=wait_s)
-    causes = _why(cluster, ended, lambda: cluster.files(ended, wait_s=wait_s), diagnose)
+    causes = yarn.probable_causes(cluster, ended, lambda: cluster.files(ended, wait_s=wait_s), wanted=diagnose)
     return Result("yarn-logs", {"application": ended, "causes": causes}, tuple(_causes(causes)))
 
 
@@ -269,22 +248,23 @@ def _shown(
     cluster: Yarn,
     found: Application,
     files: Sequence[LogFile],
-    wanted: FileSelection,
+    wanted: LogSelection,
     diagnose: bool | None,
     *,
     target: str | None,
     raw: bool,
 ) -> Result:
-    from replayctl import log_view
+    from replayctl import yarn
+    from replayctl.logs import view
 
     chosen = wanted.of(files, found)
-    causes = _why(cluster, found, lambda: files, diagnose)
+    causes = yarn.probable_causes(cluster, found, lambda: files, wanted=diagnose)
     answer = {"application": found, "causes": causes, "files": chosen}
     if causes:
         app.announce(Result("yarn-logs", answer, (_head(found), *_causes(causes))))
     if target is not None:
-        return _written(answer, log_view.save(cluster, found, chosen, target, wanted))
-    for data in log_view.shown(cluster, found, chosen, wanted):
+        return _written(answer, view.save(cluster, found, chosen, target, wanted))
+    for data in view.shown(cluster, found, chosen, wanted):
         app.write_log(data, raw)
     return Result("yarn-logs", answer, ())
 
@@ -299,13 +279,6 @@ def _written(answer: Mapping[str, object], written: Sequence[tuple[Path, int]]) 
     lines = Lines(tuple(f"wrote {path} ({size} bytes)" for path, size in written))
     whereto = [{"path": path, "bytes": size} for path, size in written]
     return Result("yarn-logs", {**answer, "written": whereto}, (lines,))
-
-
-def _why(cluster: Yarn, found: Application, files: Callable[[], Sequence[LogFile]], wanted: bool | None) -> list[Cause]:
-    """The probable causes: when they are asked for, and when nobody says otherwise, after a failure."""
-    from replayctl.log_view import causes
-
-    return causes(cluster, found, files()) if (found.has_failed if wanted is None else wanted) else []
 
 
 def _head(found: Application) -> Fields:

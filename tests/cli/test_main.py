@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replayctl import cli
-from replayctl.context import AppContext
+from replayctl.settings.context import AppContext
 
 ROOT = Path(__file__).parents[2]
 
@@ -154,7 +154,7 @@ def test_a_bug_is_one_line_and_a_private_file_without_secrets(
 _WAITS = """
 import sys, time
 from replayctl import cli
-from replayctl.context import AppContext
+from replayctl.settings.context import AppContext
 def wait(self):
     print("waiting", flush=True)
     time.sleep(60)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from replayctl import cli
-from replayctl.context import AppContext
+from replayctl.settings.context import AppContext
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +21,7 @@ def program(body: str, *argv: str) -> list[str]:
     code = (
         "import os, signal, sys, time\n"
         "from replayctl import cli\n"
-        "from replayctl.context import AppContext\n"
+        "from replayctl.settings.context import AppContext\n"
         "from replayctl.errors import OperationFailed\n"
         "real = AppContext.settings\n"
         f"def read(self):\n    {body}\n    return real.func(self)\n"
@@ -147,8 +147,8 @@ def test_settings_keep_their_types_and_hide_passwords_in_addresses(
 def test_a_servers_words_do_not_repeat_our_password(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from replayctl.console.secret import Secret
     from replayctl.errors import AuthFailed
-    from replayctl.secret import Secret
 
     def refuse(_self: AppContext) -> None:
         Secret("open-sesame")

@@ -13,7 +13,7 @@ import pytest
 import typer.main
 
 from replayctl import cli, errors
-from replayctl.declared_settings import SETTINGS
+from replayctl.settings.declared import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = sorted((ROOT / "replayctl").rglob("*.py"))

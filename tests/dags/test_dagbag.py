@@ -46,8 +46,8 @@ def load(folder: Path, home: Path) -> dict:
 def deploy(folder: Path, user: str | None, dags: Path = ROOT / "dags") -> str:
     """Publishes the folder the way a deploy does, without the CLI's own environment."""
     sys.path.insert(0, str(ROOT))
-    from replayctl.release import build_release
-    from replayctl.stubs import stub_name, stub_text
+    from replayctl.bundle.release import build_release
+    from replayctl.bundle.stubs import stub_name, stub_text
 
     deployment = {
         "profile": "local",
@@ -157,7 +157,7 @@ def test_a_module_of_ones_own_may_build_its_dags_itself(tmp_path: Path) -> None:
 def test_tasks_of_a_module_that_builds_its_dags_show_the_release_too(tmp_path: Path) -> None:
     import shutil
 
-    from replayctl import scaffold
+    from replayctl.bundle import scaffold
 
     own = tmp_path / "own"
     shutil.copytree(ROOT / "dags", own, ignore=shutil.ignore_patterns("__pycache__", "dag_two_stage*"))

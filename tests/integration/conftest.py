@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from replayctl.k8s import Kubernetes
-from replayctl.kubeconfig import find_cluster
+from replayctl.cluster.api import Kubernetes
+from replayctl.cluster.kubeconfig import find_cluster
 from tests.conftest import CACHE_DIR, ROOT
 from tests.sshd import WHY_NOT, SshServer
 

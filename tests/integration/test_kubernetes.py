@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from replayctl.cluster.api import Kubernetes, Pod, container_of, parse_endpoint
+from replayctl.cluster.kubeconfig import find_cluster
+from replayctl.cluster.streams import Executed, execute
+from replayctl.console.events import SilentReporter
 from replayctl.errors import AuthFailed, NotFound, NotReady, OperationFailed, TimedOut, Unreachable
-from replayctl.events import SilentReporter
-from replayctl.k8s import Kubernetes, Pod, container_of, parse_target
-from replayctl.k8s_streams import Executed, execute
-from replayctl.kubeconfig import find_cluster
-from replayctl.tunnel import open_tunnel
+from replayctl.forwarding.tunnel import open_tunnel
 from tests.conftest import ROOT
 
 from .lab import NAMESPACE, Lab, why_not
@@ -36,13 +36,13 @@ SERVER = f"{NAMESPACE}/svc/server:80"
 @pytest.fixture
 def pod(lab: Lab, cluster: Kubernetes) -> Pod:
     lab.wait_for_server()
-    return cluster.ready_pod(parse_target(SERVER))
+    return cluster.ready_pod(parse_endpoint(SERVER))
 
 
 @pytest.fixture
 def address(lab: Lab, cluster: Kubernetes) -> Iterator[str]:
     lab.wait_for_server()
-    with open_tunnel(cluster, parse_target(SERVER), SilentReporter()) as url:
+    with open_tunnel(cluster, parse_endpoint(SERVER), SilentReporter()) as url:
         yield url
 
 
@@ -102,19 +102,19 @@ def test_exec_that_is_cut_is_never_a_short_success(lab: Lab, cluster: Kubernetes
 
 def test_what_is_missing_is_told_apart(lab: Lab, cluster: Kubernetes, pod: Pod) -> None:
     with pytest.raises(NotFound, match=r"deployment/nothing is not there"):
-        cluster.ready_pod(parse_target(f"{NAMESPACE}/deploy/nothing"))
+        cluster.ready_pod(parse_endpoint(f"{NAMESPACE}/deploy/nothing"))
     with pytest.raises(NotFound, match="has no container 'other'") as caught:
         container_of(pod, "other")
     assert "it has: server" in (caught.value.hint or "")
     with pytest.raises(NotFound, match="has no port 81"):
-        cluster.port_of(parse_target(f"{NAMESPACE}/svc/server:81"), pod)
-    assert cluster.port_of(parse_target(f"{NAMESPACE}/svc/server:web"), pod) == 8000
+        cluster.port_of(parse_endpoint(f"{NAMESPACE}/svc/server:81"), pod)
+    assert cluster.port_of(parse_endpoint(f"{NAMESPACE}/svc/server:web"), pod) == 8000
     lab.kubectl("-n", NAMESPACE, "create", "deployment", "broken", "--image=lab/no-such-image:1")
     try:
         deadline = time.monotonic() + 30
         while True:
             with pytest.raises((NotFound, NotReady)) as waiting:
-                cluster.ready_pod(parse_target(f"{NAMESPACE}/deploy/broken"))
+                cluster.ready_pod(parse_endpoint(f"{NAMESPACE}/deploy/broken"))
             if "ImagePull" in str(waiting.value):
                 break
             assert time.monotonic() < deadline, waiting.value
@@ -123,7 +123,7 @@ def test_what_is_missing_is_told_apart(lab: Lab, cluster: Kubernetes, pod: Pod) 
         while "has no pod" not in str(waiting.value):
             assert time.monotonic() < deadline + 30
             with pytest.raises((NotFound, NotReady)) as waiting:
-                cluster.ready_pod(parse_target(f"{NAMESPACE}/deploy/broken"))
+                cluster.ready_pod(parse_endpoint(f"{NAMESPACE}/deploy/broken"))
     finally:
         lab.kubectl("-n", NAMESPACE, "delete", "deployment", "broken", "--wait=false")
 
@@ -133,7 +133,7 @@ def test_a_missing_right_is_named_with_its_verb_and_resource(lab: Lab, pod: Pod,
     with pytest.raises(
         AuthFailed, match=rf"system:serviceaccount:{NAMESPACE}:nobody may not get services in namespace"
     ):
-        nobody.ready_pod(parse_target(SERVER))
+        nobody.ready_pod(parse_endpoint(SERVER))
     reader = Kubernetes(find_cluster(lab.user("reader", tmp_path, execute=False), None, {}))
     with pytest.raises(AuthFailed, match=r"reader may not \w+ pods/exec in namespace"):
         run(reader, pod, "true")
@@ -141,11 +141,11 @@ def test_a_missing_right_is_named_with_its_verb_and_resource(lab: Lab, pod: Pod,
     stranger["users"][0]["user"]["token"] = "not-a-token"
     (tmp_path / "stranger").write_text(json.dumps(stranger))
     with pytest.raises(AuthFailed, match="does not know you"):
-        Kubernetes(find_cluster(tmp_path / "stranger", None, {})).ready_pod(parse_target(SERVER))
+        Kubernetes(find_cluster(tmp_path / "stranger", None, {})).ready_pod(parse_endpoint(SERVER))
     stranger["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
     (tmp_path / "stranger").write_text(json.dumps(stranger))
     with pytest.raises(Unreachable, match="cannot be reached"):
-        Kubernetes(find_cluster(tmp_path / "stranger", None, {})).ready_pod(parse_target(SERVER))
+        Kubernetes(find_cluster(tmp_path / "stranger", None, {})).ready_pod(parse_endpoint(SERVER))
 
 
 def digest(url: str, size: int) -> str:

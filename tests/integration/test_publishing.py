@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from dags.dag_entities import Namespace
-from replayctl.release import STORE, Release
+from replayctl.bundle.release import STORE, Release
 from tests.conftest import ROOT
 from tests.publishing import Reader, deploy, kill, processes_of_user, release_of, roll_back, target_of, write_dags
 from tests.sshd import WHY_NOT, SshServer
@@ -254,8 +254,8 @@ def test_rights_are_the_groups_and_bytecode_of_others_hinders_nothing(
     roll_back(target, namespace, first.name)
     assert pointer(share) == first.name
     deploy(target, namespace, second)
-    from replayctl import lock
-    from replayctl.events import SilentReporter
+    from replayctl.console.events import SilentReporter
+    from replayctl.storage import lock
 
     with lock.held(target, SilentReporter(), what="test", timeout_s=5) as (token, _):
         left = target.remove(token, [first.name], "{}")

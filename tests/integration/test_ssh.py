@@ -16,9 +16,9 @@ import pytest
 from dags.dag_entities import Namespace
 from replayctl import process
 from replayctl.errors import AuthFailed, Conflict, NotFound, OperationFailed, TimedOut, Unreachable
-from replayctl.shell import BOOTSTRAP, END_OF_SCRIPT, LocalShell, answer_of, script_text
-from replayctl.ssh import SshAddress, SshShell
-from replayctl.target import Modes, Target
+from replayctl.storage.shell import BOOTSTRAP, END_OF_SCRIPT, LocalShell, answer_of, script_text
+from replayctl.storage.ssh import SshAddress, SshShell
+from replayctl.storage.target import Modes, Target
 from tests.conftest import ROOT
 from tests.publishing import deploy, release_of, roll_back, target_of, write_dags
 from tests.sshd import WHY_NOT, SshServer

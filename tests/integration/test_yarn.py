@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from replayctl import yarn_kill
-from replayctl.events import RecordingReporter
-from replayctl.k8s import Kubernetes
-from replayctl.settings import load_settings
-from replayctl.yarn import ResourceManager
-from replayctl.yarn_logs import Yarn
+from replayctl.clients.resource_manager import ResourceManager
+from replayctl.cluster.api import Kubernetes
+from replayctl.console.events import RecordingReporter
+from replayctl.logs.sources import Yarn
+from replayctl.settings.load import load_settings
 from tests.conftest import ROOT
 
 from .lab import Lab, why_not
@@ -167,5 +166,5 @@ def test_what_the_rest_api_does_not_end_yarns_own_program_ends(
     monkeypatch.setattr(ResourceManager, "kill", lambda *_: False)
     with Yarn(cluster, load_settings(None, environ={"HOME": str(tmp_path)}, cwd=tmp_path), RecordingReporter()) as yarn:
         app = yarn.manager.application(mine["id"])
-        (outcome,) = yarn_kill.kill(yarn, [app], RecordingReporter(), timeout_s=60)
+        (outcome,) = yarn.kill(yarn, [app], RecordingReporter(), timeout_s=60)
     assert (outcome.state, outcome.note) == ("KILLED", "killed")

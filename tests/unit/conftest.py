@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from replayctl import secret
+from replayctl.console import secret
 
 
 @pytest.fixture(autouse=True)

@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from replayctl import deploy
-from replayctl.airflow_api import DagInfo, ImportProblem
-from replayctl.deployment import deployment_json, find_folders
+from replayctl.bundle.release import STORE, build_release
+from replayctl.bundle.specs import load_specs
+from replayctl.bundle.stubs import stub_text
+from replayctl.clients.airflow import DagInfo, ImportProblem
+from replayctl.console.events import RecordingReporter
 from replayctl.errors import AuthFailed, Conflict, NotFound, OperationFailed, SettingsError, TimedOut, UsageProblem
-from replayctl.events import RecordingReporter
-from replayctl.namespace import Namespace, find_namespace
-from replayctl.release import STORE, build_release
-from replayctl.settings import Settings, load_settings
-from replayctl.specs import load_specs
-from replayctl.stubs import stub_text
+from replayctl.publishing.deployment import deployment_json
+from replayctl.settings.folders import find_folders
+from replayctl.settings.load import Settings, load_settings
+from replayctl.settings.namespace import Namespace, find_namespace
 
 ROOT = Path(__file__).parents[2]
 STUB = "dag_two_stage_scenarios_alice.py"

@@ -1,0 +1,1 @@
+"""A DAG folder as a release: its files, what its modules say, and whether it can be deployed."""

@@ -1,0 +1,114 @@
+"""The files that Airflow finds: one constant stub per DAG module and owner, which loads the published release."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from replayctl.bundle.release import STORE
+
+_HEADER = re.compile(
+    r"^# replayctl-stub: owner=(?P<owner>\S+) module=(?P<module>\S+) text=(?P<digest>[0-9a-f]+)$", re.MULTILINE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StubHeader:
+    """Whose stub a file is, and of which module; `edited` when its text is not the one that was written."""
+
+    owner: str
+    module: str
+    edited: bool
+
+
+def stub_name(module: str, suffix: str) -> str:
+    """File name of the stub of one DAG module: `dag_two_stage_scenarios_alice.py`."""
+    return f"{module}{suffix}.py"
+
+
+def stubs_of(modules: Iterable[str], suffix: str, owner: str) -> dict[str, str]:
+    """The stubs of several modules: file name → text, in the order of the modules."""
+    return {stub_name(module, suffix): stub_text(module, owner) for module in modules}
+
+
+def read_header(text: str) -> StubHeader | None:
+    """What a stub says of itself; None for a file that is no stub of ours."""
+    match = _HEADER.search(text)
+    if match is None:
+        return None
+    plain = text.replace(f" text={match['digest']}", " text=", 1)
+    return StubHeader(match["owner"], match["module"], edited=_digest(plain) != match["digest"])
+
+
+def is_edited(text: str) -> bool:
+    """Whether a stub of ours was changed by hand since it was written."""
+    header = read_header(text)
+    return header is not None and header.edited
+
+
+def stub_text(module: str, owner: str) -> str:
+    """The stub of one DAG module: constant for its owner, whatever is released."""
+    plain = _STUB.replace("@MODULE@", module).replace("@OWNER@", owner).replace("@STORE@", STORE)
+    return plain.replace(" text=\n", f" text={_digest(plain)}\n", 1)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+_STUB = '''\
+"""Shows Airflow the DAGs of @MODULE@ in the release that @STORE@/@OWNER@/current names."""
+# replayctl-stub: owner=@OWNER@ module=@MODULE@ text=
+# Written by `replayctl sync-dags`, which finds a change made here by hand.
+import importlib
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+# Named here because the DAG processor imports beforehand only what it reads in this file.
+import airflow.providers.apache.spark.operators.spark_submit
+import airflow.sdk
+
+
+def _current_release(store):
+    # A process that loads several stubs shows one release in all of them, though another may be published meanwhile.
+    # Loading a stub again begins anew.
+    seen = sys.modules.setdefault("replayctl_pass_@OWNER@", types.SimpleNamespace(release=None, stubs=set()))
+    if seen.release is None or __file__ in seen.stubs or not (store / seen.release).is_dir():
+        try:
+            seen.release = (store / "current").read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            # Not published yet, or not any more.
+            seen.release = None
+        seen.stubs = set()
+    seen.stubs.add(__file__)
+    return seen.release
+
+
+def _release_dags():
+    store = Path(__file__).parent / "@STORE@" / "@OWNER@"
+    release = _current_release(store)
+    if release is None:
+        return {}
+    writes_bytecode = sys.dont_write_bytecode
+    # The release is read-only for Airflow, and other users' processes must leave nothing in it.
+    sys.dont_write_bytecode = True
+    try:
+        if release not in sys.modules:
+            folder = store / release
+            spec = importlib.util.spec_from_file_location(
+                release, folder / "__init__.py", submodule_search_locations=[str(folder)]
+            )
+            package = importlib.util.module_from_spec(spec)
+            sys.modules[release] = package
+            spec.loader.exec_module(package)
+        return importlib.import_module(f"{release}.dag_release").load_dags("@MODULE@")
+    finally:
+        sys.dont_write_bytecode = writes_bytecode
+
+
+globals().update(_release_dags())
+'''

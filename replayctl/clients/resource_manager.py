@@ -1,0 +1,210 @@
+"""YARN's ResourceManager by its REST API: applications, and their end.
+
+https://hadoop.apache.org/docs/r3.4.1/hadoop-yarn/hadoop-yarn-site/ResourceManagerRest.html
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from replayctl.errors import AuthFailed, NotFound, OperationFailed, Unreachable, UsageProblem
+
+if TYPE_CHECKING:
+    import urllib3
+
+_TIMEOUT_S = 30.0
+_APPLICATION = re.compile(r"application_[0-9]{1,20}_[0-9]{4,20}")
+_CONTAINER = re.compile(r"container_(e[0-9]{1,10}_)?[0-9]{1,20}_[0-9]{4,20}_[0-9]{2,10}_[0-9]{6,20}")
+_LOG_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
+FINAL_STATES = frozenset({"FINISHED", "FAILED", "KILLED"})
+STATES = (*("NEW", "NEW_SAVING", "SUBMITTED", "ACCEPTED", "RUNNING"), *sorted(FINAL_STATES))
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """One application as the ResourceManager tells of it; `am_container` is the driver in cluster mode."""
+
+    id: str
+    name: str
+    user: str
+    queue: str
+    state: str
+    final_status: str
+    kind: str
+    tags: tuple[str, ...]
+    started: datetime.datetime
+    finished: datetime.datetime | None
+    progress: float
+    diagnostics: str
+    am_container: str | None
+    am_address: str | None
+    aggregation: str
+    memory_mb: int
+    vcores: int
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it has come to its end, whichever."""
+        return self.state in FINAL_STATES
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether that end was another than success."""
+        return self.is_final and self.final_status != "SUCCEEDED"
+
+
+def application_id(text: str) -> str:
+    """The text, if it is an application's id of any length; UsageProblem otherwise."""
+    if not _APPLICATION.fullmatch(text):
+        raise UsageProblem(f"{text!r} is no application id", hint="such as application_1700000000000_0042")
+    return text
+
+
+def container_id(text: str) -> str:
+    """The text, if it is a container's id; UsageProblem otherwise."""
+    if not _CONTAINER.fullmatch(text):
+        raise UsageProblem(f"{text!r} is no container id", hint="such as container_1700000000000_0042_01_000001")
+    return text
+
+
+def log_file(text: str) -> str:
+    """The text, if it can be the name of a log file; UsageProblem otherwise."""
+    if not _LOG_FILE.fullmatch(text) or ".." in text:
+        raise UsageProblem(f"{text!r} is no log file", hint="such as stdout, stderr or prelaunch.err")
+    return text
+
+
+class HttpService:
+    """A service of Hadoop's by its address: JSON and streams, with errors in words."""
+
+    def __init__(self, name: str, url: str) -> None:
+        import urllib3
+
+        self.name = name
+        self.url = url
+        self._pool = urllib3.PoolManager(retries=False, maxsize=4)
+
+    def json(self, path: str, what: str, parameters: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """A JSON answer; NotFound and OperationFailed with the server's own words."""
+        answer = self.request("GET", path, parameters=parameters, accept="application/json")
+        if answer.status != 200:
+            raise self.refusal(answer.status, answer.data, what)
+        try:
+            return dict(json.loads(answer.data))
+        except ValueError as error:
+            raise OperationFailed(f"{self.name} answered {what} with something that is no JSON") from error
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        parameters: Mapping[str, str] | None = None,
+        accept: str = "*/*",
+        body: bytes | None = None,
+        stream: bool = False,
+    ) -> urllib3.BaseHTTPResponse:
+        """Any request; Unreachable when there is no answer. A `stream` is read by the caller."""
+        import urllib3
+
+        url = f"{self.url}{path}{'?' + urllib.parse.urlencode(parameters) if parameters else ''}"
+        headers = {"Accept": accept, **({"Content-Type": "application/json"} if body else {})}
+        try:
+            return self._pool.request(
+                method, url, headers=headers, body=body, timeout=_TIMEOUT_S, preload_content=not stream, redirect=False
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise Unreachable(f"{self.name} does not answer: {error}") from error
+
+    def refusal(self, status: int, body: bytes, what: str) -> NotFound | AuthFailed | OperationFailed:
+        """What an answer other than success means."""
+        try:
+            message = str(json.loads(body)["RemoteException"].get("message") or "")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            message = ""
+        if status in (401, 403):
+            return AuthFailed(f"{self.name} does not allow {what}", details=message or None)
+        if status == 404 or "NotFoundException" in message or "does not exist" in message:
+            return NotFound(f"{self.name} knows nothing of {what}", details=message or None)
+        return OperationFailed(f"{self.name} refused {what} with status {status}", details=message or None)
+
+
+class ResourceManager(HttpService):
+    """YARN's ResourceManager."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__("the ResourceManager", url)
+
+    def applications(
+        self,
+        *,
+        states: Sequence[str] = (),
+        user: str | None = None,
+        tags: Sequence[str] = (),
+        started_since: datetime.datetime | None = None,
+        limit: int = 1000,
+    ) -> list[Application]:
+        """Applications that fit all conditions (any of the tags), the newest first."""
+        parameters = {"limit": str(limit)}
+        if states:
+            parameters["states"] = ",".join(states)
+        if user:
+            parameters["user"] = user
+        if tags:
+            # YARN keeps them in small letters.
+            parameters["applicationTags"] = ",".join(tag.lower() for tag in tags)
+        if started_since:
+            parameters["startedTimeBegin"] = str(int(started_since.timestamp() * 1000))
+        found = self.json("/ws/v1/cluster/apps", "the list of applications", parameters)
+        rows = (found.get("apps") or {}).get("app") or []
+        return sorted((_application(row) for row in rows), key=lambda each: (each.started, each.id), reverse=True)
+
+    def application(self, name: str) -> Application:
+        """One application by its id; NotFound for one that the ResourceManager does not remember."""
+        found = self.json(f"/ws/v1/cluster/apps/{application_id(name)}", f"application {name}")
+        return _application(found["app"])
+
+    def kill(self, name: str) -> bool:
+        """Asks for the end of an application; False when the ResourceManager does not let us."""
+        path = f"/ws/v1/cluster/apps/{application_id(name)}/state"
+        answer = self.request("PUT", path, body=json.dumps({"state": "KILLED"}).encode(), accept="application/json")
+        if answer.status in (200, 202):
+            return True
+        if answer.status in (401, 403):
+            return False
+        raise self.refusal(answer.status, answer.data, f"the end of {name}")
+
+
+def _application(row: Mapping[str, Any]) -> Application:
+    container = re.search(_CONTAINER, str(row.get("amContainerLogs") or ""))
+    return Application(
+        id=str(row["id"]),
+        name=str(row.get("name") or ""),
+        user=str(row.get("user") or ""),
+        queue=str(row.get("queue") or ""),
+        state=str(row.get("state") or ""),
+        final_status=str(row.get("finalStatus") or ""),
+        kind=str(row.get("applicationType") or ""),
+        tags=tuple(tag for tag in str(row.get("applicationTags") or "").split(",") if tag),
+        started=_moment(row.get("startedTime")) or datetime.datetime.fromtimestamp(0, tz=datetime.UTC),
+        finished=_moment(row.get("finishedTime")),
+        progress=float(row.get("progress") or 0),
+        diagnostics=str(row.get("diagnostics") or ""),
+        am_container=container[0] if container else None,
+        am_address=str(row["amHostHttpAddress"]) if row.get("amHostHttpAddress") else None,
+        aggregation=str(row.get("logAggregationStatus") or ""),
+        memory_mb=max(0, int(row.get("allocatedMB") or 0)),
+        vcores=max(0, int(row.get("allocatedVCores") or 0)),
+    )
+
+
+def _moment(milliseconds: object) -> datetime.datetime | None:
+    if not isinstance(milliseconds, int) or milliseconds <= 0:
+        return None
+    return datetime.datetime.fromtimestamp(milliseconds / 1000, tz=datetime.UTC)

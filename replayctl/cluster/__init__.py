@@ -1,0 +1,1 @@
+"""The Kubernetes API: credentials, questions, and streams into pods."""

@@ -1,0 +1,1 @@
+"""Runs and their results, by Airflow and MLflow."""

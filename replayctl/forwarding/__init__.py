@@ -1,0 +1,1 @@
+"""Services and pages of the cluster on this machine."""

@@ -1,0 +1,97 @@
+"""Which pod or service of the cluster stands behind a host name or address, as programs in it call each other."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from replayctl.cluster.api import Endpoint, Kubernetes, Pod
+from replayctl.console.events import Reporter
+from replayctl.errors import AuthFailed, NotFound
+
+_KNOWN_FOR_S = 5.0
+
+
+@dataclass
+class _Namespace:
+    """The names of one namespace: those of services first, since they outlive pods."""
+
+    services: dict[str, str] = field(default_factory=dict)
+    pods: dict[str, list[Pod]] = field(default_factory=dict)
+
+
+class AddressBook:
+    """Names and addresses of some namespaces, read from the API when asked for and kept for seconds.
+
+    May be asked from several threads. A namespace that may not be listed is told of once and counts as empty.
+    """
+
+    def __init__(self, cluster: Kubernetes, namespaces: Sequence[str], reporter: Reporter) -> None:
+        self._cluster = cluster
+        self._namespaces = tuple(dict.fromkeys(namespaces))
+        self._reporter = reporter
+        self._known: dict[str, _Namespace] = {}
+        self._read_at = float("-inf")
+        self._lock = threading.Lock()
+        self._refused: set[str] = set()
+
+    def find(self, host: str, port: int, *, near: str | None = None) -> Endpoint | None:
+        """The target behind `host:port`; None when it is none of these namespaces'.
+
+        A bare name that two namespaces have is taken from the one it was read in, `near`. Raises what asking the API
+        raises, and for some seconds then answers with what was known before.
+        """
+        host = host.lower().rstrip(".")
+        if not 0 < port < 65536:
+            return None
+        with self._lock:
+            self._refresh()
+            for namespace in sorted(self._known, key=lambda each: each != near):
+                found = _find(self._known[namespace], namespace, host, port)
+                if found is not None:
+                    return found
+        return None
+
+    def _refresh(self) -> None:
+        if time.monotonic() - self._read_at <= _KNOWN_FOR_S:
+            return
+        try:
+            for namespace in self._namespaces:
+                try:
+                    self._known[namespace] = self._read(namespace)
+                except (AuthFailed, NotFound) as error:
+                    self._known.pop(namespace, None)
+                    if namespace not in self._refused:
+                        self._refused.add(namespace)
+                        self._reporter.note(f"names in {namespace} cannot be looked up: {error}")
+        finally:
+            # When it has failed, too: those who wait here would each wait for the same failure.
+            self._read_at = time.monotonic()
+
+    def _read(self, namespace: str) -> _Namespace:
+        known = _Namespace()
+        for name, addresses in self._cluster.services(namespace):
+            for each in (name, f"{name}.{namespace}", *addresses):
+                known.services[each] = name
+        for pod in self._cluster.pods_of(namespace):
+            for each in pod.names:
+                known.pods.setdefault(each.lower(), []).append(pod)
+        return known
+
+
+def _find(known: _Namespace, namespace: str, host: str, port: int) -> Endpoint | None:
+    # NAME.NAMESPACE.svc with the cluster's own domain behind it, whichever that is; POD.SERVICE stands for NAME, too.
+    name = re.split(rf"\.{re.escape(namespace)}\.svc(?=\.|$)", host)[0]
+    if name in known.services:
+        return Endpoint(namespace, "service", known.services[name], str(port))
+    candidates = known.pods.get(name)
+    if candidates is None and name != host:
+        candidates = known.pods.get(name.partition(".")[0])
+    if candidates is None:
+        return None
+    # Pods in the network of their node share its name.
+    found = next((pod for pod in candidates if port in pod.ports.values()), candidates[0])
+    return Endpoint(namespace, "pod", found.name, str(port))

@@ -1,0 +1,162 @@
+"""Forwards that run in the background, each noted with its process and addresses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from replayctl import process
+from replayctl.errors import NotFound, OperationFailed, TimedOut, UsageProblem
+from replayctl.settings.load import Settings
+
+_START_DEADLINE_S = 30.0
+_STOP_DEADLINE_S = 10.0
+_ID = re.compile(r"[0-9a-f]{8}")
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """One process that forwards in the background: its addresses by name."""
+
+    id: str
+    pid: int
+    started_unix_s: float
+    profile: str
+    addresses: Mapping[str, str]
+    log: Path
+
+
+def start(words: Sequence[str], options: Sequence[str], settings: Settings) -> Background:
+    """Starts `port-forward` in the background and returns when its listeners are open.
+
+    Raises OperationFailed with its last words when it ends instead, TimedOut when it says nothing.
+    """
+    import psutil
+
+    folder = _folder(settings)
+    name = secrets.token_hex(4)
+    log = folder / f"{name}.log"
+    argv = [sys.executable, "-m", "replayctl", "--profile", settings.profile, "--output", "json"]
+    with process.signals_deferred():
+        pid = process.spawn_detached(
+            [*argv, "port-forward", *options, *words], env=os.environ, cwd=Path.cwd(), log_path=log
+        )
+        started = psutil.Process(pid).create_time()
+    deadline = time.monotonic() + _START_DEADLINE_S
+    while True:
+        answer = _first_document(log)
+        if answer is not None and answer.get("status") == "ok":
+            break
+        ended = answer is not None or not _runs(pid, started)
+        if ended or time.monotonic() > deadline:
+            _end(pid, started)
+            log.unlink(missing_ok=True)
+            raise _not_started(answer, ended)
+        time.sleep(0.05)
+    made = Background(name, pid, started, settings.profile, answer["data"]["forwards"], log)
+    document = {"pid": pid, "started": started, "profile": made.profile, "addresses": dict(made.addresses)}
+    temporary = folder / f"{name}.tmp"
+    temporary.write_text(json.dumps(document), encoding="utf-8")
+    temporary.rename(folder / f"{name}.json")
+    return made
+
+
+def running(settings: Settings) -> list[Background]:
+    """The background forwards that run; notes of those that do not are cleared away."""
+    found = []
+    for path in sorted(_folder(settings).glob("*.json")):
+        try:
+            noted = json.loads(path.read_text(encoding="utf-8"))
+            made = Background(
+                path.stem,
+                noted["pid"],
+                noted["started"],
+                noted["profile"],
+                noted["addresses"],
+                path.with_suffix(".log"),
+            )
+        except (OSError, ValueError, KeyError):
+            continue
+        if _runs(made.pid, made.started_unix_s):
+            found.append(made)
+        else:
+            _forget(path)
+    return found
+
+
+def stop(names: Sequence[str], settings: Settings, *, every: bool, dry_run: bool = False) -> list[Background]:
+    """Ends background forwards by id; NotFound for one that does not run."""
+    there = {each.id: each for each in running(settings)}
+    for name in names:
+        if not _ID.fullmatch(name) or name not in there:
+            raise NotFound(f"no background forward {name!r} runs", hint="list them: replayctl forwards list")
+    if not names and not every:
+        raise UsageProblem("stop which?", hint=f"name an id ({', '.join(there) or 'none runs'}), or say --all")
+    chosen = [there[name] for name in names] if names else list(there.values())
+    if not dry_run:
+        for each in chosen:
+            _end(each.pid, each.started_unix_s)
+            _forget(_folder(settings) / f"{each.id}.json")
+    return chosen
+
+
+def _folder(settings: Settings) -> Path:
+    folder = settings.state_dir / "forwards"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def _forget(note: Path) -> None:
+    note.unlink(missing_ok=True)
+    note.with_suffix(".log").unlink(missing_ok=True)
+
+
+def _first_document(log: Path) -> dict[str, Any] | None:
+    """The first JSON document among what it has said; None while there is none, or only a part of it."""
+    with contextlib.suppress(OSError, ValueError):
+        text = log.read_text(encoding="utf-8", errors="replace")
+        begin = 0 if text.startswith("{") else text.index("\n{") + 1
+        return dict(json.JSONDecoder().raw_decode(text, begin)[0])
+    return None
+
+
+def _not_started(answer: Mapping[str, object] | None, ended: bool) -> OperationFailed | TimedOut:
+    if not ended:
+        return TimedOut(f"the forward did not open its ports within {_START_DEADLINE_S:.0f} s")
+    errors = answer.get("errors") if answer else None
+    first = errors[0] if isinstance(errors, list) and errors else {}
+    return OperationFailed(first.get("message") or "the forward ended while it started", hint=first.get("hint"))
+
+
+def _runs(pid: int, started: float) -> bool:
+    """Whether that very process runs: its number may be another's by now."""
+    import psutil
+
+    try:
+        found = psutil.Process(pid)
+        return bool(abs(found.create_time() - started) < 1.0 and found.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def _end(pid: int, started: float) -> None:
+    import psutil
+
+    if not _runs(pid, started):
+        return
+    with contextlib.suppress(psutil.Error):
+        found = psutil.Process(pid)
+        found.terminate()
+        try:
+            found.wait(_STOP_DEADLINE_S)
+        except psutil.TimeoutExpired:
+            found.kill()

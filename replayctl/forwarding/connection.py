@@ -1,0 +1,331 @@
+"""One client's connection and the stream to a pod that answers it.
+
+What a client sees is what it would see of the pod itself, or a reset: a server's close arrives after its last byte, a
+connection that was cut ends as a reset and never as a short answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from replayctl.cluster.api import Endpoint, Kubernetes, Pod
+from replayctl.cluster.streams import dial
+from replayctl.console.events import Reporter
+from replayctl.errors import AuthFailed, NotFound, ReplayctlError, UsageProblem
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
+
+CHUNK = 1 << 16
+_DATA, _ERROR = 0, 1
+# How long a client waits for a pod that is on its way, and how often one is looked for meanwhile.
+_DIAL_FOR_S, _DIAL_EVERY_S = 20.0, 0.2
+# What a client has said before the pod's first byte is kept so long, for another pod if the first one refuses it.
+_KEEP_BYTES = 1 << 20
+# How much a slow client may have waiting here before its pod is held back.
+_UNSENT_BYTES = 1 << 19
+_POD_KEPT_S = 2.0
+_LEAVES_FOR_S = 3.0
+# Where nobody can tell whether a client that stopped talking still listens.
+_SILENT_FOR_S = 600.0
+_LOOK_EVERY_S = 1.0
+_SILENT_BEFORE_LOOK_S = 2.0
+_REFUSED = ("connection refused", "failed to connect", "unable to connect", "no such host", "not found", "dial")
+_FIN_WAIT_2 = "05"
+
+
+@dataclass
+class PodChoice:
+    """The pod that connections of one target go to, asked for again when it is old or has failed."""
+
+    cluster: Kubernetes
+    target: Endpoint
+    pod: Pod | None = None
+    port: int = 0
+    asked_at: float = float("-inf")
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    looked_at: dict[str, float] = field(default_factory=dict)
+    dead: dict[str, bool] = field(default_factory=dict)
+
+    async def get(self) -> tuple[Pod, int]:
+        """A ready pod and its port; raises what finding one raises."""
+        async with self.lock:
+            if self.pod is not None and time.monotonic() - self.asked_at <= _POD_KEPT_S:
+                return self.pod, self.port
+            pod, port = await asyncio.to_thread(self._ask)
+            self.pod, self.port, self.asked_at = pod, port, time.monotonic()
+            return pod, port
+
+    async def has_died(self, pod: Pod) -> bool:
+        """Whether a pod that was taken has gone or was started anew; asked once for all its connections."""
+        async with self.lock:
+            if time.monotonic() - self.looked_at.get(pod.name, float("-inf")) > _POD_KEPT_S:
+                self.dead[pod.name] = (await asyncio.to_thread(self._look, pod))[0]
+                self.looked_at[pod.name] = time.monotonic()
+            return self.dead[pod.name]
+
+    async def has_just_died(self, pod: Pod) -> bool:
+        """Whether the end of a stream is the end of its pod: then what came may be less than all.
+
+        The API learns of it some moments late. Only a pod that was asked to leave is looked at again.
+        """
+        deadline = time.monotonic() + _LEAVES_FOR_S
+        while True:
+            dead, leaving = await asyncio.to_thread(self._look, pod)
+            if dead or not leaving or time.monotonic() > deadline:
+                return dead
+            await asyncio.sleep(_DIAL_EVERY_S)
+
+    def _look(self, pod: Pod) -> tuple[bool, bool]:
+        """Whether the pod is dead, and whether it was asked to leave."""
+        try:
+            (now,) = self.cluster.pods(Endpoint(pod.namespace, "pod", pod.name))
+        except NotFound:
+            return True, False
+        except ReplayctlError:
+            # Nobody tells: then it is left alone.
+            return False, False
+        return now.life != pod.life, now.leaving
+
+    def forget(self, pod: Pod) -> None:
+        """Has the next connection look for a pod anew."""
+        if self.pod is pod:
+            self.pod = None
+
+    def _ask(self) -> tuple[Pod, int]:
+        pod = self.cluster.ready_pod(self.target)
+        return pod, self.cluster.port_of(self.target, pod)
+
+
+class Connection:
+    """One client's connection and the stream to a pod that answers it."""
+
+    def __init__(
+        self,
+        name: str,
+        choice: PodChoice,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        reporter: Reporter,
+    ) -> None:
+        self._name = name
+        self._choice = choice
+        self._reader = reader
+        self._writer = writer
+        self._reporter = reporter
+        # All that the client has said, for as long as it may have to be said again.
+        self._said = bytearray()
+        self._may_repeat = True
+        self._answered = False
+        self._client_done = asyncio.Event()
+        self._stream: ClientConnection | None = None
+        self._last_byte = time.monotonic()
+        self._pod_died = False
+        self._unsent: list[memoryview] = []
+        self._waiting = 0
+
+    async def run(self) -> None:
+        """Carries the connection to its end, whichever; raises nothing but its own cancelling."""
+        listening = asyncio.create_task(self._listen_to_client())
+        try:
+            ended_well = await self._serve()
+        except (OSError, asyncio.CancelledError) as error:
+            reset(self._writer)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            return
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+        if not ended_well:
+            reset(self._writer)
+            return
+        with contextlib.suppress(OSError):
+            await self._writer.drain()
+            self._writer.close()
+            await self._writer.wait_closed()
+
+    async def _serve(self) -> bool:
+        """Finds a pod that takes the connection and carries it to its end; False for an end that must be a reset."""
+        deadline = time.monotonic() + _DIAL_FOR_S
+        while True:
+            pod = None
+            try:
+                pod, port = await self._choice.get()
+                async with dial(self._choice.cluster, pod, port) as stream:
+                    refused = await self._carry(stream, pod)
+                if refused is None and not self._client_done.is_set() and await self._choice.has_just_died(pod):
+                    self._may_repeat = self._may_repeat and not self._said
+                    refused = f"pod {pod.name} ended in the middle of it"
+            except (AuthFailed, UsageProblem) as error:
+                self._reporter.warn(f"{self._name}: {error}")
+                return False
+            except ReplayctlError as error:
+                refused = str(error)
+            if refused is None:
+                return True
+            if pod is not None:
+                self._choice.forget(pod)
+            again = not self._answered and self._may_repeat and time.monotonic() < deadline
+            if not again or self._client_is_gone():
+                self._reporter.warn(f"{self._name}: a connection was cut: {refused}")
+                return False
+            self._reporter.note(f"{self._name}: trying again: {refused}")
+            await asyncio.sleep(_DIAL_EVERY_S)
+
+    async def _carry(self, stream: ClientConnection, pod: Pod) -> str | None:
+        """Carries data both ways until the pod ends it. Returns None for a clean end, else why it was none."""
+        from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
+
+        watching = [
+            asyncio.create_task(self._watch_client(stream)),
+            asyncio.create_task(self._watch_pod(stream, pod)),
+        ]
+        trouble = ""
+        headers = {_DATA, _ERROR}
+        try:
+            told = 0
+            while told < len(self._said):
+                # The client may go on talking meanwhile.
+                news = bytes(self._said[told:])
+                told += len(news)
+                await self._tell(stream, news)
+            self._stream = stream
+            while True:
+                message = await stream.recv(decode=False)
+                channel, content = message[0], memoryview(message)[1:]
+                if channel in headers:
+                    headers.discard(int(channel))
+                    # The port's number; what follows in the same message is none of it.
+                    content = content[2:]
+                if not content:
+                    continue
+                if channel == _DATA:
+                    self._answered, self._last_byte = True, time.monotonic()
+                    self._said.clear()
+                    self._answer(content)
+                    if self._waiting + self._writer.transport.get_write_buffer_size() > _UNSENT_BYTES:
+                        self._send_answer()
+                        await self._writer.drain()
+                elif channel == _ERROR:
+                    trouble += bytes(content).decode("utf-8", "replace")
+        except ConnectionClosedOK:
+            return self._judged(trouble)
+        except ConnectionClosed as error:
+            return self._judged(trouble or f"the stream to the pod broke off ({error})")
+        finally:
+            self._send_answer()
+            self._stream = None
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
+
+    def _answer(self, content: memoryview) -> None:
+        """Has something sent to the client with all that arrives in the same turn: a pod's messages are small."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._send_answer)
+        self._unsent.append(content)
+        self._waiting += len(content)
+
+    def _send_answer(self) -> None:
+        if self._unsent and not self._writer.transport.is_closing():
+            self._writer.write(b"".join(self._unsent))
+        self._unsent.clear()
+        self._waiting = 0
+
+    def _judged(self, trouble: str) -> str | None:
+        if self._pod_died:
+            trouble = trouble or "its pod is gone"
+        if not trouble:
+            return None
+        # A request that a pod may have begun to serve must not be made twice.
+        unheard = not self._said or any(word in trouble.lower() for word in _REFUSED)
+        self._may_repeat = self._may_repeat and unheard
+        return trouble.strip()
+
+    async def _listen_to_client(self) -> None:
+        while True:
+            data = await self._reader.read(CHUNK)
+            if not data:
+                self._client_done.set()
+                return
+            if self._stream is None:
+                # Told by whoever finds a pod.
+                self._said += data
+                while self._stream is None and len(self._said) > _KEEP_BYTES:
+                    await asyncio.sleep(0.01)
+                continue
+            if not self._answered and len(self._said) + len(data) <= _KEEP_BYTES:
+                self._said += data
+            elif not self._answered:
+                self._may_repeat = False
+            await self._tell(self._stream, data)
+
+    async def _tell(self, stream: ClientConnection, data: bytes) -> None:
+        from websockets.exceptions import ConnectionClosed
+
+        # The other task finds the same end and deals with it.
+        with contextlib.suppress(ConnectionClosed):
+            for start in range(0, len(data), CHUNK):
+                await stream.send(bytes([_DATA]) + data[start : start + CHUNK])
+
+    async def _watch_client(self, stream: ClientConnection) -> None:
+        """Ends the stream of a client that has gone; one that has only stopped talking still gets its answer.
+
+        The protocol cannot pass a half-closed connection on, so whether anybody still listens is asked of the system.
+        """
+        await self._client_done.wait()
+        while not self._client_is_gone():
+            await asyncio.sleep(_LOOK_EVERY_S)
+        await stream.close()
+
+    async def _watch_pod(self, stream: ClientConnection, pod: Pod) -> None:
+        """Ends a silent stream whose pod has gone: some of them are never told of it, and would hang for ever."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            silent = time.monotonic() - self._last_byte > _SILENT_BEFORE_LOOK_S
+            if silent and await self._choice.has_died(pod):
+                self._pod_died = True
+                await stream.close()
+                return
+
+    def _client_is_gone(self) -> bool:
+        if self._writer.transport.is_closing():
+            return True
+        if not self._client_done.is_set():
+            return False
+        client = self._writer.get_extra_info("peername")
+        gone = has_left(client[1]) if client else True
+        return time.monotonic() - self._last_byte > _SILENT_FOR_S if gone is None else gone
+
+
+def has_left(port: int) -> bool | None:
+    """Whether the process at the other end of a local connection has closed it altogether; None where nobody knows.
+
+    Linux lists it without an inode then, and soon not at all.
+    """
+    try:
+        lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+    except OSError:
+        return None
+    for line in lines:
+        words = line.split()
+        if words[1].endswith(f":{port:04X}"):
+            return words[3] == _FIN_WAIT_2 and words[9] == "0"
+    return True
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Ends a client's connection so that the client sees a reset, and not a short answer."""
+    connection = writer.get_extra_info("socket")
+    if connection is not None:
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

@@ -1,0 +1,1 @@
+"""The embedded stack: environments, Airflow and MLflow on this machine, data sets."""

@@ -1,0 +1,32 @@
+"""How much Spark work fits into this machine at once."""
+
+from __future__ import annotations
+
+import os
+
+from replayctl.settings.load import Settings
+
+# The pool of the local Airflow whose slots keep parallel Spark tasks inside the machine.
+LOCAL_POOL = "replayctl_spark"
+# What Airflow and MLflow themselves need beside the Spark tasks, in GiB.
+_SERVICES_MEMORY_GIB = 4
+_MAX_TASK_CORES = 4
+
+
+def local_cores(settings: Settings) -> int:
+    """Cores that one local Spark task may use: small data keep no more than a few busy."""
+    return settings.local.spark_cores or min(_usable_cores(), _MAX_TASK_CORES)
+
+
+def local_slots(settings: Settings) -> int:
+    """How many Spark tasks fit into this machine at once, by cores and by memory; at least 1."""
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    by_memory = int((memory_gib - _SERVICES_MEMORY_GIB) // settings.local.task_memory_gib)
+    # Two tasks that share their cores take longer than one after the other.
+    return max(1, min(_usable_cores() // local_cores(settings), by_memory))
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,90 @@
+"""Raw data for the local profile: MovieLens-100k out of the recbole package, as the data set table expects it.
+
+GroupLens' terms forbid handing the data on, so it is taken from a package that the user's own pip installs.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from replayctl import process
+from replayctl.console.events import Reporter
+from replayctl.errors import OperationFailed, UsageProblem
+from replayctl.local import environments
+from replayctl.local.environments import Environment
+from replayctl.settings.folders import find_folders
+from replayctl.settings.load import Settings
+
+PACKAGE = "recbole==1.2.1"
+AVAILABLE = ("ml100k",)
+_SOURCE = Path("recbole/dataset_example/ml-100k/ml-100k.inter")
+_SOURCE_HEADER = ["user_id:token", "item_id:token", "rating:float", "timestamp:float"]
+_HEADER = ("user_id", "item_id", "rating", "timestamp")
+_ROWS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedDataset:
+    """A data set's file; `found` when it was there before."""
+
+    name: str
+    path: Path
+    rows: int
+    found: bool
+
+
+def prepare(name: str, settings: Settings, reporter: Reporter, *, dry_run: bool = False) -> PreparedDataset:
+    """Puts the raw interactions of a data set below the data root, whole or not at all.
+
+    Raises UsageProblem for a data set that no package brings, OperationFailed when the package holds something else
+    than expected.
+    """
+    if name not in AVAILABLE:
+        raise UsageProblem(
+            f"no package brings the data set {name!r}; available: {', '.join(AVAILABLE)}",
+            hint="put its file below folders.data_in_pods, at the log_path that dag_entities.DATASETS names",
+        )
+    target = find_folders(settings).data_in_pods / "replay" / "ml100k_ratings.csv"
+    if target.exists():
+        return PreparedDataset(name, target, _ROWS, found=True)
+    if dry_run:
+        return PreparedDataset(name, target, _ROWS, found=False)
+    workload = environments.ensure("workload", settings.cache_dir, settings.local.python, reporter)
+    source = workload.site_packages / _SOURCE
+    if not source.exists():
+        reporter.step(f"fetching MovieLens-100k with {PACKAGE}")
+        _install(workload)
+    reporter.step(f"preparing {target}")
+    text = _convert(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(target)
+    return PreparedDataset(name, target, _ROWS, found=False)
+
+
+def _install(workload: Environment) -> None:
+    python = str(workload.program("python"))
+    process.run([python, "-m", "pip", "install", "--no-deps", "--no-input", "--progress-bar", "off", PACKAGE])
+
+
+def _convert(source: Path) -> str:
+    with source.open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(file, delimiter="\t")
+        header = next(rows, [])
+        if header != _SOURCE_HEADER:
+            raise OperationFailed(f"{source} has the columns {header}, expected {_SOURCE_HEADER}")
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(_HEADER)
+        count = 0
+        for user, item, rating, timestamp in rows:
+            writer.writerow((int(user), int(item), int(float(rating)), int(float(timestamp))))
+            count += 1
+    if count != _ROWS:
+        raise OperationFailed(f"{source} has {count} interactions, expected {_ROWS}")
+    return text.getvalue()

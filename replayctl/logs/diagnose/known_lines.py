@@ -1,0 +1,65 @@
+"""What one line says by itself, without an exception: kills, limits, ends.
+
+The reader passes over lines that hold none of its words, so each message here must hold one of them.
+"""
+
+from __future__ import annotations
+
+import re
+
+from replayctl.logs.diagnose import ranks
+from replayctl.logs.diagnose.cause import Finding
+from replayctl.logs.diagnose.exit_codes import EXIT_CODE, exit_finding
+from replayctl.logs.diagnose.meanings import MORE_OVERHEAD, side
+from replayctl.logs.diagnose.notation import CONTAINER, DRIVER
+
+_SIZES = r"(?<![\d.])([\d.]+ ?[KMGT]?B of [\d.]+ ?[KMGT]?B {kind} memory used)"
+_KILLED_BY_YARN = re.compile(r"killed by YARN for exceeding (?:(physical|virtual) )?memory limits")
+_BEYOND = re.compile(r"is running (?:-?\d+B )?beyond (?:the )?'?(physical|virtual)'? memory limit", re.IGNORECASE)
+_USED = {kind: re.compile(_SIZES.format(kind=kind)) for kind in ("physical", "virtual")}
+_BAD_ALLOC = re.compile(r"^(?:terminate called|.*throwing an instance of|.*what\(\)).{0,100}bad_alloc")
+_KILLED = re.compile(r"^\s*Killed\s*$|: line \d+:\s*\d+ Killed\b|out of memory: Kill(?:ed)? process", re.IGNORECASE)
+_HEARTBEAT = re.compile(r"Executor heartbeat timed out after")
+_NOT_STARTED = re.compile(r": line \d+: (\S{1,200}): (command not found|No such file or directory|Permission denied)")
+_NOT_INITIALISED = re.compile(r"SparkContext did not initialize after waiting")
+TERMINATED = re.compile(r"RECEIVED SIGNAL (TERM|INT|HUP)")
+SHUTDOWN = re.compile(
+    r"Invoking stop\(\) from shutdown hook|Driver commanded a shutdown|Shutdown hook called(?! before)"
+)
+BAD_LINE = re.compile(
+    r"No space left on device|Permission denied: user=\S|Path does not exist:|Could not find or load main"
+    r"|Fatal Python error:|A fatal error has been detected by the Java|can't open file '"
+)
+
+
+def known_line(text: str, *, driver: bool) -> Finding | None:
+    """What a line says that has no exception: kills, limits, exit codes; None for all others."""
+    yarn = _KILLED_BY_YARN.search(text)
+    beyond = None if yarn else _BEYOND.search(text)
+    if limits := yarn or beyond:
+        kind = (limits[1] or "physical").lower()
+        about = CONTAINER.search(text)
+        whose = side(bool(DRIVER.match(about[0])) if about else driver and not yarn)
+        used = _USED[kind].search(text)
+        advice = MORE_OVERHEAD.replace("{side}", whose)
+        if kind == "virtual":
+            advice += " Or let the cluster's owner switch yarn.nodemanager.vmem-check-enabled off."
+        summary = f"{whose} killed by YARN for exceeding {kind} memory limits" + (f" ({used[1]})" if used else "")
+        return Finding(f"{whose} {kind}", summary, advice, ranks.KILLED_FOR_MEMORY)
+    if _HEARTBEAT.search(text):
+        advice = "The executor was busy collecting garbage, swapping or dead; it usually needs more memory."
+        return Finding("heartbeat", "an executor stopped sending heartbeats", advice, ranks.EXIT_FOR_MEMORY)
+    if _BAD_ALLOC.search(text):
+        advice = MORE_OVERHEAD.replace("{side}", side(driver))
+        return Finding("bad_alloc", "std::bad_alloc: a native library ran out of memory", advice, ranks.OUT_OF_MEMORY)
+    if _KILLED.search(text):
+        advice = "Usually the kernel does this for memory. " + MORE_OVERHEAD.replace("{side}", side(driver))
+        return Finding("Killed", "a process was killed (SIGKILL)", advice, ranks.EXIT_FOR_MEMORY)
+    if not_started := _NOT_STARTED.search(text):
+        advice = "The container's command could not be started; check the packed environment and its path."
+        return Finding(not_started[0], f"{not_started[1]}: {not_started[2]}", advice, ranks.EXCEPTION)
+    if _NOT_INITIALISED.search(text):
+        advice = "Look for earlier errors, or make the SparkContext sooner than spark.yarn.am.waitTime allows."
+        return Finding("not initialised", "the driver made no SparkContext in time", advice, ranks.EXIT)
+    code = EXIT_CODE.search(text)
+    return exit_finding(int(code[1])) if code else None

@@ -1,0 +1,96 @@
+"""What the ResourceManager says of an application's end, in the text that YARN calls its diagnostics."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from replayctl.logs.diagnose import ranks
+from replayctl.logs.diagnose.cause import Cause, Finding
+from replayctl.logs.diagnose.exit_codes import CODES_WITHOUT_NEWS, EXIT_CODE, exit_finding
+from replayctl.logs.diagnose.limits import MAX_DIAGNOSTICS, MAX_SUMMARY
+from replayctl.logs.diagnose.reader import Diagnosis
+from replayctl.logs.diagnose.texts import clean
+
+# The user's name may be empty, and the address follows it: "by user  at 10.0.0.7". Looking from the last such word
+# before the kill reads no text twice.
+_KILLED_BY_USER = re.compile(
+    r"(?:application|job)\b(?:(?!(?:application|job)\b)[^\n]){0,200}?\bkilled by user\b"
+    r"(?:[ :]+(?!at (?!at\b))(\w[\w.@-]{0,100}))?",
+    re.IGNORECASE,
+)
+_LIFETIME = re.compile(r"\bexceed\w* (?:the|its) lifetime", re.IGNORECASE)
+_REFUSED = re.compile(
+    r"unknown queue|cannot submit applications to queue|to a non-leaf queue|is STOPPED\. Cannot accept"
+    r"|Invalid resource request"
+)
+_AROUND = 200
+_REFUSAL = re.compile(rf"[^\n]{{0,{_AROUND}}}(?:{_REFUSED.pattern})[^\n]{{0,{_AROUND}}}")
+_EXECUTOR_FAILURES = re.compile(r"Max number of executor failures \(\d+\) reached")
+_EARLY = re.compile(r"Shutdown hook called before final status was reported")
+_USER_EXIT = re.compile(r"User application exited with (?:status )?(\d{1,3})\b")
+
+
+def from_diagnostics(text: str) -> Cause | None:
+    """What the diagnostics of an application on YARN say of its end; None when they say nothing that is known.
+
+    Its file is "diagnostics", its lines are those of the text.
+    """
+    text = text[:MAX_DIAGNOSTICS]
+    diagnosis = Diagnosis()
+    diagnosis.start_file("", "diagnostics")
+    for line in text.split("\n"):
+        diagnosis.feed(line.removeprefix("Diagnostics: "))
+    found = diagnosis.causes()
+    for known, match in _verdicts(text):
+        number = text.count("\n", 0, match.end()) + 1
+        found.append(
+            Cause(
+                rank=known.rank,
+                summary=known.summary,
+                explanation=known.explanation,
+                container="",
+                file="diagnostics",
+                first_line=number,
+                last_line=number,
+                excerpt=(clean(match[0].strip()),),
+            )
+        )
+    return min(found, key=lambda cause: cause.rank, default=None)
+
+
+def _refusal(text: str) -> re.Match[str] | None:
+    """The words of a refusal with what stands around them on their line."""
+    words = _REFUSED.search(text)
+    if words is None:
+        return None
+    # Matched from here only: a search would read what may stand before the words anew at each character.
+    earliest = max(words.start() - _AROUND, 0)
+    return _REFUSAL.match(text, max(earliest, text.rfind("\n", earliest, words.start()) + 1))
+
+
+def _verdicts(text: str) -> Iterator[tuple[Finding, re.Match[str]]]:
+    """What only the ResourceManager says, and what counts only when nobody says more."""
+    if killed := _KILLED_BY_USER.search(text):
+        summary = f"the application was killed by {killed[1] or 'a user'}"
+        yield Finding("killed", summary, "Nothing needs to be wrong with it.", ranks.TOLD), killed
+    if lifetime := _LIFETIME.search(text):
+        advice = "Raise the application's timeout or the queue's maximum lifetime, or make it faster."
+        yield Finding("lifetime", "YARN ended the application after its lifetime", advice, ranks.TOLD), lifetime
+    if refused := _refusal(text):
+        advice = "YARN did not take the application: check its queue, and its memory and cores against the limits."
+        yield Finding("refused", clean(refused[0].strip())[:MAX_SUMMARY], advice, ranks.DRIVER_MAIN), refused
+    if ended := _USER_EXIT.search(text):
+        advice = "The output of the driver says why."
+        yield Finding("user exit", f"the driver ended with exit code {ended[1]}", advice, ranks.EMPTY_WORDS), ended
+    if executors := _EXECUTOR_FAILURES.search(text):
+        advice = "Their own logs say why; spark.executor.maxNumFailures sets how many may fail."
+        yield Finding("executors", "too many executors failed", advice, ranks.CONSEQUENCE), executors
+    if early := _EARLY.search(text):
+        advice = "Its JVM was stopped by a signal or by System.exit before the application had ended."
+        yield Finding("early", "the driver was stopped before its end", advice, ranks.STOPPED), early
+    for match in EXIT_CODE.finditer(text):
+        known = exit_finding(int(match[1]))
+        if known and match[1] != "0":
+            rank = ranks.EMPTY_WORDS - 1 if int(match[1]) in CODES_WITHOUT_NEWS else known.rank
+            yield known._replace(rank=rank), match

@@ -1,0 +1,75 @@
+"""One exception of a log, as much of it as is kept."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+from replayctl.logs.diagnose.known_lines import known_line
+from replayctl.logs.diagnose.limits import MAX_EXCERPT, MAX_MESSAGE, MAX_SUMMARY
+from replayctl.logs.diagnose.notation import TRACEBACK
+from replayctl.logs.diagnose.texts import clean
+
+# How it came about: the first of all; raised from another or while another was handled (Python); told within the text
+# of another; below "Caused by" or "Suppressed" (Java).
+Relation = Literal["first", "direct", "during", "nested", "caused", "suppressed"]
+
+_SHOWN_SHORT = re.compile(r"^(?:__main__|builtins|py4j\.protocol|pyspark\.(?:errors|sql)\.[\w.]+)\.")
+
+
+@dataclass(slots=True)
+class Thrown:
+    """One exception within a block: a traceback, or a Java exception with its first frames."""
+
+    name: str
+    message: str
+    python: bool
+    relation: Relation
+    within: bool  # inside the text of another exception
+    head: list[str] = field(default_factory=list)
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_EXCERPT))
+    left_out: bool = False
+    frame: str = ""
+    complete: bool = True
+
+    def __post_init__(self) -> None:
+        self.named(self.name, self.message)
+
+    def named(self, name: str, message: str) -> None:
+        """Takes its name and message, or what is worth keeping of them."""
+        self.name = name[:MAX_SUMMARY]
+        self.message = message[:MAX_MESSAGE]
+
+    def add(self, text: str) -> None:
+        """Keeps a line: a traceback tells most at its end, a Java exception at its beginning."""
+        if len(self.head) < (3 if self.python else 12):
+            self.head.append(clean(text))
+        elif self.python:
+            self.left_out |= len(self.tail) == self.tail.maxlen
+            self.tail.append(clean(text))
+
+    def lines(self, count: int) -> list[str]:
+        """At most this many of its lines."""
+        everything = [*self.head, *self.tail]
+        if len(everything) <= count and not self.left_out:
+            return everything
+        if not self.python:
+            return everything[:count]
+        first = [line for line in self.head if TRACEBACK in line][:1] or self.head[:1]
+        return [*first, "  …", *everything[-(count - 2) :]]
+
+    def text(self) -> str:
+        """What people read: `name: message`."""
+        if self.name == "ExecutorLostFailure":
+            known = known_line(self.message, driver=False)
+            return known.summary if known else f"an executor was lost: {clean(self.message)}"
+        if not self.complete:
+            return "a Python traceback without its end" + (f", last at {clean(self.frame)}" if self.frame else "")
+        name = _SHOWN_SHORT.sub("", self.name) if self.python else self.name
+        return clean(": ".join(part for part in (name, self.message.strip()) if part).expandtabs(1))[:MAX_SUMMARY]
+
+    def full(self) -> str:
+        """What rules are matched with."""
+        return f"{self.name}: {self.message}" if self.message else self.name

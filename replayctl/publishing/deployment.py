@@ -1,0 +1,42 @@
+"""What a deployed release is told about the profile: `deployment.json`."""
+
+from __future__ import annotations
+
+import json
+
+from replayctl.local.capacity import LOCAL_POOL, local_cores
+from replayctl.settings.folders import Folders
+from replayctl.settings.load import LOCAL_PROFILE, Settings
+
+_TIERS = ("default", "big", "extra_big")
+
+
+def deployment_json(settings: Settings, folders: Folders, user: str | None) -> str:
+    """The text of `deployment.json`; its fields are those of `Deployment` in dags/dag_specs.py, without the release."""
+    document: dict[str, object] = {
+        "profile": settings.profile,
+        "user": user,
+        "data_root": str(folders.data_in_pods),
+        "artifacts_root": str(folders.artifacts_in_pods),
+        "spark_submit_files": str(folders.spark_submit_files_in_pods),
+        # The local server's port may change from one start to the next: its tasks take it from their environment.
+        "tracking_uri": None if settings.profile == LOCAL_PROFILE else settings.mlflow.url,
+        # Without a ResourceManager the worker's own pod is where a step for YARN runs, too.
+        "places": {"pod": "pod", "yarn": "yarn" if settings.yarn.url_in_pods else "pod"},
+        "yarn_url": settings.yarn.url_in_pods,
+        "yarn_conf": dict(settings.yarn.spark_conf),
+    }
+    if settings.profile == LOCAL_PROFILE:
+        cores = local_cores(settings)
+        resources = {"cores": cores, "memory_gib": settings.local.task_memory_gib}
+        document["tiers"] = {tier: resources for tier in _TIERS}
+        document["pool"] = LOCAL_POOL
+        document["spark_conf"] = {
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.ui.enabled": "false",
+            "spark.sql.shuffle.partitions": str(2 * cores),
+            "spark.default.parallelism": str(2 * cores),
+            "spark.sql.execution.arrow.pyspark.enabled": "true",
+        }
+    return json.dumps(document, indent=2, sort_keys=True) + "\n"

@@ -1,0 +1,139 @@
+"""What was released into a namespace: the stored releases and the audit log."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from replayctl.errors import NotFound, UsageProblem
+from replayctl.settings.load import Settings
+from replayctl.settings.namespace import Namespace
+from replayctl.storage.target import History, open_target
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRecord:
+    """One stored release: who made it, when, from which commit, and when it was last published.
+
+    `dags` are the dag_ids by module; for a module that builds its DAGs itself they are None, unknown.
+    """
+
+    name: str
+    current: bool
+    made_at: str | None
+    user: str | None
+    host: str | None
+    commit: str | None
+    changed_files: int | None
+    dags: Mapping[str, tuple[str, ...] | None]
+    published_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Releases:
+    """The releases of a namespace, the last published first, and its audit log, oldest first."""
+
+    user: str | None
+    target: str
+    releases: tuple[ReleaseRecord, ...]
+    audit: tuple[Mapping[str, object], ...]
+
+
+def releases(settings: Settings, namespace: Namespace) -> Releases:
+    """What is stored for the namespace."""
+    with open_target(settings, namespace) as target:
+        history = target.history()
+        return Releases(namespace.user, target.name, records_of(history), history.audit)
+
+
+def records_of(history: History) -> tuple[ReleaseRecord, ...]:
+    """The stored releases, the last published first."""
+    # The log's own order, since several publishes may fall into one second.
+    kept = _publishes(history)
+    published = {release: at for release, at in kept}
+    order = {release: number for number, (release, _) in enumerate(kept)}
+    found = []
+    for name, metadata in history.releases.items():
+        git = metadata.get("git")
+        commit = git if isinstance(git, dict) else {}
+        found.append(
+            ReleaseRecord(
+                name=name,
+                current=name == history.pointer,
+                made_at=_text(metadata.get("at")),
+                user=_text(metadata.get("user")),
+                host=_text(metadata.get("host")),
+                commit=_text(commit.get("commit")),
+                changed_files=commit.get("changed_files"),
+                dags=dags_of(metadata),
+                published_at=published.get(name),
+            )
+        )
+    return tuple(sorted(found, key=lambda each: (order.get(each.name, -1), each.made_at or ""), reverse=True))
+
+
+def choose(release: str | None, history: History) -> ReleaseRecord:
+    """A stored release by the beginning of its name; without one, the one that was published before the present one.
+
+    Raises NotFound when there is none, UsageProblem when several begin so.
+    """
+    stored = {record.name: record for record in records_of(history)}
+    if release is not None:
+        matching = [name for name in stored if name.startswith(release)]
+        if len(matching) == 1:
+            return stored[matching[0]]
+        if matching:
+            raise UsageProblem(f"{release!r} may be {', '.join(sorted(matching))}", hint="give more of its name")
+        raise NotFound(f"no release {release!r} is stored", hint=f"there are: {', '.join(stored) or 'none'}")
+    earlier = [name for name, _ in _publishes(history) if name in stored and name != history.pointer]
+    if not earlier:
+        raise NotFound("no earlier release is stored", hint="look at: replayctl releases")
+    return stored[earlier[-1]]
+
+
+def _publishes(history: History) -> list[tuple[str, str]]:
+    """Releases with the moments of their publishes, oldest first, without those that Airflow could not load."""
+    found: list[tuple[str, str]] = []
+    for line in history.audit:
+        release = str(line.get("release") or "")
+        if line.get("action") in ("publish", "rollback") and release:
+            found.append((release, str(line.get("at"))))
+        elif line.get("action") == "withdraw":
+            bad = next(
+                (number for number in reversed(range(len(found))) if found[number][0] == line.get("previous")), None
+            )
+            if bad is not None:
+                del found[bad]
+    return found
+
+
+def published_since(history: History, since: datetime.datetime) -> set[str]:
+    """Releases that were published at that moment or later."""
+    found: set[str] = set()
+    at_that_moment = None
+    for line in history.audit:
+        if not line.get("release"):
+            continue
+        try:
+            at = datetime.datetime.fromisoformat(str(line.get("at")))
+        except ValueError:
+            continue
+        if at < since:
+            at_that_moment = str(line["release"])
+        else:
+            found.add(str(line["release"]))
+            found |= {str(line["previous"])} if line.get("previous") else set()
+    return found | ({at_that_moment} if at_that_moment else set())
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def dags_of(metadata: Mapping[str, object]) -> dict[str, tuple[str, ...] | None]:
+    """Module → dag_ids, from a release's metadata; None where nobody knows them."""
+    found = metadata.get("dags")
+    if not isinstance(found, dict):
+        return {}
+    return {str(module): tuple(map(str, ids)) if isinstance(ids, list) else None for module, ids in found.items()}

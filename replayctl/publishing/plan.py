@@ -1,0 +1,137 @@
+"""What publishing a release would change on a target, from the target as it is. Decides and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from replayctl.bundle.release import Release
+from replayctl.bundle.specs import Dag
+from replayctl.bundle.stubs import read_header, stubs_of
+from replayctl.errors import Conflict, UsageProblem
+from replayctl.settings.namespace import Namespace
+from replayctl.storage.target import TargetState
+
+Action = Literal["create", "update", "delete", "same", "publish", "upload", "repair", "foreign"]
+_WRITING = frozenset({"create", "update", "delete", "publish", "upload", "repair"})
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedAction:
+    """One thing that a deploy does, finds done (`same`) or leaves alone (`foreign`)."""
+
+    action: Action
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A release, its DAGs, and what publishing it changes on the target.
+
+    `stubs` are the texts of its stubs by name, `replaced` those of mine there that it updates or deletes.
+    """
+
+    release: Release
+    dags: tuple[Dag, ...]
+    actions: tuple[PlannedAction, ...]
+    previous: str | None
+    stubs: dict[str, str]
+    replaced: dict[str, str]
+
+    @property
+    def changes(self) -> tuple[PlannedAction, ...]:
+        """The actions that write something."""
+        return tuple(action for action in self.actions if action.action in _WRITING)
+
+    def of(self, *actions: Action) -> tuple[str, ...]:
+        """What is done in one of these ways."""
+        return tuple(each.what for each in self.actions if each.action in actions)
+
+
+def check_modules(release: Release, namespace: Namespace) -> None:
+    """Refuses modules that already carry the suffix of the namespace: UsageProblem with a way out."""
+    for module in release.modules:
+        if namespace.suffix and module.endswith(namespace.suffix):
+            raise UsageProblem(
+                f"{module}.py: the deploy itself appends {namespace.suffix!r} to the name",
+                hint=f"rename it to {module.removesuffix(namespace.suffix)}.py",
+            )
+
+
+def check_dag_ids(dags: Sequence[Dag], namespace: Namespace) -> None:
+    """Refuses DAGs outside the namespace: UsageProblem with a way out."""
+    for dag in dags:
+        if not dag.dag_id.endswith(namespace.suffix):
+            raise UsageProblem(
+                f"{dag.module}: DAG {dag.dag_id!r} is outside the namespace of {namespace.user}",
+                hint="make its id with namespace.dag_id(...)",
+            )
+
+
+def make_plan(
+    release: Release, dags: tuple[Dag, ...], namespace: Namespace, state: TargetState, *, force: bool = False
+) -> Plan:
+    """The plan. Raises Conflict when a stub's name is another's, and without `force` when mine was edited there."""
+    stubs = stubs_of(release.modules, namespace.suffix, namespace.directory)
+    edited = state.edited.get(release.name, ())
+    stored = release.name in state.releases and release.name in state.submitted
+    actions = [PlannedAction("repair" if edited else "same" if stored else "upload", f"release {release.name}")]
+    by_hand = [f"{name} of {where}" for where, names in state.edited.items() for name in names]
+    for name, text in sorted(stubs.items()):
+        there = state.stubs.get(name)
+        if there is None:
+            actions.append(PlannedAction("create", name))
+            continue
+        if _is_edited(name, there, namespace):
+            by_hand.append(name)
+        actions.append(PlannedAction("same" if there == text else "update", name))
+    for name, text in sorted(state.stubs.items()):
+        header = read_header(text)
+        if header is not None and header.owner == namespace.directory and name not in stubs:
+            actions.append(PlannedAction("delete", name))
+            by_hand += [name] if header.edited else []
+    actions.append(PlannedAction("same" if state.pointer == release.name else "publish", f"current → {release.name}"))
+    actions += [PlannedAction("foreign", name) for name in state.foreign]
+    refuse_hand_edits(by_hand, force=force)
+    going = {each.what for each in actions if each.action in ("update", "delete")}
+    replaced = {name: text for name, text in state.stubs.items() if name in going}
+    return Plan(release, dags, tuple(actions), state.pointer, stubs, replaced)
+
+
+def _is_edited(name: str, text: str, namespace: Namespace) -> bool:
+    header = read_header(text)
+    if header is None:
+        raise Conflict(
+            f"the target's {name} was not made by replayctl: not overwritten",
+            hint="rename your DAG module, or remove that file if it is yours",
+        )
+    if header.owner != namespace.directory:
+        owner = "the shared namespace" if header.owner.startswith("_") else header.owner
+        raise Conflict(
+            f"the target's {name} belongs to {owner} (its module {header.module}): not overwritten",
+            hint="rename your DAG module",
+        )
+    return header.edited
+
+
+def refuse_hand_edits(names: Sequence[str], *, force: bool) -> None:
+    """Raises Conflict that names the files which somebody has changed on the target, unless they are given up."""
+    if names and not force:
+        raise Conflict(
+            f"changed by hand on the target since the last deploy: {', '.join(names[:5])}"
+            f"{f' and {len(names) - 5} more' if len(names) > 5 else ''}",
+            hint="bring the change into your DAG folder; or give it up: the same command with --force",
+        )
+
+
+def my_stubs(state: TargetState, namespace: Namespace) -> dict[str, str]:
+    """The namespace's stubs on the target: name → text. Raises Conflict when one at a wanted name is another's."""
+    found = {}
+    for name, text in sorted(state.stubs.items()):
+        header = read_header(text)
+        if header is not None and header.owner == namespace.directory:
+            found[name] = text
+        else:
+            _is_edited(name, text, namespace)
+    return found

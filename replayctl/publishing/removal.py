@@ -1,0 +1,189 @@
+"""gc and undeploy: what leaves a target, and what has to stay while something runs."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from replayctl.clients.airflow import DagInfo
+from replayctl.console.events import Reporter
+from replayctl.errors import Conflict, NotFound, ReplayctlError
+from replayctl.publishing.history import dags_of, published_since, records_of
+from replayctl.publishing.plan import my_stubs
+from replayctl.settings.load import Settings
+from replayctl.settings.namespace import Namespace
+from replayctl.storage import lock
+from replayctl.storage.audit import audit_line
+from replayctl.storage.target import History, Publication, Target, TargetState, open_target
+
+
+class LiveServer(Protocol):
+    """What gc and undeploy ask of Airflow."""
+
+    def dags(self) -> Iterable[DagInfo]:
+        """All DAGs known."""
+
+    def live_tries(self, dag_ids: Sequence[str]) -> list[datetime.datetime]:
+        """When each try that runs now began."""
+
+    def delete_dag(self, dag_id: str) -> None:
+        """Forgets a DAG with its runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What gc or undeploy has removed, or would remove; `kept` says why a release stays."""
+
+    target: str
+    removed: tuple[str, ...]
+    kept: Mapping[str, str]
+    stubs: tuple[str, ...] = ()
+    dags_deleted: tuple[str, ...] = ()
+    dags_left: Mapping[str, str] | None = None
+    dry_run: bool = False
+
+
+def gc(
+    settings: Settings,
+    namespace: Namespace,
+    reporter: Reporter,
+    *,
+    server: LiveServer | None,
+    keep: int | None = None,
+    break_lock: bool = False,
+    dry_run: bool = False,
+) -> Removal:
+    """Removes old releases: all but the newest `keep` and those that a running try may have begun with.
+
+    A try reads the pointer once, when it begins, so every release that was published at that moment or later stays.
+    Without a server nobody knows what runs; then nothing that was published within the last day is removed.
+    """
+    keep = settings.deploy.keep_releases if keep is None else keep
+    with open_target(settings, namespace) as target:
+        if dry_run:
+            return _collected(namespace, target.inspect(), target.history(), target, server, keep, dry_run=True)
+        what = "gc"
+        with lock.held(
+            target, reporter, what=what, timeout_s=settings.deploy.lock_timeout_s, break_lock=break_lock
+        ) as (token, state):
+            made = _collected(namespace, state, target.history(), target, server, keep, dry_run=False)
+            if made.removed:
+                reporter.step(f"removing {len(made.removed)} releases")
+                _remove(target, token, made.removed, reporter)
+    return made
+
+
+def undeploy(
+    settings: Settings,
+    namespace: Namespace,
+    reporter: Reporter,
+    *,
+    server: LiveServer | None,
+    delete_from_airflow: bool = False,
+    break_lock: bool = False,
+    dry_run: bool = False,
+) -> Removal:
+    """Removes the namespace's stubs, pointer and releases, and if asked its DAGs' rows; the audit log stays.
+
+    Nothing is removed while one of its tries runs, as far as the server can tell: Conflict.
+    """
+    with open_target(settings, namespace) as target:
+        history = target.history()
+        if dry_run:
+            state = target.inspect()
+            mine = tuple(my_stubs(state, namespace))
+            rows = tuple(_dag_ids(server, mine, history)) if delete_from_airflow else ()
+            return Removal(target.name, _stored(state), {}, mine, dags_deleted=rows, dry_run=True)
+        with lock.held(
+            target, reporter, what="undeploy", timeout_s=settings.deploy.lock_timeout_s, break_lock=break_lock
+        ) as (token, state):
+            mine, stored = tuple(my_stubs(state, namespace)), _stored(state)
+            dag_ids = _dag_ids(server, mine, history)
+            if server and server.live_tries(dag_ids):
+                raise Conflict(
+                    f"tasks of {namespace.user or 'the shared namespace'} are running",
+                    hint="wait for them, or stop them",
+                )
+            if mine or state.pointer:
+                reporter.step(f"removing {len(mine)} stubs and the pointer")
+                target.publish(
+                    token, Publication(None, audit_line("undeploy", previous=state.pointer), removed_stubs=mine)
+                )
+            if stored:
+                _remove(target, token, stored, reporter)
+            deleted, left = _delete_dags(server if delete_from_airflow else None, dag_ids)
+    return Removal(target.name, stored, {}, mine, deleted, left)
+
+
+def _remove(target: Target, token: str, names: Sequence[str], reporter: Reporter) -> None:
+    for left in target.remove(token, names, audit_line("gc", removed=list(names))):
+        reporter.warn(f"{left} holds files of other users and stays; it is in nobody's way")
+
+
+def _delete_dags(server: LiveServer | None, dag_ids: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    deleted: list[str] = []
+    left: dict[str, str] = {}
+    for dag_id in dag_ids if server else ():
+        assert server is not None
+        try:
+            server.delete_dag(dag_id)
+            deleted.append(dag_id)
+        except NotFound:
+            continue
+        except ReplayctlError as error:
+            left[dag_id] = str(error)
+    return tuple(deleted), left
+
+
+def _dag_ids(server: LiveServer | None, stubs: Collection[str], history: History) -> list[str]:
+    """DAGs of the namespace: what the server has from its stubs, and what its releases have declared."""
+    if server is None:
+        return []
+    declared = set(_declared(history))
+    return sorted(dag.dag_id for dag in server.dags() if Path(dag.fileloc).name in stubs or dag.dag_id in declared)
+
+
+def _stored(state: TargetState) -> tuple[str, ...]:
+    return tuple(sorted(state.releases | state.submitted))
+
+
+def _collected(
+    namespace: Namespace,
+    state: TargetState,
+    history: History,
+    target: Target,
+    server: LiveServer | None,
+    keep: int,
+    *,
+    dry_run: bool,
+) -> Removal:
+    records = records_of(history)
+    kept = {record.name: "one of the newest" for record in records[:keep]}
+    if state.pointer:
+        kept[state.pointer] = "published"
+    dag_ids = _dag_ids(server, my_stubs(state, namespace), history)
+    for name, reason in _possibly_running(history, server, dag_ids).items():
+        kept.setdefault(name, reason)
+    removed = tuple(name for name in _stored(state) if name not in kept)
+    return Removal(target.name, removed, {name: kept[name] for name in kept if name in _stored(state)}, dry_run=dry_run)
+
+
+def _possibly_running(history: History, server: LiveServer | None, dag_ids: Sequence[str]) -> dict[str, str]:
+    if server is None:
+        since = datetime.datetime.fromtimestamp(history.clock_s, tz=datetime.UTC) - datetime.timedelta(days=1)
+        return {
+            name: "published within a day, and nobody was asked what runs" for name in published_since(history, since)
+        }
+    tries = server.live_tries(dag_ids)
+    if not tries:
+        return {}
+    # Clocks of workstations and servers differ a little.
+    since = min(tries) - datetime.timedelta(minutes=5)
+    return {name: "a running task may have begun with it" for name in published_since(history, since)}
+
+
+def _declared(history: History) -> list[str]:
+    return sorted({dag for each in history.releases.values() for dags in dags_of(each).values() for dag in dags or ()})

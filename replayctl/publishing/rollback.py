@@ -1,0 +1,117 @@
+"""rollback: an earlier release is published again, and Airflow is waited for as after a deploy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from replayctl.bundle.stubs import is_edited, stubs_of
+from replayctl.console.events import Reporter
+from replayctl.errors import Conflict
+from replayctl.publishing.history import ReleaseRecord, choose
+from replayctl.publishing.plan import my_stubs, refuse_hand_edits
+from replayctl.publishing.verify import DagServer, Expected, Watcher
+from replayctl.settings.load import Settings
+from replayctl.settings.namespace import Namespace
+from replayctl.storage import lock
+from replayctl.storage.audit import audit_line
+from replayctl.storage.target import Publication, TargetState, open_target
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """A way back: which release was published, which is now, and when Airflow showed it (seconds)."""
+
+    release: str
+    previous: str | None
+    target: str
+    changed: bool
+    dry_run: bool
+    seen_after_s: float | None
+
+
+def rollback(
+    release: str | None,
+    settings: Settings,
+    namespace: Namespace,
+    reporter: Reporter,
+    *,
+    find_server: Callable[[], DagServer] | None,
+    force: bool = False,
+    break_lock: bool = False,
+    dry_run: bool = False,
+) -> Rollback:
+    """Publishes a stored release again (None: the one that was published before this one), and waits for Airflow.
+
+    Raises NotFound for a release that is not stored, Conflict for one that was edited or is not whole, and what the
+    wait raises; after an import error the release that was published is published again.
+    """
+    with open_target(settings, namespace) as target:
+        chosen = choose(release, target.history())
+        wanted = stubs_of(chosen.dags, namespace.suffix, namespace.directory)
+        if dry_run:
+            state = target.inspect(list(wanted), [chosen.name])
+            forward, _ = _there_and_back(chosen.name, wanted, state, namespace, force=force)
+            return Rollback(chosen.name, state.pointer, target.name, forward is not None, True, None)
+        watcher = Watcher(find_server(), settings, reporter) if find_server else None
+        with lock.held(
+            target,
+            reporter,
+            what=f"rollback to {chosen.name}",
+            timeout_s=settings.deploy.lock_timeout_s,
+            break_lock=break_lock,
+            names=list(wanted),
+            releases=[chosen.name],
+        ) as (token, state):
+            if watcher:
+                watcher.look()
+            forward, back = _there_and_back(chosen.name, wanted, state, namespace, force=force)
+            if forward:
+                reporter.step(f"publishing {chosen.name} again")
+                target.publish(token, forward)
+            seen_after_s = None
+            if watcher:
+                seen_after_s = watcher.wait_or_give_back(_expected(chosen, namespace), target, token, back)
+        return Rollback(chosen.name, state.pointer, target.name, forward is not None, False, seen_after_s)
+
+
+def _there_and_back(
+    release: str, wanted: Mapping[str, str], state: TargetState, namespace: Namespace, *, force: bool
+) -> tuple[Publication | None, Publication | None]:
+    """The publish of an earlier release and the one that undoes it; None when it is published already."""
+    check_whole(release, state)
+    mine = my_stubs(state, namespace)
+    refuse_hand_edits([name for name, text in mine.items() if is_edited(text)], force=force)
+    changed = {name: text for name, text in wanted.items() if mine.get(name) != text}
+    gone = [name for name in mine if name not in wanted]
+    if state.pointer == release and not changed and not gone:
+        return None, None
+    audit = audit_line("rollback", release=release, previous=state.pointer)
+    undone = audit_line("withdraw", release=state.pointer, previous=release, reason="import error")
+    kept = {name: text for name, text in mine.items() if name in changed or name in gone}
+    new = [name for name in changed if name not in mine]
+    return (
+        Publication(release, audit, stubs=changed, removed_stubs=gone),
+        Publication(state.pointer, undone, stubs=kept, removed_stubs=new),
+    )
+
+
+def _expected(chosen: ReleaseRecord, namespace: Namespace) -> Expected:
+    free = [module for module, dags in chosen.dags.items() if dags is None]
+    return Expected(
+        chosen.name,
+        dags={dag: None for dags in chosen.dags.values() for dag in dags or ()},
+        stubs=frozenset(stubs_of(chosen.dags, namespace.suffix, namespace.directory)),
+        free_stubs=frozenset(stubs_of(free, namespace.suffix, namespace.directory)),
+    )
+
+
+def check_whole(release: str, state: TargetState) -> None:
+    """Raises Conflict for a stored release that is incomplete or was changed by hand."""
+    if release not in state.releases or release not in state.submitted:
+        raise Conflict(f"release {release} is not stored whole any more", hint="deploy it again: replayctl sync-dags")
+    if state.edited.get(release):
+        raise Conflict(
+            f"release {release} was changed by hand on the target: {', '.join(state.edited[release][:5])}",
+            hint="deploy from your DAG folder instead: replayctl sync-dags --force",
+        )

@@ -1,0 +1,223 @@
+"""The proof of a deploy: Airflow shows the new release on every task of its DAGs, and no import error names a stub."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from replayctl.clients.airflow import DagInfo, ImportProblem
+from replayctl.console.events import Reporter
+from replayctl.errors import (
+    AuthFailed,
+    Conflict,
+    NotFound,
+    OperationFailed,
+    ReplayctlError,
+    TimedOut,
+    Unreachable,
+)
+from replayctl.publishing.plan import Plan
+from replayctl.settings.load import Settings
+from replayctl.storage.target import Publication, Target
+
+# The text that dags/dag_release.py puts on every task: the server showing it is the proof.
+_RELEASE_LINE = "Release: "
+_RELEASE = re.compile(r"\br_[0-9a-f]{16}\b")
+_NUDGE_EVERY_S = 5.0
+_NOTHING_TO_NUDGE = (
+    "it knows no DAG of yours yet, and finds new files by itself, every refresh_interval (300 s unless set)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the server has to show: each DAG with its tasks (None: whatever tasks it has), and each stub.
+
+    `free_stubs` are those whose DAGs nobody knows beforehand: all that the server finds in them, at least one.
+    """
+
+    release: str
+    dags: Mapping[str, frozenset[str] | None]
+    stubs: frozenset[str]
+    free_stubs: frozenset[str]
+
+
+class DagServer(Protocol):
+    """What a deploy asks of Airflow."""
+
+    def dags(self) -> Iterable[DagInfo]:
+        """All DAGs known."""
+
+    def tasks_docs(self, dag_id: str) -> Mapping[str, str]:
+        """Task → its documentation text."""
+
+    def import_problems(self) -> list[ImportProblem]:
+        """Files that do not load."""
+
+    def reparse(self, file_token: str) -> None:
+        """Parse now, and look for new files."""
+
+
+def check_owners(made: Plan, server: DagServer) -> None:
+    """Raises Conflict when another file than ours shows one of our dag_ids on the server."""
+    ours = {dag.dag_id for dag in made.dags}
+    files = {*made.stubs, *made.of("delete")}
+    for dag in server.dags():
+        if dag.dag_id in ours and not dag.is_stale and Path(dag.fileloc).name not in files:
+            raise Conflict(
+                f"DAG {dag.dag_id} is another's on the server: it comes from {dag.fileloc}",
+                hint="give your DAG another name",
+            )
+
+
+def expected_of(made: Plan) -> Expected:
+    """What the server shows once a plan is published."""
+    stubs = dict(zip(made.release.modules, made.stubs, strict=True))
+    return Expected(
+        made.release.name,
+        dags={dag.dag_id: frozenset(step.name for step in dag.steps) for dag in made.dags},
+        stubs=frozenset(made.stubs),
+        free_stubs=frozenset(stubs[module] for module in made.release.free_modules),
+    )
+
+
+class _DoesNotLoad(OperationFailed):
+    """The server has tried to load the release and could not."""
+
+
+class Watcher:
+    """Waits for a server to show a release. `look` right before the publish: what is broken by then is not ours."""
+
+    def __init__(self, server: DagServer, settings: Settings, reporter: Reporter) -> None:
+        self.server = server
+        self._timeout_s = settings.deploy.timeout_s
+        self._poll_s = settings.deploy.poll_s
+        self._reporter = reporter
+        self._old_problems: set[tuple[str, datetime.datetime]] = set()
+        self._known_before: set[str] = set()
+
+    def look(self) -> None:
+        """Notes what the server knows and what it cannot load."""
+        self._old_problems = {(problem.filename, problem.timestamp) for problem in self.server.import_problems()}
+        self._known_before = {dag.dag_id for dag in self.server.dags() if not dag.is_stale}
+
+    def wait_or_give_back(self, expected: Expected, target: Target, token: str, back: Publication | None) -> float:
+        """`wait`; when the server cannot load the release, `back` is published before the error. Needs the lock."""
+        try:
+            return self.wait(expected)
+        except _DoesNotLoad as error:
+            if back is None:
+                raise
+            target.publish(token, back)
+            # Airflow forgets the DAGs of a file that does not load: without a parse they would stay away for a while.
+            with contextlib.suppress(ReplayctlError):
+                nudge(self.server, expected.stubs)
+            what = f"{back.release} is published again" if back.release else "the stubs were removed again"
+            raise OperationFailed(f"{error}; {what}", details=error.details, hint=error.hint) from error
+        except AuthFailed as error:
+            raise AuthFailed(f"{error}; {expected.release} is published, but was not verified") from error
+
+    def wait(self, expected: Expected, sleep: Callable[[float], None] = time.sleep) -> float:
+        """Returns the seconds until every expected DAG shows the release on each of its tasks.
+
+        Raises OperationFailed with the server's traceback when a stub of the release does not load, AuthFailed when the
+        server does not let us ask, TimedOut when it does not show the release in time. A server that is out of order
+        for a while is asked again.
+        """
+        started = time.monotonic()
+        pending, stubs = dict(expected.dags), set(expected.free_stubs)
+        next_nudge, nudged = started, True
+        while True:
+            trouble = None
+            try:
+                if time.monotonic() >= next_nudge:
+                    nudged = nudge(self.server, expected.stubs)
+                    next_nudge = time.monotonic() + _NUDGE_EVERY_S
+                for dag_id in list(pending):
+                    if _shows(self.server, dag_id, pending[dag_id], expected.release):
+                        del pending[dag_id]
+                stubs -= {name for name in stubs if _stub_shows(self.server, name, expected.release)}
+                self._refuse_new_problems(expected)
+            except _DoesNotLoad:
+                raise
+            except (Unreachable, OperationFailed) as error:
+                trouble = error
+            if not pending and not stubs and trouble is None:
+                return time.monotonic() - started
+            waited = time.monotonic() - started
+            if waited > self._timeout_s:
+                raise self._too_late(expected, [*pending, *stubs], waited, trouble, nudged=nudged)
+            self._say(expected, pending, stubs, trouble, nudged=nudged)
+            sleep(self._poll_s)
+
+    def _refuse_new_problems(self, expected: Expected) -> None:
+        for problem in self.server.import_problems():
+            name = Path(problem.filename).name
+            if name not in expected.stubs or (problem.filename, problem.timestamp) in self._old_problems:
+                continue
+            # The server may just have parsed the release from before: its traceback says which one it was.
+            named = set(_RELEASE.findall(problem.stack_trace))
+            if not named or expected.release in named:
+                raise _DoesNotLoad(f"Airflow cannot load {name}", details=problem.stack_trace.strip())
+
+    def _too_late(
+        self, expected: Expected, missing: Sequence[str], waited: float, trouble: ReplayctlError | None, *, nudged: bool
+    ) -> TimedOut:
+        last = f"; its last words: {trouble}" if trouble else ""
+        why = "the copy is published" if nudged else f"the copy is published, but {_NOTHING_TO_NUDGE}"
+        return TimedOut(
+            f"Airflow does not show {expected.release} in {', '.join(sorted(missing)[:5])} after {waited:.0f} s{last}",
+            hint=f"{why}; look again with: replayctl sync-dags",
+        )
+
+    def _say(
+        self,
+        expected: Expected,
+        pending: Mapping[str, object],
+        stubs: Set[str],
+        trouble: ReplayctlError | None,
+        *,
+        nudged: bool,
+    ) -> None:
+        changed = len(self._known_before.intersection(pending))
+        why = f" ({changed} it knows already: read anew every min_serialized_dag_update_interval)" * bool(changed)
+        why = why if nudged else f" ({_NOTHING_TO_NUDGE})"
+        why = f" ({trouble})" if trouble else why
+        count = len(pending) + len(stubs)
+        self._reporter.status(f"waiting until Airflow shows {expected.release}: {count} DAGs to come{why}")
+
+
+def nudge(server: DagServer, files: Set[str]) -> bool:
+    """Asks for a parse of our files by name; one of any DAG makes the processor look for new files too.
+
+    False when there is nothing to ask with: the server knows no DAG at all, or none that is ours to touch.
+    """
+    tokens = {Path(dag.fileloc).name: dag.file_token for dag in server.dags()}
+    ours = [token for name, token in tokens.items() if name in files]
+    for token in ours or list(tokens.values())[:1]:
+        try:
+            server.reparse(token)
+        except (AuthFailed, NotFound):
+            # Another's DAG, which we may not touch, or one that has gone meanwhile.
+            return False
+    return bool(tokens)
+
+
+def _shows(server: DagServer, dag_id: str, tasks: Set[str] | None, release: str) -> bool:
+    try:
+        shown = server.tasks_docs(dag_id)
+    except NotFound:
+        return False
+    whole = tasks is None or set(shown) == tasks
+    return whole and all(f"{_RELEASE_LINE}{release}" in text for text in shown.values())
+
+
+def _stub_shows(server: DagServer, stub: str, release: str) -> bool:
+    found = [dag.dag_id for dag in server.dags() if Path(dag.fileloc).name == stub and not dag.is_stale]
+    return bool(found) and all(_shows(server, dag_id, None, release) for dag_id in found)

@@ -1,0 +1,375 @@
+"""Settings: one declared list, merged from defaults, the team's file, the user's file, the environment and flags.
+
+Each value remembers where it came from. Nothing is read when this module is imported.
+"""
+
+from __future__ import annotations
+
+import getpass
+import re
+import shlex
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from replayctl.console.secret import Secret
+from replayctl.errors import SettingsError
+from replayctl.settings.declared import SETTINGS, NotTextError
+from replayctl.settings.document import YamlDocument, parse
+
+TEAM_FILE = "replayctl.yaml"
+LOCAL_PROFILE = "local"
+# profiles → name → group → key
+_DEPTH = 4
+_ENVIRONMENT_PREFIX = "REPLAYCTL_"
+# Variables with our prefix that are no settings.
+_OTHER_VARIABLES = frozenset({"REPLAYCTL_PROFILE", "REPLAYCTL_CONFIG", "REPLAYCTL_LAB"})
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSettings:
+    """The embedded stack; memory in GiB."""
+
+    home: Path
+    python: Path | None
+    java_home: Path | None
+    airflow_port: int
+    mlflow_port: int
+    spark_cores: int | None
+    task_memory_gib: int
+
+
+@dataclass(frozen=True, slots=True)
+class AirflowSettings:
+    """How to reach Airflow's REST API."""
+
+    url: str | None
+    username: str | None
+    password: Secret | None
+    password_file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class MlflowSettings:
+    """How to reach the tracking server."""
+
+    url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSettings:
+    """Folders in pairs: as this machine sees them, and as the workers do."""
+
+    dags: Path | None
+    spark_submit_files: Path | None
+    spark_submit_files_in_pods: Path | None
+    data_in_pods: Path | None
+    artifacts_in_pods: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class SshSettings:
+    """The machine that has the folders, when it is not this one."""
+
+    host: str | None
+    user: str | None
+    port: int | None
+    config: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesSettings:
+    """How to reach the cluster."""
+
+    kubeconfig: Path | None
+    context: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSettings:
+    """Where the cluster's services are, as NAMESPACE/KIND/NAME:PORT."""
+
+    airflow: str
+    yarn: str
+    history: str
+    hdfs: str
+    jobhistory: str | None
+    yarn_pod: str
+    mlflow: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class YarnSettings:
+    """How steps run on YARN."""
+
+    url_in_pods: str | None
+    spark_conf: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """Addresses at which the cluster's pages can be opened directly."""
+
+    airflow: str | None
+    yarn: str | None
+    history: str | None
+    hdfs: str | None
+    mlflow: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeploySettings:
+    """Deadlines and pauses of a deploy in seconds, and what it leaves: rights in octal, releases to keep."""
+
+    timeout_s: float
+    load_timeout_s: float
+    lock_timeout_s: float
+    poll_s: float
+    keep_releases: int
+    directory_mode: str
+    file_mode: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of one profile; `sources` says of each key where its value came from."""
+
+    profile: str
+    user: str | None
+    cache_dir: Path
+    state_dir: Path
+    local: LocalSettings
+    airflow: AirflowSettings
+    mlflow: MlflowSettings
+    folders: FolderSettings
+    ssh: SshSettings
+    kubernetes: KubernetesSettings
+    targets: TargetSettings
+    yarn: YarnSettings
+    links: LinkSettings
+    deploy: DeploySettings
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def airflow_password(self) -> str | None:
+        """Airflow's password, from the setting or from its file; SettingsError for a file that others can read."""
+        if self.airflow.password is not None:
+            return self.airflow.password.reveal()
+        path = self.airflow.password_file
+        if path is None:
+            return None
+        where = f"airflow.password_file {path} (from {self.sources['airflow.password_file']})"
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode & 0o077:
+                raise SettingsError(f"{where} can be read by others", hint=f"chmod 600 {shlex.quote(str(path))}")
+            text = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{where} cannot be read: {error}") from error
+        if not text:
+            raise SettingsError(f"{where} is empty")
+        # Made a secret, so that nothing prints it from here on.
+        return Secret(text).reveal()
+
+
+_BY_KEY = {setting.key: setting for setting in SETTINGS}
+_GROUPS = {
+    "local": LocalSettings,
+    "airflow": AirflowSettings,
+    "mlflow": MlflowSettings,
+    "folders": FolderSettings,
+    "ssh": SshSettings,
+    "kubernetes": KubernetesSettings,
+    "targets": TargetSettings,
+    "yarn": YarnSettings,
+    "links": LinkSettings,
+    "deploy": DeploySettings,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    value: Any
+    source: str
+
+
+def load_settings(
+    profile: str | None, *, flags: Mapping[str, object] | None = None, environ: Mapping[str, str], cwd: Path
+) -> Settings:
+    """The settings of a profile (None: the chosen one), later sources winning.
+
+    Raises SettingsError that names the key and the source for anything unknown or malformed.
+    """
+    documents = _read_documents(environ, cwd)
+    name = profile or environ.get("REPLAYCTL_PROFILE") or _default_profile(documents)
+    known = {LOCAL_PROFILE} | {each for document in documents for each in document.profiles}
+    if name not in known:
+        raise SettingsError(
+            f"there is no profile {name!r}{_did_you_mean(name, known)}", hint=_where_profiles(documents)
+        )
+    values: dict[str, _Value] = {setting.key: _Value(setting.default(environ), "default") for setting in SETTINGS}
+    if name == LOCAL_PROFILE:
+        values["user"] = _Value(login_user(environ), "login name")
+    for document in documents:
+        values |= document.profiles.get(name, {})
+    values |= _from_environment(environ, cwd)
+    for key, value in (flags or {}).items():
+        if key in _BY_KEY and _BY_KEY[key].secret:
+            raise SettingsError(f"{key} is a secret, which flags would show to every user of this machine")
+        if value is not None:
+            values[key] = _Value(_converted(key, value, "flag", cwd), "flag")
+    return _build(name, values)
+
+
+def list_profiles(environ: Mapping[str, str], cwd: Path) -> dict[str, str]:
+    """Every profile, with the file that defines it; SettingsError for a malformed file."""
+    found = {LOCAL_PROFILE: "built in"}
+    for document in _read_documents(environ, cwd):
+        found |= {name: str(document.path) for name in document.profiles}
+    return found
+
+
+def login_user(environ: Mapping[str, str]) -> str | None:
+    """The login name in the form that namespaces allow; None when nothing of it is left."""
+    try:
+        name = environ.get("LOGNAME") or environ.get("USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return None
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:32].strip("-") or None
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    path: Path
+    default_profile: str | None
+    profiles: Mapping[str, Mapping[str, _Value]]
+
+
+def _read_documents(environ: Mapping[str, str], cwd: Path) -> list[_Document]:
+    """The team's file first, then the user's."""
+    team = cwd / Path(environ["REPLAYCTL_CONFIG"]).expanduser() if environ.get("REPLAYCTL_CONFIG") else None
+    if team is not None and not team.is_file():
+        raise SettingsError(f"REPLAYCTL_CONFIG names {team}, which is not a file")
+    if team is None:
+        team = next((folder / TEAM_FILE for folder in (cwd, *cwd.parents) if (folder / TEAM_FILE).is_file()), None)
+    base = environ.get("XDG_CONFIG_HOME")
+    home = Path(environ.get("HOME", "~")).expanduser()
+    user = (Path(base) if base else home / ".config") / "replayctl" / "config.yaml"
+    return [_read_document(path) for path in (team, user) if path is not None and path.is_file()]
+
+
+def _read_document(path: Path) -> _Document:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from error
+    document = parse(text, path, depth=_DEPTH)
+    content, lines = document.content, document.lines
+    known = {"profiles", "default_profile"}
+    for key in content:
+        if key not in known:
+            raise SettingsError(f"{path}:{lines.get((key,), 1)}: unknown key {key!r}{_did_you_mean(str(key), known)}")
+    default = content.get("default_profile")
+    if default is not None and not isinstance(default, str):
+        raise SettingsError(f"{path}: default_profile is {default!r}, expected the name of a profile")
+    profiles = content.get("profiles") or {}
+    if not isinstance(profiles, dict):
+        raise SettingsError(f"{path}: profiles is not a block of named profiles")
+    return _Document(
+        path, default, {name: _profile_values(path, name, block, document) for name, block in profiles.items()}
+    )
+
+
+def _profile_values(path: Path, name: str, block: Any, document: YamlDocument) -> dict[str, _Value]:
+    if block is None:
+        return {}
+    if not isinstance(block, dict):
+        raise SettingsError(
+            f"{path}:{document.lines.get(('profiles', name), 1)}: profile {name!r} is not a block of settings"
+        )
+    values: dict[str, _Value] = {}
+    for key, value in block.items():
+        source = f"{path}:{document.lines.get(('profiles', name, key), 1)}"
+        entries: dict[tuple[str, ...], Any]
+        if key in _GROUPS:
+            if not isinstance(value, (dict, type(None))):
+                raise SettingsError(f"{source}: {key} is a block of settings, not one value")
+            entries = {(key, inner): each for inner, each in (value or {}).items()}
+        else:
+            entries = {(key,): value}
+        for parts, each in entries.items():
+            where = ("profiles", name, *parts)
+            dotted, source = ".".join(parts), f"{path}:{document.lines.get(where, 1)}"
+            if dotted in values:
+                raise SettingsError(f"{source}: {dotted} stands here again (first in {values[dotted].source})")
+            # A team's file means the same in every folder below it, so its relative paths start where it lies.
+            converted = _converted(dotted, each, source, path.parent, document.written.get(where))
+            values[dotted] = _Value(converted, source)
+    return values
+
+
+def _from_environment(environ: Mapping[str, str], cwd: Path) -> dict[str, _Value]:
+    names = {_ENVIRONMENT_PREFIX + setting.key.upper().replace(".", "_"): setting.key for setting in SETTINGS}
+    values = {}
+    if environ.get("USERNAME_ON_CLUSTER"):
+        values["user"] = _Value(environ["USERNAME_ON_CLUSTER"], "USERNAME_ON_CLUSTER")
+    for variable, text in environ.items():
+        if not variable.startswith(_ENVIRONMENT_PREFIX) or variable in _OTHER_VARIABLES:
+            continue
+        if variable not in names:
+            raise SettingsError(f"unknown setting {variable} in the environment{_did_you_mean(variable, set(names))}")
+        values[names[variable]] = _Value(_converted(names[variable], text, variable, cwd), variable)
+    return values
+
+
+def _converted(key: str, value: Any, source: str, base: Path, written: str | None = None) -> Any:
+    """The value of a setting; relative paths start at `base`, `written` is how a file has it."""
+    if key not in _BY_KEY:
+        raise SettingsError(
+            f"{source}: unknown setting {key!r}{_did_you_mean(key, set(_BY_KEY))}", hint="see: replayctl settings show"
+        )
+    try:
+        converted = _BY_KEY[key].convert(value)
+        return (base / converted).absolute() if isinstance(converted, Path) else converted
+    except NotTextError:
+        meant = "***" if _BY_KEY[key].secret else str(value) if written is None else written
+        raise SettingsError(
+            f'{source}: {key} is {meant}, which YAML does not read as text: quote it, "{meant}"'
+        ) from None
+    except ValueError as error:
+        shown = "has a malformed value" if _BY_KEY[key].secret else str(error)
+        raise SettingsError(f"{source}: {key} {shown}") from None
+
+
+def _default_profile(documents: list[_Document]) -> str:
+    return next((each.default_profile for each in reversed(documents) if each.default_profile), LOCAL_PROFILE)
+
+
+def _did_you_mean(word: str, known: set[str]) -> str:
+    near = get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _where_profiles(documents: list[_Document]) -> str:
+    files = ", ".join(str(document.path) for document in documents)
+    return f"profiles stand in {files}" if files else f"only 'local' is built in; others stand in a {TEAM_FILE}"
+
+
+def _build(profile: str, values: Mapping[str, _Value]) -> Settings:
+    groups: dict[str, Any] = {
+        name: kind(**{each.name: values[f"{name}.{each.name}"].value for each in fields(kind)})
+        for name, kind in _GROUPS.items()
+    }
+    sources = {key: value.source for key, value in values.items()}
+    single = {key: values[key].value for key in ("user", "cache_dir", "state_dir")}
+    return Settings(profile, **single, **groups, sources=sources)
+
+
+def value_of(settings: Settings, key: str) -> Any:
+    """One setting's value by its dotted key; a secret stays masked."""
+    found: Any = settings
+    for part in key.split("."):
+        found = getattr(found, part)
+    return found

@@ -1,0 +1,101 @@
+"""Shells in which a target's scripts run: one on this machine, one at the other end of ssh (`ssh.py`).
+
+A script travels on stdin, in front of its data, so that neither its length nor the login shell of the other side
+matters and nothing of it shows up in a list of processes.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Protocol
+
+from replayctl import process
+from replayctl.errors import Conflict, NotFound, OperationFailed, ReplayctlError
+
+GREETING = b"replayctl-shell 1\n"
+# Reads the script a line at a time, which POSIX shells do without reading ahead, and runs it only if all of it came.
+BOOTSTRAP = (
+    'n=$(printf "\\n."); n=${n%.}; s=; '
+    'while IFS= read -r l; do if test "$l" = "$0"; then eval "$s"; exit; fi; s="$s$l$n"; done; exit 97'
+)
+END_OF_SCRIPT = "replayctl-end-of-script"
+_NO_FOLDER = 66
+_LOCK_LOST = 75
+
+
+class Shell(Protocol):
+    """Runs our scripts where the target's folders are."""
+
+    @property
+    def name(self) -> str:
+        """The machine, for messages."""
+
+    def run(self, script: str, variables: Mapping[str, str], words: Sequence[str] = (), data: bytes = b"") -> bytes:
+        """Runs the script of that name (`a+b`: a, then b) and returns what it answers, `whole` at its end.
+
+        Raises NotFound without the DAG folder, Conflict when the lock was lost, OperationFailed when the script fails.
+        """
+
+    def close(self) -> None:
+        """Ends what is kept open between scripts."""
+
+
+class LocalShell:
+    """The shell of this machine, for folders that it mounts."""
+
+    name = "this machine"
+
+    def __init__(self, timeout_s: float = 600.0) -> None:
+        self._timeout_s = timeout_s
+
+    def run(self, script: str, variables: Mapping[str, str], words: Sequence[str] = (), data: bytes = b"") -> bytes:
+        """Runs a script, see `Shell`."""
+        sent = script_text(script, variables, words) + data
+        done = process.exchange(["/bin/sh", "-c", BOOTSTRAP, END_OF_SCRIPT], sent, timeout_s=self._timeout_s)
+        return answer_of(done, self.name)
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def script_text(script: str, variables: Mapping[str, str], words: Sequence[str]) -> bytes:
+    """What goes to stdin: the script with its variables and words, and the line that ends it."""
+    if any("\n" in each or "\0" in each for each in (*variables.values(), *words)):
+        raise ValueError("a word for a remote script has a line end in it")
+    head = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
+    head.append(f"set -- {shlex.join(words)}")
+    body = "".join(_file(f"{part}.sh") for part in ("common", *script.split("+")))
+    return f"{body.replace('set -eu', '; '.join(['set -eu', *head]), 1)}\n{END_OF_SCRIPT}\n".encode()
+
+
+def answer_of(done: process.Exchanged, machine: str) -> bytes:
+    """What a script has answered; raises what its exit status means."""
+    _, greeting, answer = done.stdout.partition(GREETING)
+    if done.returncode == 0 and greeting:
+        return answer
+    raise _failure(done, machine)
+
+
+def _failure(done: process.Exchanged, machine: str) -> ReplayctlError:
+    lines = done.stderr.strip().splitlines()
+    message = f"{machine}: {lines[-1] if lines else f'the script ended with status {done.returncode}'}"
+    details = "\n".join(lines[-20:]) if len(lines) > 1 else None
+    if done.returncode == _NO_FOLDER:
+        hint = "for the local profile: replayctl local up; else check folders.dags with: replayctl settings show"
+        return NotFound(message, hint=hint)
+    if done.returncode == _LOCK_LOST:
+        return Conflict(message, hint="look who deploys with: replayctl releases; then deploy again", details=details)
+    return OperationFailed(message, details=details)
+
+
+def _file(name: str) -> str:
+    return (resources.files("replayctl.storage") / "scripts" / name).read_text(encoding="utf-8")
+
+
+def quiet_environment() -> dict[str, str]:
+    """The caller's environment, without what would let ssh ask somebody at a screen."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "SSH_ASKPASS")}
+    return kept | {"SSH_ASKPASS_REQUIRE": "never"}

@@ -1,0 +1,182 @@
+"""ssh as people have it set up: the system's program with their own configuration, one connection for a whole command.
+
+It asks nothing: without a terminal, with keys and agents only, and with host keys that are known beforehand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from replayctl import process
+from replayctl.errors import AuthFailed, NotFound, ReplayctlError, SettingsError, TimedOut, Unreachable
+from replayctl.storage.shell import BOOTSTRAP, END_OF_SCRIPT, GREETING, answer_of, quiet_environment, script_text
+
+_SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
+_CONNECTION_LOST = 255
+# The first word on an option wins, so these hold for the host and for every host on the way to it.
+_OPTIONS = """\
+Match all
+BatchMode yes
+StrictHostKeyChecking yes
+ConnectTimeout {connect_timeout_s}
+ServerAliveInterval 10
+ServerAliveCountMax 3
+ForwardAgent no
+ForwardX11 no
+RequestTTY no
+RemoteCommand none
+SessionType default
+StdinNull no
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SshAddress:
+    """Whom to connect to: a host or an alias of the configuration; None leaves it to that."""
+
+    host: str
+    user: str | None
+    port: int | None
+    config: Path | None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """As ssh takes it, without the configuration."""
+        user = ("-l", self.user) if self.user else ()
+        return (*user, *(("-p", str(self.port)) if self.port else ()), self.host)
+
+    def __str__(self) -> str:
+        return f"{f'{self.user}@' if self.user else ''}{self.host}{f':{self.port}' if self.port else ''}"
+
+
+class SshShell:
+    """A shell on another machine. Raises Unreachable, AuthFailed and TimedOut on top of what every `Shell` does."""
+
+    def __init__(self, address: SshAddress, *, connect_timeout_s: float = 15.0, timeout_s: float = 600.0) -> None:
+        # ssh would take such words for options.
+        for word in (address.host, address.user or "-"):
+            if word.startswith("-") and word != "-":
+                raise SettingsError(f"ssh.host or ssh.user begins with '-': {word!r}")
+        self._address = address
+        self._connect_timeout_s = connect_timeout_s
+        self._timeout_s = timeout_s
+        self._folder: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The machine, for messages."""
+        return str(self._address)
+
+    def run(self, script: str, variables: Mapping[str, str], words: Sequence[str] = (), data: bytes = b"") -> bytes:
+        """Runs a script, see `Shell`."""
+        sent = script_text(script, variables, words) + data
+        # The login shell there may be any; what it reads is one line of plain words and single quotes.
+        remote = f"exec /bin/sh -c '{BOOTSTRAP}' {END_OF_SCRIPT}"
+        argv = [*self._ssh, *self._sharing, *self._address.words, remote]
+        try:
+            done = process.exchange(argv, sent, env=quiet_environment(), timeout_s=self._timeout_s)
+        except TimedOut as error:
+            raise TimedOut(f"{self.name} did not answer within {self._timeout_s:g} s") from error
+        if GREETING not in done.stdout or done.returncode == _CONNECTION_LOST:
+            raise self._no_connection(done)
+        return answer_of(done, self.name)
+
+    def close(self) -> None:
+        """Ends the shared connection."""
+        if self._folder is None:
+            return
+        if self._sharing:
+            with contextlib.suppress(ReplayctlError):
+                process.exchange([*self._ssh, *self._sharing, "-O", "exit", self._address.host], b"", timeout_s=5.0)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder = None
+        for name in ("_ssh", "_sharing", "_resolved"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def _ssh(self) -> list[str]:
+        """The program with a configuration that begins with our options and goes on with the user's."""
+        program = shutil.which("ssh")
+        if program is None:
+            raise NotFound("there is no ssh on this machine's PATH", hint="install OpenSSH's client")
+        # Short: the path of a socket must fit into some 100 characters.
+        self._folder = Path(tempfile.mkdtemp(prefix="rctl-"))
+        own = self._address.config or Path.home() / ".ssh" / "config"
+        if self._address.config is not None and not own.is_file():
+            raise SettingsError(f"ssh.config names {own}, which is not a file")
+        included = "".join(f'Include "{path}"\n' for path in (own, _SYSTEM_CONFIG) if path.is_file())
+        path = self._folder / "config"
+        path.write_text(_OPTIONS.format(connect_timeout_s=max(1, int(self._connect_timeout_s))) + included)
+        return [program, "-F", str(path)]
+
+    @cached_property
+    def _sharing(self) -> list[str]:
+        """Options that let later scripts use the first one's connection; the user's own, if any, stand."""
+        if self._resolved.get("controlpath", "none") != "none":
+            return []
+        assert self._folder is not None
+        # It outlives us by some seconds at most, should we be killed.
+        persist = ("-o", "ControlMaster=auto", "-o", "ControlPersist=20")
+        return ["-o", f"ControlPath={self._folder / 's'}", *persist]
+
+    @cached_property
+    def _resolved(self) -> Mapping[str, str]:
+        """What the configuration says of this host, as `ssh -G` prints it."""
+        done = process.exchange([*self._ssh, "-G", *self._address.words], b"", timeout_s=10.0)
+        if done.returncode != 0:
+            raise SettingsError(f"ssh cannot read its configuration for {self.name}", details=done.stderr.strip())
+        lines = (line.partition(" ") for line in done.stdout.decode("utf-8", "replace").splitlines())
+        return {key: value for key, _, value in lines}
+
+    def _no_connection(self, done: process.Exchanged) -> ReplayctlError:
+        said = done.stderr.strip()
+        if self._is_behind_another and GREETING not in done.stdout:
+            # ssh silences the hosts on the way while it shares its connection: ask again without that.
+            again = process.exchange([*self._ssh, *self._address.words, "exit"], b"", timeout_s=self._timeout_s)
+            said = again.stderr.strip() or said
+        own = ["-F", str(self._address.config)] if self._address.config else []
+        by_hand = shlex.join(["ssh", *own, *self._address.words])
+        if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
+            known = self._resolved.get("userknownhostsfile", "~/.ssh/known_hosts").split()[0]
+            return AuthFailed(
+                f"the host key of {self.name} is not the one that is known: somebody may be in between",
+                details=said,
+                hint="ask its administrator; if the key was changed on purpose: "
+                f"ssh-keygen -f {shlex.quote(known)} -R {shlex.quote(self._host_in_known_hosts)}",
+            )
+        if "Host key verification failed" in said:
+            return AuthFailed(
+                f"the host key of {self.name} (or of a host on the way) is not known yet",
+                details=said,
+                hint=f"compare and accept it once by hand: {by_hand}",
+            )
+        if "Permission denied" in said or "Too many authentication failures" in said:
+            return AuthFailed(
+                f"{self.name} does not let {self._resolved.get('user', 'you')} in",
+                details=said,
+                hint=f"load your key with ssh-add, then try: {by_hand}",
+            )
+        if GREETING in done.stdout:
+            return Unreachable(
+                f"the connection to {self.name} broke off half-way",
+                details=said,
+                hint="nothing is left by half; give the command again",
+            )
+        return Unreachable(f"{self.name} cannot be reached by ssh", details=said, hint=f"try: {by_hand}")
+
+    @property
+    def _is_behind_another(self) -> bool:
+        return any(self._resolved.get(key, "none") != "none" for key in ("proxyjump", "proxycommand"))
+
+    @property
+    def _host_in_known_hosts(self) -> str:
+        host = self._resolved.get("hostkeyalias") or self._resolved.get("hostname", self._address.host)
+        port = self._resolved.get("port", "22")
+        return host if port == "22" else f"[{host}]:{port}"

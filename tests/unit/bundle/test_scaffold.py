@@ -1,0 +1,57 @@
+"""init and new-dag: what people begin with deploys as it is."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from replayctl.bundle import scaffold, validation
+from replayctl.bundle.release import build_release
+from replayctl.bundle.specs import load_specs
+from replayctl.errors import Conflict, NotFound, UsageProblem
+
+DEPLOYMENT = json.dumps(
+    {"profile": "local", "user": "alice", "data_root": "/d", "artifacts_root": "/a", "spark_submit_files": "/f"}
+)
+
+
+def test_a_new_folder_with_new_dags_is_a_release_without_findings(tmp_path: Path) -> None:
+    made = scaffold.init(tmp_path / "my project")
+    assert "workloads/split.py" in made.files
+    assert scaffold.new_dag("mine", made.path, suffix="_alice").path == made.path / "dag_mine.py"
+    scaffold.new_dag("dag_free.py", made.path, suffix="_alice", free_form=True)
+    release = build_release(made.path, DEPLOYMENT)
+    assert release.modules == ("dag_free", "dag_mine", "dag_two_stage_scenarios")
+    assert release.free_modules == ("dag_free",)
+    assert validation.check(release, made.path, artifacts_root="/a") == ()
+    ids = [dag.dag_id for dag in load_specs(release, timeout_s=30) if dag.module == "dag_mine"]
+    assert ids == ["mine_alice"]
+
+
+def test_nothing_is_overwritten_and_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    assert scaffold.init(tmp_path, dry_run=True).dry_run
+    assert list(tmp_path.iterdir()) == []
+    made = scaffold.init(tmp_path)
+    with pytest.raises(Conflict, match="is there already"):
+        scaffold.init(tmp_path)
+    scaffold.new_dag("mine", made.path, suffix="", dry_run=True)
+    assert not (made.path / "dag_mine.py").exists()
+    scaffold.new_dag("mine", made.path, suffix="")
+    with pytest.raises(Conflict, match="is there already"):
+        scaffold.new_dag("mine", made.path, suffix="")
+    assert [path.name for path in tmp_path.iterdir()] == ["dags"]
+
+
+@pytest.mark.parametrize("name", ["", "1x", "A", "a-b", "a b", "a/b", "../x", "ä", "import", "x" * 80])
+def test_names_that_cannot_be_are_refused(tmp_path: Path, name: str) -> None:
+    made = scaffold.init(tmp_path)
+    with pytest.raises(UsageProblem, match="no name for a DAG"):
+        scaffold.new_dag(name, made.path, suffix="_alice")
+
+
+def test_a_name_with_the_suffix_and_a_strange_folder_are_refused(tmp_path: Path) -> None:
+    made = scaffold.init(tmp_path)
+    with pytest.raises(UsageProblem, match="the deploy itself appends"):
+        scaffold.new_dag("mine_alice", made.path, suffix="_alice")
+    with pytest.raises(NotFound, match="no copy of the shipped DAGs"):
+        scaffold.new_dag("mine", tmp_path, suffix="_alice")

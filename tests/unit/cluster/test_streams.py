@@ -1,0 +1,173 @@
+"""exec and its ends, against a server that speaks and fails as no real one can be made to."""
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from http import HTTPStatus
+
+import pytest
+from websockets.asyncio.server import Request, Response, ServerConnection, serve
+from websockets.typing import Subprotocol
+
+from replayctl.cluster.api import Kubernetes, Pod
+from replayctl.cluster.kubeconfig import ClusterAccess
+from replayctl.cluster.streams import Executed, execute
+from replayctl.errors import AuthFailed, NotFound, OperationFailed, TimedOut, Unreachable
+
+POD = Pod("ns", "pod", ("main",), True, "Running", {})
+SUCCESS = json.dumps({"status": "Success"}).encode()
+Talk = Callable[[ServerConnection], Awaitable[None]]
+
+
+@contextlib.contextmanager
+def cluster(
+    talk: Talk, protocols: Sequence[str] = ("v4.channel.k8s.io",), refusal: tuple[HTTPStatus, dict] | None = None
+) -> Iterator[tuple[Kubernetes, list[Request]]]:
+    """An API server of one endpoint in a thread of its own, and the requests that it gets."""
+    loop, seen, ready, port = asyncio.new_event_loop(), list[Request](), threading.Event(), list[int]()
+
+    def look(connection: ServerConnection, request: Request) -> Response | None:
+        seen.append(request)
+        if refusal is None:
+            return None
+        return connection.respond(refusal[0], json.dumps(refusal[1]))
+
+    async def work() -> None:
+        offered = [Subprotocol(each) for each in protocols]
+        async with serve(talk, "127.0.0.1", 0, subprotocols=offered, process_request=look, compression=None) as server:
+            port.append(server.sockets[0].getsockname()[1])
+            ready.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    task = loop.create_task(work())
+    thread = threading.Thread(target=lambda: loop.run_until_complete(task), daemon=True)
+    thread.start()
+    try:
+        assert ready.wait(10)
+        access = ClusterAccess(f"http://127.0.0.1:{port[0]}", "test", "ns", None, lambda: {"Authorization": "Bearer t"})
+        yield Kubernetes(access), seen
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join(10)
+        loop.close()
+
+
+def run(found: Kubernetes, **more: object) -> tuple[Executed, bytes, bytes]:
+    out, err = bytearray(), bytearray()
+    done = execute(found, POD, "main", ["program", "a b"], on_stdout=out.extend, on_stderr=err.extend, **more)  # type: ignore[arg-type]
+    return done, bytes(out), bytes(err)
+
+
+async def answers(connection: ServerConnection) -> None:
+    text = "ж".encode()
+    for message in (b"\x01" + text[:1], b"\x02wrong", b"", b"\x01", b"\x01" + text[1:], b"\x03" + SUCCESS):
+        await connection.send(message)
+
+
+def test_an_older_server_is_spoken_to_in_its_own_protocol() -> None:
+    with cluster(answers) as (found, seen):
+        assert run(found) == (Executed(0, 2, 5), "ж".encode(), b"wrong")
+    assert "v5.channel.k8s.io, v4.channel.k8s.io" in seen[0].headers["Sec-WebSocket-Protocol"]
+    assert "command=program&command=a+b" in seen[0].path
+    assert "stdin" not in seen[0].path
+
+
+def test_an_older_server_cannot_be_told_where_stdin_ends() -> None:
+    with cluster(answers) as (found, _), pytest.raises(OperationFailed, match="where stdin ends"):
+        run(found, stdin=b"x")
+
+
+def test_a_newer_server_is_told_where_stdin_ends() -> None:
+    got: list[bytes] = []
+
+    async def talk(connection: ServerConnection) -> None:
+        while not got or got[-1] != b"\xff\x00":
+            got.append(bytes(await connection.recv()))  # type: ignore[arg-type]
+        await connection.send(b"\x03" + SUCCESS)
+
+    with cluster(talk, ("v5.channel.k8s.io", "v4.channel.k8s.io")) as (found, _):
+        assert run(found, stdin=b"y" * 100_000)[0].exit_code == 0
+    assert b"".join(each[1:] for each in got[:-1]) == b"y" * 100_000
+    assert {each[0] for each in got[:-1]} == {0}
+
+
+async def closed(connection: ServerConnection) -> None:
+    await connection.close()
+
+
+async def dropped(connection: ServerConnection) -> None:
+    connection.transport.abort()
+
+
+@pytest.mark.parametrize("end", [closed, dropped])
+def test_an_end_without_a_status_says_how_much_came(end: Talk) -> None:
+    async def talk(connection: ServerConnection) -> None:
+        for _ in range(64):
+            await connection.send(b"\x01" + b"x" * 500_000)
+        await connection.send(b"\x02yy")
+        await end(connection)
+
+    with cluster(talk) as (found, _), pytest.raises(Unreachable, match=r"came \d+ bytes of stdout and \d of stderr"):
+        run(found)
+
+
+def test_a_status_that_came_counts_though_the_connection_breaks_then() -> None:
+    async def talk(connection: ServerConnection) -> None:
+        failed = {"status": "Failure", "details": {"causes": [{"reason": "ExitCode", "message": "7"}]}}
+        await connection.send(b"\x03" + json.dumps(failed).encode())
+        connection.transport.abort()
+
+    with cluster(talk) as (found, _):
+        # The status may be lost with the connection, and is an error then.
+        try:
+            assert run(found)[0].exit_code == 7
+        except Unreachable as error:
+            assert "0 bytes of stdout" in str(error)  # noqa: PT017 - one of two right ends
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ({"status": "Failure", "message": "no such file"}, "program cannot be run in pod ns/pod"),
+        ({"status": "Failure", "message": "x", "details": {"causes": []}}, "program cannot be run"),
+        (None, "no status"),
+    ],
+)
+def test_a_program_that_did_not_run_is_no_exit_code(status: dict | None, words: str) -> None:
+    async def talk(connection: ServerConnection) -> None:
+        await connection.send(b"\x03" + (b"<html>" if status is None else json.dumps(status).encode()))
+
+    with cluster(talk) as (found, _), pytest.raises(OperationFailed, match=words):
+        run(found)
+
+
+def test_a_silent_server_is_given_up_on_time() -> None:
+    async def talk(connection: ServerConnection) -> None:
+        await connection.send(b"\x01first")
+        await connection.wait_closed()
+
+    with cluster(talk) as (found, _), pytest.raises(TimedOut, match=r"did not end within 0\.5 s"):
+        run(found, timeout_s=0.5)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "error", "words"),
+    [
+        (401, "Unauthorized", AuthFailed, "does not know you"),
+        (
+            403,
+            'pods "pod" is forbidden: User "alice" cannot create resource "pods/exec" in the namespace "ns"',
+            AuthFailed,
+            "alice may not create pods/exec in namespace ns",
+        ),
+        (404, 'pods "pod" not found', NotFound, "is not there"),
+        (500, "container is waiting", OperationFailed, "status 500"),
+    ],
+)
+def test_a_refused_handshake_says_what_is_missing(code: int, message: str, error: type[Exception], words: str) -> None:
+    body = (HTTPStatus(code), {"kind": "Status", "message": message})
+    with cluster(answers, refusal=body) as (found, _), pytest.raises(error, match=words):
+        run(found)

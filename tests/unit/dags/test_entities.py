@@ -1,0 +1,167 @@
+"""The namespace, the data sets and the specs: standard library only."""
+
+import ast
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dags import dag_two_stage_scenarios as scenarios
+from dags.dag_entities import DATASETS, Namespace, Resources, model_params
+from dags.dag_specs import DagSpec, Deployment, StepSpec
+from tests import golden
+
+ROOT = Path(__file__).parents[3]
+DEPLOYMENT = Deployment("r_1", "local", "alice", "/data", "/artifacts", "/files")
+
+
+def test_the_suffix_reaches_every_name() -> None:
+    alice = Namespace("alice")
+    assert alice.dag_id("two_stage_ml1m") == "two_stage_ml1m_alice"
+    assert alice.mlflow_experiment("two_stage_ml1m") == "two_stage_ml1m_alice"
+    assert alice.directory == "alice"
+    assert "replayctl-user-alice" in alice.yarn_tags
+    assert alice.kubernetes_name("spark_driver") == "spark-driver-alice"
+
+
+def test_the_common_namespace_has_no_suffix_and_a_folder_that_no_user_can_have() -> None:
+    common = Namespace(None)
+    assert common.dag_id("x") == "x"
+    with pytest.raises(ValueError, match="not allowed"):
+        Namespace(common.directory)
+
+
+@given(st.text())
+def test_only_names_of_the_rule_are_users(name: str) -> None:
+    allowed = (
+        0 < len(name) <= 32
+        and set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+        and not name.startswith("-")
+        and not name.endswith("-")
+    )
+    if allowed:
+        assert Namespace(name).user == name
+    else:
+        with pytest.raises(ValueError, match="not allowed"):
+            Namespace(name)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "a;b", "a\n", "Alice", "ä", "a_b", " a", "a" * 33, "", "a\u2028"])
+def test_hostile_names_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="not allowed"):
+        Namespace(name)
+
+
+def test_there_are_nine_data_sets_and_three_dags_for_each() -> None:
+    assert len(DATASETS) == 9
+    specs = scenarios.dag_specs(Namespace("alice"))
+    assert len({spec.dag_id for spec in specs}) == 27
+    assert all(spec.dag_id.endswith("_alice") for spec in specs)
+
+
+def test_an_unknown_model_is_named_with_the_known_ones() -> None:
+    with pytest.raises(KeyError, match="als.*poprec"):
+        model_params("alss")
+
+
+def test_identities_are_known_without_io_and_do_not_depend_on_user_release_or_place() -> None:
+    here = {step.identity for step in scenarios.dag_specs(Namespace("alice"))[0].steps}
+    there = {step.identity for step in scenarios.dag_specs(Namespace("bob"))[0].steps}
+    assert here == there
+    assert len(here) == 7
+
+
+def test_golden_identities_of_ml100k() -> None:
+    """A change here means other results under other paths. Intended? Then: python -m tests.golden."""
+    assert golden.identities() == json.loads(golden.IDENTITIES.read_text())
+
+
+def test_the_code_of_workloads_is_reviewed_together_with_their_versions() -> None:
+    """A workload has changed. If its results change too, raise its WORKLOAD_VERSIONS; then: python -m tests.golden."""
+    assert golden.workloads() == json.loads(golden.WORKLOADS.read_text())
+
+
+@given(
+    st.dictionaries(st.text(), st.integers() | st.text() | st.booleans(), max_size=5),
+    st.dictionaries(st.text(), st.integers() | st.text() | st.booleans(), max_size=5),
+)
+def test_identity_is_a_function_of_the_parameters(one: dict, other: dict) -> None:
+    first, second = (StepSpec("s", "split", 1, "d", parameters) for parameters in (one, other))
+    same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    assert (first.identity == second.identity) == same
+    assert first.identity == StepSpec("renamed", "split", 1, "d", dict(reversed(one.items()))).identity
+
+
+def test_identity_follows_parents_and_version() -> None:
+    parent = StepSpec("p", "split", 1, "d", {"seed": 1})
+    changed = StepSpec("p", "split", 1, "d", {"seed": 2})
+    newer = StepSpec("p", "split", 2, "d", {"seed": 1})
+    children = {StepSpec("c", "combine", 1, "d", {}, (each,)).identity for each in (parent, changed, newer)}
+    assert len(children) == 3
+
+
+def test_steps_stand_after_their_inputs_and_have_names_of_their_own() -> None:
+    parent = StepSpec("p", "split", 1, "d", {})
+    child = StepSpec("c", "combine", 1, "d", {}, (parent,))
+    with pytest.raises(ValueError, match="before its input"):
+        DagSpec("x", "", "e", (child, parent))
+    with pytest.raises(ValueError, match="two steps"):
+        DagSpec("x", "", "e", (parent, parent))
+    assert list(DagSpec("x", "", "e", (child,)).upstream(child)) == []
+
+
+def test_force_implies_everything_downstream() -> None:
+    spec = scenarios.dag_specs(Namespace(None))[0]
+    steps = {step.name: step for step in spec.steps}
+    assert "split" in spec.forced_by(steps["evaluate"])
+    assert "first_level_als" in spec.forced_by(steps["combine"])
+    assert "first_level_als" not in spec.forced_by(steps["first_level_poprec"])
+    assert all("all" in spec.forced_by(step) for step in spec.steps)
+
+
+def test_the_second_level_dag_reuses_the_first_level_dags_artifacts() -> None:
+    whole, first, second = scenarios.dag_specs(Namespace("alice"))[:3]
+    identities = {step.name: step.identity for step in whole.steps}
+    for spec in (first, second):
+        for step in spec.steps:
+            if step.name != "evaluate":
+                assert identities[step.name] == step.identity
+    assert {step.name for step in first.steps} | {step.name for step in second.steps} == set(identities)
+
+
+def test_a_deployment_survives_its_file() -> None:
+    made = Deployment(
+        "r_2", "lab", None, "/d", "/a", "/f", tiers={"big": Resources(2, 4)}, spark_conf={"a": "b"}, pool="p"
+    )
+    assert Deployment.from_json(made.to_json(), release="r_2") == made
+    assert "r_2" not in made.to_json()
+
+
+def test_artifacts_lie_below_the_users_own_base_path() -> None:
+    for spec in scenarios.dag_specs(Namespace("alice")):
+        for step in spec.steps:
+            assert DEPLOYMENT.artifact_path(step).startswith("/artifacts/alice/")
+
+
+def test_a_step_document_is_json_and_names_everything() -> None:
+    spec = scenarios.dag_specs(Namespace("alice"))[0]
+    document = json.loads(json.dumps(DEPLOYMENT.step_document(spec, spec.steps[-1])))
+    assert document["mlflow_experiment"] == "two_stage_ml100k_alice"
+    assert [entry["label"] for entry in document["inputs"]] == ["", "als", "itemknn", "poprec", "lightgbm"]
+
+
+def test_entities_and_specs_import_the_standard_library_only() -> None:
+    for name in ("dag_entities", "dag_specs", "artifacts", "dag_two_stage_scenarios", "dag_release", "dag_submit"):
+        tree = ast.parse((ROOT / "dags" / f"{name}.py").read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                assert all(alias.name.partition(".")[0] in sys.stdlib_module_names for alias in node.names)
+            if (
+                isinstance(node, ast.ImportFrom)
+                and not node.level
+                and (node.module or "").partition(".")[0] != "airflow"
+            ):
+                assert (node.module or "").partition(".")[0] in sys.stdlib_module_names

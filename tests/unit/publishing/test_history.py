@@ -1,0 +1,179 @@
+"""Releases, ways back and what must stay, from the records alone."""
+
+import datetime
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from dags.dag_entities import Namespace
+from replayctl.clients.airflow import DagInfo
+from replayctl.console.events import RecordingReporter
+from replayctl.errors import Conflict, NotFound, OperationFailed, UsageProblem
+from replayctl.publishing import history, removal
+from replayctl.settings.load import Settings, load_settings
+from replayctl.storage.target import History
+from tests.publishing import deploy, release_of, target_of, write_dags
+
+MOMENT = datetime.datetime(2030, 1, 1, 12, tzinfo=datetime.UTC)
+
+
+def at(minutes: int) -> str:
+    return (MOMENT + datetime.timedelta(minutes=minutes)).isoformat()
+
+
+def line(action: str, minutes: int, release: str | None = None, previous: str | None = None) -> dict:
+    return {"action": action, "at": at(minutes), "release": release, "previous": previous}
+
+
+def test_the_release_before_is_the_one_that_was_published_before() -> None:
+    audit = (
+        line("publish", 0, "r_a"),
+        line("publish", 1, "r_b"),
+        line("rollback", 2, "r_a"),
+        line("publish", 3, "r_c"),
+    )
+    known = {name: {"at": at(0)} for name in ("r_a", "r_b", "r_c")}
+    assert history.choose(None, History("r_c", known, audit, 0)).name == "r_a"
+    assert history.choose("r_b", History("r_c", known, audit, 0)).name == "r_b"
+    with pytest.raises(UsageProblem, match="may be r_a, r_b, r_c"):
+        history.choose("r_", History("r_c", known, audit, 0))
+    with pytest.raises(NotFound, match="no earlier release"):
+        history.choose(None, History("r_c", {"r_c": {}}, audit, 0))
+    with pytest.raises(NotFound, match="no release 'r_x'"):
+        history.choose("r_x", History("r_c", known, audit, 0))
+
+
+def test_what_airflow_could_not_load_is_neither_the_release_before_nor_among_the_newest() -> None:
+    audit = (
+        line("publish", 0, "r_a"),
+        line("publish", 1, "r_b", "r_a"),
+        line("publish", 2, "r_bad", "r_b"),
+        line("withdraw", 3, "r_b", "r_bad"),
+    )
+    known = {name: {"at": at(0)} for name in ("r_a", "r_b", "r_bad")}
+    assert history.choose(None, History("r_b", known, audit, 0)).name == "r_a"
+    assert [each.name for each in history.records_of(History("r_b", known, audit, 0))] == ["r_b", "r_a", "r_bad"]
+
+
+def test_a_try_may_run_what_was_published_when_it_began_or_later() -> None:
+    audit = tuple(line("publish", 10 * index, f"r_{index}") for index in range(5))
+    found = history.published_since(History("r_4", {}, audit, 0), MOMENT + datetime.timedelta(minutes=25))
+    assert found == {"r_2", "r_3", "r_4"}
+    assert history.published_since(History("r_4", {}, audit, 0), MOMENT - datetime.timedelta(1)) == {
+        f"r_{index}" for index in range(5)
+    }
+    broken = ({"action": "publish", "release": "r_9", "at": "yesterday"}, {})
+    assert history.published_since(History("r_4", {}, broken, 0), MOMENT) == set()
+
+
+@dataclass
+class Server:
+    """An Airflow with tries that run and DAGs that it will not forget."""
+
+    tries: list[datetime.datetime] = field(default_factory=list)
+    stubborn: tuple[str, ...] = ()
+    deleted: list[str] = field(default_factory=list)
+
+    def dags(self) -> Iterable[DagInfo]:
+        return [DagInfo(f"{name}_alice", f"/x/dag_{name}_alice.py", "t", False, False) for name in "ab"]
+
+    def live_tries(self, dag_ids: Sequence[str]) -> list[datetime.datetime]:
+        return self.tries
+
+    def delete_dag(self, dag_id: str) -> None:
+        if dag_id in self.stubborn:
+            raise OperationFailed("something of it runs")
+        self.deleted.append(dag_id)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> tuple[Settings, list[str], Path]:
+    home = tmp_path / "home"
+    (home / "dags").mkdir(parents=True)
+    environ = {"HOME": str(tmp_path), "REPLAYCTL_LOCAL_HOME": str(home), "USERNAME_ON_CLUSTER": "alice"}
+    target = target_of({"dags": str(home / "dags"), "files": str(home / "spark_submit_files"), "owner": "alice"})
+    names = []
+    for value in range(4):
+        made = release_of(write_dags(tmp_path / "own", value), "alice")
+        deploy(target, Namespace("alice"), made)
+        names.append(made.name)
+    return load_settings(None, environ=environ, cwd=tmp_path), names, home
+
+
+def stored(home: Path) -> set[str]:
+    return {path.name for path in (home / "dags" / "replayctl_releases" / "alice").glob("r_*")}
+
+
+def gc(place: tuple, server: Server | None, **more: object) -> removal.Removal:
+    return removal.gc(place[0], Namespace("alice"), RecordingReporter(), server=server, **more)  # type: ignore[arg-type]
+
+
+def test_gc_keeps_the_newest_the_published_and_what_may_run(place: tuple) -> None:
+    _, names, home = place
+    assert gc(place, Server(tries=[datetime.datetime.now(tz=datetime.UTC)]), keep=1).removed == ()
+    assert gc(place, None, keep=1).removed == ()
+    planned = gc(place, Server(), keep=2, dry_run=True)
+    assert set(planned.removed) == set(names[:2])
+    assert stored(home) == set(names)
+    done = gc(place, Server(), keep=2)
+    assert done.kept[names[3]] == "published"
+    assert stored(home) == set(names[2:])
+
+
+def test_gc_asks_only_for_dags_that_the_server_knows(place: tuple) -> None:
+    asked: list[str] = []
+
+    class Asked(Server):
+        def live_tries(self, dag_ids: Sequence[str]) -> list[datetime.datetime]:
+            asked.extend(dag_ids)
+            return []
+
+    gc(place, Asked(), keep=1)
+    # Of modules that build their DAGs themselves, too: they are found by their stubs.
+    assert asked == ["a_alice", "b_alice"]
+
+
+def rollback_to(place: tuple, release: str, **more: object) -> object:
+    from replayctl.publishing import rollback
+
+    return rollback.rollback(
+        release,
+        place[0],
+        Namespace("alice"),
+        RecordingReporter(),
+        find_server=None,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def test_rollback_keeps_hand_edits_and_a_dry_run_looks_as_closely(place: tuple) -> None:
+    _, names, home = place
+    stub = home / "dags" / "dag_a_alice.py"
+    stub.write_text(stub.read_text() + "# mine\n")
+    for dry_run in (True, False):
+        with pytest.raises(Conflict, match="dag_a_alice.py"):
+            rollback_to(place, names[0], dry_run=dry_run)
+    rollback_to(place, names[0], force=True)
+    assert not stub.read_text().endswith("# mine\n")
+    shutil.rmtree(home / "spark_submit_files" / "alice" / names[1])
+    with pytest.raises(Conflict, match="not stored whole"):
+        rollback_to(place, names[1], dry_run=True)
+
+
+def test_undeploy_waits_for_nobody_and_says_what_airflow_kept(place: tuple) -> None:
+    settings, _, home = place
+    with pytest.raises(Conflict, match="are running"):
+        removal.undeploy(settings, Namespace("alice"), RecordingReporter(), server=Server(tries=[MOMENT]))
+    assert len(stored(home)) == 4
+    server = Server(stubborn=("b_alice",))
+    done = removal.undeploy(settings, Namespace("alice"), RecordingReporter(), server=server, delete_from_airflow=True)
+    assert done.dags_deleted == ("a_alice",)
+    assert done.dags_left == {"b_alice": "something of it runs"}
+    assert stored(home) == set()
+    assert list((home / "dags").glob("dag_*")) == []
+    lines = (home / "dags" / "replayctl_releases" / "alice" / "audit.log").read_text().splitlines()
+    assert [json.loads(each)["action"] for each in lines] == ["publish"] * 4 + ["undeploy", "gc"]

@@ -1,0 +1,134 @@
+"""Settings: order of sources, and what is wrong named with its place."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from replayctl.errors import SettingsError
+from replayctl.settings.declared import SETTINGS
+from replayctl.settings.load import Secret, list_profiles, load_settings, login_user, value_of
+
+
+def load(tmp_path: Path, team: str = "", user: str = "", profile: str | None = None, **environ: str):
+    home = tmp_path / "home"
+    (home / ".config" / "replayctl").mkdir(parents=True, exist_ok=True)
+    work = tmp_path / "work" / "deep"
+    work.mkdir(parents=True, exist_ok=True)
+    if team:
+        (tmp_path / "work" / "replayctl.yaml").write_text(team)
+    if user:
+        (home / ".config" / "replayctl" / "config.yaml").write_text(user)
+    return load_settings(profile, environ={"HOME": str(home), "LOGNAME": "tester", **environ}, cwd=work)
+
+
+def test_each_source_wins_over_those_before_it(tmp_path: Path) -> None:
+    team = "profiles:\n  lab:\n    user: team\n    mlflow:\n      url: http://team:1\n    airflow: {url: 'http://team:2'}\n"
+    user = "profiles:\n  lab:\n    mlflow: {url: 'http://user:1'}\ndefault_profile: lab\n"
+    found = load(tmp_path, team, user, REPLAYCTL_AIRFLOW_URL="http://env:2/")
+    assert found.profile == "lab"
+    assert (found.user, found.mlflow.url, found.airflow.url) == ("team", "http://user:1", "http://env:2")
+    assert found.sources["user"].endswith("replayctl.yaml:3")
+    assert found.sources["mlflow.url"].endswith("config.yaml:3")
+    assert found.sources["airflow.url"] == "REPLAYCTL_AIRFLOW_URL"
+    assert found.sources["deploy.poll_s"] == "default"
+
+
+def test_the_user_comes_from_the_clusters_variable_and_ours_beats_it(tmp_path: Path) -> None:
+    assert load(tmp_path).user == "tester"
+    assert load(tmp_path).sources["user"] == "login name"
+    assert load(tmp_path, USERNAME_ON_CLUSTER="alice").user == "alice"
+    assert load(tmp_path, USERNAME_ON_CLUSTER="alice", REPLAYCTL_USER="bob").user == "bob"
+
+
+def test_a_profile_of_a_cluster_has_no_user_by_itself(tmp_path: Path) -> None:
+    assert load(tmp_path, "profiles: {lab: {}}", profile="lab").user is None
+
+
+@pytest.mark.parametrize(
+    ("login", "user"), [("John.Doe", "john-doe"), ("_x_", "x"), ("a" * 40, "a" * 32), ("ДИМА", None), ("-", None)]
+)
+def test_login_names_become_users(login: str, user: str | None) -> None:
+    assert login_user({"LOGNAME": login}) == user
+
+
+@pytest.mark.parametrize(
+    ("team", "message"),
+    [
+        ("profiles:\n  lab:\n    usr: x\n", r"replayctl.yaml:3: unknown setting 'usr'; did you mean 'user'"),
+        ("profiles:\n  lab:\n    user: a\n    user: b\n", r"replayctl.yaml:4: profiles.lab.user stands here again"),
+        ("profiles:\n  lab:\n    user: no\n", r"replayctl.yaml:3: user is no, .* quote it, \"no\""),
+        ("profiles:\n  lab:\n    user: 12\n", r"quote it"),
+        ("profiles:\n  lab:\n    deploy: {timeout_s: soon}\n", r"deploy.timeout_s is 'soon', expected a number"),
+        ("profiles:\n  lab:\n    deploy: {timeout_s: -1}\n", r"above 0"),
+        ("profiles:\n  lab:\n    local: {airflow_port: 70000}\n", r"from 1 to 65535"),
+        ("profiles:\n  lab:\n    airflow: {url: localhost}\n", r"expected http://host:port"),
+        ("profiles: [lab]\n", r"not a block of named profiles"),
+        ("profiles:\n  lab: 3\n", r"'lab' is not a block"),
+        ("profile:\n", r"unknown key 'profile'; did you mean 'profiles'"),
+        ("profiles: {lab: {\n", r"not YAML"),
+        ("- a\n", r"expected the keys"),
+        ("default_profile: 3\nprofiles: {lab: {}}\n", r"default_profile is 3"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named_with_its_place(tmp_path: Path, team: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load(tmp_path, team, profile="lab")
+
+
+def test_unknown_profiles_and_variables_are_refused_with_the_near_one(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no profile 'labb'; did you mean 'lab'"):
+        load(tmp_path, "profiles: {lab: {}}", profile="labb")
+    with pytest.raises(SettingsError, match="REPLAYCTL_MLFLOW_URI .*did you mean 'REPLAYCTL_MLFLOW_URL'"):
+        load(tmp_path, REPLAYCTL_MLFLOW_URI="http://x:1")
+    with pytest.raises(SettingsError, match="not a file"):
+        load(tmp_path, REPLAYCTL_CONFIG="/no/such/file")
+
+
+def test_profiles_are_listed_with_their_place(tmp_path: Path) -> None:
+    load(tmp_path, "profiles: {lab: {}, local: {user: me}}")
+    found = list_profiles({"HOME": str(tmp_path / "home")}, tmp_path / "work")
+    assert found["lab"].endswith("replayctl.yaml")
+    assert set(found) == {"lab", "local"}
+
+
+def test_a_password_shows_nowhere(tmp_path: Path) -> None:
+    found = load(tmp_path, REPLAYCTL_AIRFLOW_PASSWORD="hunter2")
+    assert found.airflow_password() == "hunter2"
+    assert "hunter2" not in repr(found)
+    assert str(value_of(found, "airflow.password")) == "***"
+    assert f"{Secret('x')}" == "***"
+
+
+def test_a_password_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    path.write_text("hunter2\n")
+    path.chmod(0o640)
+    found = load(tmp_path, REPLAYCTL_AIRFLOW_PASSWORD_FILE=str(path))
+    with pytest.raises(SettingsError, match="read by others") as caught:
+        found.airflow_password()
+    assert caught.value.hint == f"chmod 600 {path}"
+    path.chmod(0o600)
+    assert found.airflow_password() == "hunter2"
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.dictionaries(st.sampled_from(["team", "user", "env"]), st.from_regex(r"[a-z]{1,8}", fullmatch=True)))
+def test_the_last_source_that_says_something_wins(
+    tmp_path_factory: pytest.TempPathFactory, said: dict[str, str]
+) -> None:
+    tmp_path = tmp_path_factory.mktemp("merge")
+    files = {key: f"profiles: {{p: {{user: '{said[key]}'}}}}" if key in said else "" for key in ("team", "user")}
+    if not any(files.values()):
+        files["team"] = "profiles: {p: }"
+    environ = {"REPLAYCTL_USER": said["env"]} if "env" in said else {}
+    found = load(tmp_path, files["team"], files["user"], "p", **environ)
+    assert found.user == next((said[key] for key in ("env", "user", "team") if key in said), None)
+
+
+def test_every_setting_has_a_help_and_a_place_in_the_dataclasses(tmp_path: Path) -> None:
+    found = load(tmp_path)
+    for setting in SETTINGS:
+        assert setting.help
+        value_of(found, setting.key)
