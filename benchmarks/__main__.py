@@ -22,8 +22,9 @@ from replayctl.console.output import StderrReporter
 from replayctl.local import environments, stack
 from replayctl.local.capacity import local_cores
 from replayctl.publishing.deployment import deployment_json
+from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
-from replayctl.settings.load import Settings, load_settings
+from replayctl.settings.load import load_settings
 from replayctl.settings.namespace import find_namespace
 
 ROOT = Path(__file__).parent.parent

@@ -19,8 +19,8 @@ from replayctl.errors import NotReady, Unreachable, UsageProblem
 from replayctl.publishing.deployment import deployment_json
 from replayctl.publishing.plan import Plan, PlannedAction, check_dag_ids, check_modules, make_plan
 from replayctl.publishing.verify import DagServer, Watcher, check_owners, expected_of
+from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
-from replayctl.settings.load import Settings
 from replayctl.settings.namespace import Namespace
 from replayctl.shipped import shipped_dir
 from replayctl.storage import lock

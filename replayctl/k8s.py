@@ -14,7 +14,7 @@ from replayctl.console.events import Reporter
 from replayctl.forwarding import background, pages, targets
 from replayctl.forwarding.background import Background
 from replayctl.forwarding.forwarder import Listener
-from replayctl.settings.load import Settings
+from replayctl.settings.declared import Settings
 
 
 def plan_forwards(

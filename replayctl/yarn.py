@@ -19,7 +19,7 @@ from replayctl.logs.diagnose import Cause
 from replayctl.logs.selection import ApplicationSelection, Orphan, newest, orphans
 from replayctl.logs.sources import LogFile, Yarn
 from replayctl.logs.view import causes
-from replayctl.settings.load import Settings
+from replayctl.settings.declared import Settings
 
 _POLL_S = 0.5
 

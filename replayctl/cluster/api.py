@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from replayctl.cluster.kubeconfig import ClusterAccess, find_cluster
 from replayctl.errors import AuthFailed, NotFound, NotReady, OperationFailed, ReplayctlError, Unreachable, UsageProblem
-from replayctl.settings.load import Settings
+from replayctl.settings.declared import Settings
 
 if TYPE_CHECKING:
     import urllib3

@@ -13,7 +13,7 @@ from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
     from replayctl.local.stack import Stack
-    from replayctl.settings.load import Settings
+    from replayctl.settings.declared import Settings
 
 
 def up(ctx: typer.Context, dry_run: DryRun = False) -> Result:

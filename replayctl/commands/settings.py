@@ -10,8 +10,7 @@ from replayctl.settings.context import AppContext
 
 def show(ctx: typer.Context) -> Result:
     """Show every setting of the profile with its source."""
-    from replayctl.settings.declared import SETTINGS
-    from replayctl.settings.load import value_of
+    from replayctl.settings.declared import SETTINGS, value_of
 
     app: AppContext = ctx.obj
     settings = app.settings

@@ -6,7 +6,8 @@ from replayctl.clients.airflow import AirflowApi
 from replayctl.clients.mlflow import MlflowApi
 from replayctl.errors import SettingsError
 from replayctl.local import stack
-from replayctl.settings.load import LOCAL_PROFILE, Settings
+from replayctl.settings.declared import Settings
+from replayctl.settings.load import LOCAL_PROFILE
 
 
 def has_airflow(settings: Settings) -> bool:

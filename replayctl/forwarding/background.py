@@ -16,7 +16,7 @@ from typing import Any
 
 from replayctl import process
 from replayctl.errors import NotFound, OperationFailed, TimedOut, UsageProblem
-from replayctl.settings.load import Settings
+from replayctl.settings.declared import Settings
 
 _START_DEADLINE_S = 30.0
 _STOP_DEADLINE_S = 10.0

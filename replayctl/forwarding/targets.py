@@ -8,7 +8,7 @@ from dataclasses import fields
 from replayctl.cluster.api import parse_endpoint
 from replayctl.errors import UsageProblem
 from replayctl.forwarding.forwarder import Listener
-from replayctl.settings.load import Settings, TargetSettings
+from replayctl.settings.declared import Settings, TargetSettings
 
 AUTO = "auto"
 # Pages that link to host names of the cluster all the time.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from replayctl.settings.load import Settings
+from replayctl.settings.declared import Settings
 
 # The pool of the local Airflow whose slots keep parallel Spark tasks inside the machine.
 LOCAL_POOL = "replayctl_spark"

@@ -16,8 +16,8 @@ from replayctl.console.events import Reporter
 from replayctl.errors import OperationFailed, UsageProblem
 from replayctl.local import environments
 from replayctl.local.environments import Environment
+from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
-from replayctl.settings.load import Settings
 
 PACKAGE = "recbole==1.2.1"
 AVAILABLE = ("ml100k",)

@@ -27,8 +27,8 @@ from replayctl.errors import AuthFailed, NotReady, OperationFailed, PortTaken, T
 from replayctl.local import environments
 from replayctl.local.capacity import LOCAL_POOL, local_slots
 from replayctl.local.environments import Environment
+from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
-from replayctl.settings.load import Settings
 
 USERNAME = "admin"
 _START_DEADLINE_S = 180.0

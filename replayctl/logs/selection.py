@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from replayctl.clients.airflow import AirflowApi
 from replayctl.clients.resource_manager import FINAL_STATES, STATES, Application, ResourceManager
 from replayctl.errors import NotFound, UsageProblem
-from replayctl.settings.load import Settings
+from replayctl.settings.declared import Settings
 from replayctl.settings.namespace import INSTANCE_TAG, find_namespace, instance_tag, yarn_tag
 
 _RUNNING = tuple(state for state in STATES if state not in FINAL_STATES)

@@ -39,7 +39,7 @@ from replayctl.errors import (
 from replayctl.forwarding.addresses import AddressBook
 from replayctl.forwarding.tunnel import open_tunnel
 from replayctl.logs.stream import Piece, read_pieces
-from replayctl.settings.load import Settings
+from replayctl.settings.declared import Settings
 
 _CHUNK = 1 << 18
 _STDERR_KEPT = 20_000

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 from replayctl.local.capacity import LOCAL_POOL, local_cores
+from replayctl.settings.declared import Settings
 from replayctl.settings.folders import Folders
-from replayctl.settings.load import LOCAL_PROFILE, Settings
+from replayctl.settings.load import LOCAL_PROFILE
 
 _TIERS = ("default", "big", "extra_big")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from replayctl.errors import NotFound, UsageProblem
-from replayctl.settings.load import Settings
+from replayctl.settings.declared import Settings
 from replayctl.settings.namespace import Namespace
 from replayctl.storage.target import History, open_target
 

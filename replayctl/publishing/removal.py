@@ -13,7 +13,7 @@ from replayctl.console.events import Reporter
 from replayctl.errors import Conflict, NotFound, ReplayctlError
 from replayctl.publishing.history import dags_of, published_since, records_of
 from replayctl.publishing.plan import my_stubs
-from replayctl.settings.load import Settings
+from replayctl.settings.declared import Settings
 from replayctl.settings.namespace import Namespace
 from replayctl.storage import lock
 from replayctl.storage.audit import audit_line

@@ -11,7 +11,7 @@ from replayctl.errors import Conflict
 from replayctl.publishing.history import ReleaseRecord, choose
 from replayctl.publishing.plan import my_stubs, refuse_hand_edits
 from replayctl.publishing.verify import DagServer, Expected, Watcher
-from replayctl.settings.load import Settings
+from replayctl.settings.declared import Settings
 from replayctl.settings.namespace import Namespace
 from replayctl.storage import lock
 from replayctl.storage.audit import audit_line

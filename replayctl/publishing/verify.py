@@ -23,7 +23,7 @@ from replayctl.errors import (
     Unreachable,
 )
 from replayctl.publishing.plan import Plan
-from replayctl.settings.load import Settings
+from replayctl.settings.declared import Settings
 from replayctl.storage.target import Publication, Target
 
 # The text that dags/dag_release.py puts on every task: the server showing it is the proof.

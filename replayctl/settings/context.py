@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from replayctl.console.events import Reporter
     from replayctl.console.result import Result
-    from replayctl.settings.load import Settings
+    from replayctl.settings.declared import Settings
 
 
 @dataclass

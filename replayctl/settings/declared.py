@@ -1,14 +1,32 @@
-"""The list of all settings: key, default, what it is for, and how text or YAML becomes its value."""
+"""All settings, each declared once: where its value goes, how it is read, its default and what it is for.
+
+The fields of the dataclasses are the declarations; `SETTINGS` is the list of them, by dotted key.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import shlex
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from replayctl.console.secret import Secret
+from replayctl.errors import SettingsError
+from replayctl.settings.values import (
+    to_count,
+    to_mode,
+    to_number,
+    to_path,
+    to_port,
+    to_properties,
+    to_secret,
+    to_text,
+    to_url,
+)
+
+_DECLARATION = "setting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,85 +36,21 @@ class Setting:
     key: str
     convert: Callable[[Any], Any]
     help: str
-    default: Callable[[Mapping[str, str]], Any] = lambda _environ: None
-    secret: bool = False
+    default: Callable[[Mapping[str, str]], Any]
+
+    @property
+    def secret(self) -> bool:
+        """Whether its value must not be shown."""
+        return self.convert is to_secret
 
 
-class NotTextError(ValueError):
-    """YAML made something else of what was meant as text."""
+def _setting(convert: Callable[[Any], Any], help: str, default: Any = None) -> Any:
+    """A field that is a setting; a `default` that can be called gets the environment."""
+    find = default if callable(default) else lambda _environ: default
+    return field(metadata={_DECLARATION: (convert, help, find)})
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        raise ValueError("is empty; leave the line out to keep the default")
-    if isinstance(value, (dict, list)):
-        raise ValueError("is a block or a list, expected text")
-    if not isinstance(value, str):
-        raise NotTextError
-    if not value.strip():
-        raise ValueError("is empty")
-    return value
-
-
-def _path(value: Any) -> Path:
-    return Path(_text(value)).expanduser()
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError(f"is {value!r}, expected a number")
-    try:
-        number = float(value)
-    except ValueError:
-        raise ValueError(f"is {value!r}, expected a number") from None
-    if not 0 < number < float("inf"):
-        raise ValueError(f"is {value!r}, expected a number above 0")
-    return number
-
-
-def _count(value: Any) -> int:
-    number = _number(value)
-    if number != int(number):
-        raise ValueError(f"is {value!r}, expected a whole number")
-    return int(number)
-
-
-def _port(value: Any) -> int:
-    port = _count(value)
-    if port > 65535:
-        raise ValueError(f"is {value!r}, expected a port from 1 to 65535")
-    return port
-
-
-def _mode(value: Any) -> str:
-    # Only text: YAML reads 0664 as the number 436.
-    text = _text(value)
-    if not re.fullmatch(r"[0-7]{3,4}", text):
-        raise ValueError(f"is {value!r}, expected octal rights in quotes, such as '664'")
-    if int(text, 8) & 0o002:
-        raise ValueError(f"is {value!r}, which would let everybody change code that runs with the cluster's rights")
-    return text
-
-
-def _url(value: Any) -> str:
-    text = _text(value).rstrip("/")
-    if not re.match(r"https?://[^/\s]+", text):
-        raise ValueError(f"is {value!r}, expected http://host:port or https://…")
-    return text
-
-
-def _properties(value: Any) -> dict[str, str]:
-    """`NAME=VALUE` in each line, as in spark-defaults.conf."""
-    found = {}
-    for line in filter(None, (each.strip() for each in _text(value).splitlines())):
-        name, separator, text = line.partition("=")
-        if not separator or not re.fullmatch(r"spark\.[A-Za-z0-9._-]+", name.strip()):
-            raise ValueError(f"has the line {line!r}, expected spark.NAME=VALUE")
-        found[name.strip()] = text.strip()
-    return found
-
-
-def _base_dir(variable: str, below_home: str, name: str) -> Callable[[Mapping[str, str]], Path]:
+def _base_dir(variable: str, below_home: str, name: str = "") -> Callable[[Mapping[str, str]], Path]:
     """A folder by the XDG base directory specification."""
 
     def find(environ: Mapping[str, str]) -> Path:
@@ -106,92 +60,202 @@ def _base_dir(variable: str, below_home: str, name: str) -> Callable[[Mapping[st
     return find
 
 
-def _constant(value: Any) -> Callable[[Mapping[str, str]], Any]:
-    return lambda _environ: value
+@dataclass(frozen=True, slots=True)
+class LocalSettings:
+    """The embedded stack; memory in GiB."""
+
+    home: Path = _setting(to_path, "all state of the local stack", _base_dir("XDG_STATE_HOME", ".local/state", "local"))
+    python: Path | None = _setting(to_path, "a Python 3.11 for the environments; found by itself when not set")
+    java_home: Path | None = _setting(to_path, "a Java 17; found by itself when not set")
+    airflow_port: int = _setting(to_port, "preferred port of Airflow; the next free one is taken", 8080)
+    mlflow_port: int = _setting(to_port, "preferred port of MLflow; the next free one is taken", 8811)
+    spark_cores: int | None = _setting(to_count, "cores of one Spark task; those of the machine, up to 4, when not set")
+    task_memory_gib: int = _setting(to_count, "memory of one Spark task in GiB", 3)
 
 
-SETTINGS: tuple[Setting, ...] = (
-    Setting("user", _text, "whose namespace to work in; also USERNAME_ON_CLUSTER"),
-    Setting("cache_dir", _path, "where environments are kept", _base_dir("XDG_CACHE_HOME", ".cache", "")),
-    Setting("state_dir", _path, "where background forwards are noted", _base_dir("XDG_STATE_HOME", ".local/state", "")),
-    Setting("local.home", _path, "all state of the local stack", _base_dir("XDG_STATE_HOME", ".local/state", "local")),
-    Setting("local.python", _path, "a Python 3.11 for the environments; found by itself when not set"),
-    Setting("local.java_home", _path, "a Java 17; found by itself when not set"),
-    Setting("local.airflow_port", _port, "preferred port of Airflow; the next free one is taken", _constant(8080)),
-    Setting("local.mlflow_port", _port, "preferred port of MLflow; the next free one is taken", _constant(8811)),
-    Setting("local.spark_cores", _count, "cores of one Spark task; those of the machine, up to 4, when not set"),
-    Setting("local.task_memory_gib", _count, "memory of one Spark task in GiB", _constant(3)),
-    Setting("airflow.url", _url, "Airflow's address"),
-    Setting("airflow.username", _text, "who signs in to Airflow"),
-    Setting("airflow.password", lambda value: Secret(_text(value)), "better in airflow.password_file", secret=True),
-    Setting("airflow.password_file", _path, "a file with the password, readable by you alone"),
-    Setting("mlflow.url", _url, "MLflow's address"),
-    Setting("folders.dags", _path, "Airflow's DAG folder, as this machine sees it"),
-    Setting("folders.spark_submit_files", _path, "where releases for Spark go, as this machine sees it"),
-    Setting("folders.spark_submit_files_in_pods", _path, "the same folder, as the workers see it"),
-    Setting("folders.data_in_pods", _path, "the root of the raw data, as the workers see it"),
-    Setting("folders.artifacts_in_pods", _path, "where artifacts go, as the workers see it"),
-    Setting(
-        "ssh.host", _text, "the machine that has the folders, or its name in ssh's configuration; this one when not set"
-    ),
-    Setting("ssh.user", _text, "who signs in there"),
-    Setting("ssh.port", _port, "ssh's port there"),
-    Setting("ssh.config", _path, "ssh's configuration; ~/.ssh/config when not set"),
-    Setting(
-        "kubernetes.kubeconfig",
-        _path,
-        "the file that says how to reach the cluster; KUBECONFIG or ~/.kube/config when not set",
-    ),
-    Setting("kubernetes.context", _text, "a context in it; its current one when not set"),
-    Setting(
-        "targets.airflow", _text, "Airflow's pages in the cluster", _constant("airflow/svc/airflow-webserver:8080")
-    ),
-    Setting(
-        "targets.yarn", _text, "the ResourceManager's pages", _constant("spark-lama-exps/svc/yarn-resourcemanager:8088")
-    ),
-    Setting(
-        "targets.history",
-        _text,
-        "Spark's history server",
-        _constant("spark-lama-exps/svc/yarn-spark-history-server:18080"),
-    ),
-    Setting("targets.hdfs", _text, "the NameNode's pages", _constant("hdfs-3/svc/hdfs-namenode:9870")),
-    Setting(
-        "targets.jobhistory",
-        _text,
-        "YARN's log server, the fast way to finished logs",
-        _constant("spark-lama-exps/svc/yarn-jobhistory:19888"),
-    ),
-    Setting(
-        "targets.yarn_pod",
-        _text,
-        "where yarn's own program runs",
-        _constant("spark-lama-exps/deploy/yarn-resourcemanager"),
-    ),
-    Setting("targets.mlflow", _text, "MLflow's pages, where it runs in the cluster"),
-    Setting(
-        "yarn.url_in_pods",
-        _url,
+@dataclass(frozen=True, slots=True)
+class AirflowSettings:
+    """How to reach Airflow's REST API."""
+
+    url: str | None = _setting(to_url, "Airflow's address")
+    username: str | None = _setting(to_text, "who signs in to Airflow")
+    password: Secret | None = _setting(to_secret, "better in airflow.password_file")
+    password_file: Path | None = _setting(to_path, "a file with the password, readable by you alone")
+
+
+@dataclass(frozen=True, slots=True)
+class MlflowSettings:
+    """How to reach the tracking server."""
+
+    url: str | None = _setting(to_url, "MLflow's address")
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSettings:
+    """Folders in pairs: as this machine sees them, and as the workers do."""
+
+    dags: Path | None = _setting(to_path, "Airflow's DAG folder, as this machine sees it")
+    spark_submit_files: Path | None = _setting(to_path, "where releases for Spark go, as this machine sees it")
+    spark_submit_files_in_pods: Path | None = _setting(to_path, "the same folder, as the workers see it")
+    data_in_pods: Path | None = _setting(to_path, "the root of the raw data, as the workers see it")
+    artifacts_in_pods: Path | None = _setting(to_path, "where artifacts go, as the workers see it")
+
+
+@dataclass(frozen=True, slots=True)
+class SshSettings:
+    """The machine that has the folders, when it is not this one."""
+
+    host: str | None = _setting(
+        to_text, "the machine that has the folders, or its name in ssh's configuration; this one when not set"
+    )
+    user: str | None = _setting(to_text, "who signs in there")
+    port: int | None = _setting(to_port, "ssh's port there")
+    config: Path | None = _setting(to_path, "ssh's configuration; ~/.ssh/config when not set")
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesSettings:
+    """How to reach the cluster."""
+
+    kubeconfig: Path | None = _setting(
+        to_path, "the file that says how to reach the cluster; KUBECONFIG or ~/.kube/config when not set"
+    )
+    context: str | None = _setting(to_text, "a context in it; its current one when not set")
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSettings:
+    """Where the cluster's services are, as NAMESPACE/KIND/NAME:PORT."""
+
+    airflow: str = _setting(to_text, "Airflow's pages in the cluster", "airflow/svc/airflow-webserver:8080")
+    yarn: str = _setting(to_text, "the ResourceManager's pages", "spark-lama-exps/svc/yarn-resourcemanager:8088")
+    history: str = _setting(to_text, "Spark's history server", "spark-lama-exps/svc/yarn-spark-history-server:18080")
+    hdfs: str = _setting(to_text, "the NameNode's pages", "hdfs-3/svc/hdfs-namenode:9870")
+    jobhistory: str | None = _setting(
+        to_text, "YARN's log server, the fast way to finished logs", "spark-lama-exps/svc/yarn-jobhistory:19888"
+    )
+    yarn_pod: str = _setting(to_text, "where yarn's own program runs", "spark-lama-exps/deploy/yarn-resourcemanager")
+    mlflow: str | None = _setting(to_text, "MLflow's pages, where it runs in the cluster")
+
+
+@dataclass(frozen=True, slots=True)
+class YarnSettings:
+    """How steps run on YARN."""
+
+    url_in_pods: str | None = _setting(
+        to_url,
         "the ResourceManager's web address, as the workers see it; without it steps for YARN run in the worker's pod",
-    ),
-    Setting(
-        "yarn.spark_conf",
-        _properties,
-        "Spark's configuration of steps on YARN, a NAME=VALUE in each line",
-        _constant({}),
-    ),
-    Setting("links.airflow", _url, "where Airflow can be opened directly, without a forward"),
-    Setting("links.yarn", _url, "where the ResourceManager can be opened directly, without a forward"),
-    Setting("links.history", _url, "where Spark's history can be opened directly, without a forward"),
-    Setting("links.hdfs", _url, "where the NameNode can be opened directly, without a forward"),
-    Setting("links.mlflow", _url, "where MLflow can be opened directly, without a forward"),
-    Setting("deploy.timeout_s", _number, "how long a deploy waits for Airflow to show it", _constant(120.0)),
-    Setting("deploy.load_timeout_s", _number, "how long DAG modules may take to load", _constant(30.0)),
-    Setting(
-        "deploy.lock_timeout_s", _number, "how long a deploy waits for another one of the same name", _constant(60.0)
-    ),
-    Setting("deploy.keep_releases", _count, "how many releases gc keeps", _constant(10)),
-    Setting("deploy.directory_mode", _mode, "rights of folders that a deploy makes, octal", _constant("2775")),
-    Setting("deploy.file_mode", _mode, "rights of files that a deploy writes, octal", _constant("664")),
-    Setting("deploy.poll_s", _number, "pause between two questions to a server", _constant(0.5)),
-)
+    )
+    spark_conf: Mapping[str, str] = _setting(
+        to_properties, "Spark's configuration of steps on YARN, a NAME=VALUE in each line", lambda _environ: {}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """Addresses at which the cluster's pages can be opened directly."""
+
+    airflow: str | None = _setting(to_url, "where Airflow can be opened directly, without a forward")
+    yarn: str | None = _setting(to_url, "where the ResourceManager can be opened directly, without a forward")
+    history: str | None = _setting(to_url, "where Spark's history can be opened directly, without a forward")
+    hdfs: str | None = _setting(to_url, "where the NameNode can be opened directly, without a forward")
+    mlflow: str | None = _setting(to_url, "where MLflow can be opened directly, without a forward")
+
+
+@dataclass(frozen=True, slots=True)
+class DeploySettings:
+    """Deadlines and pauses of a deploy in seconds, and what it leaves: rights in octal, releases to keep."""
+
+    timeout_s: float = _setting(to_number, "how long a deploy waits for Airflow to show it", 120.0)
+    load_timeout_s: float = _setting(to_number, "how long DAG modules may take to load", 30.0)
+    lock_timeout_s: float = _setting(to_number, "how long a deploy waits for another one of the same name", 60.0)
+    keep_releases: int = _setting(to_count, "how many releases gc keeps", 10)
+    directory_mode: str = _setting(to_mode, "rights of folders that a deploy makes, octal", "2775")
+    file_mode: str = _setting(to_mode, "rights of files that a deploy writes, octal", "664")
+    poll_s: float = _setting(to_number, "pause between two questions to a server", 0.5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of one profile; `sources` says of each key where its value came from."""
+
+    profile: str
+    user: str | None = _setting(to_text, "whose namespace to work in; also USERNAME_ON_CLUSTER")
+    cache_dir: Path = _setting(to_path, "where environments are kept", _base_dir("XDG_CACHE_HOME", ".cache"))
+    state_dir: Path = _setting(
+        to_path, "where background forwards are noted", _base_dir("XDG_STATE_HOME", ".local/state")
+    )
+    local: LocalSettings
+    airflow: AirflowSettings
+    mlflow: MlflowSettings
+    folders: FolderSettings
+    ssh: SshSettings
+    kubernetes: KubernetesSettings
+    targets: TargetSettings
+    yarn: YarnSettings
+    links: LinkSettings
+    deploy: DeploySettings
+    sources: Mapping[str, str]
+
+    def airflow_password(self) -> str | None:
+        """Airflow's password, from the setting or from its file; SettingsError for a file that others can read."""
+        if self.airflow.password is not None:
+            return self.airflow.password.reveal()
+        path = self.airflow.password_file
+        if path is None:
+            return None
+        where = f"airflow.password_file {path} (from {self.sources['airflow.password_file']})"
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode & 0o077:
+                raise SettingsError(f"{where} can be read by others", hint=f"chmod 600 {shlex.quote(str(path))}")
+            text = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{where} cannot be read: {error}") from error
+        if not text:
+            raise SettingsError(f"{where} is empty")
+        # Made a secret, so that nothing prints it from here on.
+        return Secret(text).reveal()
+
+
+GROUPS: Mapping[str, type[Any]] = {
+    "local": LocalSettings,
+    "airflow": AirflowSettings,
+    "mlflow": MlflowSettings,
+    "folders": FolderSettings,
+    "ssh": SshSettings,
+    "kubernetes": KubernetesSettings,
+    "targets": TargetSettings,
+    "yarn": YarnSettings,
+    "links": LinkSettings,
+    "deploy": DeploySettings,
+}
+
+
+def _declarations() -> Iterator[Setting]:
+    for prefix, kind in (("", Settings), *((f"{name}.", group) for name, group in GROUPS.items())):
+        for each in fields(kind):
+            if _DECLARATION in each.metadata:
+                convert, text, default = each.metadata[_DECLARATION]
+                yield Setting(prefix + each.name, convert, text, default)
+
+
+SETTINGS: tuple[Setting, ...] = tuple(_declarations())
+
+
+def build(profile: str, values: Mapping[str, Any], sources: Mapping[str, str]) -> Settings:
+    """The settings from a value for each key of `SETTINGS`."""
+    groups = {
+        name: kind(**{each.name: values[f"{name}.{each.name}"] for each in fields(kind)})
+        for name, kind in GROUPS.items()
+    }
+    single = {setting.key: values[setting.key] for setting in SETTINGS if "." not in setting.key}
+    return Settings(profile=profile, sources=sources, **single, **groups)
+
+
+def value_of(settings: Settings, key: str) -> Any:
+    """One setting's value by its dotted key; a secret stays masked."""
+    value: Any = settings
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replayctl.errors import SettingsError
-from replayctl.settings.load import LOCAL_PROFILE, Settings
+from replayctl.settings.declared import Settings
+from replayctl.settings.load import LOCAL_PROFILE
 
 
 @dataclass(frozen=True, slots=True)

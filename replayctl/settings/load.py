@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import getpass
 import re
-import shlex
-import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from replayctl.console.secret import Secret
 from replayctl.errors import SettingsError
-from replayctl.settings.declared import SETTINGS, NotTextError
+from replayctl.settings.declared import GROUPS, SETTINGS, Settings, build
 from replayctl.settings.document import YamlDocument, parse
+from replayctl.settings.values import NotTextError
 
 TEAM_FILE = "replayctl.yaml"
 LOCAL_PROFILE = "local"
@@ -29,164 +27,7 @@ _ENVIRONMENT_PREFIX = "REPLAYCTL_"
 _OTHER_VARIABLES = frozenset({"REPLAYCTL_PROFILE", "REPLAYCTL_CONFIG", "REPLAYCTL_LAB"})
 
 
-@dataclass(frozen=True, slots=True)
-class LocalSettings:
-    """The embedded stack; memory in GiB."""
-
-    home: Path
-    python: Path | None
-    java_home: Path | None
-    airflow_port: int
-    mlflow_port: int
-    spark_cores: int | None
-    task_memory_gib: int
-
-
-@dataclass(frozen=True, slots=True)
-class AirflowSettings:
-    """How to reach Airflow's REST API."""
-
-    url: str | None
-    username: str | None
-    password: Secret | None
-    password_file: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class MlflowSettings:
-    """How to reach the tracking server."""
-
-    url: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class FolderSettings:
-    """Folders in pairs: as this machine sees them, and as the workers do."""
-
-    dags: Path | None
-    spark_submit_files: Path | None
-    spark_submit_files_in_pods: Path | None
-    data_in_pods: Path | None
-    artifacts_in_pods: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class SshSettings:
-    """The machine that has the folders, when it is not this one."""
-
-    host: str | None
-    user: str | None
-    port: int | None
-    config: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class KubernetesSettings:
-    """How to reach the cluster."""
-
-    kubeconfig: Path | None
-    context: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class TargetSettings:
-    """Where the cluster's services are, as NAMESPACE/KIND/NAME:PORT."""
-
-    airflow: str
-    yarn: str
-    history: str
-    hdfs: str
-    jobhistory: str | None
-    yarn_pod: str
-    mlflow: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class YarnSettings:
-    """How steps run on YARN."""
-
-    url_in_pods: str | None
-    spark_conf: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class LinkSettings:
-    """Addresses at which the cluster's pages can be opened directly."""
-
-    airflow: str | None
-    yarn: str | None
-    history: str | None
-    hdfs: str | None
-    mlflow: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class DeploySettings:
-    """Deadlines and pauses of a deploy in seconds, and what it leaves: rights in octal, releases to keep."""
-
-    timeout_s: float
-    load_timeout_s: float
-    lock_timeout_s: float
-    poll_s: float
-    keep_releases: int
-    directory_mode: str
-    file_mode: str
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """All settings of one profile; `sources` says of each key where its value came from."""
-
-    profile: str
-    user: str | None
-    cache_dir: Path
-    state_dir: Path
-    local: LocalSettings
-    airflow: AirflowSettings
-    mlflow: MlflowSettings
-    folders: FolderSettings
-    ssh: SshSettings
-    kubernetes: KubernetesSettings
-    targets: TargetSettings
-    yarn: YarnSettings
-    links: LinkSettings
-    deploy: DeploySettings
-    sources: Mapping[str, str] = field(default_factory=dict)
-
-    def airflow_password(self) -> str | None:
-        """Airflow's password, from the setting or from its file; SettingsError for a file that others can read."""
-        if self.airflow.password is not None:
-            return self.airflow.password.reveal()
-        path = self.airflow.password_file
-        if path is None:
-            return None
-        where = f"airflow.password_file {path} (from {self.sources['airflow.password_file']})"
-        try:
-            mode = stat.S_IMODE(path.stat().st_mode)
-            if mode & 0o077:
-                raise SettingsError(f"{where} can be read by others", hint=f"chmod 600 {shlex.quote(str(path))}")
-            text = path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{where} cannot be read: {error}") from error
-        if not text:
-            raise SettingsError(f"{where} is empty")
-        # Made a secret, so that nothing prints it from here on.
-        return Secret(text).reveal()
-
-
 _BY_KEY = {setting.key: setting for setting in SETTINGS}
-_GROUPS = {
-    "local": LocalSettings,
-    "airflow": AirflowSettings,
-    "mlflow": MlflowSettings,
-    "folders": FolderSettings,
-    "ssh": SshSettings,
-    "kubernetes": KubernetesSettings,
-    "targets": TargetSettings,
-    "yarn": YarnSettings,
-    "links": LinkSettings,
-    "deploy": DeploySettings,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +61,9 @@ def load_settings(
             raise SettingsError(f"{key} is a secret, which flags would show to every user of this machine")
         if value is not None:
             values[key] = _Value(_converted(key, value, "flag", cwd), "flag")
-    return _build(name, values)
+    return build(
+        name, {key: each.value for key, each in values.items()}, {key: each.source for key, each in values.items()}
+    )
 
 
 def list_profiles(environ: Mapping[str, str], cwd: Path) -> dict[str, str]:
@@ -293,7 +136,7 @@ def _profile_values(path: Path, name: str, block: Any, document: YamlDocument) -
     for key, value in block.items():
         source = f"{path}:{document.lines.get(('profiles', name, key), 1)}"
         entries: dict[tuple[str, ...], Any]
-        if key in _GROUPS:
+        if key in GROUPS:
             if not isinstance(value, (dict, type(None))):
                 raise SettingsError(f"{source}: {key} is a block of settings, not one value")
             entries = {(key, inner): each for inner, each in (value or {}).items()}
@@ -355,21 +198,3 @@ def _did_you_mean(word: str, known: set[str]) -> str:
 def _where_profiles(documents: list[_Document]) -> str:
     files = ", ".join(str(document.path) for document in documents)
     return f"profiles stand in {files}" if files else f"only 'local' is built in; others stand in a {TEAM_FILE}"
-
-
-def _build(profile: str, values: Mapping[str, _Value]) -> Settings:
-    groups: dict[str, Any] = {
-        name: kind(**{each.name: values[f"{name}.{each.name}"].value for each in fields(kind)})
-        for name, kind in _GROUPS.items()
-    }
-    sources = {key: value.source for key, value in values.items()}
-    single = {key: values[key].value for key in ("user", "cache_dir", "state_dir")}
-    return Settings(profile, **single, **groups, sources=sources)
-
-
-def value_of(settings: Settings, key: str) -> Any:
-    """One setting's value by its dotted key; a secret stays masked."""
-    found: Any = settings
-    for part in key.split("."):
-        found = getattr(found, part)
-    return found

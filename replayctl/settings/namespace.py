@@ -9,7 +9,7 @@ from typing import Literal, Protocol, cast
 
 from replayctl import shipped
 from replayctl.errors import UsageProblem
-from replayctl.settings.load import Settings
+from replayctl.settings.declared import Settings
 
 _MODULE = "replayctl_dag_entities"
 # What the tag of a task instance begins with.

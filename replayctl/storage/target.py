@@ -16,8 +16,8 @@ from pathlib import PurePosixPath
 
 from replayctl.bundle.release import MANIFEST, METADATA, SUBMIT_SCRIPT, Release, manifest_text, posix_cksum
 from replayctl.errors import OperationFailed
+from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
-from replayctl.settings.load import Settings
 from replayctl.settings.namespace import Namespace
 from replayctl.storage.shell import LocalShell, Shell
 from replayctl.storage.ssh import SshAddress, SshShell

@@ -18,8 +18,9 @@ from replayctl.clients.airflow import DagInfo, ImportProblem
 from replayctl.console.events import RecordingReporter
 from replayctl.errors import AuthFailed, Conflict, NotFound, OperationFailed, SettingsError, TimedOut, UsageProblem
 from replayctl.publishing.deployment import deployment_json
+from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
-from replayctl.settings.load import Settings, load_settings
+from replayctl.settings.load import load_settings
 from replayctl.settings.namespace import Namespace, find_namespace
 
 ROOT = Path(__file__).parents[2]

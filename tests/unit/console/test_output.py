@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from replayctl.console import output, redaction
 from replayctl.console.result import Fields, Lines, Problem, Result, Table
-from replayctl.settings.load import Secret
+from replayctl.console.secret import Secret
 
 RESULT = Result(
     "test",

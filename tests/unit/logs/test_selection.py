@@ -14,7 +14,8 @@ from replayctl.clients.airflow import DagInfo
 from replayctl.clients.resource_manager import FINAL_STATES, Application
 from replayctl.errors import NotFound, Unreachable, UsageProblem
 from replayctl.logs.selection import ApplicationSelection, newest, orphans, select
-from replayctl.settings.load import Settings, load_settings
+from replayctl.settings.declared import Settings
+from replayctl.settings.load import load_settings
 
 EPOCH = datetime.datetime.fromtimestamp(0, tz=datetime.UTC)
 Instance = tuple[str, str, str, int]

@@ -14,7 +14,8 @@ from replayctl.clients.airflow import DagInfo
 from replayctl.console.events import RecordingReporter
 from replayctl.errors import Conflict, NotFound, OperationFailed, UsageProblem
 from replayctl.publishing import history, removal
-from replayctl.settings.load import Settings, load_settings
+from replayctl.settings.declared import Settings
+from replayctl.settings.load import load_settings
 from replayctl.storage.target import History
 from tests.publishing import deploy, release_of, target_of, write_dags
 

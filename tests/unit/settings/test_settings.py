@@ -6,9 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from replayctl.console.secret import Secret
 from replayctl.errors import SettingsError
-from replayctl.settings.declared import SETTINGS
-from replayctl.settings.load import Secret, list_profiles, load_settings, login_user, value_of
+from replayctl.settings.declared import SETTINGS, value_of
+from replayctl.settings.load import list_profiles, load_settings, login_user
 
 
 def load(tmp_path: Path, team: str = "", user: str = "", profile: str | None = None, **environ: str):

@@ -1,0 +1,95 @@
+"""How text or YAML becomes the value of a setting. Each function raises ValueError that says what was expected."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from replayctl.console.secret import Secret
+
+
+class NotTextError(ValueError):
+    """YAML made something else of what was meant as text."""
+
+
+def to_text(value: Any) -> str:
+    """Text that is not blank; NotTextError for what YAML has read as a number, a date or a truth value."""
+    if value is None:
+        raise ValueError("is empty; leave the line out to keep the default")
+    if isinstance(value, (dict, list)):
+        raise ValueError("is a block or a list, expected text")
+    if not isinstance(value, str):
+        raise NotTextError
+    if not value.strip():
+        raise ValueError("is empty")
+    return value
+
+
+def to_secret(value: Any) -> Secret:
+    """Text that is never shown."""
+    return Secret(to_text(value))
+
+
+def to_path(value: Any) -> Path:
+    """A path, with `~` for the home folder."""
+    return Path(to_text(value)).expanduser()
+
+
+def to_number(value: Any) -> float:
+    """A number above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(f"is {value!r}, expected a number")
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(f"is {value!r}, expected a number") from None
+    if not 0 < number < float("inf"):
+        raise ValueError(f"is {value!r}, expected a number above 0")
+    return number
+
+
+def to_count(value: Any) -> int:
+    """A whole number above 0."""
+    number = to_number(value)
+    if number != int(number):
+        raise ValueError(f"is {value!r}, expected a whole number")
+    return int(number)
+
+
+def to_port(value: Any) -> int:
+    """A TCP port."""
+    port = to_count(value)
+    if port > 65535:
+        raise ValueError(f"is {value!r}, expected a port from 1 to 65535")
+    return port
+
+
+def to_mode(value: Any) -> str:
+    """Rights as octal text, not writable for everybody."""
+    # Only text: YAML reads 0664 as the number 436.
+    octal = to_text(value)
+    if not re.fullmatch(r"[0-7]{3,4}", octal):
+        raise ValueError(f"is {value!r}, expected octal rights in quotes, such as '664'")
+    if int(octal, 8) & 0o002:
+        raise ValueError(f"is {value!r}, which would let everybody change code that runs with the cluster's rights")
+    return octal
+
+
+def to_url(value: Any) -> str:
+    """An http or https address without a slash at its end."""
+    url = to_text(value).rstrip("/")
+    if not re.match(r"https?://[^/\s]+", url):
+        raise ValueError(f"is {value!r}, expected http://host:port or https://…")
+    return url
+
+
+def to_properties(value: Any) -> dict[str, str]:
+    """`NAME=VALUE` in each line, as in spark-defaults.conf."""
+    properties = {}
+    for line in filter(None, (line.strip() for line in to_text(value).splitlines())):
+        name, separator, text = line.partition("=")
+        if not separator or not re.fullmatch(r"spark\.[A-Za-z0-9._-]+", name.strip()):
+            raise ValueError(f"has the line {line!r}, expected spark.NAME=VALUE")
+        properties[name.strip()] = text.strip()
+    return properties
