@@ -15,7 +15,7 @@ tmp=$own/.tmp.$token
 # Bytecode that another user's process has left in there may not be ours to remove; it is in nobody's way.
 rm -rf "$own"/.tmp.* "$own"/.lock.* 2>/dev/null || :
 mkdir "$tmp"
-cd "$tmp"
+cd "$tmp" || exit
 echo "phase upload"
 tar -xmof - || fail "what was sent did not arrive whole"
 [ "$(cksum < manifest)" = "$sum" ] || fail "what was sent did not arrive whole"
