@@ -18,7 +18,7 @@ from replayctl import deploy
 from replayctl.bundle.release import build_release
 from replayctl.bundle.stubs import stub_name, stub_text
 from replayctl.console.events import SilentReporter
-from replayctl.console.output import StderrReporter
+from replayctl.console.reporter import StderrReporter
 from replayctl.local import environments, stack
 from replayctl.local.capacity import local_cores
 from replayctl.publishing.deployment import deployment_json

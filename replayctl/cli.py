@@ -20,7 +20,9 @@ import typer
 from replayctl import __version__
 from replayctl.commands import dags, forward, leaderboard, local, runs, scaffold, settings, yarn
 from replayctl.console import output, redaction
+from replayctl.console.reporter import StderrReporter
 from replayctl.console.result import Problem, Result
+from replayctl.console.stream import reader_is_gone, silence
 from replayctl.errors import (
     EXIT_BUG,
     EXIT_HANGUP,
@@ -32,7 +34,7 @@ from replayctl.errors import (
 )
 from replayctl.settings.context import AppContext
 
-_FLAGS = r"-v+|--verbose|--debug"
+_FLAGS = r"-v+|--verbose|-q|--quiet|--debug"
 _OPTIONS = ("--output", "--profile")
 _USAGE = 2
 
@@ -109,6 +111,7 @@ def _root(
     ] = None,
     mode: Annotated[str, typer.Option("--output", help="human, or json: one document on stdout.")] = "human",
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more of what is done.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the answer, warnings and errors.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an unexpected error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
@@ -117,12 +120,19 @@ def _root(
     if mode not in ("human", "json"):
         raise typer.BadParameter(f"{mode!r} is neither human nor json", param_hint="--output")
     out: output.Output = ctx.obj
-    reporter = output.StderrReporter(verbose)
+    reporter = StderrReporter(verbose, quiet=quiet, progress=mode == "human")
     # A status line that is still shown goes before the answer or the error comes.
     ctx.call_on_close(reporter.close)
-    ctx.obj = AppContext(
-        profile=profile, reporter=reporter, announce=out.announce, write_log=out.write_log, confirm=_confirm
-    )
+
+    def announce(result: Result) -> None:
+        reporter.close()
+        out.announce(result)
+
+    def write_log(data: bytes, raw: bool) -> None:
+        reporter.close()
+        out.write_log(data, raw)
+
+    ctx.obj = AppContext(profile=profile, reporter=reporter, announce=announce, write_log=write_log, confirm=_confirm)
 
 
 def lift_global_options(argv: Sequence[str]) -> list[str]:
@@ -170,11 +180,11 @@ def run(argv: Sequence[str]) -> int:
         out.flush()
     except BrokenPipeError:
         # Whoever read our answer has seen enough.
-        output.silence()
+        silence()
         return 0
     except OSError as error:
-        output.silence()
-        output.StderrReporter().warn(f"the answer cannot be written: {error.strerror}")
+        silence()
+        StderrReporter().warn(f"the answer cannot be written: {error.strerror}")
         return OperationFailed.exit_code
     return code
 
@@ -202,7 +212,7 @@ def _run(words: Sequence[str], out: output.Output, command: str) -> int:
     except Exception as error:
         # Our own reader may be gone or full; a pipe or file of the command's that fails is another matter.
         unwritten = isinstance(error, OSError) and answered
-        if unwritten or (isinstance(error, BrokenPipeError) and output.reader_is_gone()):
+        if unwritten or (isinstance(error, BrokenPipeError) and reader_is_gone()):
             raise
         # The last resort: a bug becomes one line and a file.
         out.show_error(command, _bug(error, debug="--debug" in words), EXIT_BUG)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from replayctl.console.output import StderrReporter
+from replayctl.console.reporter import StderrReporter
 from replayctl.local import environments
 
 ROOT = Path(__file__).parent.parent

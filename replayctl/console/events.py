@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
+
+Unit = Literal["bytes", "items"]
 
 
 class Reporter(Protocol):
@@ -21,6 +26,11 @@ class Reporter(Protocol):
     def status(self, message: str) -> None:
         """A sign of life while waiting; the next one takes its place."""
 
+    def progress(
+        self, message: str, total: float, unit: Unit = "items"
+    ) -> AbstractContextManager[Callable[[float], None]]:
+        """How far work is whose size is known: call what it gives with each amount that is done."""
+
 
 class SilentReporter:
     """Says nothing."""
@@ -36,6 +46,11 @@ class SilentReporter:
 
     def status(self, message: str) -> None:
         """Nothing."""
+
+    @contextlib.contextmanager
+    def progress(self, message: str, total: float, unit: Unit = "items") -> Iterator[Callable[[float], None]]:
+        """Nothing."""
+        yield lambda _: None
 
 
 @dataclass
@@ -59,6 +74,15 @@ class RecordingReporter:
     def status(self, message: str) -> None:
         """Kept."""
         self.events.append(("status", message))
+
+    @contextlib.contextmanager
+    def progress(self, message: str, total: float, unit: Unit = "items") -> Iterator[Callable[[float], None]]:
+        """Kept, with the amount that was done in the end."""
+        amounts: list[float] = []
+        try:
+            yield amounts.append
+        finally:
+            self.events.append(("progress", f"{message}: {sum(amounts):.0f} of {total:.0f} {unit}"))
 
     def messages(self, kind: str) -> list[str]:
         """What was said of one kind, in order."""

@@ -1,20 +1,15 @@
-"""The only module that prints: answers on stdout, the story on stderr, one JSON document where it is asked for.
+"""Prints answers on stdout and errors on stderr, or one JSON document where it is asked for.
 
 Text from elsewhere is never taken for markup, its control characters are taken out, and secrets are masked.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
-import io
 import math
-import os
 import re
-import select
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Literal, TextIO
@@ -22,13 +17,12 @@ from typing import Any, Literal, TextIO
 from replayctl.console.redaction import clean, mask
 from replayctl.console.result import Block, Fields, Lines, Problem, Result, Table
 from replayctl.console.secret import MASK, Secret
+from replayctl.console.stream import Stream
 from replayctl.errors import ReplayctlError
 
 SCHEMA = "replayctl/1"
 Mode = Literal["human", "json"]
-_STATUS_EVERY_S = 10.0
 _LONGEST_LOG_LINE = 1 << 20
-_ERASE_LINE = "\r\x1b[2K"
 
 
 def to_json(value: object) -> Any:
@@ -88,8 +82,8 @@ class Output:
 
     def __init__(self, mode: Mode, *, stdout: TextIO | None = None, stderr: TextIO | None = None) -> None:
         self.mode = mode
-        self._stdout = _Stream(stdout or sys.stdout)
-        self._stderr = _Stream(stderr or sys.stderr)
+        self._stdout = Stream(stdout or sys.stdout)
+        self._stderr = Stream(stderr or sys.stderr)
         self._in_lines = False
         self._log = b""
 
@@ -187,61 +181,6 @@ class Output:
         self._stdout.write("".join("\t".join(_cell(each) for each in row) + "\n" for row in rows))
 
 
-class _Stream:
-    """A text stream, open or not, that takes every character: what its encoding lacks is written as an escape."""
-
-    def __init__(self, stream: TextIO | None) -> None:
-        # Python has no stream at all where the caller closed it.
-        self.stream: TextIO = stream if stream is not None else io.StringIO()
-
-    def write(self, text: str) -> None:
-        if not self.can_show(text):
-            encoding = self._encoding()
-            text = text.encode(encoding, "backslashreplace").decode(encoding)
-        self.stream.write(text)
-
-    def write_bytes(self, data: bytes) -> None:
-        self.stream.flush()
-        buffer = getattr(self.stream, "buffer", None)
-        if buffer is None:
-            self.stream.write(data.decode("utf-8", "backslashreplace"))
-            return
-        buffer.write(data)
-        buffer.flush()
-
-    def can_show(self, text: str) -> bool:
-        """Whether the stream's encoding has all characters of the text."""
-        try:
-            text.encode(self._encoding())
-        except UnicodeEncodeError:
-            return False
-        return True
-
-    def flush(self) -> None:
-        self.stream.flush()
-
-    def isatty(self) -> bool:
-        return self.stream.isatty()
-
-    def _encoding(self) -> str:
-        return getattr(self.stream, "encoding", None) or "utf-8"
-
-
-def reader_is_gone() -> bool:
-    """Whether stdout or stderr is a pipe that nobody reads any more: then a broken pipe is no failure of ours."""
-    poll = select.poll()
-    for descriptor in (1, 2):
-        poll.register(descriptor, select.POLLOUT)
-    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
-
-
-def silence() -> None:
-    """Sends what is still buffered for stdout nowhere, so that the interpreter's last flush cannot fail."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
-
-
 def _cell(text: str) -> str:
     return re.sub(r"[\t\r\n]+", " ", clean(text))
 
@@ -266,59 +205,6 @@ def _rich_table(table: Table, stdout: TextIO) -> None:
     for row in table.rows:
         grid.add_row(*(Text(clean(cell)) for cell in row))
     console.print(grid)
-
-
-class StderrReporter:
-    """Tells the story on stderr, each line with the seconds since the start."""
-
-    def __init__(self, verbosity: int = 0, stream: TextIO | None = None) -> None:
-        self._stream = _Stream(stream or sys.stderr)
-        self._verbosity = verbosity
-        self._started = time.monotonic()
-        self._terminal = self._stream.isatty()
-        self._status_shown = False
-        self._status_at = float("-inf")
-
-    def step(self, message: str) -> None:
-        """One line."""
-        self._line(message)
-
-    def note(self, message: str) -> None:
-        """One line, with -v."""
-        if self._verbosity:
-            self._line(message)
-
-    def warn(self, message: str) -> None:
-        """One line that is marked."""
-        self._line(f"warning: {message}")
-
-    def status(self, message: str) -> None:
-        """Replaces one line of a terminal; elsewhere a line now and then."""
-        if self._terminal:
-            self._write(f"{_ERASE_LINE}{self._clock()} {clean(message)}")
-            self._status_shown = True
-        elif time.monotonic() - self._status_at >= _STATUS_EVERY_S:
-            self._status_at = time.monotonic()
-            self._line(f"… {message}")
-
-    def close(self) -> None:
-        """Takes a status line away that is still shown."""
-        if self._status_shown:
-            self._write(_ERASE_LINE)
-            self._status_shown = False
-
-    def _line(self, message: str) -> None:
-        self.close()
-        self._write(f"{self._clock()} {clean(message)}\n")
-
-    def _write(self, text: str) -> None:
-        # A deploy must not stop half-way because nobody listens to its story any more.
-        with contextlib.suppress(OSError):
-            self._stream.write(text)
-            self._stream.flush()
-
-    def _clock(self) -> str:
-        return f"[{time.monotonic() - self._started:7.1f}s]"
 
 
 def problem_of(error: ReplayctlError) -> Problem:

@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "replayctl"
 DOORS = {
-    "rich": {"console/output.py"},
+    "rich": {"console/output.py", "console/reporter.py"},
     # Both read files of others: settings, and the kubeconfig.
     "yaml": {"settings/document.py", "cluster/kubeconfig.py"},
     "websockets": {"forwarding/connection.py", "cluster/streams.py"},
@@ -50,6 +50,7 @@ def test_typer_stays_in_the_program_and_its_commands() -> None:
 
 def test_only_the_program_prints() -> None:
     assert importers("replayctl.console.output") == {"cli.py"}
+    assert importers("replayctl.console.reporter") == {"cli.py"}
 
 
 def test_commands_do_not_import_each_other() -> None:

@@ -106,21 +106,6 @@ def test_tables_on_a_terminal_keep_brackets_and_whole_ids() -> None:
     assert "[red]t" in stdout.getvalue()
 
 
-def test_the_reporter_replaces_its_status_on_a_terminal_and_spares_logs() -> None:
-    terminal, log = Terminal(), io.StringIO()
-    for stream in (terminal, log):
-        reporter = output.StderrReporter(stream=stream)
-        for number in range(5):
-            reporter.status(f"waiting {number}")
-        reporter.step("done")
-        reporter.note("hidden")
-    assert terminal.getvalue().count("\r\x1b[2K") == 6
-    assert log.getvalue().count("waiting") == 1
-    assert "done" in log.getvalue()
-    assert "hidden" not in log.getvalue()
-    assert "\x1b" not in log.getvalue()
-
-
 def test_what_people_copy_is_not_folded_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     stdout = Terminal()

@@ -92,14 +92,3 @@ def test_titles_and_names_from_elsewhere_are_made_harmless() -> None:
     stdout = Terminal()
     output.Output("human", stdout=stdout, stderr=io.StringIO()).show(Result("x", {}, view))
     assert "\x1b[2J" not in stdout.getvalue()
-
-
-def test_a_story_that_nobody_hears_stops_nothing() -> None:
-    class Gone(io.StringIO):
-        def write(self, _text: str) -> int:
-            raise BrokenPipeError
-
-    reporter = output.StderrReporter(1, Gone())
-    for say in (reporter.step, reporter.note, reporter.warn, reporter.status):
-        say("hello")
-    reporter.close()

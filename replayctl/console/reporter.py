@@ -1,0 +1,200 @@
+"""The story of a command on stderr: lines for what happens, and how far long work is.
+
+On a terminal, waiting and progress replace one line; elsewhere they are a line every ten seconds. Text from elsewhere
+is never taken for markup.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING, TextIO, cast
+
+from replayctl.console.events import Unit
+from replayctl.console.redaction import clean
+from replayctl.console.stream import Stream
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
+
+_EVERY_S = 10.0
+# Work that is done sooner has no bar: it would only flicker.
+_NO_BAR_BEFORE_S = 0.5
+_REDRAW_S = 0.1
+
+
+class StderrReporter:
+    """Tells the story, each line with the seconds since the start.
+
+    `quiet` leaves warnings alone; with `progress` off, as for JSON, nothing is said of waiting and of how far work is.
+    """
+
+    def __init__(
+        self, verbosity: int = 0, *, quiet: bool = False, progress: bool = True, stream: TextIO | None = None
+    ) -> None:
+        self._stream = Stream(stream or sys.stderr)
+        self._verbosity = verbosity
+        self._quiet = quiet
+        self._progress = progress and not quiet
+        self._started = time.monotonic()
+        # Without all characters, or on a terminal that cannot go back in a line, lines are what is left.
+        self._redraws = self._stream.isatty() and self._stream.can_show("…━") and os.environ.get("TERM") != "dumb"
+        self._console: Console | None = None
+        self._live: Live | None = None
+        self._said_at = float("-inf")
+
+    def step(self, message: str) -> None:
+        """One line."""
+        if not self._quiet:
+            self._line(message)
+
+    def note(self, message: str) -> None:
+        """One line, with -v."""
+        if self._verbosity and not self._quiet:
+            self._line(message)
+
+    def warn(self, message: str) -> None:
+        """One line that is marked."""
+        self._line(f"warning: {message}")
+
+    def status(self, message: str) -> None:
+        """Replaces one line of a terminal; elsewhere a line now and then."""
+        if not self._progress:
+            return
+        if not self._redraws:
+            self._now_and_then(message)
+            return
+        from rich.live import Live
+        from rich.text import Text
+
+        line = Text(f"{self._clock()} {clean(message)}", no_wrap=True, overflow="ellipsis")
+        if self._live is None:
+            self._live = Live(
+                console=self._rich(), transient=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+            )
+            self._live.start()
+        self._live.update(line, refresh=True)
+
+    @contextlib.contextmanager
+    def progress(self, message: str, total: float, unit: Unit = "items") -> Iterator[Callable[[float], None]]:
+        """How far work is: call what it gives with each amount that is done."""
+        self.close()
+        if not self._progress:
+            yield lambda _: None
+        elif self._redraws:
+            with self._bar(message, total, unit) as advance:
+                yield advance
+        else:
+            yield self._counted(message, total, unit)
+
+    def close(self) -> None:
+        """Takes away a status line that is still shown."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+
+    @contextlib.contextmanager
+    def _bar(self, message: str, total: float, unit: Unit) -> Iterator[Callable[[float], None]]:
+        from rich import progress as bars
+        from rich.table import Column
+
+        amount: tuple[bars.ProgressColumn, ...] = (bars.MofNCompleteColumn(),)
+        if unit == "bytes":
+            whole = Column(no_wrap=True)
+            amount = (bars.DownloadColumn(table_column=whole), bars.TransferSpeedColumn(table_column=whole.copy()))
+        text = bars.TextColumn("{task.description}", markup=False)
+        columns = (text, bars.BarColumn(bar_width=None), *amount, bars.TimeRemainingColumn(compact=True))
+        bar = bars.Progress(
+            *columns,
+            console=self._rich(),
+            transient=True,
+            auto_refresh=False,
+            expand=True,
+            get_time=time.monotonic,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        task = bar.add_task(clean(message), total=total)
+        started = drawn = time.monotonic()
+
+        def advance(done: float) -> None:
+            nonlocal drawn
+            now = time.monotonic()
+            bar.update(task, advance=done)
+            if now - started < _NO_BAR_BEFORE_S or now - drawn < _REDRAW_S:
+                return
+            drawn = now
+            bar.start()
+            bar.refresh()
+
+        try:
+            yield advance
+        finally:
+            bar.stop()
+
+    def _counted(self, message: str, total: float, unit: Unit) -> Callable[[float], None]:
+        started = self._said_at = time.monotonic()
+        done = 0.0
+
+        def advance(amount: float) -> None:
+            nonlocal done
+            done += amount
+            now = time.monotonic()
+            if now - self._said_at < _EVERY_S:
+                return
+            left = (total - done) * (now - started) / done if done else 0.0
+            self._now_and_then(f"{message}: {_amount(done, total, unit)}, {left:.0f} s left")
+
+        return advance
+
+    def _now_and_then(self, message: str) -> None:
+        if time.monotonic() - self._said_at >= _EVERY_S:
+            self._said_at = time.monotonic()
+            self._line(f"… {message}")
+
+    def _rich(self) -> Console:
+        from rich.console import Console
+
+        if self._console is None:
+            file = cast("IO[str]", _Unheard(self._stream))
+            self._console = Console(file=file, force_terminal=True, highlight=False, markup=False, emoji=False)
+        return self._console
+
+    def _line(self, message: str) -> None:
+        self.close()
+        _Unheard(self._stream).write(f"{self._clock()} {clean(message)}\n")
+
+    def _clock(self) -> str:
+        return f"[{time.monotonic() - self._started:7.1f}s]"
+
+
+class _Unheard:
+    """A stream whose reader may be gone: a deploy must not stop half-way because nobody listens to its story.
+
+    Rich would end the program.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.encoding = stream.encoding
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing: what is written is flushed."""
+
+
+def _amount(done: float, total: float, unit: Unit) -> str:
+    if unit == "items":
+        return f"{done:.0f} of {total:.0f}"
+    from rich.filesize import decimal
+
+    return f"{decimal(int(done))} of {decimal(int(total))}"

@@ -1,0 +1,121 @@
+"""The story on stderr: what is said where, and how far long work is."""
+
+import io
+
+import pytest
+
+from replayctl.console import reporter as reporters
+from replayctl.console.events import RecordingReporter
+from replayctl.console.reporter import StderrReporter
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def terminal_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+
+
+def waiting(stream: io.StringIO, **options: bool) -> str:
+    reporter = StderrReporter(stream=stream, **options)  # type: ignore[arg-type]
+    for number in range(5):
+        reporter.status(f"waiting {number}")
+    reporter.step("done")
+    reporter.note("hidden")
+    reporter.warn("look")
+    return stream.getvalue()
+
+
+def test_a_status_takes_one_line_of_a_terminal_and_is_gone_in_the_end() -> None:
+    shown = waiting(Terminal())
+    # Nothing but the story itself makes a line.
+    assert shown.replace("\r\n", "\n").count("done\n") == 1
+    assert shown.rindex("\x1b[2K") < shown.index("done")
+    assert shown.rindex("\x1b[?25h") < shown.index("done"), "the cursor is back"
+
+
+@pytest.mark.parametrize("kind", ["dumb", "pipe", "ascii"])
+def test_elsewhere_it_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    stream = io.StringIO() if kind == "pipe" else Terminal()
+    if kind == "dumb":
+        monkeypatch.setenv("TERM", "dumb")
+    if kind == "ascii":
+        monkeypatch.setattr(stream, "encoding", "ascii", raising=False)
+    shown = waiting(stream)
+    assert shown.count("waiting") == 1
+    assert "done" in shown
+    assert "hidden" not in shown
+    assert "\x1b" not in shown
+
+
+def test_quiet_leaves_warnings_and_json_leaves_the_story() -> None:
+    assert "look" in waiting(io.StringIO(), quiet=True)
+    assert "done" not in waiting(io.StringIO(), quiet=True)
+    shown = waiting(io.StringIO(), progress=False)
+    assert "waiting" not in shown
+    assert "done" in shown
+
+
+def test_a_bar_says_what_how_much_and_how_long_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    now = 100.0
+    monkeypatch.setattr(reporters.time, "monotonic", lambda: now)
+    with StderrReporter(stream=stream).progress("uploading [red]a.jar", 300_000_000, "bytes") as advance:
+        for _ in range(3):
+            now += 1
+            advance(50_000_000)
+    shown = stream.getvalue()
+    assert "uploading [red]a.jar" in shown
+    assert "150.0/300.0 MB" in shown
+    assert "50.0 MB/s" in shown
+    assert "00:03" in shown
+
+
+def test_short_work_has_no_bar() -> None:
+    stream = Terminal()
+    with StderrReporter(stream=stream).progress("sending", 10) as advance:
+        advance(10)
+    assert stream.getvalue() == ""
+
+
+def test_a_log_gets_a_line_of_progress_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    reporter = StderrReporter(stream=stream)
+    now = 100.0
+    monkeypatch.setattr(reporters.time, "monotonic", lambda: now)
+    with reporter.progress("installing", 40) as advance:
+        for _ in range(30):
+            now += 1
+            advance(1)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3
+    assert lines[0].endswith("… installing: 10 of 40, 30 s left")
+
+
+def test_a_story_that_nobody_hears_stops_nothing() -> None:
+    class Gone(Terminal):
+        def write(self, _text: str) -> int:
+            raise BrokenPipeError
+
+    for stream in (Gone(), io.StringIO()):
+        reporter = StderrReporter(1, stream=stream)
+        for say in (reporter.step, reporter.note, reporter.warn, reporter.status):
+            say("hello")
+        with reporter.progress("sending", 10) as advance:
+            advance(10)
+        reporter.close()
+
+
+def test_a_recording_keeps_what_was_done() -> None:
+    reporter = RecordingReporter()
+    with reporter.progress("sending", 10, "bytes") as advance:
+        advance(4)
+        advance(6)
+    assert reporter.messages("progress") == ["sending: 10 of 10 bytes"]
