@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 
 class ReplayctlError(Exception):
     """What happened, on which thing. `hint` is the next thing to type, `details` the other side's own words."""
@@ -91,3 +94,31 @@ EXIT_BUG = 70
 EXIT_HANGUP = 129
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+
+
+def in_words(error: BaseException) -> str:
+    """An error of a connection as a person would say it: the reason inside its wrappers, without Python's notation."""
+    while True:
+        inner = getattr(error, "reason", None)
+        if not isinstance(inner, BaseException):
+            inner = next((part for part in error.args[1:] if isinstance(part, BaseException)), None)
+        if inner is None and len(error.args) == 1 and isinstance(error.args[0], BaseException):
+            inner = error.args[0]
+        inner = inner or error.__cause__
+        if inner is None:
+            break
+        error = inner
+    if verified := getattr(error, "verify_message", None):
+        return f"the server's certificate is not trusted: {verified}"
+    said = str(getattr(error, "strerror", None) or error)
+    number = error.errno if isinstance(error, OSError) and type(error).__module__ == "builtins" else None
+    if number is None and (numbers := re.findall(r"\[Errno (\d+)\]", said)):
+        # asyncio makes one text of those of several addresses.
+        number = int(numbers[0])
+    if number:
+        # asyncio puts an address as a tuple in the place of the reason.
+        return os.strerror(number)
+    if isinstance(error, TimeoutError) and not said:
+        return "no answer in time"
+    # OpenSSL's place in Python's source, and its code in capitals.
+    return re.sub(r"^\[[^\]]*\] | \(_ssl\.c:\d+\)$", "", said) or type(error).__name__

@@ -6,7 +6,6 @@ pod, one that is not ready, a missing container.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import urllib.parse
@@ -15,7 +14,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from replayctl.cluster.kubeconfig import ClusterAccess, find_cluster
-from replayctl.errors import AuthFailed, NotFound, NotReady, OperationFailed, ReplayctlError, Unreachable, UsageProblem
+from replayctl.errors import (
+    AuthFailed,
+    NotFound,
+    NotReady,
+    OperationFailed,
+    ReplayctlError,
+    Unreachable,
+    UsageProblem,
+    in_words,
+)
 from replayctl.settings.declared import Settings
 
 if TYPE_CHECKING:
@@ -96,21 +104,31 @@ class Kubernetes:
 
     def get(self, path: str, what: str, parameters: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The JSON answer of a GET; `what` names the thing in errors. Raises NotFound, AuthFailed, Unreachable."""
+        return self._request("GET", f"{path}{'?' + urllib.parse.urlencode(parameters) if parameters else ''}", what)
+
+    def _request(self, method: str, path: str, what: str, document: object = None) -> dict[str, Any]:
         import urllib3
 
         if self._pool is None:
-            self._pool = urllib3.PoolManager(ssl_context=self.access.tls, maxsize=8, retries=False)
-        url = f"{self.access.server}{path}{'?' + urllib.parse.urlencode(parameters) if parameters else ''}"
-        with self._reaching():
-            answer = self._pool.request(
-                "GET", url, headers={**self.access.headers(), "Accept": "application/json"}, timeout=_TIMEOUT_S
-            )
-        if answer.status != 200:
+            self._pool = _pool(self.access)
+        # The second time with newer credentials, if there are any.
+        for _ in range(2):
+            headers = urllib3.HTTPHeaderDict([*self.access.headers(), ("Accept", "application/json")])
+            try:
+                answer = self._pool.request(
+                    method, f"{self.access.server}{path}", headers=headers, json=document, timeout=_TIMEOUT_S
+                )
+            except urllib3.exceptions.HTTPError as error:
+                raise unreachable(self.access, error) from error
+            if answer.status != 401:
+                break
+            self.access.forget()
+        if answer.status not in (200, 201):
             raise refusal(answer.status, answer.data, what, self.access)
         try:
             return dict(json.loads(answer.data))
         except ValueError as error:
-            raise OperationFailed(f"{self.access.server} answered {what} with something that is no JSON") from error
+            raise OperationFailed(f"{self.access.server} answered {what} with something that is not JSON") from error
 
     def pods(self, target: Endpoint) -> list[Pod]:
         """The pods behind a target, ready ones first. Raises NotFound when the target itself is not there."""
@@ -189,19 +207,27 @@ class Kubernetes:
             if not more:
                 return
 
-    @contextlib.contextmanager
-    def _reaching(self) -> Iterator[None]:
-        import urllib3
-
-        try:
-            yield
-        except urllib3.exceptions.HTTPError as error:
-            raise unreachable(self.access, error) from error
-
 
 def find_kubernetes(settings: Settings, environ: Mapping[str, str]) -> Kubernetes:
     """The profile's cluster; SettingsError when no kubeconfig tells how to reach it."""
     return Kubernetes(find_cluster(settings.kubernetes.kubeconfig, settings.kubernetes.context, environ))
+
+
+def _pool(access: ClusterAccess) -> urllib3.PoolManager:
+    import urllib3
+
+    # Whoever says insecure-skip-tls-verify knows it; kubectl does not warn, either.
+    urllib3.disable_warnings()
+    # A connection more than it keeps would be a warning on stderr: further requests wait for one.
+    options: dict[str, Any] = {"ssl_context": access.tls, "maxsize": 8, "block": True, "retries": False}
+    if access.server_name:
+        options["server_hostname"] = access.server_name
+    if access.proxy is None:
+        return urllib3.PoolManager(**options)
+    parts = urllib.parse.urlsplit(access.proxy)
+    login = f"{urllib.parse.unquote(parts.username or '')}:{urllib.parse.unquote(parts.password or '')}"
+    headers = urllib3.make_headers(proxy_basic_auth=login) if parts.username else None
+    return urllib3.ProxyManager(access.proxy, proxy_headers=headers, **options)
 
 
 def container_of(pod: Pod, container: str | None) -> str:
@@ -219,7 +245,7 @@ def container_of(pod: Pod, container: str | None) -> str:
 def unreachable(access: ClusterAccess, error: BaseException) -> Unreachable:
     """The error for an API server that cannot be spoken to."""
     return Unreachable(
-        f"the Kubernetes API at {access.server} (context {access.context}) cannot be reached: {error}",
+        f"the Kubernetes API at {access.server} (context {access.context}) cannot be reached: {in_words(error)}",
         hint="is the VPN up? The same question to kubectl: kubectl get --raw /version",
     )
 

@@ -1,194 +1,194 @@
-"""Whom to ask as a Kubernetes cluster, and as whom: from the kubeconfig files that kubectl reads.
+"""Whom to ask as a Kubernetes cluster, and as whom: from the kubeconfig files that kubectl reads, by its rules.
 
-A context with a client certificate or a token is read here. What needs more (credentials from a program, several merged
-files) is left to the official client, which takes a second to import.
+What is not supported is refused by name, keys that nobody knows among it: one that is passed over could send requests
+elsewhere, or as somebody else.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import contextlib
 import os
 import ssl
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from replayctl.console.secret import Secret
-from replayctl.errors import AuthFailed, SettingsError
+from replayctl.cluster.credentials import USER_KEYS, Headers, credentials, impersonation
+from replayctl.cluster.entries import Entry
+from replayctl.cluster.proxies import check_proxy, proxy_from_environment
+from replayctl.cluster.tls import client_context
+from replayctl.errors import SettingsError
 
-_SIMPLE_USER = {"client-certificate", "client-certificate-data", "client-key", "client-key-data", "token", "tokenFile"}
+_CLUSTER_KEYS = frozenset(
+    {
+        *("server", "tls-server-name", "insecure-skip-tls-verify", "proxy-url", "disable-compression", "extensions"),
+        *("certificate-authority", "certificate-authority-data"),
+    }
+)
+_KINDS = {"contexts": "context", "clusters": "cluster", "users": "user"}
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterAccess:
-    """One cluster as one user: address, TLS and, anew for each request, the headers that sign it."""
+    """One cluster as one user: address, TLS and, anew for each request, the headers that sign it.
+
+    `server_name` is whose certificate the server shows, where that is not its address. `forget` is called when the
+    server did not accept the headers: the next ones may be newer.
+    """
 
     server: str
     context: str
     namespace: str
     tls: ssl.SSLContext | None
-    headers: Callable[[], Mapping[str, str]]
+    headers: Callable[[], Headers]
+    server_name: str | None = None
+    proxy: str | None = None
+    forget: Callable[[], None] = field(default=lambda: None)
 
 
 def find_cluster(kubeconfig: Path | None, context: str | None, environ: Mapping[str, str]) -> ClusterAccess:
-    """The cluster of a context (None: the file's current one), from the given file, $KUBECONFIG or ~/.kube/config.
+    """The cluster of a context (None: the current one), from the given file, $KUBECONFIG or ~/.kube/config.
 
-    Raises SettingsError that names the file and what is missing in it.
+    Of several files the first one that defines a name counts, and so does the first current-context. Raises
+    SettingsError that names the file and what is missing in it or not supported, AuthFailed for an exec plugin that
+    gives no credentials.
     """
     named = str(kubeconfig) if kubeconfig else environ.get("KUBECONFIG", "")
-    paths = [Path(each) for each in named.split(os.pathsep) if each] or [Path.home() / ".kube" / "config"]
-    there = [path for path in paths if path.is_file()]
-    if not there:
+    paths = [Path(part) for part in named.split(os.pathsep) if part] or [Path.home() / ".kube" / "config"]
+    present = [path for path in dict.fromkeys(paths) if path.is_file()]
+    if not present:
         raise SettingsError(
             f"there is no kubeconfig: {', '.join(map(str, paths))}",
             hint="set kubernetes.kubeconfig, or KUBECONFIG",
         )
-    if len(there) == 1:
-        simple = _read(there[0], context)
-        if simple is not None:
-            return simple
-    return _by_the_official_client(os.pathsep.join(map(str, there)), context)
+    merged = _merge(present)
+    name = context or merged.current_context
+    if not name:
+        raise SettingsError(f"{', '.join(map(str, present))}: no current-context is set", hint="set kubernetes.context")
+    chosen = merged.entry("contexts", name)
+    cluster_name = chosen.text("cluster")
+    if cluster_name is None:
+        raise SettingsError(f"{chosen} names no cluster")
+    return _access(chosen, merged.entry("clusters", cluster_name), merged, environ)
 
 
-def _read(path: Path, context: str | None) -> ClusterAccess | None:
-    """What a plain file says; None when it takes more than this to read it."""
+@dataclass
+class _Merged:
+    """The entries of all files by kind and name, each from the first file that has it."""
+
+    paths: list[Path]
+    current_context: str = ""
+    entries: dict[str, dict[str, Entry]] = field(default_factory=lambda: {kind: {} for kind in _KINDS})
+
+    def entry(self, kind: str, name: str) -> Entry:
+        entry = self.entries[kind].get(name)
+        if entry is None:
+            files = ", ".join(map(str, self.paths))
+            known = ", ".join(self.entries[kind]) or "none"
+            raise SettingsError(f"{files}: there is no entry {name!r} in {kind}; there are: {known}")
+        return entry
+
+
+def _merge(paths: list[Path]) -> _Merged:
+    merged = _Merged(paths)
+    for path in paths:
+        document = _read(path)
+        current = document.get("current-context") or ""
+        if not isinstance(current, str):
+            raise SettingsError(f"{path}: current-context is not a text")
+        merged.current_context = merged.current_context or current
+        for kind in _KINDS:
+            for name, entry in _entries(document, kind, path):
+                merged.entries[kind].setdefault(name, entry)
+    return merged
+
+
+def _read(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
         # The fast loader where it was built: certificates make long files.
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"cannot read {path}: it is not UTF-8 text") from error
+    except yaml.MarkedYAMLError as error:
+        # Its own words quote the line, which may hold a token.
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise SettingsError(f"cannot read {path}: it is not YAML{line}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise SettingsError(f"cannot read {path}: it is not YAML") from error
+    if document is None:
+        return {}
     if not isinstance(document, dict):
-        raise SettingsError(f"{path} is no kubeconfig")
-    name = context or document.get("current-context")
-    if not name:
-        raise SettingsError(f"{path} has no current-context", hint="set kubernetes.context")
-    chosen = _named(document, "contexts", name, path).get("context") or {}
-    cluster = _named(document, "clusters", chosen.get("cluster"), path).get("cluster") or {}
-    user = _named(document, "users", chosen.get("user"), path).get("user") or {} if chosen.get("user") else {}
-    if set(user) - _SIMPLE_USER or "proxy-url" in cluster:
-        return None
-    server = str(cluster.get("server", "")).rstrip("/")
+        raise SettingsError(f"{path} is not a kubeconfig")
+    return document
+
+
+def _entries(document: Mapping[str, Any], kind: str, path: Path) -> Iterator[tuple[str, Entry]]:
+    rows = document.get(kind) or []
+    if not isinstance(rows, list):
+        raise SettingsError(f"{path}: {kind} is not a list")
+    names = set()
+    for row in rows:
+        name = row.get("name") if isinstance(row, dict) else None
+        values = (row.get(_KINDS[kind]) or {}) if isinstance(row, dict) else None
+        if not isinstance(name, str) or not isinstance(values, dict):
+            raise SettingsError(f"{path}: an entry of {kind} is not a name with a {_KINDS[kind]}")
+        if name in names:
+            raise SettingsError(f"{path}: {kind} has two entries {name!r}")
+        names.add(name)
+        yield name, Entry(_KINDS[kind], name, values, path)
+
+
+def _access(context: Entry, cluster: Entry, merged: _Merged, environ: Mapping[str, str]) -> ClusterAccess:
+    _refuse_unknown(cluster, _CLUSTER_KEYS)
+    server = (cluster.text("server") or "").rstrip("/")
     if not server.startswith(("https://", "http://")):
-        raise SettingsError(f"{path}: cluster {chosen.get('cluster')!r} has no server")
+        raise SettingsError(f"{cluster} has no server that begins with https:// or http://")
+    proxy = cluster.text("proxy-url")
+    proxy = check_proxy(proxy, f"{cluster}: proxy-url") if proxy else proxy_from_environment(server, environ)
+    user_name = context.text("user")
+    user = merged.entry("users", user_name) if user_name else None
+    if user is not None:
+        _refuse_unknown(user, USER_KEYS)
+    namespace = context.text("namespace") or "default"
+    if server.startswith("http://"):
+        # As kubectl does it: without TLS nobody is told any secret. `kubectl proxy` signs what it passes on.
+        unsigned = impersonation(user) if user else []
+        return ClusterAccess(server, context.name, namespace, None, lambda: unsigned, proxy=proxy)
+    if user is None:
+        raise SettingsError(f"{context} names no user", hint="replayctl does not ask a cluster anonymously")
+    tls = _tls(cluster)
+    signed = credentials(user, cluster, tls)
     return ClusterAccess(
         server,
-        str(name),
-        str(chosen.get("namespace") or "default"),
-        _tls(cluster, user, path) if server.startswith("https://") else None,
-        _signer(user, path),
+        context.name,
+        namespace,
+        tls,
+        signed.headers,
+        cluster.text("tls-server-name"),
+        proxy,
+        signed.forget,
     )
 
 
-def _named(document: Mapping[str, Any], kind: str, name: object, path: Path) -> Mapping[str, Any]:
-    entries = [each for each in document.get(kind) or [] if isinstance(each, dict)]
-    for entry in entries:
-        if entry.get("name") == name:
-            return entry
-    known = ", ".join(str(entry.get("name")) for entry in entries) or "none"
-    raise SettingsError(f"{path} has no entry {name!r} in {kind}; there are: {known}")
+def _refuse_unknown(entry: Entry, known: frozenset[str]) -> None:
+    if unknown := sorted(str(key) for key in set(entry.values) - known):
+        raise SettingsError(
+            f"{entry}: replayctl does not support {', '.join(unknown)}",
+            hint="choose a context without it: kubernetes.context, or another file: kubernetes.kubeconfig",
+        )
 
 
-def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any], path: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context()
+def _tls(cluster: Entry) -> ssl.SSLContext:
+    authority, insecure = cluster.content("certificate-authority"), cluster.flag("insecure-skip-tls-verify")
+    if insecure and authority is not None:
+        raise SettingsError(
+            f"{cluster} has a certificate-authority and insecure-skip-tls-verify: only one of them can count"
+        )
     try:
-        if cluster.get("insecure-skip-tls-verify"):
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        elif authority := _content(cluster, "certificate-authority", path):
-            context.load_verify_locations(cadata=authority.decode("ascii"))
-        certificate, key = _content(user, "client-certificate", path), _content(user, "client-key", path)
-        if certificate and key:
-            # OpenSSL takes a certificate of one's own from files only.
-            with _private_file(certificate + b"\n" + key) as pair:
-                context.load_cert_chain(pair)
+        return client_context(authority, verify=not insecure)
     except (ssl.SSLError, ValueError) as error:
-        raise SettingsError(f"{path}: a certificate or key in it cannot be used: {error}") from error
-    return context
-
-
-def _content(entry: Mapping[str, Any], name: str, path: Path) -> bytes | None:
-    """Bytes that stand in the file itself (`name-data`) or in another one beside it."""
-    if inline := entry.get(f"{name}-data"):
-        try:
-            return base64.b64decode(str(inline), validate=True)
-        except binascii.Error as error:
-            raise SettingsError(f"{path}: {name}-data is not base64") from error
-    if other := entry.get(name):
-        try:
-            return (path.parent / str(other)).read_bytes()
-        except OSError as error:
-            raise SettingsError(f"{path}: {name} {other} cannot be read: {error.strerror}") from error
-    return None
-
-
-@contextlib.contextmanager
-def _private_file(content: bytes) -> Iterator[str]:
-    descriptor, name = tempfile.mkstemp(prefix="replayctl-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        yield name
-    finally:
-        os.unlink(name)
-
-
-def _signer(user: Mapping[str, Any], path: Path) -> Callable[[], Mapping[str, str]]:
-    if token_file := user.get("tokenFile"):
-
-        def read() -> Mapping[str, str]:
-            # Anew each time: whoever writes such files renews the token in them.
-            try:
-                token = Secret((path.parent / str(token_file)).read_text(encoding="utf-8").strip())
-            except OSError as error:
-                raise AuthFailed(f"the token file {token_file} cannot be read: {error.strerror}") from error
-            return {"Authorization": f"Bearer {token.reveal()}"}
-
-        return read
-    if user.get("token"):
-        token = Secret(str(user["token"]))
-        return lambda: {"Authorization": f"Bearer {token.reveal()}"}
-    return dict
-
-
-def _by_the_official_client(paths: str, context: str | None) -> ClusterAccess:
-    import kubernetes
-
-    # It has no types.
-    client: Any = kubernetes.client
-    config: Any = kubernetes.config
-    try:
-        contexts, active = config.list_kube_config_contexts(paths)
-        configuration = client.Configuration()
-        config.load_kube_config(paths, context=context, client_configuration=configuration)
-    except config.ConfigException as error:
-        raise SettingsError(f"{paths}: {error}") from error
-    except Exception as error:
-        # A program that gives credentials may fail in any way.
-        raise AuthFailed(f"no credentials for the cluster from {paths}: {error}") from error
-    name = context or active["name"]
-    chosen = next(each for each in contexts if each["name"] == name)["context"]
-    tls = None
-    if configuration.host.startswith("https://"):
-        tls = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
-        if not configuration.verify_ssl:
-            tls.check_hostname = False
-            tls.verify_mode = ssl.CERT_NONE
-        if configuration.cert_file:
-            tls.load_cert_chain(configuration.cert_file, configuration.key_file)
-
-    def headers() -> Mapping[str, str]:
-        # Runs the program again when its credentials have run out.
-        given = [each["value"] for each in configuration.auth_settings().values() if each["in"] == "header"]
-        if not given or not given[0]:
-            return {}
-        # Made a secret, so that nothing prints it from here on.
-        Secret(given[0].rpartition(" ")[2])
-        return {"Authorization": given[0]}
-
-    return ClusterAccess(configuration.host.rstrip("/"), name, chosen.get("namespace") or "default", tls, headers)
+        raise SettingsError(f"{cluster}: the certificate-authority cannot be used: {error}") from error

@@ -14,9 +14,10 @@ import urllib.parse
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from replayctl.cluster.api import Kubernetes, Pod, refusal, unreachable
+from replayctl.cluster.kubeconfig import ClusterAccess
 from replayctl.errors import OperationFailed, TimedOut, Unreachable
 
 if TYPE_CHECKING:
@@ -149,33 +150,50 @@ async def dial(cluster: Kubernetes, pod: Pod, port: int) -> AsyncIterator[Client
 async def _connect(
     cluster: Kubernetes, path: str, protocols: Sequence[str], what: str
 ) -> AsyncIterator[ClientConnection]:
-    from websockets.asyncio.client import connect
     from websockets.exceptions import InvalidHandshake, InvalidStatus
-    from websockets.typing import Subprotocol
 
-    access = cluster.access
-    url = access.server.replace("http", "ws", 1) + path
     try:
-        stream = await connect(
-            url,
-            ssl=access.tls,
-            additional_headers=dict(access.headers()),
-            subprotocols=[Subprotocol(each) for each in protocols],
-            compression=None,
-            max_size=None,
-            max_queue=64,
-            open_timeout=_OPEN_TIMEOUT_S,
-            close_timeout=2.0,
-            ping_interval=_PING_EVERY_S,
-            ping_timeout=_PING_TIMEOUT_S,
-            proxy=None,
-            user_agent_header="replayctl",
-        )
+        stream = await _handshake(cluster.access, path, protocols)
     except InvalidStatus as error:
-        raise refusal(error.response.status_code, bytes(error.response.body or b""), what, access) from error
+        answer = error.response
+        raise refusal(answer.status_code, bytes(answer.body or b""), what, cluster.access) from error
     except (OSError, InvalidHandshake, TimeoutError) as error:
-        raise unreachable(access, error) from error
+        raise unreachable(cluster.access, error) from error
     try:
         yield stream
     finally:
         await stream.close()
+
+
+async def _handshake(access: ClusterAccess, path: str, protocols: Sequence[str]) -> ClientConnection:
+    """An open WebSocket; credentials that the server did not accept are made anew once."""
+    from websockets.asyncio.client import connect
+    from websockets.exceptions import InvalidStatus
+    from websockets.typing import Subprotocol
+
+    # Where there is none, it is the address's own.
+    named: dict[str, Any] = {"server_hostname": access.server_name} if access.server_name else {}
+    again = True
+    while True:
+        try:
+            return await connect(
+                access.server.replace("http", "ws", 1) + path,
+                ssl=access.tls,
+                **named,
+                additional_headers=await asyncio.to_thread(access.headers),
+                subprotocols=[Subprotocol(protocol) for protocol in protocols],
+                compression=None,
+                max_size=None,
+                max_queue=64,
+                open_timeout=_OPEN_TIMEOUT_S,
+                close_timeout=2.0,
+                ping_interval=_PING_EVERY_S,
+                ping_timeout=_PING_TIMEOUT_S,
+                proxy=access.proxy,
+                user_agent_header="replayctl",
+            )
+        except InvalidStatus as error:
+            if error.response.status_code != 401 or not again:
+                raise
+            access.forget()
+            again = False

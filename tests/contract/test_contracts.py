@@ -27,7 +27,6 @@ HEAVY = (
     "psutil",
     "http",
     "ssl",
-    "kubernetes",
     "docker",
     "fabric",
 )

@@ -13,7 +13,6 @@ DOORS = {
     "yaml": {"settings/document.py", "cluster/kubeconfig.py"},
     "websockets": {"forwarding/connection.py", "cluster/streams.py"},
     "h11": {"forwarding/pages.py"},
-    "kubernetes": {"cluster/kubeconfig.py"},
     "airflow_client": {"clients/airflow.py"},
     "urllib3": {
         *("clients/airflow.py", "clients/mlflow.py", "clients/resource_manager.py"),

@@ -25,7 +25,7 @@ from replayctl.errors import AuthFailed, NotFound, NotReady, OperationFailed, Ti
 from replayctl.forwarding.tunnel import open_tunnel
 from tests.conftest import ROOT
 
-from .lab import NAMESPACE, Lab, why_not
+from .lab import NAMESPACE, STATE, Lab, why_not
 
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(why_not() is not None, reason=why_not() or "")]
 
@@ -146,6 +146,55 @@ def test_a_missing_right_is_named_with_its_verb_and_resource(lab: Lab, pod: Pod,
     (tmp_path / "stranger").write_text(json.dumps(stranger))
     with pytest.raises(Unreachable, match="cannot be reached"):
         Kubernetes(find_cluster(tmp_path / "stranger", None, {})).ready_pod(parse_endpoint(SERVER))
+
+
+def test_several_files_are_merged_as_kubectl_merges_them(lab: Lab, tmp_path: Path) -> None:
+    def row(kind: str, name: str, **values: object) -> dict[str, object]:
+        return {"name": name, kind: values}
+
+    documents: list[dict[str, object]] = [
+        {"contexts": [row("context", "c", cluster="c", user="u", namespace="first")]},
+        {
+            **{"current-context": "c", "users": [row("user", "u", **{"client-certificate": "c", "client-key": "k"})]},
+            "contexts": [row("context", "c", cluster="d", user="u", namespace="second")],
+            "clusters": [row("cluster", "c", server="https://second:1")],
+        },
+        {
+            **{"current-context": "d", "users": [row("user", "u", token="third-token")]},
+            "clusters": [row("cluster", "c", server="https://third:1", **{"tls-server-name": "third"})],
+        },
+    ]
+    paths = [tmp_path / "missing", tmp_path / "empty"]
+    paths[1].write_text("")
+    for number, document in enumerate(documents):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        new_key = ["-newkey", "rsa:2048", "-nodes", "-keyout", folder / "k", "-out", folder / "c", "-subj", "/CN=u"]
+        subprocess.run(["openssl", "req", "-x509", *new_key], check=True, capture_output=True)
+        paths.append(folder / "config")
+        paths[-1].write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **document}))
+    environ = {"KUBECONFIG": os.pathsep.join(map(str, paths)), "HOME": str(tmp_path)}
+    command = [STATE / "bin" / "kubectl", "config", "view", "--minify", "-o", "json"]
+    theirs = json.loads(subprocess.run(command, env=environ, check=True, capture_output=True).stdout)
+    ours = find_cluster(None, None, environ)
+    assert ours.context == theirs["current-context"] == "c"
+    assert [ours.namespace] == [each["context"]["namespace"] for each in theirs["contexts"]] == ["first"]
+    assert [ours.server] == [each["cluster"]["server"] for each in theirs["clusters"]] == ["https://second:1"]
+    assert ours.server_name is None
+    # kubectl, too, leaves the third file's token out; ours were read from the second one's folder.
+    assert theirs["users"][0]["user"] == {"client-certificate": "c", "client-key": "k"}
+    assert ours.headers() == []
+
+
+def test_whom_to_act_as_is_who_the_server_answers(lab: Lab, tmp_path: Path) -> None:
+    document = json.loads(lab.kubectl("config", "view", "--raw", "-o", "json"))
+    document["users"][0]["user"] |= {"as": "eve", "as-groups": ["system:masters"]}
+    (tmp_path / "config").write_text(json.dumps(document))
+    assert Kubernetes(find_cluster(tmp_path / "config", None, {})).pods_of("kube-system") is not None
+    document["users"][0]["user"]["as-groups"] = []
+    (tmp_path / "config").write_text(json.dumps(document))
+    with pytest.raises(AuthFailed, match="eve may not list pods in namespace kube-system"):
+        Kubernetes(find_cluster(tmp_path / "config", None, {})).pods_of("kube-system")
 
 
 def digest(url: str, size: int) -> str:

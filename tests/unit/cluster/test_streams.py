@@ -47,7 +47,9 @@ def cluster(
     thread.start()
     try:
         assert ready.wait(10)
-        access = ClusterAccess(f"http://127.0.0.1:{port[0]}", "test", "ns", None, lambda: {"Authorization": "Bearer t"})
+        access = ClusterAccess(
+            f"http://127.0.0.1:{port[0]}", "test", "ns", None, lambda: [("Authorization", "Bearer t")]
+        )
         yield Kubernetes(access), seen
     finally:
         loop.call_soon_threadsafe(task.cancel)
