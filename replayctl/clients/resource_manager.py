@@ -58,6 +58,11 @@ class Application:
         """Whether that end was another than success."""
         return self.is_final and self.final_status != "SUCCEEDED"
 
+    @property
+    def outcome(self) -> str:
+        """Its state in one word: what came of it once it has ended, such as SUCCEEDED, before that where it is."""
+        return self.final_status if self.is_final and self.final_status not in ("", "UNDEFINED") else self.state
+
 
 def application_id(text: str) -> str:
     """The text, if it is an application's id of any length; UsageProblem otherwise."""

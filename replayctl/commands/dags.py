@@ -9,6 +9,7 @@ import typer
 
 from replayctl.commands.options import BreakLock, DryRun, Force, Shared, Wait
 from replayctl.console.result import Block, Fields, Lines, Problem, Result, Status, Table
+from replayctl.console.times import moment
 from replayctl.errors import UsageProblem
 from replayctl.settings.context import AppContext
 
@@ -60,7 +61,9 @@ def sync_dags(
         fields.append(("of others, left alone", f"{foreign} DAG files"))
     shown = [action for action in report.actions if action.action not in ("same", "foreign")]
     view: list[Block] = [Fields(tuple(fields))]
-    view += [Table(("action", "what"), tuple((action.action, action.what) for action in shown))] if shown else []
+    view += (
+        [Table(("action", "what"), tuple((action.action, action.what) for action in shown), wrap=(1,))] if shown else []
+    )
     return Result(
         "sync-dags",
         report,
@@ -83,7 +86,10 @@ def releases(
     found = history.releases(app.settings, find_namespace(app.settings, shared=shared))
     if audit:
         rows = [
-            tuple(str(line.get(key) or "-") for key in ("at", "action", "release", "previous", "user", "host"))
+            (
+                moment(line.get("at")),
+                *(str(line.get(key) or "-") for key in ("action", "release", "previous", "user", "host")),
+            )
             for line in found.audit
         ]
         return Result("releases", found, (Table(("at", "action", "release", "before", "user", "host"), rows),))
@@ -91,7 +97,7 @@ def releases(
         (
             "→" if each.current else "",
             each.name,
-            each.published_at or each.made_at or "-",
+            moment(each.published_at or each.made_at),
             f"{each.user}@{each.host}",
             _commit(each.commit, each.changed_files),
             _count(each.dags),
@@ -214,7 +220,7 @@ def _removed(command: str, found: Removal) -> Result:
     )
     nothing = not (found.stubs or found.removed or found.dags_deleted)
     view: list[Block] = [Fields((("target", found.target),))]
-    view += [Table(("action", "what"), rows)] if rows else []
+    view += [Table(("action", "what"), rows, wrap=(1,))] if rows else []
     status: Status = "partial" if problems else "nothing-to-do" if nothing else "ok"
     return Result(command, found, view, status=status, problems=problems)
 

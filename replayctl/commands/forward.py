@@ -100,14 +100,12 @@ def list_forwards(ctx: typer.Context) -> Result:
     app: AppContext = ctx.obj
     found = background.running(app.settings)
     rows = [
-        (each.id, each.profile, name, address, str(each.pid))
-        for each in found
-        for name, address in each.addresses.items()
+        (each.id, name, address, each.profile, each.pid) for each in found for name, address in each.addresses.items()
     ]
     data = [
         {"id": each.id, "pid": each.pid, "profile": each.profile, "forwards": dict(each.addresses)} for each in found
     ]
-    view = Table(("id", "profile", "name", "address", "process"), rows) if rows else Lines(("none runs",))
+    view = Table(("id", "name", "address", "profile", "process"), rows) if rows else Lines(("none runs",))
     return Result("forwards list", {"running": data}, (view,))
 
 

@@ -8,6 +8,7 @@ import typer
 
 from replayctl.commands.options import Shared
 from replayctl.console.result import Result, Table
+from replayctl.console.times import duration
 from replayctl.settings.context import AppContext
 
 
@@ -30,18 +31,18 @@ def leaderboard(
     names = dict.fromkeys((found.metric, *(f"{name}@{at}" for name in board.SHOWN_METRICS)))
     rows = tuple(
         (
-            str(rank),
+            rank,
             row.model,
             row.level,
             *(_figure(row.metrics.get(name.replace("@", "."))) for name in names),
-            "-" if row.seconds is None else f"{row.seconds:.0f}",
+            duration(row.seconds),
             row.evaluation,
         )
         for rank, row in enumerate(found.rows, start=1)
     )
-    columns = ("#", "model", "level", *names, "seconds", "evaluation")
+    columns = ("#", "model", "level", *names, "took", "evaluation")
     title = f"{found.experiment} on {found.dataset}"
-    return Result("leaderboard", found, (Table(columns, rows, title=title, numeric=tuple(range(3, 4 + len(names)))),))
+    return Result("leaderboard", found, (Table(columns, rows, title=title, numeric=(0, *range(3, 4 + len(names)))),))
 
 
 def _figure(value: float | None) -> str:

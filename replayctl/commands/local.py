@@ -86,7 +86,9 @@ def make_environments(ctx: typer.Context, dry_run: DryRun = False) -> Result:
     rows = tuple((name, "was there" if before[name] else verb, str(paths[name])) for name in paths)
     status: Status = "nothing-to-do" if all(before.values()) else "ok"
     data = {"environments": paths, "found": before, "dry_run": dry_run}
-    return Result("local environments", data, (Table(("environment", "state", "path"), rows),), status=status)
+    return Result(
+        "local environments", data, (Table(("environment", "state", "path"), rows, wrap=(2,)),), status=status
+    )
 
 
 def _local_settings(ctx: typer.Context) -> Settings:
@@ -105,9 +107,9 @@ def _result(command: str, stack: Stack, status: Status = "ok") -> Result:
     rows = tuple(
         (
             service.name,
+            "answers" if stack.healthy.get(service.name) else "silent",
             service.url,
-            str(service.pid),
-            "answers" if stack.healthy.get(service.name) else "does not answer",
+            service.pid,
         )
         for service in stack.services
     )
@@ -125,7 +127,7 @@ def _result(command: str, stack: Stack, status: Status = "ok") -> Result:
         return Result(command, data, (Lines((f"nothing runs (state in {stack.home})",)),))
     sign_in = f"{USERNAME}, password in {password_file(stack.home)}"
     view = (
-        Table(("service", "address", "pid", "state"), rows),
+        Table(("service", "state", "address", "pid"), rows),
         Fields(
             (
                 ("sign in to Airflow as", sign_in),

@@ -8,6 +8,7 @@ import typer
 
 from replayctl.commands.options import DryRun, Shared
 from replayctl.console.result import Fields, Lines, Problem, Result, Status, Table
+from replayctl.console.times import duration, short_duration
 from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
@@ -54,12 +55,10 @@ def run(
 
 
 def _result(report: RunReport) -> Result:
-    took = f" in {report.seconds:.1f} s" if report.seconds is not None else ""
+    took = f" in {short_duration(report.seconds)}" if report.seconds is not None else ""
     view = [Fields((("run", report.run_id), ("state", f"{report.state}{took}"), ("page", report.url)))]
-    rows = tuple(
-        (task.task_id, task.state or "-", _seconds(task.seconds), str(task.try_number)) for task in report.tasks
-    )
-    table = [Table(("task", "state", "seconds", "try"), rows, numeric=(2, 3))] if rows else []
+    rows = tuple((task.task_id, task.state, duration(task.seconds), task.try_number) for task in report.tasks)
+    table = [Table(("task", "state", "took", "try"), rows, numeric=(2, 3))] if rows else []
     problems = tuple(
         Problem("failed", f"task {task.task_id} failed (try {task.try_number})", None, "\n".join(task.log_tail))
         for task in report.failed
@@ -68,7 +67,3 @@ def _result(report: RunReport) -> Result:
         problems = (Problem("failed", f"the run ended as {report.state}", f"see {report.url}", None),)
     status: Status = "failed" if report.outcome == "failed" else "ok"
     return Result("run", report, (*view, *table), status=status, problems=problems)
-
-
-def _seconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"

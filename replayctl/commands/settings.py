@@ -23,7 +23,7 @@ def show(ctx: typer.Context) -> Result:
         (each.key, "-" if values[each.key] is None else str(values[each.key]), settings.sources[each.key], each.help)
         for each in SETTINGS
     ]
-    table = Table(("setting", "value", "source", "what for"), rows, title=f"profile {settings.profile}")
+    table = Table(("setting", "value", "source", "what for"), rows, wrap=(1, 2, 3), title=f"profile {settings.profile}")
     return Result("settings show", data, (table,))
 
 
@@ -34,7 +34,6 @@ def profiles(ctx: typer.Context) -> Result:
     app: AppContext = ctx.obj
     active = app.settings.profile
     found = list_profiles(app.environ, app.cwd)
-    rows = [(name, where, "active" if name == active else "") for name, where in sorted(found.items())]
-    return Result(
-        "settings profiles", {"active": active, "profiles": found}, (Table(("profile", "defined in", ""), rows),)
-    )
+    rows = [("→" if name == active else "", name, where) for name, where in sorted(found.items())]
+    table = Table(("", "profile", "defined in"), rows, wrap=(2,))
+    return Result("settings profiles", {"active": active, "profiles": found}, (table,))

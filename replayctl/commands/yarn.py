@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from replayctl.commands.options import DryRun
-from replayctl.console.result import Block, Fields, Lines, Problem, Result, Status, Table
+from replayctl.console.result import Block, Cell, Fields, Lines, Problem, Result, Status, Table
+from replayctl.console.times import short_duration, short_moment
 from replayctl.errors import UsageProblem
 from replayctl.settings.context import AppContext
 
@@ -95,17 +96,17 @@ def yarn_apps(
     rows = [
         (
             each.id,
+            each.outcome,
             each.name,
-            each.user,
-            each.state if not each.is_final else f"{each.state}, {each.final_status}",
-            each.started.isoformat(timespec="seconds"),
+            each.started,
             _took(each),
-            f"{each.memory_mb} MB, {each.vcores} cores" if not each.is_final else "-",
+            each.user,
+            f"{each.memory_mb} MB, {each.vcores} cores" if not each.is_final else None,
         )
         for each in chosen
     ]
-    columns = ("application", "name", "user", "state", "started", "took", "uses")
-    view: Block = Table(columns, rows) if rows else Lines(("none",))
+    columns = ("application", "state", "name", "started", "took", "user", "uses")
+    view: Block = Table(columns, rows, numeric=(4,), shorten=(2,)) if rows else Lines(("none",))
     return Result("yarn-apps", {"applications": chosen}, (view,))
 
 
@@ -209,16 +210,17 @@ def yarn_kill(
     ends = [(each.id, each.state, each.note) for each in outcomes]
     problems = tuple(Problem("timeout", f"{each.id}: {each.note}") for each in outcomes if not each.gone)
     status: Status = "ok" if not problems else "partial" if len(problems) < len(outcomes) else "failed"
-    ended = Table(("application", "state", ""), ends)
+    ended = Table(("application", "state", ""), ends, wrap=(2,))
     return Result("yarn-kill", {**data, "outcomes": outcomes}, (ended,), status=status, problems=problems)
 
 
 def _to_kill(chosen: Sequence[Application], reasons: Mapping[str, str]) -> Table:
-    rows = [(each.id, each.name, each.user, each.state, _took(each)) for each in chosen]
-    columns = ("application", "name", "user", "state", "took")
-    if not reasons:
-        return Table(columns, rows)
-    return Table((*columns, "why"), [(*row, reasons[row[0]]) for row in rows])
+    columns = ("application", "state", "name", *(("why",) if reasons else ()), "took", "user")
+    rows: list[list[Cell]] = []
+    for each in chosen:
+        why = [reasons[each.id]] if reasons else []
+        rows.append([each.id, each.outcome, each.name, *why, _took(each), each.user])
+    return Table(columns, rows, numeric=(columns.index("took"),), shorten=(2,), wrap=(3,) if reasons else ())
 
 
 def _because(reasons: Mapping[str, str], each: Application) -> str:
@@ -270,7 +272,7 @@ def _shown(
 
 
 def _listed(found: Application, files: Sequence[LogFile]) -> Result:
-    rows = [(each.container, each.name, str(each.size)) for each in files]
+    rows = [(each.container, each.name, each.size) for each in files]
     table = Table(("container", "file", "bytes"), rows, numeric=(2,))
     return Result("yarn-logs", {"application": found, "files": files}, (_head(found), table))
 
@@ -282,8 +284,14 @@ def _written(answer: Mapping[str, object], written: Sequence[tuple[Path, int]]) 
 
 
 def _head(found: Application) -> Fields:
-    state = found.state if not found.is_final else f"{found.state}, {found.final_status}"
-    return Fields((("application", found.id), ("name", found.name), ("user", found.user), ("state", state)))
+    took = short_duration(_took(found).total_seconds())
+    when = (
+        f"{short_moment(found.started)}, took {took}"
+        if found.is_final
+        else f"{short_moment(found.started)}, {took} ago"
+    )
+    pairs = (("application", found.id), ("name", found.name), ("user", found.user), ("state", found.outcome))
+    return Fields((*pairs, ("started", when)))
 
 
 def _causes(causes: Sequence[Cause]) -> list[Block]:
@@ -298,9 +306,8 @@ def _causes(causes: Sequence[Cause]) -> list[Block]:
     return blocks
 
 
-def _took(each: Application) -> str:
-    end = each.finished or datetime.datetime.now(tz=datetime.UTC)
-    return f"{(end - each.started).total_seconds():.0f} s"
+def _took(each: Application) -> datetime.timedelta:
+    return (each.finished or datetime.datetime.now(tz=datetime.UTC)) - each.started
 
 
 def _ago(text: str) -> datetime.datetime:

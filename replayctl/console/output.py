@@ -8,16 +8,16 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Literal, TextIO
 
 from replayctl.console.redaction import clean, mask
-from replayctl.console.result import Block, Fields, Lines, Problem, Result, Table
+from replayctl.console.result import Block, Fields, Lines, Problem, Result
 from replayctl.console.secret import MASK, Secret
 from replayctl.console.stream import Stream
+from replayctl.console.table import plain_rows, print_table
 from replayctl.errors import ReplayctlError
 
 SCHEMA = "replayctl/1"
@@ -164,9 +164,9 @@ class Output:
         elif isinstance(block, Fields):
             self._fields(block)
         elif self._stdout.isatty():
-            _rich_table(block, self._stdout.stream)
+            print_table(block, self._stdout.stream)
         else:
-            self._plain_table(block)
+            self._stdout.write(plain_rows(block))
 
     def _fields(self, block: Fields) -> None:
         if block.title:
@@ -174,37 +174,6 @@ class Output:
         pairs = [(clean(name), clean(value)) for name, value in block.pairs]
         width = max((len(name) for name, _ in pairs), default=0)
         self._stdout.write("".join(f"{name + ':':<{width + 1}} {value}\n" for name, value in pairs))
-
-    def _plain_table(self, table: Table) -> None:
-        """For pipes: one row a line, cells parted by tabs, nothing folded or cut."""
-        rows = [table.columns, *table.rows]
-        self._stdout.write("".join("\t".join(_cell(each) for each in row) + "\n" for row in rows))
-
-
-def _cell(text: str) -> str:
-    return re.sub(r"[\t\r\n]+", " ", clean(text))
-
-
-def _rich_table(table: Table, stdout: TextIO) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    grid = RichTable(title=Text(clean(table.title)) if table.title else None, box=box.SIMPLE_HEAD, title_justify="left")
-    console = Console(file=stdout, highlight=False, markup=False, emoji=False)
-    for index, name in enumerate(table.columns):
-        # The first column is what people copy: it is folded last.
-        key = max((len(row[0]) for row in table.rows), default=0) if index == 0 else 0
-        grid.add_column(
-            Text(clean(name)),
-            justify="right" if index in table.numeric else "left",
-            overflow="fold",
-            min_width=min(key, console.width // 2) or None,
-        )
-    for row in table.rows:
-        grid.add_row(*(Text(clean(cell)) for cell in row))
-    console.print(grid)
 
 
 def problem_of(error: ReplayctlError) -> Problem:

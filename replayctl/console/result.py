@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 from replayctl.errors import EXIT_PARTIAL
 
 Status = Literal["ok", "nothing-to-do", "partial", "failed"]
+Cell = str | int | datetime.datetime | datetime.timedelta | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +30,19 @@ class Fields:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under column titles; `numeric` are the indices of the columns that are numbers."""
+    """Rows under column titles, the most important columns first; `numeric` are the indices of those with numbers.
+
+    On a narrow terminal cells of the columns in `shorten` may lose their middle, and those in `wrap` go on in further
+    lines. All others stay whole, and where there is no room for them, the last columns go. Moments and durations are
+    short there, and exact elsewhere.
+    """
 
     columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[Cell]]
     title: str | None = None
     numeric: Sequence[int] = ()
+    shorten: Sequence[int] = ()
+    wrap: Sequence[int] = ()
 
 
 Block = Lines | Fields | Table

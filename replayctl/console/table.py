@@ -1,0 +1,119 @@
+"""Tables: for people as wide as their terminal, for programs one row a line.
+
+Nothing is cut without a mark. Where a terminal is too narrow, cells that may be shortened lose their middle, cells that
+may wrap go on in further lines, and then the last columns go as a whole, by name.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Sequence
+from typing import TextIO
+
+from replayctl.console.redaction import clean
+from replayctl.console.result import Cell, Table
+from replayctl.console.times import short_duration, short_moment
+
+_GAP = 2
+_LEAST_SHORTENED = 16
+_LEAST_WRAPPED = 16
+_NONE = "-"
+
+
+def plain_rows(table: Table) -> str:
+    """For pipes: cells parted by tabs, nothing folded or cut, moments in ISO 8601, durations in seconds."""
+    rows = [table.columns, *([_exact(cell) for cell in row] for row in table.rows)]
+    return "".join("\t".join(_one_line(cell) for cell in row) + "\n" for row in rows)
+
+
+def print_table(table: Table, stdout: TextIO) -> None:
+    """For a terminal: what fits into its width, and the names of the columns that do not."""
+    from rich import box
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = Console(file=stdout, highlight=False, markup=False, emoji=False)
+    names = [_one_line(name) for name in table.columns]
+    rows = [[_one_line(_short(cell)) for cell in row] for row in table.rows]
+    natural = [max(cell_len(row[index]) for row in [names, *rows]) for index in range(len(names))]
+    least = [_least(table, index, cell_len(names[index]), width) for index, width in enumerate(natural)]
+    widths = fit(natural, least, console.width)
+    grid = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for index, width in enumerate(widths):
+        justify = "right" if index in table.numeric else "left"
+        grid.add_column(Text(names[index]), justify=justify, overflow="fold", width=width)  # type: ignore[arg-type]
+    for row in rows:
+        shown = [
+            shorten(cell, width) if index in table.shorten else cell
+            for index, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ]
+        grid.add_row(*(Text(cell) for cell in shown))
+    if table.title:
+        console.print(Text(f"{clean(table.title)}\n"), soft_wrap=True)
+    console.print(grid)
+    if missing := names[len(widths) :]:
+        line = f"not shown, too narrow: {', '.join(name for name in missing if name)} (all: --output json)"
+        console.print(Text(line))
+
+
+def fit(natural: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """Widths of the first columns, as many as fit into `room` with two blanks between them, at least one.
+
+    Each has between its `least` and its `natural` width; the widest gives way first.
+    """
+    for count in range(len(natural), 0, -1):
+        left = room - _GAP * (count - 1)
+        if sum(least[:count]) > left:
+            continue
+        widths = list(natural[:count])
+        while (excess := sum(widths) - left) > 0:
+            index = max((each for each in range(count) if widths[each] > least[each]), key=lambda each: widths[each])
+            # At once as much as leads to the next narrower one would be faster; tables are not that wide.
+            widths[index] -= min(1, excess)
+        return widths
+    return [min(natural[0], room)] if natural else []
+
+
+def shorten(text: str, width: int) -> str:
+    """The text, or its beginning and its end around an ellipsis: what tells names apart stands at either end."""
+    from rich.cells import cell_len
+
+    if cell_len(text) <= width:
+        return text
+    head, tail = "", ""
+    for number in range(len(text)):
+        # The end gets two characters for each one of the beginning.
+        longer = (head, text[-len(tail) - 1] + tail) if number % 3 else (head + text[len(head)], tail)
+        if cell_len("".join(longer)) > width - 1:
+            break
+        head, tail = longer
+    return f"{head}…{tail}"
+
+
+def _least(table: Table, index: int, name: int, natural: int) -> int:
+    if index in table.shorten:
+        return max(name, min(natural, _LEAST_SHORTENED))
+    return max(name, min(natural, _LEAST_WRAPPED)) if index in table.wrap else natural
+
+
+def _short(cell: Cell) -> str:
+    if isinstance(cell, datetime.datetime):
+        return short_moment(cell)
+    if isinstance(cell, datetime.timedelta):
+        return short_duration(cell.total_seconds())
+    return _NONE if cell is None else str(cell)
+
+
+def _exact(cell: Cell) -> str:
+    if isinstance(cell, datetime.datetime):
+        return cell.isoformat(timespec="seconds")
+    if isinstance(cell, datetime.timedelta):
+        return f"{cell.total_seconds():.1f}".removesuffix(".0")
+    return _NONE if cell is None else str(cell)
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"[\t\r\n]+", " ", clean(text))
