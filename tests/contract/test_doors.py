@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "replayctl"
 DOORS = {
-    "rich": {"console/output.py", "console/reporter.py"},
+    "rich": {"console/table.py", "console/reporter.py"},
     # Both read files of others: settings, and the kubeconfig.
     "yaml": {"settings/document.py", "cluster/kubeconfig.py"},
     "websockets": {"forwarding/connection.py", "cluster/streams.py"},
