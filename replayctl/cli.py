@@ -21,7 +21,7 @@ from replayctl import __version__
 from replayctl.commands import dags, forward, leaderboard, local, runs, scaffold, settings, yarn
 from replayctl.console import output, redaction
 from replayctl.console.reporter import StderrReporter
-from replayctl.console.result import Problem, Result
+from replayctl.console.result import Block, Problem, Result
 from replayctl.console.stream import reader_is_gone, silence
 from replayctl.errors import (
     EXIT_BUG,
@@ -128,11 +128,22 @@ def _root(
         reporter.close()
         out.announce(result)
 
+    def show_first(blocks: Sequence[Block]) -> None:
+        reporter.close()
+        out.show_first(blocks)
+
     def write_log(data: bytes, raw: bool) -> None:
         reporter.close()
         out.write_log(data, raw)
 
-    ctx.obj = AppContext(profile=profile, reporter=reporter, announce=announce, write_log=write_log, confirm=_confirm)
+    ctx.obj = AppContext(
+        profile=profile,
+        reporter=reporter,
+        announce=announce,
+        show_first=show_first,
+        write_log=write_log,
+        confirm=_confirm,
+    )
 
 
 def lift_global_options(argv: Sequence[str]) -> list[str]:

@@ -85,6 +85,14 @@ def log_file(text: str) -> str:
     return text
 
 
+def log_files(text: str) -> tuple[str, ...]:
+    """Names of log files from a list with commas, blanks or both, each once; UsageProblem for anything else."""
+    names = tuple(dict.fromkeys(log_file(name) for name in re.split(r"[,\s]+", text) if name))
+    if not names:
+        raise UsageProblem(f"{text!r} names no log file", hint="such as --log-files stdout,stderr")
+    return names
+
+
 class HttpService:
     """A service of Hadoop's by its address: JSON and streams, with errors in words."""
 

@@ -31,12 +31,18 @@ _Run = Annotated[str | None, typer.Option("--run", help="Of this run, as Airflow
 _Container = Annotated[str | None, typer.Option(help="Another container than the driver's.", show_default=False)]
 _Executors = Annotated[bool, typer.Option("--executors", help="All containers but the driver's.")]
 _Every = Annotated[bool, typer.Option("--all", help="All containers.")]
-_LogFiles = Annotated[str, typer.Option(help="Which files, parted by commas.")]
+_LogFiles = Annotated[str, typer.Option(help="Which files, with commas between them.")]
 _Tail = Annotated[
     int | None,
-    typer.Option(min=1, help="Only so many last lines of each; with --follow, then what comes.", show_default=False),
+    typer.Option(
+        "-n",
+        "--tail",
+        min=0,
+        help="Only so many last lines of each; with --follow, then what comes.",
+        show_default=False,
+    ),
 ]
-_Follow = Annotated[bool, typer.Option("--follow", help="Go on while the application runs.")]
+_Follow = Annotated[bool, typer.Option("-f", "--follow", help="Go on while the application runs.")]
 _Grep = Annotated[str | None, typer.Option(help="Only lines with this pattern.", show_default=False)]
 _To = Annotated[
     str | None, typer.Option("-o", "--to", help="Write there: a file, or a folder for a file each.", show_default=False)
@@ -141,7 +147,7 @@ def yarn_logs(
         container=resource_manager.container_id(container) if container else None,
         executors=executors,
         every=every,
-        names=tuple(resource_manager.log_file(each) for each in log_files.split(",") if each),
+        names=resource_manager.log_files(log_files),
         tail=tail,
         pattern=view.pattern(grep) if grep else None,
     )
@@ -242,7 +248,8 @@ def _followed(
 
     ended = follow(cluster, found, wanted, app.write_log, app.reporter, raw=raw, wait_s=wait_s)
     causes = yarn.probable_causes(cluster, ended, lambda: cluster.files(ended, wait_s=wait_s), wanted=diagnose)
-    return Result("yarn-logs", {"application": ended, "causes": causes}, tuple(_causes(causes)))
+    view = (_head(ended), *_causes(causes)) if causes else ()
+    return Result("yarn-logs", {"application": ended, "causes": causes}, view)
 
 
 def _shown(
@@ -263,12 +270,12 @@ def _shown(
     causes = yarn.probable_causes(cluster, found, lambda: files, wanted=diagnose)
     answer = {"application": found, "causes": causes, "files": chosen}
     if causes:
-        app.announce(Result("yarn-logs", answer, (_head(found), *_causes(causes))))
+        app.show_first((_head(found), *_causes(causes), Lines(("",))))
     if target is not None:
         return _written(answer, view.save(cluster, found, chosen, target, wanted))
     for data in view.shown(cluster, found, chosen, wanted):
         app.write_log(data, raw)
-    return Result("yarn-logs", answer, ())
+    return Result("yarn-logs", answer, (), closing=(Lines(("",)), _head(found), *_causes(causes)) if causes else ())
 
 
 def _listed(found: Application, files: Sequence[LogFile]) -> Result:
@@ -295,15 +302,14 @@ def _head(found: Application) -> Fields:
 
 
 def _causes(causes: Sequence[Cause]) -> list[Block]:
-    blocks: list[Block] = []
+    lines: list[str] = []
     for number, each in enumerate(causes, start=1):
         where = f"{each.container} {each.file}:{each.first_line}-{each.last_line}" if each.container else each.file
-        lines = [f"{number}. {each.summary}", f"   {where}"]
+        lines += ["", f"{number}. {each.summary}", f"   {where}"]
         lines += [f"   {each.explanation}"] if each.explanation else []
         # The rest of them in short: the first one is the probable one.
         lines += [f"   | {line}" for line in each.excerpt] if number == 1 else []
-        blocks.append(Lines(lines))
-    return blocks
+    return [Lines(lines)] if lines else []
 
 
 def _took(each: Application) -> datetime.timedelta:

@@ -8,21 +8,24 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Literal, TextIO
 
+from replayctl.console.bars import last_states, without_former_states
 from replayctl.console.redaction import clean, mask
 from replayctl.console.result import Block, Fields, Lines, Problem, Result
 from replayctl.console.secret import MASK, Secret
 from replayctl.console.stream import Stream
-from replayctl.console.table import plain_rows, print_table
+from replayctl.console.table import plain_rows, print_table, shorten
 from replayctl.errors import ReplayctlError
 
 SCHEMA = "replayctl/1"
 Mode = Literal["human", "json"]
 _LONGEST_LOG_LINE = 1 << 20
+_ERASE_LINE = "\r\x1b[2K"
 
 
 def to_json(value: object) -> Any:
@@ -86,6 +89,8 @@ class Output:
         self._stderr = Stream(stderr or sys.stderr)
         self._in_lines = False
         self._log = b""
+        self._log_shown = False
+        self._bar = ""
 
     def announce(self, result: Result) -> None:
         """A part of the answer, at once; from then on each JSON document is one line."""
@@ -93,23 +98,46 @@ class Output:
         self.show(result)
         self.flush()
 
+    def show_first(self, blocks: Sequence[Block]) -> None:
+        """What people want to know ahead of a log. Programs get one document, at the end."""
+        if self.mode == "human":
+            for block in blocks:
+                self._block(block)
+            self.flush()
+
     def write_log(self, data: bytes, raw: bool) -> None:
         """Some bytes of a log, in order: text without control characters and secrets, or as they are.
 
-        With JSON, where stdout is for documents, it goes to stderr.
+        Of a line that was drawn over, as progress bars are, only the last state is shown; a terminal has it as it
+        comes. With JSON, where stdout is for documents, logs go to stderr.
         """
         stream = self._stderr if self.mode == "json" else self._stdout
+        self._log_shown |= bool(data)
         if raw:
             stream.write_bytes(data)
             return
         self._log += data
         # Whole lines, so that neither a character nor an escape sequence nor a secret is looked at by half.
         end = self._log.rfind(b"\n") + 1 or (len(self._log) if len(self._log) > _LONGEST_LOG_LINE else 0)
-        text, self._log = self._log[:end], self._log[end:]
+        text, self._log = self._log[:end], without_former_states(self._log[end:])
         if text:
-            stream.write(clean(text.decode("utf-8", "replace")))
+            self._draw_bar(stream, "")
+            stream.write(clean(last_states(text.decode("utf-8", "replace"))))
             # A log that is followed is read as it comes.
             stream.flush()
+        if stream.isatty():
+            # A state is whole when the next one begins.
+            self._draw_bar(stream, last_states(self._log.rpartition(b"\r")[0].decode("utf-8", "replace")))
+
+    def _draw_bar(self, stream: Stream, state: str) -> None:
+        """Draws the state of a line that is not over yet in place of the one that is shown; an empty one wipes it."""
+        if not state and not self._bar:
+            return
+        bar = shorten(clean(state), shutil.get_terminal_size().columns - 1)
+        if bar != self._bar:
+            stream.write(f"{_ERASE_LINE}{bar}")
+            stream.flush()
+            self._bar = bar
 
     def flush(self) -> None:
         """Hands all that was written to the reader; OSError when it cannot be."""
@@ -124,6 +152,7 @@ class Output:
                 envelope(result.command, result.status, result.exit_code, result.data, result.warnings, result.problems)
             )
             return
+        self.flush()
         if result.status == "nothing-to-do":
             self._stdout.write("nothing to do\n")
         for block in result.view:
@@ -132,6 +161,9 @@ class Output:
             self._stderr.write(f"warning: {clean(warning)}\n")
         for problem in result.problems:
             self._problem(problem)
+        if self._log_shown and self._stdout.isatty():
+            for block in result.closing:
+                self._block(block)
 
     def show_error(self, command: str, error: Problem, exit_code: int) -> None:
         """What ended the command."""
@@ -153,7 +185,7 @@ class Output:
     def _problem(self, problem: Problem) -> None:
         self._stderr.write(f"error: {clean(problem.message)}\n")
         if problem.details:
-            lines = clean(problem.details).splitlines()
+            lines = clean(last_states(problem.details)).splitlines()
             self._stderr.write("".join(f"  | {line}\n" for line in lines))
         if problem.hint:
             self._stderr.write(f"hint: {clean(problem.hint)}\n")

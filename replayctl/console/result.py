@@ -60,7 +60,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One command's answer: `data` is a dataclass or a mapping and becomes JSON, `view` is the same for people."""
+    """One command's answer: `data` is a dataclass or a mapping and becomes JSON, `view` is the same for people.
+
+    `closing` is what a terminal shows once more in the end when a log has scrolled it away.
+    """
 
     command: str
     data: object
@@ -68,6 +71,7 @@ class Result:
     status: Status = "ok"
     warnings: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
+    closing: Sequence[Block] = ()
 
     @property
     def exit_code(self) -> int:

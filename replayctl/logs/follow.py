@@ -67,7 +67,7 @@ def follow(
                 reporter.status(f"waiting: {error}")
         if app.is_final:
             for each in progress.values():
-                if each.begun and wanted.pattern and wanted.pattern.search(each.begun):
+                if each.begun and wanted.has_line(bytes(each.begun)):
                     write(bytes(each.begun), raw)
             return app
         time.sleep(_LOOK_EVERY_S)
@@ -124,7 +124,7 @@ def _news(
             lines.append(rest)
             rest = bytearray()
         now.begun = rest
-        yield from (bytes(line) + b"\n" for line in lines if wanted.pattern.search(line))
+        yield from (bytes(line) + b"\n" for line in lines if wanted.has_line(bytes(line)))
 
 
 def _since(cluster: Yarn, app: Application, file: LogFile, start: int) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replayctl.clients.resource_manager import Application
+from replayctl.console.bars import last_state
 from replayctl.errors import NotFound, OperationFailed, UsageProblem
 from replayctl.logs.diagnose import Cause, Diagnosis, from_diagnostics
 from replayctl.logs.sources import LogFile, Yarn
@@ -23,7 +24,10 @@ _MOST_CAUSES = 3
 
 @dataclass(frozen=True, slots=True)
 class LogSelection:
-    """Which containers, files and lines: the driver's unless others are asked for."""
+    """Which containers, files and lines: the driver's unless others are asked for.
+
+    A `pattern` is looked for in what a screen shows of a line.
+    """
 
     container: str | None
     executors: bool
@@ -31,6 +35,10 @@ class LogSelection:
     names: tuple[str, ...]
     tail: int | None
     pattern: re.Pattern[bytes] | None
+
+    def has_line(self, line: bytes) -> bool:
+        """Whether the line is wanted."""
+        return self.pattern is None or bool(self.pattern.search(last_state(line)))
 
     @property
     def driver_only(self) -> bool:
@@ -84,22 +92,26 @@ def content(cluster: Yarn, app: Application, file: LogFile, wanted: LogSelection
         yield from chunks
         return
     for line in _lines(chunks):
-        if wanted.pattern.search(line):
+        if wanted.has_line(line):
             yield line
 
 
 def last_lines(cluster: Yarn, app: Application, file: LogFile, count: int) -> tuple[bytes, int]:
-    """The last `count` lines of a file, in memory, and how many bytes the file has with them."""
-    size = count * _LINE_BYTES
+    """The last `count` lines of a file, in memory, and how many bytes the file has with them.
+
+    A line ends with a line feed alone, as for tail: progress bars are one line. None are wanted of a file that is
+    followed from its end.
+    """
+    size = max(1, count) * _LINE_BYTES
     while True:
         text, length = bytearray(), file.size
         for piece in cluster.pieces(app, file, tail=size):
             text += piece.data
             length = piece.length
-        lines = bytes(text).splitlines(keepends=True)
+        lines = re.findall(rb"[^\n]*\n|[^\n]+", text)
         # The first one may have lost its beginning.
         if len(lines) > count or len(text) < size or size >= length:
-            return b"".join(lines[-count:]), length
+            return b"".join(lines[max(0, len(lines) - count) :]), length
         size *= 4
 
 
@@ -126,7 +138,7 @@ def causes(cluster: Yarn, app: Application, files: Sequence[LogFile]) -> list[Ca
         diagnosis.start_file(file.container, file.name)
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         for line in _lines(piece.data for piece in cluster.pieces(app, file)):
-            diagnosis.feed(decoder.decode(line))
+            diagnosis.feed(decoder.decode(last_state(line)))
     found = diagnosis.causes(limit=_MOST_CAUSES)
     told = from_diagnostics(app.diagnostics) if app.diagnostics else None
     if told is not None and all(each.summary != told.summary for each in found):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from replayctl.console.events import Reporter
-    from replayctl.console.result import Result
+    from replayctl.console.result import Block, Result
     from replayctl.settings.declared import Settings
 
 
@@ -23,6 +23,8 @@ class AppContext:
     reporter: Reporter
     # Shows a part of the answer at once, for commands that go on; with JSON each such part is one line.
     announce: Callable[[Result], None]
+    # Shows people a part of the answer ahead of a log; with JSON there is one document, at the end.
+    show_first: Callable[[Sequence[Block]], None]
     # Shows bytes of a log as they come; with True as they are, control characters too.
     write_log: Callable[[bytes, bool], None]
     # Asks at the terminal, and raises when the answer is no or nobody can be asked.

@@ -134,6 +134,14 @@ def test_what_is_no_target_is_refused(word: str) -> None:
         parse_endpoint(word)
 
 
+def test_lists_of_log_files_are_read_as_people_write_them() -> None:
+    for text in ("stdout,stderr", "stdout, stderr", " stdout ,stderr,", "stdout stderr", "stdout,,stderr,stdout"):
+        assert resource_manager.log_files(text) == ("stdout", "stderr")
+    for text in ("", " , ", "stdout;stderr", "../stdout"):
+        with pytest.raises(UsageProblem):
+            resource_manager.log_files(text)
+
+
 def test_targets_have_short_and_long_kinds() -> None:
     assert str(parse_endpoint("airflow/svc/airflow-webserver:8080")) == "airflow/service/airflow-webserver:8080"
     assert parse_endpoint("a/deploy/b").port is None

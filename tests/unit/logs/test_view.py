@@ -164,3 +164,17 @@ def test_a_line_that_does_not_fit_into_memory_is_searched_all_the_same(monkeypat
     text = b"x" * 700_000 + b"wanted" + b"y" * 1_500_000
     cluster = Cluster([("FINISHED", text, None)])
     assert b"wanted" in follow(cluster, monkeypatch, replace(WANTED, pattern=view.pattern("wanted")))
+
+
+def test_progress_bars_are_one_line_and_are_searched_as_they_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    bar = b"".join(b"\rfit: %3d%%" % percent for percent in range(101))
+    text = b"first\n" + bar + b"\nlast\n"
+
+    def following(wanted: view.LogSelection) -> bytes:
+        return follow(Cluster([("RUNNING", text, None), ("FINISHED", text, None)]), monkeypatch, wanted)
+
+    assert following(replace(WANTED, tail=2)) == bar + b"\nlast\n"
+    assert following(replace(WANTED, tail=1)) == b"last\n"
+    assert following(replace(WANTED, tail=0)) == b""
+    assert following(replace(WANTED, pattern=view.pattern("^fit: 100"))) == bar + b"\n"
+    assert following(replace(WANTED, pattern=view.pattern(" 57%"))) == b""

@@ -1,0 +1,55 @@
+"""Lines that were drawn over again and again, as progress bars are: what a terminal shows of them in the end."""
+
+from __future__ import annotations
+
+import re
+
+
+def last_states(text: str) -> str:
+    """The text with the last state of each such line alone; other lines, and all line ends but `\\r\\n`, as they are.
+
+    A state that shows nothing counts only where no other one is left: bars are wiped with blanks.
+    """
+    if "\r" not in text and "\b" not in text:
+        return text
+    return "\n".join(_last_state(line) for line in text.split("\n"))
+
+
+def last_state(line: bytes) -> bytes:
+    """The same for one line of a log, with or without its end."""
+    if b"\r" not in line and b"\b" not in line:
+        return line
+    return last_states(line.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+
+
+def without_former_states(begun: bytes) -> bytes:
+    """A line that is not over yet without the states that nobody will see, so that it stays short.
+
+    What comes after its last `\\r` may still grow.
+    """
+    drawn, sign, rest = begun.rpartition(b"\r")
+    return last_state(drawn) + sign + rest if b"\r" in drawn else begun
+
+
+def _last_state(line: str) -> str:
+    states = [_taken_back(state) for state in line.split("\r")]
+    return next((state for state in reversed(states) if _shows(state)), states[-1])
+
+
+def _shows(state: str) -> bool:
+    return bool(re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x20\x7f-\xa0]", "", state))
+
+
+def _taken_back(state: str) -> str:
+    """The state without the characters over which others were written; what is only gone back over stays."""
+    if "\b" not in state:
+        return state
+    shown: list[str] = []
+    place = 0
+    for character in state:
+        if character == "\b":
+            place = max(0, place - 1)
+            continue
+        shown[place : place + 1] = [character]
+        place += 1
+    return "".join(shown)
