@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from replayctl.clients.proxies import make_pool
 from replayctl.errors import NotFound, OperationFailed, Unreachable
 
 _PAGE = 500
@@ -36,7 +37,8 @@ class MlflowApi:
         import urllib3
 
         try:
-            answer = urllib3.request("GET", f"{self.url}/health", timeout=3.0, retries=False)
+            with make_pool(self.url) as pool:
+                answer = pool.request("GET", f"{self.url}/health", timeout=3.0, retries=False)
         except urllib3.exceptions.HTTPError:
             return False
         return answer.status == 200
@@ -70,10 +72,11 @@ class MlflowApi:
 
         url = f"{self.url}/api/2.0/mlflow/{path}"
         try:
-            if method == "GET":
-                answer = urllib3.request(method, url, fields=dict(values), timeout=_TIMEOUT_S)
-            else:
-                answer = urllib3.request(method, url, json=values, timeout=_TIMEOUT_S)
+            with make_pool(url) as pool:
+                if method == "GET":
+                    answer = pool.request(method, url, fields=dict(values), timeout=_TIMEOUT_S)
+                else:
+                    answer = pool.request(method, url, json=values, timeout=_TIMEOUT_S)
         except urllib3.exceptions.HTTPError as error:
             raise Unreachable(
                 f"MLflow at {self.url} does not answer",

@@ -15,9 +15,9 @@ from typing import Any
 
 from replayctl.cluster.credentials import USER_KEYS, Headers, credentials, impersonation
 from replayctl.cluster.entries import Entry
-from replayctl.cluster.proxies import check_proxy, proxy_from_environment
 from replayctl.cluster.tls import client_context
 from replayctl.errors import SettingsError
+from replayctl.settings.proxies import check_proxy, proxy_from_environment
 
 _CLUSTER_KEYS = frozenset(
     {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from replayctl.commands.options import DryRun
-from replayctl.console.result import Fields, Lines, Result, Status, Table
+from replayctl.console.result import Fields, Lines, Problem, Result, Status, Table
 from replayctl.errors import UsageProblem
 from replayctl.settings.context import AppContext
 
@@ -25,10 +26,7 @@ def up(ctx: typer.Context, dry_run: DryRun = False) -> Result:
         from replayctl.local import environments
 
         made = [
-            (
-                f"{name} environment",
-                "made already" if environments.is_made(name, settings.cache_dir) else "would be made",
-            )
+            (f"{name} environment", _state(environments.find_damage(name, settings.cache_dir), "would be made"))
             for name in environments.NAMES
         ]
         is_running = stack.status(settings).running
@@ -44,19 +42,19 @@ def down(ctx: typer.Context, dry_run: DryRun = False) -> Result:
     from replayctl.local import stack
 
     settings = _local_settings(ctx)
-    stopped = stack.status(settings).services if dry_run else stack.down(settings, ctx.obj.reporter)
-    names = [service.name for service in stopped]
+    stopped = stack.running_parts(settings) if dry_run else stack.down(settings, ctx.obj.reporter)
     verb = "would stop" if dry_run else "stopped"
-    line = f"{verb} {', '.join(names)}" if names else "nothing was running"
-    data = {"stopped": names, "home": settings.local.home, "dry_run": dry_run}
-    return Result("local down", data, (Lines((line,)),), status="ok" if names else "nothing-to-do")
+    line = f"{verb} {', '.join(stopped)}" if stopped else "nothing was running"
+    data = {"stopped": stopped, "home": settings.local.home, "dry_run": dry_run}
+    return Result("local down", data, (Lines((line,)),), status="ok" if stopped else "nothing-to-do")
 
 
 def status(ctx: typer.Context) -> Result:
     """Show what of the local stack runs, and where its pages are."""
     from replayctl.local import stack
 
-    return _result("local status", stack.status(_local_settings(ctx)))
+    state = stack.status(_local_settings(ctx))
+    return _result("local status", state, status="ok" if state.running or state.stopped else "partial")
 
 
 def data(
@@ -76,19 +74,27 @@ def make_environments(ctx: typer.Context, dry_run: DryRun = False) -> Result:
     from replayctl.local import environments
 
     settings = _local_settings(ctx)
-    before = {name: environments.is_made(name, settings.cache_dir) for name in environments.NAMES}
+    damage = {name: environments.find_damage(name, settings.cache_dir, thorough=True) for name in environments.NAMES}
     if not dry_run:
         environments.find_java_home(settings.local.java_home)
         for name in environments.NAMES:
-            environments.ensure(name, settings.cache_dir, settings.local.python, ctx.obj.reporter)
+            environments.ensure(name, settings.cache_dir, settings.local.python, ctx.obj.reporter, thorough=True)
     paths = {name: environments.path_of(name, settings.cache_dir) for name in environments.NAMES}
     verb = "would be made" if dry_run else "made"
-    rows = tuple((name, "was there" if before[name] else verb, str(paths[name])) for name in paths)
-    status: Status = "nothing-to-do" if all(before.values()) else "ok"
-    data = {"environments": paths, "found": before, "dry_run": dry_run}
+    rows = tuple((name, _state(damage[name], verb), str(paths[name])) for name in paths)
+    whole = {name: damage[name] is None for name in paths}
+    status: Status = "nothing-to-do" if all(whole.values()) else "ok"
+    data = {"environments": paths, "found": whole, "damage": damage, "dry_run": dry_run}
     return Result(
-        "local environments", data, (Table(("environment", "state", "path"), rows, wrap=(2,)),), status=status
+        "local environments", data, (Table(("environment", "state", "path"), rows, wrap=(1, 2)),), status=status
     )
+
+
+def _state(damage: str | None, verb: str) -> str:
+    """How an environment is: whole, never made (an empty text), or damaged."""
+    if damage is None:
+        return "whole"
+    return f"{verb} again: {damage}" if damage else verb
 
 
 def _local_settings(ctx: typer.Context) -> Settings:
@@ -102,38 +108,35 @@ def _local_settings(ctx: typer.Context) -> Settings:
 
 
 def _result(command: str, stack: Stack, status: Status = "ok") -> Result:
-    from replayctl.local.stack import USERNAME, password_file
+    from replayctl.local.parts import API_SERVER, MLFLOW, USERNAME, password_file
 
-    rows = tuple(
-        (
-            service.name,
-            "answers" if stack.healthy.get(service.name) else "silent",
-            service.url,
-            service.pid,
-        )
-        for service in stack.services
-    )
+    services = (("mlflow", MLFLOW), ("airflow", API_SERVER))
     data = {
         "home": stack.home,
         "running": stack.running,
-        "services": [
-            {"name": service.name, "url": service.url, "pid": service.pid, "healthy": stack.healthy.get(service.name)}
-            for service in stack.services
-        ],
+        "services": [{"name": name, "url": stack.url(part)} for name, part in services if stack.url(part)],
+        "parts": stack.parts,
+        "orphans": stack.orphans,
         "airflow_username": USERNAME,
         "airflow_password_file": password_file(stack.home),
     }
-    if not rows:
-        return Result(command, data, (Lines((f"nothing runs (state in {stack.home})",)),))
-    sign_in = f"{USERNAME}, password in {password_file(stack.home)}"
+    if stack.stopped:
+        return Result(command, data, (Lines((f"nothing runs (state in {stack.home})",)),), status=status)
+    rows = tuple((part.name, part.problem or "works", part.url, part.pid) for part in stack.parts)
+    problems = [Problem("not-ready", f"{part.name} {part.problem}") for part in stack.parts if part.problem]
+    if stack.orphans:
+        pids = ", ".join(map(str, stack.orphans))
+        problems.append(Problem("not-ready", f"processes of the stack run without their leader: {pids}"))
+    if problems:
+        problems[-1] = replace(problems[-1], hint="stop the rest and start all of it with: replayctl local up")
     view = (
-        Table(("service", "state", "address", "pid"), rows),
+        Table(("part", "state", "address", "pid"), rows, wrap=(1,)),
         Fields(
             (
-                ("sign in to Airflow as", sign_in),
+                ("sign in to Airflow as", f"{USERNAME}, password in {password_file(stack.home)}"),
                 ("state folder", str(stack.home)),
                 ("stop with", "replayctl local down"),
             )
         ),
     )
-    return Result(command, data, view, status=status)
+    return Result(command, data, view, status=status, problems=tuple(problems))

@@ -39,7 +39,7 @@ def find_mlflow(settings: Settings) -> MlflowApi:
     if settings.mlflow.url is not None:
         return MlflowApi(settings.mlflow.url)
     if settings.profile == LOCAL_PROFILE:
-        return MlflowApi(stack.status(settings).service("mlflow").url)
+        return MlflowApi(stack.mlflow_url(settings))
     raise SettingsError(f"profile {settings.profile!r} has no mlflow.url", hint=_hint(settings, "mlflow → url"))
 
 

@@ -11,13 +11,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from replayctl import process
 from replayctl.console.events import Reporter
 from replayctl.errors import OperationFailed, UsageProblem
 from replayctl.local import environments
-from replayctl.local.environments import Environment
+from replayctl.local.disk import disk_errors, make_private
 from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
+from replayctl.settings.load import LOCAL_PROFILE
 
 PACKAGE = "recbole==1.2.1"
 AVAILABLE = ("ml100k",)
@@ -57,19 +57,21 @@ def prepare(name: str, settings: Settings, reporter: Reporter, *, dry_run: bool 
     source = workload.site_packages / _SOURCE
     if not source.exists():
         reporter.step(f"fetching MovieLens-100k with {PACKAGE}")
-        _install(workload)
+        environments.add_package(workload, PACKAGE, reporter)
     reporter.step(f"preparing {target}")
-    text = _convert(source)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(target)
+    if settings.profile == LOCAL_PROFILE:
+        # Whichever command comes first: what lies in there is the user's alone.
+        make_private(settings.local.home, "local.home")
+    with disk_errors("write data set", target, hint="choose another folder: set folders.data_in_pods"):
+        text = _convert(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
     return PreparedDataset(name, target, _ROWS, found=False)
-
-
-def _install(workload: Environment) -> None:
-    python = str(workload.program("python"))
-    process.run([python, "-m", "pip", "install", "--no-deps", "--no-input", "--progress-bar", "off", PACKAGE])
 
 
 def _convert(source: Path) -> str:

@@ -7,7 +7,6 @@ by the hash of its list, so that a changed list makes a new one and an old check
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
@@ -19,12 +18,18 @@ from pathlib import Path
 
 from replayctl import process, shipped
 from replayctl.console.events import Reporter
-from replayctl.errors import NotFound, RemoteCommandFailed
+from replayctl.errors import Conflict, NotFound, RemoteCommandFailed, TimedOut
+from replayctl.local import packages, processes
+from replayctl.local.disk import disk_errors, full_disk_hint, is_full_disk
+from replayctl.local.locking import exclusive
+from replayctl.local.processes import MARK_VARIABLE
 
 PYTHON_VERSION = "3.11"
 _JAVA_VERSIONS = (8, 11, 17)
 _COMPLETE = ".replayctl-complete"
 NAMES = ("airflow", "workload", "mlflow")
+# A program that hangs must not hang us: an answer takes well under a second.
+_ANSWER_DEADLINE_S = 20.0
 _DOTTED = re.compile(r'version "(?:1\.)?(\d+)')
 _PYTHON_HINT = (
     "install it: `uv python install 3.11`, `pyenv install 3.11`, `brew install python@3.11` or your system's package "
@@ -61,8 +66,9 @@ def find_python(configured: Path | None) -> Path:
             candidates.append(sys.executable)
         candidates += [path for path in (shutil.which(f"python{PYTHON_VERSION}"), shutil.which("python3")) if path]
     for candidate in candidates:
-        with contextlib.suppress(RemoteCommandFailed, NotFound):
-            done = process.run([candidate, "-c", "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"])
+        with contextlib.suppress(RemoteCommandFailed, NotFound, TimedOut):
+            script = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
+            done = process.run([candidate, "-c", script], timeout_s=_ANSWER_DEADLINE_S)
             if done.tail.strip() == PYTHON_VERSION:
                 return Path(candidate)
     tried = f" (tried {', '.join(candidates)})" if candidates else ""
@@ -79,8 +85,9 @@ def find_java_home(configured: Path | None) -> Path:
         if java:
             homes.append(Path(java).resolve().parent.parent)
     for home in homes:
-        with contextlib.suppress(RemoteCommandFailed, NotFound):
-            found = _DOTTED.search(process.run([str(home / "bin" / "java"), "-version"]).tail)
+        with contextlib.suppress(RemoteCommandFailed, NotFound, TimedOut):
+            done = process.run([str(home / "bin" / "java"), "-version"], timeout_s=_ANSWER_DEADLINE_S)
+            found = _DOTTED.search(done.tail)
             if found and int(found[1]) in _JAVA_VERSIONS:
                 return home
     tried = f" (tried {', '.join(map(str, homes))})" if homes else ""
@@ -98,50 +105,97 @@ def path_of(name: str, cache_dir: Path) -> Path:
     return cache_dir / "environments" / f"{name}-{digest}"
 
 
-def is_made(name: str, cache_dir: Path) -> bool:
-    """Whether the environment of today's list is there whole."""
-    return (path_of(name, cache_dir) / _COMPLETE).exists()
+def find_damage(name: str, cache_dir: Path, *, thorough: bool = False) -> str | None:
+    """What is wrong with the environment of today's list: `""` when it was never made whole, None when nothing is."""
+    path = path_of(name, cache_dir)
+    if not (path / _COMPLETE).exists():
+        return ""
+    environment = Environment(name, path)
+    return packages.find_damage(
+        environment.program("python"),
+        environment.site_packages,
+        requirements(name),
+        path / _COMPLETE,
+        thorough=thorough,
+    )
 
 
-def ensure(name: str, cache_dir: Path, python: Path | None, reporter: Reporter) -> Environment:
-    """The environment, made now if it is not there whole.
+def ensure(
+    name: str, cache_dir: Path, python: Path | None, reporter: Reporter, *, thorough: bool = False
+) -> Environment:
+    """The environment, made now if it is not there whole, and made again when something of it is gone.
 
     Two callers at once make it once. An interrupted one is started afresh by the next call. Raises
-    RemoteCommandFailed with pip's last lines when an installation fails, NotFound without a fitting Python.
+    RemoteCommandFailed with pip's last lines when an installation fails, NotFound without a fitting Python,
+    OperationFailed when the folder cannot be written.
     """
     path = path_of(name, cache_dir)
-    marker = path / _COMPLETE
-    if marker.exists():
-        return Environment(name, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.with_name(f"{path.name}.lock"), name, reporter):
-        if marker.exists():
-            return Environment(name, path)
+    environment = Environment(name, path)
+    if find_damage(name, cache_dir, thorough=thorough) is None:
+        return environment
+    with changing(environment, reporter):
+        # Another one may have made it meanwhile.
+        damage = find_damage(name, cache_dir, thorough=thorough)
+        if damage is None:
+            return environment
+        if damage:
+            reporter.step(f"the {name} environment in {path} is damaged: {damage}")
         reporter.step(f"making the {name} environment in {path} (once; a minute or two)")
-        shutil.rmtree(path, ignore_errors=True)
-        process.run([str(find_python(python)), "-m", "venv", str(path)])
-        _install(path, requirements(name), reporter)
-        marker.touch()
-    return Environment(name, path)
+        with disk_errors("make environment", path, hint="choose another folder: set cache_dir, or REPLAYCTL_CACHE_DIR"):
+            # The mark goes first: what is removed in part is not whole.
+            (path / _COMPLETE).unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
+            process.run([str(find_python(python)), "-m", "venv", str(path)], env=_environ(path))
+            _install(environment, ["--no-deps", "-r", str(requirements(name))], reporter)
+            packages.write_inventory(environment.site_packages, path / _COMPLETE)
+    return environment
 
 
-def _install(path: Path, pinned: Path, reporter: Reporter) -> None:
+def add_package(environment: Environment, package: str, reporter: Reporter) -> None:
+    """Installs one more package, pinned and without what it depends on; RemoteCommandFailed when pip fails."""
+    with changing(environment, reporter):
+        _install(environment, ["--no-deps", package], reporter)
+
+
+@contextlib.contextmanager
+def changing(environment: Environment, reporter: Reporter) -> Iterator[None]:
+    """Nobody else changes the environment while the block runs, not even the pip of a replayctl that was killed."""
+    path = environment.path
+    hint = "choose another folder: set cache_dir, or REPLAYCTL_CACHE_DIR"
+    with disk_errors("make folder", path.parent, hint=hint):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    reason = f"another replayctl is making the {environment.name} environment"
+    with exclusive(path.with_name(f"{path.name}.lock"), reason, reporter):
+        left = processes.end(lambda: processes.find_marked(lambda mark: mark == _mark(path)))
+        if left:
+            raise Conflict(
+                f"cannot end an installation that was left in {path}: {processes.describe(left)}",
+                hint="end these processes, then try again",
+            )
+        yield
+
+
+def _install(environment: Environment, arguments: list[str], reporter: Reporter) -> None:
     """The lists are complete, so pip resolves nothing; what conflicts on paper was tried together."""
-    argv = [str(path / "bin" / "python"), "-m", "pip", "install", "--no-deps", "--no-input", "-r", str(pinned)]
+    argv = [str(environment.program("python")), "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
 
     def show(line: str) -> None:
         if line.startswith(("Collecting", "Downloading", "Building", "Installing", "  Downloading")):
             reporter.status(f"pip: {line.strip()[:100]}")
 
-    process.run([*argv, "--progress-bar", "off", "--disable-pip-version-check"], on_line=show)
+    argv += ["--disable-pip-version-check", *arguments]
+    try:
+        process.run(argv, env=_environ(environment.path), on_line=show)
+    except RemoteCommandFailed as error:
+        if is_full_disk(error.details or ""):
+            error.hint = full_disk_hint(environment.path)
+        raise
 
 
-@contextlib.contextmanager
-def _locked(path: Path, name: str, reporter: Reporter) -> Iterator[None]:
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            reporter.step(f"waiting for another replayctl that is making the {name} environment")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _environ(path: Path) -> dict[str, str]:
+    """By the mark an installation is found that goes on after its replayctl was killed."""
+    return {**os.environ, MARK_VARIABLE: _mark(path)}
+
+
+def _mark(path: Path) -> str:
+    return f"environment {path.resolve()}"

@@ -14,6 +14,7 @@ from typing import Any
 
 from replayctl.console.secret import Secret
 from replayctl.errors import SettingsError
+from replayctl.settings.base_dirs import base_dirs
 from replayctl.settings.values import (
     to_count,
     to_mode,
@@ -36,7 +37,7 @@ class Setting:
     key: str
     convert: Callable[[Any], Any]
     help: str
-    default: Callable[[Mapping[str, str]], Any]
+    default: Callable[[], Any]
 
     @property
     def secret(self) -> bool:
@@ -45,32 +46,23 @@ class Setting:
 
 
 def _setting(convert: Callable[[Any], Any], help: str, default: Any = None) -> Any:
-    """A field that is a setting; a `default` that can be called gets the environment."""
-    find = default if callable(default) else lambda _environ: default
+    """A field that is a setting; a `default` that can be called is asked when settings are loaded."""
+    find = default if callable(default) else lambda: default
     return field(metadata={_DECLARATION: (convert, help, find)})
-
-
-def _base_dir(variable: str, below_home: str, name: str = "") -> Callable[[Mapping[str, str]], Path]:
-    """A folder by the XDG base directory specification."""
-
-    def find(environ: Mapping[str, str]) -> Path:
-        base = environ.get(variable)
-        return (Path(base) if base else Path(environ.get("HOME", "~")).expanduser() / below_home) / "replayctl" / name
-
-    return find
 
 
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
     """The embedded stack; memory in GiB."""
 
-    home: Path = _setting(to_path, "all state of the local stack", _base_dir("XDG_STATE_HOME", ".local/state", "local"))
+    home: Path = _setting(to_path, "all state of the local stack", lambda: base_dirs().user_state_path / "local")
     python: Path | None = _setting(to_path, "a Python 3.11 for the environments; found by itself when not set")
     java_home: Path | None = _setting(to_path, "a Java 17; found by itself when not set")
     airflow_port: int = _setting(to_port, "preferred port of Airflow; the next free one is taken", 8080)
     mlflow_port: int = _setting(to_port, "preferred port of MLflow; the next free one is taken", 8811)
     spark_cores: int | None = _setting(to_count, "cores of one Spark task; those of the machine, up to 4, when not set")
     task_memory_gib: int = _setting(to_count, "memory of one Spark task in GiB", 3)
+    keep_logs_days: int = _setting(to_count, "how long the stack's logs stay; older ones go at `local up`", 30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +139,7 @@ class YarnSettings:
         "the ResourceManager's web address, as the workers see it; without it steps for YARN run in the worker's pod",
     )
     spark_conf: Mapping[str, str] = _setting(
-        to_properties, "Spark's configuration of steps on YARN, a NAME=VALUE in each line", lambda _environ: {}
+        to_properties, "Spark's configuration of steps on YARN, a NAME=VALUE in each line", dict
     )
 
 
@@ -181,10 +173,8 @@ class Settings:
 
     profile: str
     user: str | None = _setting(to_text, "whose namespace to work in; also USERNAME_ON_CLUSTER")
-    cache_dir: Path = _setting(to_path, "where environments are kept", _base_dir("XDG_CACHE_HOME", ".cache"))
-    state_dir: Path = _setting(
-        to_path, "where background forwards are noted", _base_dir("XDG_STATE_HOME", ".local/state")
-    )
+    cache_dir: Path = _setting(to_path, "where environments are kept", lambda: base_dirs().user_cache_path)
+    state_dir: Path = _setting(to_path, "where background forwards are noted", lambda: base_dirs().user_state_path)
     local: LocalSettings
     airflow: AirflowSettings
     mlflow: MlflowSettings

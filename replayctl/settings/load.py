@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from replayctl.errors import SettingsError
+from replayctl.settings.base_dirs import base_dirs
 from replayctl.settings.declared import GROUPS, SETTINGS, Settings, build
 from replayctl.settings.document import YamlDocument, parse
 from replayctl.settings.values import NotTextError
@@ -24,7 +25,7 @@ LOCAL_PROFILE = "local"
 _DEPTH = 4
 _ENVIRONMENT_PREFIX = "REPLAYCTL_"
 # Variables with our prefix that are no settings.
-_OTHER_VARIABLES = frozenset({"REPLAYCTL_PROFILE", "REPLAYCTL_CONFIG", "REPLAYCTL_LAB"})
+_OTHER_VARIABLES = frozenset({"REPLAYCTL_PROFILE", "REPLAYCTL_CONFIG", "REPLAYCTL_LAB", "REPLAYCTL_MARK"})
 
 
 _BY_KEY = {setting.key: setting for setting in SETTINGS}
@@ -50,7 +51,7 @@ def load_settings(
         raise SettingsError(
             f"there is no profile {name!r}{_did_you_mean(name, known)}", hint=_where_profiles(documents)
         )
-    values: dict[str, _Value] = {setting.key: _Value(setting.default(environ), "default") for setting in SETTINGS}
+    values: dict[str, _Value] = {setting.key: _Value(setting.default(), "default") for setting in SETTINGS}
     if name == LOCAL_PROFILE:
         values["user"] = _Value(login_user(environ), "login name")
     for document in documents:
@@ -97,9 +98,7 @@ def _read_documents(environ: Mapping[str, str], cwd: Path) -> list[_Document]:
         raise SettingsError(f"REPLAYCTL_CONFIG names {team}, which is not a file")
     if team is None:
         team = next((folder / TEAM_FILE for folder in (cwd, *cwd.parents) if (folder / TEAM_FILE).is_file()), None)
-    base = environ.get("XDG_CONFIG_HOME")
-    home = Path(environ.get("HOME", "~")).expanduser()
-    user = (Path(base) if base else home / ".config") / "replayctl" / "config.yaml"
+    user = base_dirs().user_config_path / "config.yaml"
     return [_read_document(path) for path in (team, user) if path is not None and path.is_file()]
 
 

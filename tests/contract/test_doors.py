@@ -12,10 +12,12 @@ DOORS = {
     # Both read files of others: settings, and the kubeconfig.
     "yaml": {"settings/document.py", "cluster/kubeconfig.py"},
     "websockets": {"forwarding/connection.py", "cluster/streams.py"},
+    "filelock": {"local/locking.py"},
+    "platformdirs": {"settings/base_dirs.py"},
     "h11": {"forwarding/pages.py"},
     "airflow_client": {"clients/airflow.py"},
     "urllib3": {
-        *("clients/airflow.py", "clients/mlflow.py", "clients/resource_manager.py"),
+        *("clients/airflow.py", "clients/mlflow.py", "clients/resource_manager.py", "clients/proxies.py"),
         *("cluster/api.py", "logs/sources.py"),
     },
 }

@@ -13,15 +13,14 @@ from replayctl.settings.load import list_profiles, load_settings, login_user
 
 
 def load(tmp_path: Path, team: str = "", user: str = "", profile: str | None = None, **environ: str):
-    home = tmp_path / "home"
+    home = Path.home()
     (home / ".config" / "replayctl").mkdir(parents=True, exist_ok=True)
     work = tmp_path / "work" / "deep"
     work.mkdir(parents=True, exist_ok=True)
     if team:
         (tmp_path / "work" / "replayctl.yaml").write_text(team)
-    if user:
-        (home / ".config" / "replayctl" / "config.yaml").write_text(user)
-    return load_settings(profile, environ={"HOME": str(home), "LOGNAME": "tester", **environ}, cwd=work)
+    (home / ".config" / "replayctl" / "config.yaml").write_text(user or "{}")
+    return load_settings(profile, environ={"LOGNAME": "tester", **environ}, cwd=work)
 
 
 def test_each_source_wins_over_those_before_it(tmp_path: Path) -> None:
@@ -34,6 +33,23 @@ def test_each_source_wins_over_those_before_it(tmp_path: Path) -> None:
     assert found.sources["mlflow.url"].endswith("config.yaml:3")
     assert found.sources["airflow.url"] == "REPLAYCTL_AIRFLOW_URL"
     assert found.sources["deploy.poll_s"] == "default"
+
+
+def test_folders_follow_the_base_directory_specification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = load(tmp_path)
+    assert found.local.home == Path.home() / ".local" / "state" / "replayctl" / "local"
+    assert found.cache_dir == Path.home() / ".cache" / "replayctl"
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    # The specification has relative paths ignored.
+    monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
+    found = load(tmp_path, user="profiles: {local: {user: carol}}")
+    assert (found.local.home, found.state_dir) == (
+        tmp_path / "state" / "replayctl" / "local",
+        tmp_path / "state" / "replayctl",
+    )
+    assert found.cache_dir == Path.home() / ".cache" / "replayctl"
+    assert found.user == "carol"
 
 
 def test_the_user_comes_from_the_clusters_variable_and_ours_beats_it(tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""Trouble with this machine's disk as errors of our tree, and folders that only their owner may enter."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from replayctl.errors import OperationFailed
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+# The system's words, and sqlite's.
+_FULL_DISK_WORDS = ("No space left on device", "Disk quota exceeded", "database or disk is full")
+
+
+@contextlib.contextmanager
+def disk_errors(action: str, path: Path, *, hint: str | None = None) -> Iterator[None]:
+    """Turns an OSError within the block into OperationFailed: `cannot <action> <path>: <reason>`."""
+    try:
+        yield
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename and str(error.filename) != str(path) else ""
+        reason = error.strerror or str(error)
+        if error.errno in _FULL:
+            hint = full_disk_hint(path)
+        raise OperationFailed(f"cannot {action} {path}{place}: {reason}", hint=hint) from error
+
+
+def is_full_disk(text: str) -> bool:
+    """Whether a program's words say that the disk is full."""
+    return any(words in text for words in _FULL_DISK_WORDS)
+
+
+def full_disk_hint(path: Path) -> str:
+    """What to look at when there is no space for a path."""
+    return f"free some space: df -h {shlex.quote(str(_existing(path)))}"
+
+
+def make_private(folder: Path, setting: str) -> Path:
+    """Makes a folder that its owner alone may enter, or closes one that is there; `setting` is the key to name it by.
+
+    Raises OperationFailed when it cannot be made, or is a file.
+    """
+    variable = f"REPLAYCTL_{setting.upper().replace('.', '_')}"
+    hint = f"choose another folder: set {setting}, or {variable}"
+    with disk_errors("make folder", folder, hint=hint):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if folder.stat().st_mode & 0o077:
+            folder.chmod(0o700)
+    return folder
+
+
+def write_private(path: Path, text: str) -> None:
+    """Writes a file that its owner alone may read, whole or not at all; OSError when it cannot be."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            # Without it a full disk may show after the rename, with an empty file under the name.
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def size_of(path: Path) -> int:
+    """Bytes that a file or folder takes on the disk, links not followed; 0 for what is not there.
+
+    A file with several names within it counts once.
+    """
+    seen: set[tuple[int, int]] = set()
+    total = 0
+    pending = [path]
+    while pending:
+        entry = pending.pop()
+        with contextlib.suppress(OSError):
+            status = entry.lstat()
+            key = (status.st_dev, status.st_ino)
+            if key not in seen:
+                seen.add(key)
+                total += status.st_blocks * 512
+            if entry.is_dir() and not entry.is_symlink():
+                pending += [Path(child.path) for child in os.scandir(entry)]
+    return total
+
+
+def _existing(path: Path) -> Path:
+    return next((folder for folder in (path, *path.parents) if folder.exists()), Path("/"))

@@ -1,0 +1,97 @@
+"""Logs of the embedded stack: where they are, how large they may grow, and how long they stay."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from pathlib import Path
+
+from replayctl.errors import OperationFailed
+from replayctl.local.disk import full_disk_hint, is_full_disk
+
+_MAX_LOG_BYTES = 20_000_000
+_KEPT_LOG_BYTES = 1_000_000
+_DAY_S = 86_400
+
+
+def log_path(home: Path, name: str) -> Path:
+    """The log of one part."""
+    return home / "logs" / f"{name}.log"
+
+
+def begin_log(home: Path, name: str) -> Path:
+    """The log of a part that starts now; the one of its last time is kept beside it."""
+    log = log_path(home, name)
+    if log.exists():
+        log.replace(log.with_suffix(".previous.log"))
+    return log
+
+
+def log_tail(home: Path, name: str, lines: int = 30) -> str:
+    """The last lines of a part's log; empty without one."""
+    try:
+        with log_path(home, name).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _KEPT_LOG_BYTES))
+            return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
+    except OSError:
+        return ""
+
+
+def failure(home: Path, name: str, message: str) -> OperationFailed:
+    """The error of a part that has failed: with the end of its log, and with a full disk named as the cause."""
+    tail = log_tail(home, name, lines=200)
+    hint = f"the whole log: {log_path(home, name)}"
+    if is_full_disk(tail) or _is_full(home):
+        message, hint = f"{message}: the disk of {home} is full", full_disk_hint(home)
+    return OperationFailed(message, hint=hint, details="\n".join(tail.splitlines()[-30:]))
+
+
+def tidy(home: Path, keep_days: int, *, idle: bool) -> None:
+    """Removes logs that are older than `keep_days`, and cuts those that have grown too large.
+
+    While nothing runs (`idle`), also what killed Spark tasks have left in the scratch folder. OSError for a full disk.
+    """
+    oldest = time.time() - keep_days * _DAY_S
+    for folder in (home / "airflow" / "logs", home / "logs"):
+        _remove_older(folder, oldest, folders=idle)
+    for log in (home / "logs").glob("*.log"):
+        if log.stat().st_size > _MAX_LOG_BYTES:
+            _cut(log)
+    if idle:
+        for leftover in (home / "spark").iterdir():
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
+
+def _remove_older(folder: Path, oldest: float, *, folders: bool) -> None:
+    for path, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            with contextlib.suppress(OSError):
+                file = Path(path) / name
+                if file.lstat().st_mtime < oldest:
+                    file.unlink()
+        # Only an empty one goes, and only while nothing is about to write into it.
+        if folders and Path(path) != folder:
+            with contextlib.suppress(OSError):
+                Path(path).rmdir()
+
+
+def _cut(log: Path) -> None:
+    """Keeps the end of a log that a program goes on appending to."""
+    with log.open("r+b") as file:
+        file.seek(-_KEPT_LOG_BYTES, os.SEEK_END)
+        file.readline()
+        kept = file.read()
+        file.seek(0)
+        file.write(kept)
+        file.truncate()
+
+
+def _is_full(home: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(home).free < _KEPT_LOG_BYTES
+    return False

@@ -1,0 +1,32 @@
+"""Files that one replayctl at a time holds on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from replayctl.console.events import Reporter
+from replayctl.local.disk import disk_errors
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, reason: str, reporter: Reporter) -> Iterator[None]:
+    """Holds the lock while the block runs; when another process has it, says `reason` and waits.
+
+    The system gives it back when its holder ends, however it ends. OperationFailed when the file cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    # Never the soft lock, which a killed holder would leave behind.
+    lock = FileLock(path, mode=0o600, fallback_to_soft=False)
+    with disk_errors("lock", path):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            reporter.step(f"waiting: {reason}")
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

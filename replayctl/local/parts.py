@@ -1,0 +1,204 @@
+"""The programs that the embedded stack is made of: their arguments, environments and ports.
+
+Each part of Airflow is a process of its own, not a child of `airflow standalone`: so each can be named when it is dead,
+has its own log, and opens no port but the one of Airflow's pages.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from replayctl.local import environments
+from replayctl.local.capacity import local_slots
+from replayctl.local.disk import write_private
+from replayctl.local.environments import Environment
+from replayctl.local.processes import MARK_VARIABLE
+from replayctl.settings.declared import Settings
+from replayctl.settings.folders import find_folders
+
+USERNAME = "admin"
+# In the order in which they are started.
+MLFLOW, API_SERVER, SCHEDULER, DAG_PROCESSOR, TRIGGERER = (
+    *("mlflow", "api-server", "scheduler"),
+    *("dag-processor", "triggerer"),
+)
+PARTS = (MLFLOW, API_SERVER, SCHEDULER, DAG_PROCESSOR, TRIGGERER)
+# What a caller's shell may carry and the servers must not see.
+_FOREIGN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "SPARK_", "PYSPARK_", "AIRFLOW", "MLFLOW_")
+# Not [::1]: some HTTP clients take its colons for a port's. The stack has IPv4 addresses alone.
+_LOOPBACK = ("127.0.0.1", "localhost")
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """How a part is started; `port` where it has pages."""
+
+    name: str
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the pages are."""
+
+    mlflow: int
+    airflow: int
+
+
+def mlflow_program(settings: Settings, made: Mapping[str, Environment], ports: Ports, mark: str) -> Program:
+    """MLflow's server on sqlite."""
+    home = settings.local.home
+    mlflow = made["mlflow"]
+    argv = (
+        *(str(mlflow.program("mlflow")), "server", "--host", "127.0.0.1", "--port", str(ports.mlflow)),
+        *("--workers", "1", "--backend-store-uri", f"sqlite:///{home}/mlflow/mlflow.db"),
+        *("--artifacts-destination", str(home / "mlflow" / "artifacts")),
+        # A page from elsewhere must not reach it under a name that leads here, nor a script on such a page.
+        *("--allowed-hosts", f"127.0.0.1:{ports.mlflow},localhost:{ports.mlflow}"),
+        *("--cors-allowed-origins", f"http://127.0.0.1:{ports.mlflow},http://localhost:{ports.mlflow}"),
+    )
+    environment = _clean_environment(mark) | {
+        "PATH": f"{mlflow.path / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
+        # Eight processes that wait for jobs of MLflow's own, which nobody here submits.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    return Program(MLFLOW, argv, environment, ports.mlflow)
+
+
+def airflow_program(
+    name: str, made: Mapping[str, Environment], environment: Mapping[str, str], ports: Ports
+) -> Program:
+    """One part of Airflow in the environment that all of them share."""
+    argv = [str(made["airflow"].program("airflow")), name]
+    if name in (SCHEDULER, TRIGGERER):
+        # Their log servers would listen on every address; tasks' logs lie in files that the API server reads itself.
+        argv.append("--skip-serve-logs")
+    if name == SCHEDULER:
+        # Tasks inherit its level, and their logs are for people.
+        return Program(name, tuple(argv), environment)
+    quiet = {"AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING", "AIRFLOW__LOGGING__UVICORN_LOGGING_LEVEL": "WARNING"}
+    port = ports.airflow if name == API_SERVER else None
+    return Program(name, tuple(argv), {**environment, **quiet}, port)
+
+
+def airflow_environment(
+    settings: Settings, made: Mapping[str, Environment], java_home: Path, ports: Ports, mark: str
+) -> dict[str, str]:
+    """What all parts of Airflow, and the tasks below them, find in their environment; OSError for a full disk."""
+    home = settings.local.home
+    airflow_home = home / "airflow"
+    spark_home = made["workload"].site_packages / "pyspark"
+    own = _secrets(home)
+    path = [made["airflow"].path / "bin", spark_home / "bin", java_home / "bin", os.environ.get("PATH", "")]
+    pages = f"http://127.0.0.1:{ports.airflow}"
+    variables = {
+        "PATH": os.pathsep.join(map(str, path)),
+        "JAVA_HOME": str(java_home),
+        "SPARK_HOME": str(spark_home),
+        "PYSPARK_PYTHON": str(made["workload"].program("python")),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_LOCAL_DIRS": str(home / "spark"),
+        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{ports.mlflow}",
+        "GIT_PYTHON_REFRESH": "quiet",
+        "AIRFLOW_HOME": str(airflow_home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(find_folders(settings).dags),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__PARALLELISM": str(max(2, 2 * local_slots(settings))),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{pages}/execution/",
+        "AIRFLOW__CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USERNAME}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(airflow_home / "passwords.json"),
+        # A changed DAG must show at once: these are the server's own intervals for that.
+        "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "0",
+        "AIRFLOW__CORE__MIN_SERIALIZED_DAG_FETCH_INTERVAL": "0",
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+        "AIRFLOW__DAG_PROCESSOR__PRINT_STATS_INTERVAL": "0",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{airflow_home}/airflow.db",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(airflow_home / "logs"),
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(ports.airflow),
+        "AIRFLOW__API__BASE_URL": pages,
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__API__SECRET_KEY": own["api_secret"],
+        "AIRFLOW__API_AUTH__JWT_SECRET": own["jwt_secret"],
+    }
+    return _clean_environment(mark) | variables
+
+
+def password_file(home: Path) -> Path:
+    """Where the password of Airflow's `admin` is kept, readable by its owner alone."""
+    return home / "airflow" / "admin_password"
+
+
+def read_password(home: Path) -> str | None:
+    """The admin's password; None when its file is gone, empty, not text or not to be read."""
+    try:
+        return password_file(home).read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def ensure_password(home: Path) -> bool:
+    """Makes the password's two files agree, ours and Airflow's; returns whether something was missing or broken.
+
+    Airflow reads its file at each sign-in, so a running server takes a new password too.
+    """
+    given = home / "airflow" / "passwords.json"
+    try:
+        known = json.loads(given.read_text(encoding="utf-8"))[USERNAME]
+    except (OSError, ValueError, KeyError, TypeError):
+        known = None
+    password = read_password(home)
+    if password is not None and password == known:
+        return False
+    # What Airflow knows counts: somebody may be signed in with it.
+    password = known if isinstance(known, str) and known else password or secrets.token_urlsafe(12)
+    write_private(given, json.dumps({USERNAME: password}))
+    write_private(password_file(home), password + "\n")
+    return True
+
+
+def _secrets(home: Path) -> dict[str, str]:
+    """The keys of Airflow's API, made once per folder and readable by the owner alone."""
+    path = home / "airflow" / "secrets.json"
+    names = ("api_secret", "jwt_secret")
+    try:
+        keys = json.loads(path.read_text(encoding="utf-8"))
+        return {name: str(keys[name]) for name in names}
+    except (OSError, ValueError, KeyError, TypeError):
+        # Gone or cut: new ones cost a new sign-in.
+        keys = {name: secrets.token_urlsafe(32) for name in names}
+        write_private(path, json.dumps(keys))
+        return keys
+
+
+def _clean_environment(mark: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN_VARIABLES)}
+    exempt = [entry.strip() for name in ("no_proxy", "NO_PROXY") for entry in kept.get(name, "").split(",")]
+    no_proxy = ",".join(dict.fromkeys(entry for entry in (*exempt, *_LOOPBACK) if entry))
+    return kept | {
+        MARK_VARIABLE: mark,
+        # Airflow's processes change their titles, which takes their environment, and with it the mark, out of sight.
+        "SPT_NOENV": "1",
+        # The parts speak to each other, and tasks to all of them: never through a company's proxy.
+        "no_proxy": no_proxy,
+        "NO_PROXY": no_proxy,
+    }
+
+
+def migration_program(made: Mapping[str, Environment], environment: Mapping[str, str]) -> Program:
+    """What makes Airflow's database, or brings it to the version of today's environment."""
+    return Program("db", (str(made["airflow"].program("airflow")), "db", "migrate"), environment)
+
+
+def database_version(cache_dir: Path) -> str:
+    """Which environment's database the migration makes."""
+    return environments.path_of("airflow", cache_dir).name

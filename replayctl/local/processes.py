@@ -1,0 +1,186 @@
+"""Which processes belong to something that replayctl has started, found without asking who started them.
+
+A mark in the environment is inherited by every descendant and outlives every parent: a process whose leader was killed
+is still known by it. Processes are compared by id and start time, so an id that the system has given to something
+else is never taken for ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psutil
+
+# A name that settings know to leave alone: a task may call replayctl.
+MARK_VARIABLE = "REPLAYCTL_MARK"
+_STOP_DEADLINE_S = 30.0
+_KILL_DEADLINE_S = 5.0
+_KILL_ROUNDS = 5
+_SAME_START_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """A process that was started here, in a session of its own."""
+
+    pid: int
+    started_unix_s: float
+
+
+def is_alive(leader: Leader) -> bool:
+    """Whether this very process still runs."""
+    import psutil
+
+    try:
+        process = psutil.Process(leader.pid)
+        return _is(process, leader) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def leader_of(pid: int) -> Leader:
+    """The process with its start time; psutil.NoSuchProcess when it has ended already."""
+    import psutil
+
+    return Leader(pid, psutil.Process(pid).create_time())
+
+
+def find_marked(accepts: Callable[[str], bool], leaders: Collection[Leader] = ()) -> dict[psutil.Process, str]:
+    """Every process whose mark is accepted, and all below them; each with its mark, or that of its ancestor.
+
+    A process that has lost its environment and its parents is found by its session, when that is one of `leaders`.
+    This process itself is left out.
+    """
+    import psutil
+
+    everything: list[tuple[psutil.Process, int, str | None]] = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            parent = process.ppid()
+            # Other users' environments are closed to us, and so are those of zombies.
+            with contextlib.suppress(psutil.Error, OSError):
+                everything.append((process, parent, process.environ().get(MARK_VARIABLE)))
+                continue
+            everything.append((process, parent, None))
+    belonging = {process: mark for process, _, mark in everything if mark is not None and accepts(mark)}
+    unmarked = [process for process, _, mark in everything if mark is None]
+    belonging |= {process: "" for process in unmarked if _in_session_of(process, leaders, belonging)}
+    by_pid = {process.pid: process for process in belonging}
+    added = True
+    while added:
+        added = False
+        for process, parent, mark in everything:
+            ancestor = by_pid.get(parent)
+            # A mark of its own says that it belongs elsewhere.
+            if ancestor is None or process in belonging or mark is not None:
+                continue
+            with contextlib.suppress(psutil.Error):
+                if process.create_time() >= ancestor.create_time():
+                    belonging[process] = belonging[ancestor]
+                    by_pid[process.pid] = process
+                    added = True
+    return {
+        process: mark
+        for process, mark in belonging.items()
+        if process.pid != os.getpid() and _status(process) != psutil.STATUS_ZOMBIE
+    }
+
+
+def end(find: Callable[[], Iterable[psutil.Process]]) -> list[psutil.Process]:
+    """Ends all that `find` finds, politely first, and what they start meanwhile; returns what could not be ended."""
+    import psutil
+
+    processes = list(find())
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    psutil.wait_procs(processes, timeout=_STOP_DEADLINE_S)
+    for _ in range(_KILL_ROUNDS):
+        processes = list(find())
+        if not processes:
+            return []
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(processes, timeout=_KILL_DEADLINE_S)
+    return list(find())
+
+
+def is_listened_by(leader: Leader, port: int) -> bool:
+    """Whether the socket that listens on the port of the loopback address belongs to the process or one below it."""
+    import psutil
+
+    if not is_alive(leader):
+        return False
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(leader.pid)
+        return any(_listens(member, port) for member in (process, *process.children(recursive=True)))
+    return False
+
+
+def is_taken(port: int) -> bool:
+    """Whether anything accepts connections on the port of the loopback address."""
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def describe(processes: Sequence[psutil.Process]) -> str:
+    """Ids and programs of processes, for messages."""
+    import psutil
+
+    words = []
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            words.append(f"{process.pid} ({process.name()})")
+    return ", ".join(words)
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+    import psutil
+
+    try:
+        connections = process.net_connections(kind="tcp4")
+    except psutil.Error:
+        return False
+    return any(
+        connection.status == psutil.CONN_LISTEN and connection.laddr[:2] in (("127.0.0.1", port), ("0.0.0.0", port))  # noqa: S104 (compared, not bound)
+        for connection in connections
+    )
+
+
+def _in_session_of(process: psutil.Process, leaders: Collection[Leader], belonging: Collection[psutil.Process]) -> bool:
+    """Whether the process is in the session of a leader that belongs to us, or did while it lived.
+
+    The system gives no id of a session away while the session has members, so whoever is in it while its leader is
+    gone was in it before.
+    """
+    import psutil
+
+    try:
+        session = os.getsid(process.pid)
+        for leader in leaders:
+            if session == leader.pid and process.create_time() >= leader.started_unix_s - _SAME_START_S:
+                return not psutil.pid_exists(session) or psutil.Process(session) in belonging
+    except (OSError, psutil.Error):
+        return False
+    return False
+
+
+def _is(process: psutil.Process, leader: Leader) -> bool:
+    return bool(process.pid == leader.pid and abs(process.create_time() - leader.started_unix_s) < _SAME_START_S)
+
+
+def _status(process: psutil.Process) -> str:
+    import psutil
+
+    try:
+        return str(process.status())
+    except psutil.Error:
+        return str(psutil.STATUS_ZOMBIE)
