@@ -213,10 +213,14 @@ DATASETS: Mapping[str, DatasetInfo] = {
 
 @dataclass(frozen=True, slots=True)
 class FirstLevelModel:
-    """A RePlay model by its class path and the keyword arguments of its constructor."""
+    """A RePlay model by its class path and the keyword arguments of its constructor.
+
+    `overridden` are the general values that a data set's own have replaced; None stands for RePlay's default.
+    """
 
     class_path: str
     parameters: Mapping[str, object] = field(default_factory=dict)
+    overridden: Mapping[str, object] = field(default_factory=dict)
 
 
 FIRST_LEVEL_MODELS: Mapping[str, FirstLevelModel] = {
@@ -255,15 +259,6 @@ def model_params(*names: str, dataset: DatasetInfo | None = None) -> dict[str, F
             raise KeyError(f"unknown first-level model {name!r}; known: {', '.join(sorted(FIRST_LEVEL_MODELS))}")
         model = FIRST_LEVEL_MODELS[name]
         overrides = dataset.model_overrides.get(name, {}) if dataset else {}
-        chosen[name] = FirstLevelModel(model.class_path, {**model.parameters, **overrides})
+        overridden = {key: model.parameters.get(key) for key in overrides}
+        chosen[name] = FirstLevelModel(model.class_path, {**model.parameters, **overrides}, overridden)
     return chosen
-
-
-# Versions of the workloads' results: raise one by hand when the same parameters would give another result.
-WORKLOAD_VERSIONS: Mapping[str, int] = {
-    "split": 1,
-    "first_level": 1,
-    "combine": 1,
-    "second_level": 1,
-    "evaluate": 1,
-}

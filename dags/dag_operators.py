@@ -6,7 +6,8 @@ import base64
 import datetime
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.exceptions import AirflowException
 from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
@@ -15,9 +16,11 @@ from airflow.sdk import DAG, Param
 
 from .artifacts import Artifact
 from .dag_entities import Namespace, artifact_tag
-from .dag_release import RELEASE_LINE
-from .dag_specs import DagSpec, Deployment, StepSpec
+from .dag_specs import RELEASE_LINE, DagSpec, Deployment, StepSpec
 from .dag_yarn import YarnSparkSubmitHook, connection
+from .release_package import import_from
+from .reuse import maker, parameter_changes, parameters_text, read_manifest, reused_text, why_computed
+from .run_notes import NOTE, RunNotes
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
@@ -48,40 +51,120 @@ class LocalSparkSubmitHook(SparkSubmitHook):
 class WorkloadOperator(SparkSubmitOperator):
     """Makes one step's artifact, unless it is whole already.
 
-    `step_document` is what `Deployment.step_document` gives; `forced_by` are the names that, found in the run's
-    `force` parameter, make this step compute anew. In a forced run an artifact that this very run has made counts
-    as done, so that a retry does not compute it twice.
+    `step_document` is what `Deployment.step_document` gives; `module` is the DAG module that declares the step;
+    `identities` are those of all steps of the DAG. `forced_by` are the names that, found in the run's `force`
+    parameter, make this step compute anew. In a forced run an artifact that this very run has made counts as done, so
+    that a retry does not compute it twice.
     """
 
     # Nothing of a step is a template: braces in a parameter are data.
     template_fields = ()
 
-    def __init__(self, *, step_document: dict[str, Any], forced_by: frozenset[str], cores: int, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        module: str,
+        step_document: dict[str, Any],
+        identities: Mapping[str, str],
+        forced_by: frozenset[str],
+        cores: int,
+        **kwargs: Any,
+    ) -> None:
         # The provider's durable mode remembers a finished application across a clear and then skips the work.
         super().__init__(durable=False, **kwargs)
+        self.module = module
         self.step_document = step_document
+        self.identities = identities
         self.forced_by = forced_by
         self.cores = cores
+        self._acting: WorkloadOperator | None = None
+        self._ended = False
 
     def execute(self, context: Context) -> None:
+        """Makes the artifact by the code of the release that this run goes on with; see `run_notes`."""
+        dag_id, dag = context["dag_run"].dag_id, self.get_dag()
+        tasks = set(self.identities) if dag is None else set(dag.task_ids)
+        notes = RunNotes.read(context["ti"], context["dag_run"], tasks)
+        own = str(self.step_document["package"])
+        release = notes.release(own)
+        operator: WorkloadOperator | None = self
+        if release != own:
+            self.log.info("%s is published by now, but this run began with %s and goes on with it", own, release)
+            try:
+                operator = _operator_of(release, self.module, dag_id, self.task_id)
+            except (ImportError, OSError) as error:
+                self.log.warning("cannot load %s (%s): going on with %s", release, error, own)
+        if operator is None:
+            self.log.info("%s has no task %s: nothing to do for this run", release, self.task_id)
+            return
+        self._acting = operator
+        if self._ended:
+            raise AirflowException("the task was ended")
+        operator.make(context, notes)
+
+    def make(self, context: Context, notes: RunNotes) -> None:
         """Skips, or submits and then checks that the artifact is whole; AirflowException when it is not."""
         artifact = Artifact(self.step_document["output"])
-        run_id = context["run_id"]
+        instance, run_id = context["ti"], context["run_id"]
         forced = bool(self.forced_by.intersection(context["params"].get("force") or ()))
+        parameters = self.step_document["parameters"]
+        words = {"parameters": parameters_text(parameters)}
         if artifact.is_whole():
-            if not forced:
-                self.log.info("%s is whole: nothing to compute", artifact)
+            made = maker(artifact.manifest())
+            if not forced or made["run_id"] == run_id:
+                self.log.info("%s: %s", reused_text(parameters, made), artifact)
+                outcome = "reused" if made["run_id"] != run_id else "computed"
+                instance.xcom_push(NOTE, self._note(notes, outcome=outcome, made=made, **words))
                 return
-            maker = artifact.manifest().get("run")
-            if isinstance(maker, dict) and maker.get("run_id") == run_id:
-                self.log.info("%s was computed anew by this run already", artifact)
-                return
-        instance = context["ti"]
+        self._check_inputs(notes)
+        why = "forced" if forced else why_computed(artifact, self.step_document)
+        self.log.info("computing %s (%s)%s", self.task_id, words["parameters"], f": {why}" if why else "")
+        instance.xcom_push(NOTE, self._note(notes, outcome="computing", why=why, **words))
+        self._compute(context, artifact, forced=forced)
+        made = maker(artifact.manifest())
+        # Another run may have been first.
+        outcome = "computed" if made["run_id"] == run_id else "reused"
+        instance.xcom_push(NOTE, self._note(notes, outcome=outcome, made=made, why=why, **words))
+
+    def _note(self, notes: RunNotes, **result: Any) -> dict[str, Any]:
+        return notes.note(self.task_id, str(self.step_document["package"]), self.step_document, **result)
+
+    def _check_inputs(self, notes: RunNotes) -> None:
+        missing = [entry for entry in self.step_document["inputs"] if not Artifact(entry["path"]).is_whole()]
+        if not missing:
+            return
+        moved = [
+            name
+            for name, identity in self.identities.items()
+            if name != self.task_id and (note := notes.of(name)) and note["identity"] != identity
+        ]
+        lines = [self._missing(entry, notes) for entry in missing]
+        if moved:
+            lines.append(
+                f"clear {', '.join(moved)} too: {self.step_document['package']} is used since the clear, and has to "
+                "compute them anew"
+            )
+        raise AirflowException("; ".join(lines))
+
+    def _missing(self, entry: dict[str, Any], notes: RunNotes) -> str:
+        step, note = entry["step"], notes.of(entry["step"])
+        if step not in self.identities:
+            return f"input {step} ({entry['path']}) is missing or not whole: run the DAG that makes it"
+        if note is None or note["identity"] == entry["identity"]:
+            return f"input {step} ({entry['path']}) is missing or not whole: clear task {step}"
+        changes = parameter_changes(read_manifest(note["artifact"]).get("parameters", {}), entry["parameters"])
+        return (
+            f"input {step} has moved from {note['identity']}, made with {note['release']}, to {entry['identity']} "
+            f"({', '.join(changes) or 'its code or its own inputs have changed'})"
+        )
+
+    def _compute(self, context: Context, artifact: Artifact, *, forced: bool) -> None:
+        run_id, instance = context["run_id"], context["ti"]
         document = {
             **self.step_document,
             "force": forced,
             "run": {
-                "dag_id": self.dag_id,
+                "dag_id": context["dag_run"].dag_id,
                 "run_id": run_id,
                 "task_id": self.task_id,
                 "map_index": instance.map_index,
@@ -97,7 +180,19 @@ class WorkloadOperator(SparkSubmitOperator):
 
     def submit(self, context: Context) -> None:
         """Runs the driver to its end; raises when that is a failure."""
-        super().execute(context)
+        self._hook = self._get_hook()
+        self._hook.submit(self.application)
+
+    def on_kill(self) -> None:
+        """Ends what computes, or keeps it from beginning."""
+        self._ended = True
+        if self._acting is not None:
+            self._acting.end()
+
+    def end(self) -> None:
+        """Ends the driver."""
+        self._ended = True
+        super().on_kill()
 
     def supervisor_pid(self) -> int | None:
         """The process without which the driver has to end, where it runs beside the driver."""
@@ -127,12 +222,11 @@ class YarnWorkloadOperator(WorkloadOperator):
         self.url = url
         self.user = user
         self._yarn: YarnSparkSubmitHook | None = None
-        self._ended = False
 
     def submit(self, context: Context) -> None:
         """Follows the application that is there, or submits one, and waits for its end."""
-        instance = context["ti"]
-        tags = Namespace(self.user).task_tags(self.dag_id, context["run_id"], self.task_id, instance.map_index)
+        dag_id, run_id, instance = context["dag_run"].dag_id, context["run_id"], context["ti"]
+        tags = Namespace(self.user).task_tags(dag_id, run_id, self.task_id, instance.map_index)
         artifact = artifact_tag(str(self.step_document["identity"]))
         self._yarn = YarnSparkSubmitHook(
             url=self.url,
@@ -151,14 +245,26 @@ class YarnWorkloadOperator(WorkloadOperator):
         """None: YARN ends the driver."""
         return None
 
-    def on_kill(self) -> None:
+    def end(self) -> None:
         """Ends the application with its task, or keeps one from being submitted."""
         self._ended = True
         if self._yarn is not None:
             self._yarn.end()
 
 
-def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment) -> WorkloadOperator:
+def _operator_of(release: str, module: str, dag_id: str, task_id: str) -> WorkloadOperator | None:
+    """The operator of a task as another release declares it; None when that has no such task."""
+    package = import_from(release, "release_package")
+    deployment = package.load_deployment()
+    for spec in package.load_specs(module, deployment) if package.has_module(module) else ():
+        for step in spec.steps if spec.dag_id == dag_id else ():
+            if step.name == task_id:
+                operators = import_from(release, "dag_operators")
+                return cast("WorkloadOperator", operators.make_operator(spec, step, deployment, module))
+    return None
+
+
+def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment, module: str) -> WorkloadOperator:
     """The operator of one step; raises ValueError for a place that this release cannot serve."""
     place = deployment.place(step)
     if place == "yarn" and deployment.yarn_url is None:
@@ -168,13 +274,17 @@ def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment) -> Workl
     files = f"{deployment.spark_submit_files.rstrip('/')}/{deployment.namespace.directory}/{deployment.release}"
     common: dict[str, Any] = {
         "task_id": step.name,
+        "module": module,
         "step_document": deployment.step_document(dag, step),
+        "identities": {other.name: other.identity for other in dag.steps},
         "forced_by": dag.forced_by(step),
         "cores": resources.cores,
         "application": f"{files}/dag_submit.py",
         "py_files": f"{files}/{deployment.release}.zip",
         "name": f"{dag.dag_id}.{step.name}",
         "doc_md": _describe(step, deployment),
+        # All tasks alike, so that the scheduler goes by the age of the runs: a newer one does not overtake an older.
+        "weight_rule": "absolute",
         **({"pool": deployment.pool} if deployment.pool else {}),
     }
     if place == "pod":
@@ -191,7 +301,7 @@ def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment) -> Workl
     return YarnWorkloadOperator(url=deployment.yarn_url or "", user=deployment.user, conf=conf, **common)
 
 
-def build_dag(spec: DagSpec, deployment: Deployment) -> DAG:
+def build_dag(spec: DagSpec, deployment: Deployment, module: str) -> DAG:
     """The Airflow DAG of a spec: started by hand, every step an operator, edges where inputs are steps of it."""
     with DAG(
         dag_id=spec.dag_id,
@@ -212,7 +322,7 @@ def build_dag(spec: DagSpec, deployment: Deployment) -> DAG:
         is_paused_upon_creation=False,
         render_template_as_native_obj=False,
     ) as dag:
-        operators = {step.name: make_operator(spec, step, deployment) for step in spec.steps}
+        operators = {step.name: make_operator(spec, step, deployment, module) for step in spec.steps}
         for step in spec.steps:
             for parent in spec.upstream(step):
                 operators[parent.name] >> operators[step.name]
@@ -221,7 +331,8 @@ def build_dag(spec: DagSpec, deployment: Deployment) -> DAG:
 
 def _describe(step: StepSpec, deployment: Deployment) -> str:
     parameters = json.dumps(dict(step.parameters), indent=2, sort_keys=True)
+    own = ", ".join(f"`{name}` instead of {json.dumps(value)}" for name, value in step.overridden.items())
     return (
         f"{RELEASE_LINE}{deployment.release}\n\nArtifact: `{deployment.artifact_path(step)}`\n\n"
-        f"```json\n{parameters}\n```\n"
+        f"```json\n{parameters}\n```\n" + (f"\nOf the data set's own (`model_overrides`): {own}\n" if own else "")
     )

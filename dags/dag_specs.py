@@ -1,7 +1,7 @@
 """DAGs as data: steps with inputs, parameters, place and resources, and the identity of what each step makes.
 
 Standard library only. The CLI plans and checks these, `dag_operators` makes Airflow operators of them, and
-`dag_submit` gets one step of them as a JSON document. Identities are known without any I/O.
+`dag_submit` gets one step of them as a JSON document. Identities are known from the release alone.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
 from .dag_entities import RESOURCE_TIERS, Namespace, Place, Resources
+from .workload_code import code_digest, workload_code
 
 FORCE_ALL = "all"
+# What proves to a deploy that the server shows its release: a line in the documentation of each task.
+RELEASE_LINE = "Release: "
 _TASK_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
@@ -27,21 +30,21 @@ def _digest(document: object) -> str:
 class StepSpec:
     """One step of an experiment: a workload with parameters, applied to what its inputs made.
 
-    `name` is the task id. `workload` is a module of `workloads/`, `version` the version of its results: bump it
-    by hand when the same parameters would give other results. `label` only makes paths and pages readable.
-    `parameters` are JSON values and decide the result together with the inputs; what must not decide it (paths,
-    cores, release) does not belong there.
+    `name` is the task id. `workload` is a module of `workloads/`; one that the release does not have is refused.
+    `parameters` are JSON values and decide the result together with the workload's code and the inputs; what must not
+    decide it (paths, cores, release) does not belong there. `label` is the name under which pages and tables show the
+    step; `overridden` are the general parameters that the data set's own have replaced, to be shown beside them.
     """
 
     name: str
     workload: str
-    version: int
     dataset: str
     parameters: Mapping[str, object] = field(hash=False)
     inputs: tuple[StepSpec, ...] = ()
     label: str = ""
     place: Place = "pod"
     tier: str = "default"
+    overridden: Mapping[str, object] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not _TASK_NAME.fullmatch(self.name):
@@ -49,16 +52,21 @@ class StepSpec:
         if self.tier not in RESOURCE_TIERS:
             raise ValueError(f"step {self.name}: unknown tier {self.tier!r}; known: {', '.join(RESOURCE_TIERS)}")
         _digest(self.parameters)
+        try:
+            workload_code(self.workload)
+        except ValueError as error:
+            raise ValueError(f"step {self.name}: {error}") from error
 
     @property
     def identity(self) -> str:
-        """16 hex digits: hash of the workload, its version, the parameters and the inputs' identities."""
-        return _digest([self.workload, self.version, self.parameters, [step.identity for step in self.inputs]])
+        """16 hex digits: hash of the workload, its code, the parameters and the inputs' identities."""
+        code = code_digest(self.workload)
+        return _digest([self.workload, code, self.parameters, [step.identity for step in self.inputs]])
 
     @property
     def folder(self) -> str:
-        """Path of the artifact below the namespace's base path: data set, step and identity."""
-        return f"{self.dataset}/{self.workload}{'_' + self.label if self.label else ''}/{self.identity}"
+        """Path of the artifact below the namespace's base path: data set, workload and identity."""
+        return f"{self.dataset}/{self.workload}/{self.identity}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +172,12 @@ class Deployment:
             "label": step.label,
             "dataset": step.dataset,
             "identity": step.identity,
-            "version": step.version,
+            "code": dict(workload_code(step.workload)),
             "parameters": dict(step.parameters),
             "output": self.artifact_path(step),
             "inputs": [
                 {
+                    "step": parent.name,
                     "workload": parent.workload,
                     "label": parent.label,
                     "identity": parent.identity,

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from .dag_entities import (
     DATASETS,
     SECOND_LEVEL_MODELS,
-    WORKLOAD_VERSIONS,
     DatasetInfo,
     FirstLevelModel,
     Namespace,
@@ -36,17 +35,18 @@ def _step(
     name: str = "",
     tier: str = "default",
     place: Place = "pod",
+    overridden: Mapping[str, object] | None = None,
 ) -> StepSpec:
     return StepSpec(
         name=name or (f"{workload}_{label}" if label else workload),
         workload=workload,
-        version=WORKLOAD_VERSIONS[workload],
         dataset=dataset.name,
         parameters=parameters,
         inputs=inputs,
         label=label,
         tier=tier,
         place=place,
+        overridden=overridden or {},
     )
 
 
@@ -70,14 +70,13 @@ def split_step(dataset: DatasetInfo) -> StepSpec:
 
 
 def first_level_step(dataset: DatasetInfo, name: str, model: FirstLevelModel) -> StepSpec:
-    """One RePlay model: candidates for the second level's training, and for the test queries after a refit."""
-    parameters = {
-        "model": name,
-        "class_path": model.class_path,
-        "kwargs": dict(model.parameters),
-        "candidates": CANDIDATES,
-    }
-    return _step("first_level", dataset, parameters, (split_step(dataset),), label=name, place="yarn")
+    """One RePlay model: candidates for the second level's training, and for the test queries after a refit.
+
+    `name` does not decide the result: the same model under another name is the same artifact.
+    """
+    parameters = {"class_path": model.class_path, "kwargs": dict(model.parameters), "candidates": CANDIDATES}
+    split = split_step(dataset)
+    return _step("first_level", dataset, parameters, (split,), label=name, place="yarn", overridden=model.overridden)
 
 
 def second_level_steps(
@@ -92,14 +91,16 @@ def second_level_steps(
         (split, *first_level),
         place="yarn",
     )
-    parameters = {"model": model_name, "k": CANDIDATES, **SECOND_LEVEL_MODELS[model_name]}
+    parameters = {"k": CANDIDATES, **SECOND_LEVEL_MODELS[model_name]}
     rerank = _step("second_level", dataset, parameters, (split, combine), label=model_name, tier="extra_big")
     return combine, rerank
 
 
 def evaluate_step(dataset: DatasetInfo, rows: tuple[StepSpec, ...]) -> StepSpec:
     """Metrics of every given model on the same test queries, recorded in MLflow."""
-    return _step("evaluate", dataset, {"k": list(METRICS_AT)}, (split_step(dataset), *rows), tier="big")
+    # Here names are part of the result: metrics are recorded under them.
+    parameters = {"k": list(METRICS_AT), "names": [row.label for row in rows]}
+    return _step("evaluate", dataset, parameters, (split_step(dataset), *rows), tier="big")
 
 
 def build_fit_predict_first_level_models_dag(

@@ -15,14 +15,17 @@ _PAIR = ["query_id", "item_id"]
 
 
 def run(context: StepContext, output: Artifact) -> dict[str, Any]:
-    """Writes train (with target) and predict: pairs with score_<model>, rank_<model>, n_models and counts.
+    """Writes train (with target) and predict: pairs with score_<column>, rank_<column>, n_models and counts.
+
+    <column> is each model's `Input.column`.
 
     A model that did not propose a pair leaves its score and rank null. Positives that no model proposed are not
     added, but counted. Queries without a positive among their candidates teach nothing and are left out of train.
     """
     if context.parameters["mode"] != "union":
         raise ValueError(f"unknown mode {context.parameters['mode']!r}; known: union")
-    models = [entry for entry in context.inputs if entry.workload == "first_level"]
+    # Of two names for the same artifact one is enough.
+    models = list({entry.identity: entry for entry in context.inputs if entry.workload == "first_level"}.values())
     if not models:
         raise ValueError("there is no first-level model to combine")
     split = context.input("split")
@@ -46,13 +49,13 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
 
 def union_of_candidates(context: StepContext, models: list[Input], table: str) -> DataFrame:
     """One row per pair that any model proposed: its score and rank by each model (null where not), and n_models."""
-    frames = [context.read(entry, table).withColumn("model", F.lit(entry.label)) for entry in models]
+    frames = [context.read(entry, table).withColumn("model", F.lit(entry.column)) for entry in models]
     together = reduce(DataFrame.unionByName, frames)
     columns = []
     for entry in models:
         for value in ("score", "rank"):
-            chosen = F.when(F.col("model") == entry.label, F.col(value))
-            columns.append(F.max(chosen).alias(f"{value}_{entry.label}"))
+            chosen = F.when(F.col("model") == entry.column, F.col(value))
+            columns.append(F.max(chosen).alias(f"{value}_{entry.column}"))
     return together.groupBy(*_PAIR).agg(*columns, F.count(F.lit(1)).cast("int").alias("n_models"))
 
 

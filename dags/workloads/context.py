@@ -25,6 +25,12 @@ class Input:
     parameters: Mapping[str, Any]
     artifact: Artifact
 
+    @property
+    def column(self) -> str:
+        """A name for columns made of this input: follows from what the artifact is, and not from its label."""
+        kind = str(self.parameters.get("class_path", self.workload)).rpartition(".")[2]
+        return f"{kind}_{self.identity[:6]}"
+
 
 class StepContext:
     """One step as its workload sees it. `document` is what `Deployment.step_document` made, plus `run` and `force`."""

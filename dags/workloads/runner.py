@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import os
 import signal
 import threading
 import time
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from ..artifacts import Artifact, ArtifactError
 from .context import StepContext, log
 
-WORKLOADS = ("split", "first_level", "combine", "second_level", "evaluate")
 _WATCH_INTERVAL_S = 1.0
 
 
@@ -27,8 +28,7 @@ def run(document: Mapping[str, Any]) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     _end_with_supervisor(document.get("supervisor_pid"))
-    if document["workload"] not in WORKLOADS:
-        raise ValueError(f"unknown workload {document['workload']!r}; known: {', '.join(WORKLOADS)}")
+    workload = _workload(document["workload"])
     artifact = Artifact(document["output"])
     if artifact.is_whole() and not document.get("force"):
         log.info("%s is whole: nothing to compute", artifact)
@@ -40,7 +40,6 @@ def run(document: Mapping[str, Any]) -> None:
                 f"step {document['step']}: its input {entry.artifact} ({entry.workload} {entry.label}) is missing or "
                 "not whole; run the DAG that makes it, or clear that task"
             )
-    workload = importlib.import_module(f".{document['workload']}", __package__)
     run_info = document.get("run", {})
     owner = "/".join(str(run_info.get(key, "")) for key in ("dag_id", "run_id", "task_id", "map_index"))
     temporary = artifact.begin(owner)
@@ -50,7 +49,8 @@ def run(document: Mapping[str, Any]) -> None:
         manifest = {
             "identity": document["identity"],
             "workload": document["workload"],
-            "version": document["version"],
+            "code": document["code"],
+            "label": document["label"],
             "dataset": document["dataset"],
             "parameters": document["parameters"],
             "inputs": [entry["identity"] for entry in document["inputs"]],
@@ -69,6 +69,13 @@ def run(document: Mapping[str, Any]) -> None:
         raise
     finally:
         context.close()
+
+
+def _workload(name: str) -> ModuleType:
+    path = f"{__package__}.{name}"
+    if not name.isidentifier() or importlib.util.find_spec(path) is None:
+        raise ValueError(f"unknown workload {name!r}: this release has no workloads/{name}.py")
+    return importlib.import_module(path)
 
 
 def _end_with_supervisor(pid: int | None) -> None:

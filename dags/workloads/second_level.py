@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MODEL_FILE = "model.txt"
 _NOT_FEATURES = ("query_id", "item_id", "target")
 # Parameters of the step that are not LightGBM's.
-_OWN = ("model", "k", "num_boost_round")
+_OWN = ("k", "num_boost_round")
 _SCORED = "query_id int, item_id int, score double"
 
 

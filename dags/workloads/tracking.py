@@ -1,4 +1,8 @@
-"""Records an evaluation in MLflow: one run for the experiment, and below it one run per model."""
+"""Records an evaluation in MLflow: one run for the experiment, and below it one run per model.
+
+Runs are named by model and parameters, each parameter is one of MLflow's, and each run names the release that has made
+what it is about.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..reuse import flat_parameters, parameters_text
 from .context import Input, StepContext
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _MAX_PARAM = 500
+_MAX_NAME = 200
 
 
 def record(context: StepContext, rows: Sequence[Input], measured: Mapping[str, Mapping[str, float]]) -> str:
@@ -32,23 +38,38 @@ def record(context: StepContext, rows: Sequence[Input], measured: Mapping[str, M
     for old in client.search_runs([experiment_id], f"tags.`replayctl.evaluation` = '{evaluation}'"):
         client.delete_run(old.info.run_id)
     split = context.input("split")
+    manifests = {entry.identity: entry.artifact.manifest() for entry in context.inputs}
     tags = _common_tags(context, split)
+    releases = {context.document["package"], *(str(manifest["release"]) for manifest in manifests.values())}
     parent = client.create_run(
         experiment_id,
-        tags={**tags, "replayctl.level": "experiment", "replayctl.artifact": evaluation},
-        run_name=context.document["mlflow_experiment"],
+        tags={
+            **tags,
+            "replayctl.level": "experiment",
+            "replayctl.artifact": evaluation,
+            "replayctl.release": context.document["package"],
+            "replayctl.releases": ",".join(sorted(releases)),
+        },
+        run_name=f"{context.dataset}: {', '.join(entry.label for entry in rows)}"[:_MAX_NAME],
     ).info.run_id
     open_runs = [parent]
     try:
-        _log(client, parent, {"dataset": context.dataset, **split.parameters["split"]}, {})
+        _log(client, parent, {"dataset": context.dataset, "split": split.parameters["split"]}, {})
         for entry in rows:
             level = entry.workload.partition("_")[0]
-            own = {"replayctl.level": level, "replayctl.row": entry.label, "replayctl.artifact": entry.identity}
-            seconds = entry.artifact.manifest().get("seconds")
+            manifest = manifests[entry.identity]
+            own = {
+                "replayctl.level": level,
+                "replayctl.row": entry.label,
+                "replayctl.artifact": entry.identity,
+                "replayctl.release": str(manifest["release"]),
+                "mlflow.parentRunId": parent,
+            }
+            seconds = manifest.get("seconds")
             own |= {"replayctl.seconds": str(seconds)} if seconds is not None else {}
-            child = client.create_run(
-                experiment_id, tags={**tags, **own, "mlflow.parentRunId": parent}, run_name=entry.label
-            ).info.run_id
+            words = parameters_text(entry.parameters)
+            name = f"{entry.label} {words}".strip()[:_MAX_NAME]
+            child = client.create_run(experiment_id, tags={**tags, **own}, run_name=name).info.run_id
             open_runs.append(child)
             _log(client, child, entry.parameters, measured[entry.label])
             client.set_terminated(open_runs.pop())
@@ -84,7 +105,6 @@ def _common_tags(context: StepContext, split: Input) -> dict[str, str]:
         "replayctl.dataset_identity": json.dumps(split.parameters["dataset"], sort_keys=True),
         "replayctl.split": split.identity,
         "replayctl.evaluation": document["identity"],
-        "replayctl.release": document["package"],
         "replayctl.user": document["user"] or "",
         "replayctl.dag_id": str(run.get("dag_id", "")),
         "replayctl.run_id": str(run.get("run_id", "")),
@@ -98,7 +118,7 @@ def _log(client: MlflowClient, run_id: str, params: Mapping[str, Any], metrics: 
     client.log_batch(
         run_id,
         metrics=[Metric(name, value, now, 0) for name, value in metrics.items()],
-        params=[Param(name, _text(value)[:_MAX_PARAM]) for name, value in params.items()],
+        params=[Param(name, _text(value)[:_MAX_PARAM]) for name, value in flat_parameters(params)],
     )
 
 

@@ -20,7 +20,7 @@ sys.dont_write_bytecode = True
 spec = importlib.util.spec_from_file_location(release, folder + "/__init__.py", submodule_search_locations=[folder])
 sys.modules[release] = package = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(package)
-entry = importlib.import_module(release + ".dag_release")
+entry = importlib.import_module(release + ".release_package")
 deployment = entry.load_deployment()
 found = []
 for module in modules:

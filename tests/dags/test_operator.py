@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.exceptions import AirflowException
-from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 
 from dags.artifacts import Artifact
 from dags.dag_entities import Namespace, Resources
@@ -38,23 +37,63 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """Stands for spark-submit: makes the artifact and keeps the document."""
     documents: list[dict] = []
 
-    def execute(operator: WorkloadOperator, context: dict) -> None:
+    def submit(operator: WorkloadOperator, context: dict) -> None:
         document = json.loads(base64.urlsafe_b64decode(operator.application_args[0]))
         documents.append(document)
         artifact = Artifact(document["output"])
-        artifact.commit(artifact.begin("x"), {"run": document["run"]}, replace=document["force"])
+        manifest = {key: document[key] for key in ("run", "parameters", "code")}
+        manifest |= {"inputs": [entry["identity"] for entry in document["inputs"]], "release": document["package"]}
+        artifact.commit(artifact.begin("x"), manifest, replace=document["force"])
 
-    monkeypatch.setattr(SparkSubmitOperator, "execute", execute)
+    monkeypatch.setattr(WorkloadOperator, "submit", submit)
     return documents
 
 
 def operator(deployment: Deployment, name: str = "split") -> WorkloadOperator:
     spec = dag_specs(Namespace("alice"))[0]
-    return make_operator(spec, next(step for step in spec.steps if step.name == name), deployment)
+    step = next(step for step in spec.steps if step.name == name)
+    return make_operator(spec, step, deployment, "dag_two_stage_scenarios")
 
 
-def context(run_id: str = "run1", force: list[str] | None = None) -> dict:
-    return {"run_id": run_id, "params": {"force": force or []}, "ti": SimpleNamespace(map_index=-1, try_number=1)}
+class Instance:
+    """A task instance with XComs that last for one test."""
+
+    map_index = -1
+
+    def __init__(self, xcoms: dict[str, object], try_number: int = 1, task_id: str = "") -> None:
+        self.xcoms = xcoms
+        self.try_number = try_number
+        self.pushed: list[dict] = []
+
+    def xcom_pull(self, task_ids: list[str], key: str) -> list[object]:
+        return [self.xcoms.get(task_id) for task_id in task_ids]
+
+    def xcom_push(self, key: str, value: dict) -> None:
+        self.pushed.append(json.loads(json.dumps(value)))
+        self.xcoms[value["task"]] = value
+
+
+def context(
+    run_id: str = "run1",
+    force: list[str] | None = None,
+    *,
+    xcoms: dict[str, object] | None = None,
+    try_number: int = 1,
+    clear_number: int = 0,
+) -> dict:
+    return {
+        "run_id": run_id,
+        "params": {"force": force or []},
+        "ti": Instance({} if xcoms is None else xcoms, try_number),
+        "dag_run": SimpleNamespace(dag_id="two_stage_ml100k_alice", run_id=run_id, clear_number=clear_number),
+    }
+
+
+def make_inputs(deployment: Deployment, name: str) -> None:
+    for entry in operator(deployment, name).step_document["inputs"]:
+        artifact = Artifact(entry["path"])
+        if not artifact.is_whole():
+            artifact.commit(artifact.begin("x"), {})
 
 
 def test_a_whole_artifact_is_not_made_again(deployment: Deployment, submitted: list[dict]) -> None:
@@ -84,17 +123,18 @@ def test_force_makes_it_anew_once_in_a_run(deployment: Deployment, submitted: li
 
 
 def test_force_of_a_step_reaches_what_depends_on_it(deployment: Deployment, submitted: list[dict]) -> None:
+    make_inputs(deployment, "combine")
     operator(deployment, "combine").execute(context("run1"))
     operator(deployment, "combine").execute(context("run2", ["first_level_als"]))
-    operator(deployment, "first_level_poprec").execute(context("run1"))
-    operator(deployment, "first_level_poprec").execute(context("run2", ["first_level_als"]))
-    assert [document["step"] for document in submitted] == ["combine", "combine", "first_level_poprec"]
+    operator(deployment, "split").execute(context("run1"))
+    operator(deployment, "split").execute(context("run2", ["first_level_als"]))
+    assert [document["step"] for document in submitted] == ["combine", "combine"]
 
 
 def test_a_driver_that_ends_well_without_its_artifact_has_failed(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SparkSubmitOperator, "execute", lambda self, context: None)
+    monkeypatch.setattr(WorkloadOperator, "submit", lambda self, context: None)
     with pytest.raises(AirflowException, match="not whole"):
         operator(deployment).execute(context())
 
@@ -117,8 +157,55 @@ def test_parameters_are_data_and_not_templates(deployment: Deployment) -> None:
 
 
 def test_a_place_that_cannot_be_served_is_refused_when_the_dag_is_made(deployment: Deployment) -> None:
-    step = StepSpec("s", "split", 1, "d", {}, place="yarn")
+    step = StepSpec("s", "split", "d", {}, place="yarn")
     spec = DagSpec("x_alice", "", "e", (step,))
     elsewhere = Deployment("r_1", "lab", "alice", "/d", "/a", "/f")
     with pytest.raises(ValueError, match="place 'yarn' is not available under profile 'lab'"):
-        build_dag(spec, elsewhere)
+        build_dag(spec, elsewhere, "dag_x")
+
+
+def test_what_became_of_the_artifact_is_noted_and_said(
+    deployment: Deployment, submitted: list[dict], capfd: pytest.CaptureFixture[str]
+) -> None:
+    make_inputs(deployment, "first_level_als")
+    first = context("run1")
+    operator(deployment, "first_level_als").execute(first)
+    assert [note["outcome"] for note in first["ti"].pushed] == ["computing", "computed"]
+    second = context("run2")
+    operator(deployment, "first_level_als").execute(second)
+    (note,) = second["ti"].pushed
+    assert (note["outcome"], note["made"]["run_id"], note["parameters"]) == ("reused", "run1", "rank=32, seed=42")
+    assert note["made"]["dag_id"] == "two_stage_ml100k_alice"
+    said = "".join(capfd.readouterr())
+    assert re.search(r"reused \(rank=32, seed=42, made \w{3} \d\d \d\d:\d\d UTC by two_stage_ml100k_alice\)", said)
+
+
+def test_why_an_artifact_is_computed_beside_others(
+    deployment: Deployment, submitted: list[dict], capfd: pytest.CaptureFixture[str]
+) -> None:
+    made = operator(deployment, "split")
+    made.execute(context("run1"))
+    changed = operator(deployment, "split")
+    changed.step_document["code"] = {**changed.step_document["code"], "workloads/split.py": "0" * 16}
+    changed.step_document["output"] += "0"
+    changed.execute(context("run2"))
+    said = "".join(capfd.readouterr())
+    old = made.step_document["code"]["workloads/split.py"]
+    assert f'code of workloads/split.py changed (same results? {{"{"0" * 16}": "{old}"}})' in said
+
+
+def test_a_missing_input_that_has_moved_is_named_with_what_to_clear(
+    deployment: Deployment, submitted: list[dict]
+) -> None:
+    made = operator(deployment, "first_level_als")
+    old = Artifact(made.step_document["inputs"][0]["path"] + "0")
+    old.commit(old.begin("x"), {"parameters": {**made.step_document["inputs"][0]["parameters"], "log_path": "old.csv"}})
+    note = {"task": "split", "release": "r_0123456789abcdef", "clear": 0, "at": "2026-01-01T00:00:00+00:00"}
+    note |= {"identity": "f" * 16, "artifact": str(old)}
+    cleared = context("run1", xcoms={"split": note}, try_number=2, clear_number=1)
+    with pytest.raises(AirflowException) as caught:
+        made.execute(cleared)
+    assert "input split has moved from ffffffffffffffff, made with r_0123456789abcdef" in str(caught.value)
+    assert "log_path old.csv → replay/ml100k_ratings.csv" in str(caught.value)
+    assert "clear split too" in str(caught.value)
+    assert cleared["ti"].pushed == []

@@ -22,7 +22,7 @@ from dags.dag_entities import Namespace, artifact_tag, instance_tag
 from dags.dag_operators import YarnWorkloadOperator, build_dag
 from dags.dag_specs import DagSpec, Deployment, StepSpec
 
-STEP = StepSpec("probe", "split", 1, "none", {}, place="yarn")
+STEP = StepSpec("probe", "split", "none", {}, place="yarn")
 DAG = DagSpec("probe_alice", "", "none", (STEP,))
 INSTANCE = instance_tag("probe_alice", "Run 1", "probe", -1)
 
@@ -136,13 +136,17 @@ def made(manager: Manager, tmp_path: Path) -> YarnWorkloadOperator:
         yarn_url=f"http://127.0.0.1:{manager.server_port}",
         yarn_conf={"spark.yarn.queue": "research", "spark.driver.memory": "2g"},
     )
-    found = build_dag(DAG, deployment).get_task("probe")
+    found = build_dag(DAG, deployment, "dag_probe").get_task("probe")
     assert isinstance(found, YarnWorkloadOperator)
     return found
 
 
 def context() -> dict:
-    return {"run_id": "Run 1", "params": {"force": []}, "ti": SimpleNamespace(map_index=-1, try_number=1)}
+    instance = SimpleNamespace(
+        map_index=-1, try_number=1, xcom_pull=lambda **question: [], xcom_push=lambda key, value: None
+    )
+    dag_run = SimpleNamespace(dag_id="probe_alice", run_id="Run 1", clear_number=0)
+    return {"run_id": "Run 1", "params": {"force": []}, "ti": instance, "dag_run": dag_run}
 
 
 def end(manager: Manager, operator: YarnWorkloadOperator, state: str, final: str) -> None:

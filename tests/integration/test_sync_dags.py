@@ -30,7 +30,7 @@ VALUE = {value}
 
 def dag_specs(namespace):
     """One DAG."""
-    step = StepSpec("{task}", "split", 1, "nothing", {{"value": VALUE}})
+    step = StepSpec("{task}", "split", "nothing", {{"value": VALUE}})
     return (DagSpec(namespace.dag_id("{name}"), "", namespace.mlflow_experiment("{name}"), (step,)),)
 '''
 

@@ -32,7 +32,7 @@ from .dag_specs import DagSpec, StepSpec
 
 
 def dag_specs(namespace):
-    step = StepSpec("probe", "split", 1, "none", {"owner": namespace.user, "deep": {"er": {}}}, place="yarn")
+    step = StepSpec("probe", "split", "none", {"owner": namespace.user, "deep": {"er": {}}}, place="yarn")
     return (DagSpec(namespace.dag_id("yarn_probe"), "A step on YARN.", "none", (step,)),)
 '''
 # Needs nothing but Spark, and ends when it is let go.

@@ -59,7 +59,7 @@ def test_a_missing_input_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_workload_is_refused(pipeline: Pipeline) -> None:
-    with pytest.raises(ValueError, match="unknown workload 'os'; known: split"):
+    with pytest.raises(ValueError, match="unknown workload 'os': this release has no workloads/os.py"):
         runner.run(pipeline.document("split", workload="os"))
 
 

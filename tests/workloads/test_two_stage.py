@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dags.workloads import combine, evaluate, first_level, runner, second_level
+from dags.workloads.context import StepContext
 
 from .conftest import Pipeline
 
@@ -71,16 +72,18 @@ def test_models_that_replay_does_not_have_are_named(changed: dict[str, Any], mes
 
 def test_the_union_keeps_every_proposal_with_its_scores(spark: SparkSession, pipeline: Pipeline) -> None:
     proposed: dict[tuple[int, int], dict[str, Any]] = defaultdict(dict)
+    columns = {entry.label: entry.column for entry in StepContext(pipeline.document("combine")).inputs}
     for model in MODELS:
+        column = columns[model]
         for row in rows(spark, pipeline.path(f"first_level_{model}"), "candidates"):
-            proposed[row.query_id, row.item_id] |= {f"score_{model}": row.score, f"rank_{model}": row["rank"]}
+            proposed[row.query_id, row.item_id] |= {f"score_{column}": row.score, f"rank_{column}": row["rank"]}
     found = rows(spark, pipeline.path("combine"), "predict")
     assert len(found) == len(proposed)
     for row in found:
         expected = proposed[row.query_id, row.item_id]
         assert {name: row[name] for name in expected} == expected
         assert row.n_models == len(expected) // 2
-        assert sum(row[f"rank_{model}"] is not None for model in MODELS) == row.n_models
+        assert sum(row[f"rank_{columns[model]}"] is not None for model in MODELS) == row.n_models
 
 
 def test_counts_are_those_that_the_models_saw(spark: SparkSession, pipeline: Pipeline) -> None:
@@ -223,7 +226,10 @@ def test_mlflow_has_one_run_per_model_below_the_experiments(pipeline: Pipeline) 
             assert {f"NDCG.{k}" for k in (5, 10, 25, 50, 100)} <= set(run.data.metrics)
             assert float(tags["replayctl.seconds"]) > 0
     knn = next(run for run in runs if run.data.tags.get("replayctl.row") == "itemknn")
-    assert json.loads(knn.data.params["kwargs"]) == {"num_neighbours": 10}
+    assert knn.data.params["num_neighbours"] == "10"
+    assert knn.info.run_name == "itemknn num_neighbours=10"
+    assert parent.data.params["split.test_share"] == "0.2"
+    assert parent.data.tags["replayctl.releases"] == "dags"
     assert knn.data.tags["replayctl.artifact"] == pipeline.step("first_level_itemknn").identity
 
 

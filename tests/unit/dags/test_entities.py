@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from dags import dag_two_stage_scenarios as scenarios
 from dags.dag_entities import DATASETS, Namespace, Resources, model_params
 from dags.dag_specs import DagSpec, Deployment, StepSpec
-from tests import golden
 
 ROOT = Path(__file__).parents[3]
 DEPLOYMENT = Deployment("r_1", "local", "alice", "/data", "/artifacts", "/files")
@@ -74,38 +73,48 @@ def test_identities_are_known_without_io_and_do_not_depend_on_user_release_or_pl
     assert len(here) == 7
 
 
-def test_golden_identities_of_ml100k() -> None:
-    """A change here means other results under other paths. Intended? Then: python -m tests.golden."""
-    assert golden.identities() == json.loads(golden.IDENTITIES.read_text())
-
-
-def test_the_code_of_workloads_is_reviewed_together_with_their_versions() -> None:
-    """A workload has changed. If its results change too, raise its WORKLOAD_VERSIONS; then: python -m tests.golden."""
-    assert golden.workloads() == json.loads(golden.WORKLOADS.read_text())
-
-
 @given(
     st.dictionaries(st.text(), st.integers() | st.text() | st.booleans(), max_size=5),
     st.dictionaries(st.text(), st.integers() | st.text() | st.booleans(), max_size=5),
 )
 def test_identity_is_a_function_of_the_parameters(one: dict, other: dict) -> None:
-    first, second = (StepSpec("s", "split", 1, "d", parameters) for parameters in (one, other))
+    first, second = (StepSpec("s", "split", "d", parameters) for parameters in (one, other))
     same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
     assert (first.identity == second.identity) == same
-    assert first.identity == StepSpec("renamed", "split", 1, "d", dict(reversed(one.items()))).identity
+    assert first.identity == StepSpec("renamed", "split", "d", dict(reversed(one.items()))).identity
 
 
-def test_identity_follows_parents_and_version() -> None:
-    parent = StepSpec("p", "split", 1, "d", {"seed": 1})
-    changed = StepSpec("p", "split", 1, "d", {"seed": 2})
-    newer = StepSpec("p", "split", 2, "d", {"seed": 1})
-    children = {StepSpec("c", "combine", 1, "d", {}, (each,)).identity for each in (parent, changed, newer)}
-    assert len(children) == 3
+def test_identity_follows_parents() -> None:
+    parent = StepSpec("p", "split", "d", {"seed": 1})
+    changed = StepSpec("p", "split", "d", {"seed": 2})
+    children = {StepSpec("c", "combine", "d", {}, (step,)).identity for step in (parent, changed)}
+    assert len(children) == 2
+
+
+def test_the_same_model_under_another_name_is_the_same_artifact() -> None:
+    dataset = DATASETS["ml100k"]
+    models = model_params("als", "poprec", dataset=dataset)
+    renamed = {"als16": models["als"], "poprec": models["poprec"]}
+    one, other = (scenarios.build_two_stage_dag("x", "e", chosen, dataset) for chosen in (models, renamed))
+    artifacts = [{step.workload: DEPLOYMENT.artifact_path(step) for step in spec.steps} for spec in (one, other)]
+    assert artifacts[0].pop("evaluate") != artifacts[1].pop("evaluate")
+    assert artifacts[0] == artifacts[1]
+
+
+def test_what_a_data_set_overrides_is_said() -> None:
+    (spec, *_) = scenarios.dag_specs(Namespace(None))
+    overridden = {step.name: step.overridden for step in spec.steps if step.overridden}
+    assert overridden == {"first_level_als": {"rank": 100}, "first_level_itemknn": {"num_neighbours": 1000}}
+
+
+def test_a_workload_that_the_release_does_not_have_is_refused_with_those_it_has() -> None:
+    with pytest.raises(ValueError, match=r"step s: unknown workload 'mine'.*known: combine, evaluate, first_level"):
+        StepSpec("s", "mine", "d", {})
 
 
 def test_steps_stand_after_their_inputs_and_have_names_of_their_own() -> None:
-    parent = StepSpec("p", "split", 1, "d", {})
-    child = StepSpec("c", "combine", 1, "d", {}, (parent,))
+    parent = StepSpec("p", "split", "d", {})
+    child = StepSpec("c", "combine", "d", {}, (parent,))
     with pytest.raises(ValueError, match="before its input"):
         DagSpec("x", "", "e", (child, parent))
     with pytest.raises(ValueError, match="two steps"):
@@ -154,7 +163,8 @@ def test_a_step_document_is_json_and_names_everything() -> None:
 
 
 def test_entities_and_specs_import_the_standard_library_only() -> None:
-    for name in ("dag_entities", "dag_specs", "artifacts", "dag_two_stage_scenarios", "dag_release", "dag_submit"):
+    modules = ("dag_entities", "dag_specs", "artifacts", "dag_two_stage_scenarios", "dag_submit", "release_package")
+    for name in (*modules, "reuse", "run_notes", "workload_code"):
         tree = ast.parse((ROOT / "dags" / f"{name}.py").read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):

@@ -1,0 +1,138 @@
+"""Why an artifact counts or does not: who made the one that is reused, and how the nearest one differs from ours.
+
+Standard library only: asked by the Airflow worker before anything is computed, and by the CLI where it sees the
+artifacts.
+"""
+
+from __future__ import annotations
+
+import datetime
+import heapq
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .artifacts import Artifact, ArtifactError
+
+_LOOKED_AT = 100
+_SHOWN = 6
+
+
+def parameters_text(parameters: Mapping[str, Any]) -> str:
+    """The parameters that say most, on one line: `rank=32, seed=42`. A model's own where there is a model."""
+    own = parameters.get("kwargs")
+    values = own if isinstance(own, Mapping) else parameters
+    words = [f"{name}={_text(value)}" for name, value in values.items() if not isinstance(value, (Mapping, list))]
+    return ", ".join(words[:_SHOWN]) + (", …" if len(words) > _SHOWN else "")
+
+
+def maker(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Who made an artifact: its DAG, run, release, when it was done (ISO 8601, UTC) and how many seconds it took."""
+    run = manifest.get("run")
+    run = run if isinstance(run, Mapping) else {}
+    seconds = float(manifest.get("seconds") or 0.0)
+    at = datetime.datetime.fromtimestamp(float(manifest.get("started_unix_s") or 0.0) + seconds, tz=datetime.UTC)
+    return {
+        "dag_id": str(run.get("dag_id") or ""),
+        "run_id": str(run.get("run_id") or ""),
+        "release": str(manifest.get("release") or ""),
+        "at": at.isoformat(timespec="seconds"),
+        "seconds": seconds,
+    }
+
+
+def reused_text(parameters: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+    """`reused (rank=32, made Nov 25 19:30 UTC by two_stage_ml100k)`."""
+    at = datetime.datetime.fromisoformat(str(made["at"]))
+    words = [parameters_text(parameters), f"made {at:%b %d %H:%M} UTC by {made['dag_id'] or 'an unknown DAG'}"]
+    return f"reused ({', '.join(word for word in words if word)})"
+
+
+def prospect(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run would do about a step (`Deployment.step_document`): `reuse` with its maker, or `compute` and why.
+
+    What a run computes on the way is not foreseen: inputs have to be looked at, too.
+    """
+    artifact = Artifact(str(document["output"]))
+    try:
+        return {"outcome": "reuse", "made": maker(artifact.manifest())}
+    except (ArtifactError, OSError, ValueError):
+        return {"outcome": "compute", "why": why_computed(artifact, document)}
+
+
+def why_computed(artifact: Artifact, document: Mapping[str, Any]) -> str:
+    """How the nearest of the artifacts beside this one differs; empty when there is none to compare with."""
+    differences = [
+        (difference, manifest)
+        for manifest in _siblings(artifact)
+        if (difference := list(_differences(manifest, document))) and _comparable(manifest, document)
+    ]
+    if not differences:
+        return ""
+    nearest, manifest = min(differences, key=lambda pair: (len(pair[0]), -float(pair[1].get("started_unix_s") or 0)))
+    made = maker(manifest)
+    return f"{'; '.join(nearest)} (since {made['at'][:16].replace('T', ' ')} UTC, {made['dag_id']})"
+
+
+def parameter_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """`rank 32 → 64` for each parameter that differs."""
+    old, new = dict(flat_parameters(before)), dict(flat_parameters(after))
+    return [
+        f"{name} {_text(old.get(name, 'unset'))} → {_text(new.get(name, 'unset'))}"
+        for name in sorted(old.keys() | new.keys())
+        if name not in old or name not in new or old[name] != new[name]
+    ]
+
+
+def _siblings(artifact: Artifact) -> Iterator[dict[str, Any]]:
+    """The manifests of the newest artifacts of the same workload and data set."""
+    try:
+        folders = [path for path in artifact.path.parent.iterdir() if not path.name.startswith(".")]
+        newest = heapq.nlargest(_LOOKED_AT, folders, key=lambda path: path.stat().st_mtime)
+    except OSError:
+        return
+    for path in newest:
+        try:
+            yield Artifact(str(path)).manifest()
+        except (ArtifactError, OSError, ValueError):
+            # Half-written, or removed meanwhile.
+            continue
+
+
+def _comparable(manifest: Mapping[str, Any], document: Mapping[str, Any]) -> bool:
+    kinds = [entry.get("parameters", {}).get("class_path") for entry in (manifest, document)]
+    return bool(kinds[0] == kinds[1])
+
+
+def _differences(manifest: Mapping[str, Any], document: Mapping[str, Any]) -> Iterator[str]:
+    yield from parameter_changes(manifest.get("parameters", {}), document["parameters"])
+    old, new = manifest.get("code"), document["code"]
+    if isinstance(old, Mapping) and old != new:
+        for name in sorted(old.keys() | new.keys()):
+            if old.get(name) != new.get(name):
+                declared = f' (same results? {{"{new[name]}": "{old[name]}"}})' if name in old and name in new else ""
+                yield f"code of {name} changed{declared}"
+    if manifest.get("inputs") != [entry["identity"] for entry in document["inputs"]]:
+        yield "other inputs"
+
+
+def flat_parameters(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each parameter with its name: `split.seed` for one inside another, a model's own (`kwargs`) without a prefix."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat_parameters(value, "" if name == "kwargs" else f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+
+
+def read_manifest(path: str) -> dict[str, Any]:
+    """The manifest of the artifact at `path`; empty when it is not whole or cannot be read."""
+    try:
+        return Artifact(str(Path(path))).manifest()
+    except (ArtifactError, OSError, ValueError):
+        return {}
