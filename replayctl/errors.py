@@ -96,6 +96,12 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 
+def error_of(code: object, message: str, *, hint: str | None = None, details: str | None = None) -> ReplayctlError:
+    """The error that another process of ours told as JSON; OperationFailed for a code that no error has."""
+    kinds = {kind.code: kind for kind in ReplayctlError.__subclasses__()}
+    return kinds.get(str(code), OperationFailed)(message, hint=hint, details=details)
+
+
 def in_words(error: BaseException) -> str:
     """An error of a connection as a person would say it: the reason inside its wrappers, without Python's notation."""
     while True:

@@ -6,10 +6,12 @@ Details lie in `cluster` (credentials, questions, streams) and `forwarding` (lis
 from __future__ import annotations
 
 import asyncio
+import queue
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from replayctl.cluster.api import find_kubernetes
+from replayctl.cluster.event_loop import event_loop
 from replayctl.console.events import Reporter
 from replayctl.forwarding import background, pages, targets
 from replayctl.forwarding.background import Background
@@ -39,7 +41,14 @@ def forward(
 ) -> NoReturn:
     """Forwards until a signal ends the program; `tell` gets the listeners once all of them are open."""
     cluster = find_kubernetes(settings, environ)
-    asyncio.run(pages.serve(cluster, listeners, targets.namespaces(settings), reporter, tell))
+    opened: queue.SimpleQueue[list[Listener] | None] = queue.SimpleQueue()
+    with event_loop("forwards") as loop:
+        work = pages.serve(cluster, listeners, targets.namespaces(settings), reporter, opened.put)
+        serving = asyncio.run_coroutine_threadsafe(work, loop)
+        serving.add_done_callback(lambda _: opened.put(None))
+        if (addresses := opened.get()) is not None:
+            tell(addresses)
+        serving.result()
     raise AssertionError("a forward ends by a signal only")
 
 

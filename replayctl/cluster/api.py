@@ -92,6 +92,8 @@ def parse_endpoint(text: str) -> Endpoint:
             f"{text!r} is no target",
             hint="write NAMESPACE/KIND/NAME:PORT, such as airflow/svc/airflow-webserver:8080 (also deploy, sts, pod)",
         )
+    if match["port"] and match["port"].isdigit() and not 0 < int(match["port"]) < 65536:
+        raise UsageProblem(f"{text!r} names the port {match['port']}", hint="write a number from 1 to 65535, or a name")
     return Endpoint(match["namespace"], _KINDS[match["kind"]], match["name"], match["port"])
 
 
@@ -168,29 +170,76 @@ class Kubernetes:
 
     def port_of(self, target: Endpoint, pod: Pod) -> int:
         """The pod's port behind the target's; UsageProblem when the target names none, NotFound for an unknown one."""
+        port = self._port_behind(target)
+        if isinstance(port, int):
+            return port
+        if port not in pod.ports:
+            raise NotFound(f"pod {pod.name} has no port named {port!r}, to which {target} leads")
+        return pod.ports[port]
+
+    def check_forward(self, target: Endpoint) -> None:
+        """Raises what must keep a target from being forwarded at all; that its pods are not there yet is nothing such.
+
+        NotFound without the target or its port, AuthFailed without the rights.
+        """
+        pods = self.pods(target)
+        port = self._port_behind(target)
+        if isinstance(port, str) and pods:
+            self.port_of(target, pods[0])
+        self._check_right_to_forward(target.namespace)
+
+    def _port_behind(self, target: Endpoint) -> int | str:
+        """A pod's port, by its number or name."""
         if target.port is None:
             raise UsageProblem(f"{target} names no port", hint=f"write {target}:PORT")
-        if target.kind == "service":
-            return self._behind_service(target, pod)
-        if target.port.isdigit():
-            return int(target.port)
-        if target.port not in pod.ports:
-            raise NotFound(f"pod {pod.name} has no port called {target.port!r}")
-        return pod.ports[target.port]
-
-    def _behind_service(self, target: Endpoint, pod: Pod) -> int:
+        if target.kind != "service":
+            return int(target.port) if target.port.isdigit() else target.port
         base = f"/api/v1/namespaces/{target.namespace}/services/{target.name}"
         ports = (self.get(base, str(target)).get("spec") or {}).get("ports") or []
-        for port in ports:
+        tcp = [port for port in ports if port.get("protocol", "TCP") == "TCP"]
+        for port in tcp:
             if target.port in (str(port.get("port")), port.get("name")):
                 behind = port.get("targetPort") or port["port"]
-                if isinstance(behind, int):
-                    return behind
-                if behind not in pod.ports:
-                    raise NotFound(f"pod {pod.name} has no port called {behind!r}, to which {target} leads")
-                return pod.ports[behind]
-        known = ", ".join(str(port.get("port")) for port in ports)
-        raise NotFound(f"service {target.namespace}/{target.name} has no port {target.port}", hint=f"it has: {known}")
+                return int(behind) if str(behind).isdigit() else str(behind)
+        known = ", ".join(f"{port.get('port')}{f' ({name})' if (name := port.get('name')) else ''}" for port in tcp)
+        raise NotFound(
+            f"service {target.namespace}/{target.name} has no TCP port {target.port}",
+            hint=f"choose one of its ports: {known}" if known else None,
+        )
+
+    def _check_right_to_forward(self, namespace: str) -> None:
+        """AuthFailed when the API server says that no verb allows it; which one does, depends on its version."""
+        try:
+            if any(self._may(verb, "pods", "portforward", namespace) for verb in ("get", "create")):
+                return
+        except (AuthFailed, NotFound, OperationFailed):
+            # Who may not ask learns it by the first connection.
+            return
+        raise AuthFailed(
+            f"{self._own_name()} may not get pods/portforward in namespace {namespace}",
+            hint="ask for a Role with the verbs 'get' and 'create' on 'pods/portforward'; "
+            "see docs/reference/kubernetes-rights.md",
+        )
+
+    def _may(self, verb: str, resource: str, subresource: str, namespace: str) -> bool:
+        attributes = {"namespace": namespace, "verb": verb, "resource": resource, "subresource": subresource}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        answer = self._request("POST", path, "the review of your rights", review)
+        return bool((answer.get("status") or {}).get("allowed"))
+
+    def _own_name(self) -> str:
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+        try:
+            status = self._request("POST", path, "your name", review).get("status") or {}
+            return str(status["userInfo"]["username"])
+        except (AuthFailed, NotFound, OperationFailed, KeyError):
+            return f"the user of context {self.access.context}"
 
     def _list_pods(self, namespace: str, parameters: Mapping[str, str]) -> Iterator[Pod]:
         for item in self._items(f"/api/v1/namespaces/{namespace}/pods", f"pods of {namespace}", parameters):

@@ -10,25 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import queue
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-from replayctl.cluster.api import Kubernetes, Pod, refusal, unreachable
-from replayctl.cluster.kubeconfig import ClusterAccess
+from replayctl.cluster.api import Kubernetes, Pod
+from replayctl.cluster.event_loop import event_loop
+from replayctl.cluster.websocket import DisconnectedError, WebSocket, open_websocket
 from replayctl.errors import OperationFailed, TimedOut, Unreachable
-
-if TYPE_CHECKING:
-    from websockets.asyncio.client import ClientConnection
 
 _V5, _V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"
 _STDIN, _STDOUT, _STDERR, _STATUS, _CLOSE = 0, 1, 2, 3, 255
-_OPEN_TIMEOUT_S = 10.0
 _STDIN_CHUNK = 1 << 16
-# A server that is busy sending answers pings late; one that is gone never does.
-_PING_EVERY_S, _PING_TIMEOUT_S = 20.0, 60.0
+# What may wait for a slow reader of a program's output.
+_UNREAD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,56 +53,81 @@ def execute(
     Raises Unreachable that says how much came when the connection was cut before the program's end was told, TimedOut
     after `timeout_s`, OperationFailed when the program cannot be started. Whatever ends the call, ends the connection.
     """
-    work = _execute(cluster, pod, container, argv, on_stdout, on_stderr, stdin)
-    try:
-        return asyncio.run(asyncio.wait_for(work, timeout_s))
-    except TimeoutError as error:
-        raise TimedOut(f"{argv[0]} in pod {pod.namespace}/{pod.name} did not end within {timeout_s:g} s") from error
+    with event_loop(f"exec in {pod.name}") as loop:
+        output = _Output(loop)
+        work = _execute(cluster, pod, container, argv, output, stdin)
+        running = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, timeout_s), loop)
+        running.add_done_callback(lambda _: output.end())
+        takers = {_STDOUT: on_stdout, _STDERR: on_stderr}
+        while (piece := output.take()) is not None:
+            takers[piece[0]](piece[1])
+        try:
+            return running.result()
+        except TimeoutError as error:
+            raise TimedOut(f"{argv[0]} in pod {pod.namespace}/{pod.name} did not end within {timeout_s:g} s") from error
+
+
+class _Output:
+    """What a program has said, on its way from the loop to the thread that reads it; only so much of it waits."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._pieces: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
+        self._unread = 0
+        self._room = asyncio.Event()
+
+    async def put(self, channel: int, content: bytes) -> None:
+        self._pieces.put((channel, content))
+        self._unread += len(content)
+        while self._unread > _UNREAD_BYTES:
+            self._room.clear()
+            await self._room.wait()
+
+    def end(self) -> None:
+        self._pieces.put(None)
+
+    def take(self) -> tuple[int, bytes] | None:
+        """The next piece, waited for; None at the end. Gives room to the next ones when it is asked again."""
+        piece = self._pieces.get()
+        if piece is not None:
+            self._loop.call_soon_threadsafe(self._taken, len(piece[1]))
+        return piece
+
+    def _taken(self, count: int) -> None:
+        self._unread -= count
+        self._room.set()
 
 
 async def _execute(
-    cluster: Kubernetes,
-    pod: Pod,
-    container: str,
-    argv: Sequence[str],
-    on_stdout: Callable[[bytes], None],
-    on_stderr: Callable[[bytes], None],
-    stdin: bytes | None,
+    cluster: Kubernetes, pod: Pod, container: str, argv: Sequence[str], output: _Output, stdin: bytes | None
 ) -> Executed:
-    from websockets.exceptions import ConnectionClosed
-
     words = [("container", container), *(("command", word) for word in argv), ("stdout", "true"), ("stderr", "true")]
     words += [("stdin", "true")] if stdin is not None else []
     path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/exec?{urllib.parse.urlencode(words)}"
     counts = {_STDOUT: 0, _STDERR: 0}
-    takers = {_STDOUT: on_stdout, _STDERR: on_stderr}
     status: bytes | None = None
     async with _connect(cluster, path, (_V5, _V4), f"exec in {pod.namespace}/{pod.name}") as stream:
-        if stdin is not None:
-            if stream.subprotocol != _V5:
-                raise OperationFailed("this cluster cannot be told where stdin ends (it speaks no v5 of exec)")
-            await _send_stdin(stream, stdin)
+        if stdin is not None and stream.subprotocol != _V5:
+            raise OperationFailed("this cluster cannot be told where stdin ends (it speaks no v5 of exec)")
         try:
-            async for message in stream:
-                data = message.encode() if isinstance(message, str) else message
-                if not data:
-                    continue
-                channel, content = data[0], data[1:]
-                if channel in takers and content:
+            if stdin is not None:
+                await _send_stdin(stream, stdin)
+            while True:
+                message = await stream.receive()
+                channel, content = message[0] if message else -1, message[1:]
+                if channel in counts and content:
                     counts[channel] += len(content)
-                    takers[channel](content)
+                    await output.put(channel, content)
                 elif channel == _STATUS:
                     status = (status or b"") + content
-        except ConnectionClosed:
+        except DisconnectedError:
             # With the status it has said all that there was to say.
             if status is None:
                 raise _cut_off(pod, counts) from None
-    if status is None:
-        raise _cut_off(pod, counts)
     return Executed(_exit_code(status, argv, pod), counts[_STDOUT], counts[_STDERR])
 
 
-async def _send_stdin(stream: ClientConnection, stdin: bytes) -> None:
+async def _send_stdin(stream: WebSocket, stdin: bytes) -> None:
     for start in range(0, len(stdin), _STDIN_CHUNK):
         await stream.send(bytes([_STDIN]) + stdin[start : start + _STDIN_CHUNK])
     await stream.send(bytes([_CLOSE, _STDIN]))
@@ -136,7 +158,7 @@ def _exit_code(status: bytes, argv: Sequence[str], pod: Pod) -> int:
 
 
 @asynccontextmanager
-async def dial(cluster: Kubernetes, pod: Pod, port: int) -> AsyncIterator[ClientConnection]:
+async def dial(cluster: Kubernetes, pod: Pod, port: int) -> AsyncIterator[WebSocket]:
     """A stream to a pod's port: messages of channel 0 are data, those of channel 1 errors.
 
     The first message of each channel holds the port's number and nothing else. Raises what a refused connection means.
@@ -147,53 +169,9 @@ async def dial(cluster: Kubernetes, pod: Pod, port: int) -> AsyncIterator[Client
 
 
 @asynccontextmanager
-async def _connect(
-    cluster: Kubernetes, path: str, protocols: Sequence[str], what: str
-) -> AsyncIterator[ClientConnection]:
-    from websockets.exceptions import InvalidHandshake, InvalidStatus
-
-    try:
-        stream = await _handshake(cluster.access, path, protocols)
-    except InvalidStatus as error:
-        answer = error.response
-        raise refusal(answer.status_code, bytes(answer.body or b""), what, cluster.access) from error
-    except (OSError, InvalidHandshake, TimeoutError) as error:
-        raise unreachable(cluster.access, error) from error
+async def _connect(cluster: Kubernetes, path: str, protocols: Sequence[str], what: str) -> AsyncIterator[WebSocket]:
+    stream = await open_websocket(cluster, path, protocols, what)
     try:
         yield stream
     finally:
         await stream.close()
-
-
-async def _handshake(access: ClusterAccess, path: str, protocols: Sequence[str]) -> ClientConnection:
-    """An open WebSocket; credentials that the server did not accept are made anew once."""
-    from websockets.asyncio.client import connect
-    from websockets.exceptions import InvalidStatus
-    from websockets.typing import Subprotocol
-
-    # Where there is none, it is the address's own.
-    named: dict[str, Any] = {"server_hostname": access.server_name} if access.server_name else {}
-    again = True
-    while True:
-        try:
-            return await connect(
-                access.server.replace("http", "ws", 1) + path,
-                ssl=access.tls,
-                **named,
-                additional_headers=await asyncio.to_thread(access.headers),
-                subprotocols=[Subprotocol(protocol) for protocol in protocols],
-                compression=None,
-                max_size=None,
-                max_queue=64,
-                open_timeout=_OPEN_TIMEOUT_S,
-                close_timeout=2.0,
-                ping_interval=_PING_EVERY_S,
-                ping_timeout=_PING_TIMEOUT_S,
-                proxy=access.proxy,
-                user_agent_header="replayctl",
-            )
-        except InvalidStatus as error:
-            if error.response.status_code != 401 or not again:
-                raise
-            access.forget()
-            again = False

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from replayctl.commands.options import DryRun
 from replayctl.console.result import Lines, Result, Status, Table
+from replayctl.errors import OperationFailed
 from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def port_forward(
         _serve(app, "port-forward", listeners, open_pages=open_pages)
     made = k8s.forward_in_background(targets or (), app.settings, every=every, port=port, links=links)
     if open_pages:
-        _open(list(made.addresses.values()))
+        _open(app, made.addresses.values())
     answer = {"id": made.id, "pid": made.pid, "forwards": dict(made.addresses)}
     table = Table(("name", "address"), list(made.addresses.items()))
     stop = Lines((f"stop it with: replayctl forwards stop {made.id}",))
@@ -87,8 +88,8 @@ def open_page(
         if dry_run:
             return _planned("open", page)
         _serve(app, "open", page, open_pages=True)
-    if not dry_run:
-        _open([page])
+    if not dry_run and not _has_opened(page):
+        raise OperationFailed("no browser can be started here", hint=f"open it yourself: {page}")
     line = Lines((f"{'would open' if dry_run else 'opened'} {page}",))
     return Result("open", {"address": page, "dry_run": dry_run}, (line,))
 
@@ -148,13 +149,19 @@ def _serve(app: AppContext, command: str, listeners: Sequence[Listener], *, open
         rows = [(each.name, each.url, str(each.target)) for each in opened]
         app.announce(Result(command, {"forwards": addresses}, (Table(("name", "address", "target"), rows),)))
         if open_pages:
-            _open(list(addresses.values()))
+            _open(app, addresses.values())
 
     k8s.forward(listeners, app.settings, app.environ, app.reporter, tell)
 
 
-def _open(addresses: list[str]) -> None:
+def _open(app: AppContext, addresses: Iterable[str]) -> None:
+    """Opens pages of forwards, which go on where there is no browser."""
+    for address in addresses:
+        if not _has_opened(address):
+            app.reporter.warn(f"no browser can be started here; open it yourself: {address}")
+
+
+def _has_opened(address: str) -> bool:
     import webbrowser
 
-    for address in addresses:
-        webbrowser.open(address)
+    return webbrowser.open(address)

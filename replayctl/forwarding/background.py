@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from replayctl import process
-from replayctl.errors import NotFound, OperationFailed, TimedOut, UsageProblem
+from replayctl.errors import NotFound, ReplayctlError, TimedOut, UsageProblem, error_of
 from replayctl.settings.declared import Settings
 
 _START_DEADLINE_S = 30.0
@@ -38,7 +38,7 @@ class Background:
 def start(words: Sequence[str], options: Sequence[str], settings: Settings) -> Background:
     """Starts `port-forward` in the background and returns when its listeners are open.
 
-    Raises OperationFailed with its last words when it ends instead, TimedOut when it says nothing.
+    Raises its own error when it ends instead, TimedOut when it says nothing.
     """
     import psutil
 
@@ -129,12 +129,14 @@ def _first_document(log: Path) -> dict[str, Any] | None:
     return None
 
 
-def _not_started(answer: Mapping[str, object] | None, ended: bool) -> OperationFailed | TimedOut:
+def _not_started(answer: Mapping[str, object] | None, ended: bool) -> ReplayctlError:
+    """The error of the same kind as the process's own, so that it counts as in the foreground."""
     if not ended:
         return TimedOut(f"the forward did not open its ports within {_START_DEADLINE_S:.0f} s")
     errors = answer.get("errors") if answer else None
-    first = errors[0] if isinstance(errors, list) and errors else {}
-    return OperationFailed(first.get("message") or "the forward ended while it started", hint=first.get("hint"))
+    problem = errors[0] if isinstance(errors, list) and errors else {}
+    message = problem.get("message") or "the forward ended while it started"
+    return error_of(problem.get("code"), message, hint=problem.get("hint"), details=problem.get("details"))
 
 
 def _runs(pid: int, started: float) -> bool:

@@ -13,15 +13,12 @@ import struct
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from replayctl.cluster.api import Endpoint, Kubernetes, Pod
 from replayctl.cluster.streams import dial
+from replayctl.cluster.websocket import DisconnectedError, WebSocket
 from replayctl.console.events import Reporter
 from replayctl.errors import AuthFailed, NotFound, ReplayctlError, UsageProblem
-
-if TYPE_CHECKING:
-    from websockets.asyncio.client import ClientConnection
 
 CHUNK = 1 << 16
 _DATA, _ERROR = 0, 1
@@ -125,7 +122,7 @@ class Connection:
         self._may_repeat = True
         self._answered = False
         self._client_done = asyncio.Event()
-        self._stream: ClientConnection | None = None
+        self._stream: WebSocket | None = None
         self._last_byte = time.monotonic()
         self._pod_died = False
         self._unsent: list[memoryview] = []
@@ -180,10 +177,8 @@ class Connection:
             self._reporter.note(f"{self._name}: trying again: {refused}")
             await asyncio.sleep(_DIAL_EVERY_S)
 
-    async def _carry(self, stream: ClientConnection, pod: Pod) -> str | None:
+    async def _carry(self, stream: WebSocket, pod: Pod) -> str | None:
         """Carries data both ways until the pod ends it. Returns None for a clean end, else why it was none."""
-        from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
-
         watching = [
             asyncio.create_task(self._watch_client(stream)),
             asyncio.create_task(self._watch_pod(stream, pod)),
@@ -199,7 +194,7 @@ class Connection:
                 await self._tell(stream, news)
             self._stream = stream
             while True:
-                message = await stream.recv(decode=False)
+                message = await stream.receive()
                 channel, content = message[0], memoryview(message)[1:]
                 if channel in headers:
                     headers.discard(int(channel))
@@ -216,10 +211,8 @@ class Connection:
                         await self._writer.drain()
                 elif channel == _ERROR:
                     trouble += bytes(content).decode("utf-8", "replace")
-        except ConnectionClosedOK:
-            return self._judged(trouble)
-        except ConnectionClosed as error:
-            return self._judged(trouble or f"the stream to the pod broke off ({error})")
+        except DisconnectedError as error:
+            return self._judged(trouble or ("" if error.clean else f"the stream to the pod broke off ({error})"))
         finally:
             self._send_answer()
             self._stream = None
@@ -268,15 +261,13 @@ class Connection:
                 self._may_repeat = False
             await self._tell(self._stream, data)
 
-    async def _tell(self, stream: ClientConnection, data: bytes) -> None:
-        from websockets.exceptions import ConnectionClosed
-
+    async def _tell(self, stream: WebSocket, data: bytes) -> None:
         # The other task finds the same end and deals with it.
-        with contextlib.suppress(ConnectionClosed):
+        with contextlib.suppress(DisconnectedError):
             for start in range(0, len(data), CHUNK):
                 await stream.send(bytes([_DATA]) + data[start : start + CHUNK])
 
-    async def _watch_client(self, stream: ClientConnection) -> None:
+    async def _watch_client(self, stream: WebSocket) -> None:
         """Ends the stream of a client that has gone; one that has only stopped talking still gets its answer.
 
         The protocol cannot pass a half-closed connection on, so whether anybody still listens is asked of the system.
@@ -286,7 +277,7 @@ class Connection:
             await asyncio.sleep(_LOOK_EVERY_S)
         await stream.close()
 
-    async def _watch_pod(self, stream: ClientConnection, pod: Pod) -> None:
+    async def _watch_pod(self, stream: WebSocket, pod: Pod) -> None:
         """Ends a silent stream whose pod has gone: some of them are never told of it, and would hang for ever."""
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)

@@ -62,8 +62,8 @@ class Forwarder:
 
         Raises PortTaken that names who has the port, AuthFailed or NotFound when the target cannot be forwarded at all.
         """
-        # A missing permission or a wrong name should be told now, and not by the first connection; a pod may come.
-        await asyncio.to_thread(self.cluster.pods, listener.target)
+        # A missing right or a wrong name should be told now, and not by the first connection; a pod may come.
+        await asyncio.to_thread(self.cluster.check_forward, listener.target)
         choice = PodChoice(self.cluster, listener.target)
 
         async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

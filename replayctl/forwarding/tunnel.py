@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
+import queue
 from collections.abc import Iterator
 
 from replayctl.cluster.api import Endpoint, Kubernetes
+from replayctl.cluster.event_loop import event_loop
 from replayctl.console.events import Reporter
 from replayctl.errors import TimedOut
 from replayctl.forwarding.forwarder import Forwarder, Listener
@@ -18,41 +19,21 @@ _OPEN_WITHIN_S = 30.0
 @contextlib.contextmanager
 def open_tunnel(cluster: Kubernetes, target: Endpoint, reporter: Reporter) -> Iterator[str]:
     """Gives `http://127.0.0.1:PORT` for the target. Raises what `Forwarder.open` raises, TimedOut after 30 s."""
-    opened = threading.Event()
-    found: list[str] = []
-    failed: list[BaseException] = []
-    loop = asyncio.new_event_loop()
+    opened: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     async def work() -> None:
+        async with Forwarder(cluster, reporter) as forwarder:
+            opened.put((await forwarder.open(Listener(str(target), target, 0))).url)
+            await asyncio.Event().wait()
+
+    with event_loop(f"tunnel to {target}") as loop:
+        working = asyncio.run_coroutine_threadsafe(work(), loop)
+        working.add_done_callback(lambda _: opened.put(None))
         try:
-            async with Forwarder(cluster, reporter) as forwarder:
-                found.append((await forwarder.open(Listener(str(target), target, 0))).url)
-                opened.set()
-                await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            return
-        except BaseException as error:  # noqa: BLE001 - raised again where the tunnel was asked for
-            failed.append(error)
-            opened.set()
-
-    task = loop.create_task(work())
-
-    def run() -> None:
-        try:
-            loop.run_until_complete(task)
-        finally:
-            loop.close()
-
-    thread = threading.Thread(target=run, daemon=True, name=f"tunnel to {target}")
-    thread.start()
-    try:
-        if not opened.wait(_OPEN_WITHIN_S):
-            raise TimedOut(f"no way to {target} was found within {_OPEN_WITHIN_S:.0f} s")
-        if failed:
-            raise failed[0]
-        yield found[0]
-    finally:
-        with contextlib.suppress(RuntimeError):
-            # Closed already, when it has failed.
-            loop.call_soon_threadsafe(task.cancel)
-        thread.join(5.0)
+            url = opened.get(timeout=_OPEN_WITHIN_S)
+        except queue.Empty:
+            raise TimedOut(f"no way to {target} was found within {_OPEN_WITHIN_S:.0f} s") from None
+        if url is None:
+            working.result()
+        else:
+            yield url

@@ -206,3 +206,16 @@ def test_open_takes_the_direct_link_where_there_is_one(tmp_path: Path) -> None:
     command += ["yarn", "--forward", "--dry-run"]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
     assert list(json.loads(done.stdout)["data"]["forwards"]) == ["yarn"]
+
+
+def test_a_page_is_not_said_to_be_open_where_there_is_no_browser(clean_environment: Path) -> None:
+    environ = {
+        "HOME": str(clean_environment),
+        "PATH": "/nonexistent",
+        "REPLAYCTL_LINKS_YARN": "http://yarn.example.org",
+    }
+    command = [sys.executable, "-m", "replayctl", "--output", "json", "open", "yarn"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    (problem,) = json.loads(done.stdout)["errors"]
+    assert (done.returncode, problem["message"]) == (1, "no browser can be started here")
+    assert problem["hint"] == "open it yourself: http://yarn.example.org"

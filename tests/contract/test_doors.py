@@ -11,7 +11,7 @@ DOORS = {
     "rich": {"console/table.py", "console/reporter.py"},
     # Both read files of others: settings, and the kubeconfig.
     "yaml": {"settings/document.py", "cluster/kubeconfig.py"},
-    "websockets": {"forwarding/connection.py", "cluster/streams.py"},
+    "websockets": {"cluster/websocket.py"},
     "filelock": {"local/locking.py"},
     "platformdirs": {"settings/base_dirs.py"},
     "h11": {"forwarding/pages.py"},

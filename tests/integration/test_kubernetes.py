@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -106,7 +107,7 @@ def test_what_is_missing_is_told_apart(lab: Lab, cluster: Kubernetes, pod: Pod) 
     with pytest.raises(NotFound, match="has no container 'other'") as caught:
         container_of(pod, "other")
     assert "it has: server" in (caught.value.hint or "")
-    with pytest.raises(NotFound, match="has no port 81"):
+    with pytest.raises(NotFound, match="has no TCP port 81"):
         cluster.port_of(parse_endpoint(f"{NAMESPACE}/svc/server:81"), pod)
     assert cluster.port_of(parse_endpoint(f"{NAMESPACE}/svc/server:web"), pod) == 8000
     lab.kubectl("-n", NAMESPACE, "create", "deployment", "broken", "--image=lab/no-such-image:1")
@@ -323,9 +324,43 @@ def test_forwards_in_the_background_are_listed_and_stopped(lab: Lab, kubeconfig:
     assert stopped["data"]["stopped"] == [started["data"]["id"]]
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(started["data"]["forwards"]["yarn"], timeout=10)
-    code, failed, _ = call(tmp_path, kubeconfig, "port-forward", f"{NAMESPACE}/svc/nothing:80", "--detach")
-    assert (code, failed["errors"][0]["code"]) == (1, "failed")
-    assert "nothing:80 is not there" in failed["errors"][0]["message"]
+
+
+@pytest.mark.parametrize("detach", [(), ("--detach",)])
+def test_what_cannot_be_forwarded_is_refused_before_an_address_is_shown(
+    lab: Lab, kubeconfig: Path, tmp_path: Path, detach: tuple[str, ...]
+) -> None:
+    """The same in the background, where the error is another process's."""
+
+    def refused(config: Path, target: str) -> tuple[int, str, str]:
+        code, document, _ = call(tmp_path, config, "port-forward", target, *detach)
+        assert document["data"] is None
+        return code, document["errors"][0]["code"], document["errors"][0]["message"]
+
+    any_port = f"{NAMESPACE}/svc/server"
+    code, word, message = refused(kubeconfig, f"{NAMESPACE}/svc/nothing:80")
+    assert (code, word) == (6, "not-found")
+    assert "nothing:80 is not there" in message
+    code, word, message = refused(kubeconfig, f"{any_port}:81=auto")
+    assert (code, word, message) == (6, "not-found", f"service {NAMESPACE}/server has no TCP port 81")
+    code, word, message = refused(kubeconfig, f"{NAMESPACE}/deploy/server:metrics=auto")
+    assert (code, word) == (6, "not-found")
+    assert "has no port named 'metrics'" in message
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code, word, message = refused(kubeconfig, f"{any_port}:80={taken.getsockname()[1]}")
+    assert (code, word) == (7, "conflict")
+    assert "is taken by" in message
+    looker = lab.user("looker", tmp_path, forward=False, execute=False)
+    words = ("create", "role", "look", "--verb=get,list", "--resource=pods,services,deployments.apps")
+    lab.kubectl("-n", NAMESPACE, *words, check=False)
+    account = f"--serviceaccount={NAMESPACE}:looker"
+    lab.kubectl("-n", NAMESPACE, "create", "rolebinding", "look", "--role=look", account, check=False)
+    code, word, message = refused(looker, f"{any_port}:80=auto")
+    assert (code, word) == (4, "auth")
+    name = f"system:serviceaccount:{NAMESPACE}:looker"
+    assert message == f"{name} may not get pods/portforward in namespace {NAMESPACE}"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
@@ -340,11 +375,25 @@ def test_a_forward_ends_clean_when_it_is_asked_to(
     )
     assert running.stdout
     url = json.loads(running.stdout.readline())["data"]["forwards"][SERVER]
+    ended = threading.Event()
+
+    def load() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(OSError), raw(url, b"GET /bytes/4000000 HTTP/1.1\r\nHost: x\r\n\r\n") as busy:
+                busy.settimeout(5)
+                while busy.recv(1 << 16):
+                    pass
+
+    # Traffic, so that the signal arrives in the middle of it.
+    loads = [threading.Thread(target=load, daemon=True) for _ in range(4)]
     with raw(url, b"GET /slow/30 HTTP/1.1\r\nHost: x\r\n\r\n") as waiting:
-        time.sleep(0.5)
+        for thread in loads:
+            thread.start()
+        time.sleep(1)
         running.send_signal(number)
         with pytest.raises(ConnectionResetError):
             read_all(waiting)
     _, stderr = running.communicate(timeout=30)
+    ended.set()
     assert running.returncode == code
     assert "Traceback" not in stderr

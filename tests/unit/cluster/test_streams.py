@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from http import HTTPStatus
 
@@ -172,4 +173,67 @@ def test_a_silent_server_is_given_up_on_time() -> None:
 def test_a_refused_handshake_says_what_is_missing(code: int, message: str, error: type[Exception], words: str) -> None:
     body = (HTTPStatus(code), {"kind": "Status", "message": message})
     with cluster(answers, refusal=body) as (found, _), pytest.raises(error, match=words):
+        run(found)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replayctl.cluster.websocket._PING_EVERY_S", 0.05)
+    monkeypatch.setattr("replayctl.cluster.websocket._SILENT_FOR_S", 0.5)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_reader_may_pause_for_longer_than_a_server_may_be_silent() -> None:
+    size, count = 100_000, 400
+
+    async def talk(connection: ServerConnection) -> None:
+        for _ in range(count):
+            await connection.send(b"\x01" + b"x" * size)
+        await connection.send(b"\x03" + SUCCESS)
+
+    seen = [0]
+
+    def take(data: bytes) -> None:
+        if not seen[0]:
+            time.sleep(2.0)
+        seen[0] += len(data)
+
+    with cluster(talk) as (found, _):
+        done = execute(found, POD, "main", ["program"], on_stdout=take, on_stderr=lambda _: None)
+    assert seen[0] == size * count
+    assert done == Executed(0, size * count, 0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_pings_are_answered_while_the_reader_pauses() -> None:
+    answered: list[float] = []
+
+    async def talk(connection: ServerConnection) -> None:
+        await connection.send(b"\x01x")
+        for _ in range(3):
+            started = time.monotonic()
+            await (await connection.ping())
+            answered.append(time.monotonic() - started)
+        await connection.send(b"\x03" + SUCCESS)
+
+    def take(_: bytes) -> None:
+        deadline = time.monotonic() + 10
+        while len(answered) < 3:
+            assert time.monotonic() < deadline, "no answer while the reader pauses"
+            time.sleep(0.01)
+
+    with cluster(talk) as (found, _):
+        execute(found, POD, "main", ["program"], on_stdout=take, on_stderr=lambda _: None)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_is_gone_is_noticed() -> None:
+    async def talk(connection: ServerConnection) -> None:
+        await connection.send(b"\x01x")
+        # It neither reads nor says anything from here on.
+        connection.transport.pause_reading()
+        await asyncio.sleep(2)
+        connection.transport.abort()
+
+    with cluster(talk) as (found, _), pytest.raises(Unreachable, match="came 1 bytes of stdout"):
         run(found)

@@ -1,0 +1,52 @@
+"""An event loop in a thread of its own.
+
+Signals arrive in the main thread. A loop that runs there hands the exception of a signal's handler to whatever callback
+happens to run, which loses it, and a consumer that blocks there leaves pings unanswered. So neither happens there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+_END_WITHIN_S = 10.0
+
+
+@contextlib.contextmanager
+def event_loop(name: str) -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop that runs for as long as the block; at its end all of its tasks are cancelled and waited for."""
+    loop = asyncio.new_event_loop()
+    workers = concurrent.futures.ThreadPoolExecutor(thread_name_prefix=f"{name} worker")
+    loop.set_default_executor(workers)
+    loop.set_exception_handler(_note)
+    thread = threading.Thread(target=loop.run_forever, daemon=True, name=name)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        ending = asyncio.run_coroutine_threadsafe(_end_tasks(), loop)
+        with contextlib.suppress(TimeoutError, concurrent.futures.CancelledError):
+            ending.result(_END_WITHIN_S)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(_END_WITHIN_S)
+        workers.shutdown(wait=False, cancel_futures=True)
+        if not thread.is_alive():
+            loop.close()
+
+
+async def _end_tasks() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+def _note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Errors of transports that closed while something was still to come: tasks that matter have them, too."""
+    logging.getLogger(__name__).debug("%s", context.get("message"), exc_info=context.get("exception"))

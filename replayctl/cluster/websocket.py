@@ -1,0 +1,132 @@
+"""A WebSocket to the API server: opened as the user, and ended when the server is gone.
+
+The library's own watch over pings takes a reader that pauses for a server that is gone. Here a server counts as gone
+when it owes the answer to a ping and nothing of it has come while something was waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from replayctl.cluster.api import Kubernetes, refusal, unreachable
+from replayctl.cluster.kubeconfig import ClusterAccess
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
+
+_OPEN_TIMEOUT_S = 10.0
+_PING_EVERY_S, _SILENT_FOR_S = 20.0, 60.0
+
+
+class DisconnectedError(Exception):
+    """The connection has ended; `clean` when the server has closed it without an error."""
+
+    def __init__(self, reason: str, *, clean: bool) -> None:
+        super().__init__(reason)
+        self.clean = clean
+
+
+class WebSocket:
+    """One open connection. `receive` belongs to one task; `send` and `close` may come from any."""
+
+    def __init__(self, stream: ClientConnection) -> None:
+        self._stream = stream
+        self._waits_since: float | None = None
+        self._heartbeat = asyncio.create_task(self._watch())
+
+    @property
+    def subprotocol(self) -> str | None:
+        """What the server chose of the protocols that it was offered."""
+        return self._stream.subprotocol
+
+    async def receive(self) -> bytes:
+        """The next message; raises DisconnectedError when there will be none."""
+        from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
+
+        self._waits_since = time.monotonic()
+        try:
+            return await self._stream.recv(decode=False)
+        except ConnectionClosed as error:
+            raise DisconnectedError(str(error), clean=isinstance(error, ConnectionClosedOK)) from None
+        finally:
+            self._waits_since = None
+
+    async def send(self, message: bytes) -> None:
+        """Sends a message, and waits while too much of earlier ones is unsent. Raises DisconnectedError."""
+        from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
+
+        try:
+            await self._stream.send(message)
+        except ConnectionClosed as error:
+            raise DisconnectedError(str(error), clean=isinstance(error, ConnectionClosedOK)) from None
+
+    async def close(self) -> None:
+        """Closes the connection; whoever receives is told."""
+        self._heartbeat.cancel()
+        await asyncio.gather(self._heartbeat, return_exceptions=True)
+        await self._stream.close()
+
+    async def _watch(self) -> None:
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            while True:
+                await asyncio.sleep(_PING_EVERY_S)
+                answer = asyncio.ensure_future(await self._stream.ping())
+                while not answer.done():
+                    await asyncio.wait({answer}, timeout=1.0)
+                    silent_for = time.monotonic() - self._waits_since if self._waits_since is not None else 0.0
+                    if silent_for > _SILENT_FOR_S and not answer.done():
+                        self._stream.transport.abort()
+                        return
+        except ConnectionClosed:
+            return
+
+
+async def open_websocket(cluster: Kubernetes, path: str, protocols: Sequence[str], what: str) -> WebSocket:
+    """A WebSocket with one of the protocols. Raises Unreachable, or what a refusal means; `what` names it there."""
+    from websockets.exceptions import InvalidHandshake, InvalidStatus
+
+    try:
+        return WebSocket(await _handshake(cluster.access, path, protocols))
+    except InvalidStatus as error:
+        answer = error.response
+        raise refusal(answer.status_code, bytes(answer.body or b""), what, cluster.access) from error
+    except (OSError, InvalidHandshake, TimeoutError) as error:
+        raise unreachable(cluster.access, error) from error
+
+
+async def _handshake(access: ClusterAccess, path: str, protocols: Sequence[str]) -> ClientConnection:
+    """An open WebSocket; credentials that the server did not accept are made anew once."""
+    from websockets.asyncio.client import connect
+    from websockets.exceptions import InvalidStatus
+    from websockets.typing import Subprotocol
+
+    # Where there is none, it is the address's own.
+    named: dict[str, Any] = {"server_hostname": access.server_name} if access.server_name else {}
+    again = True
+    while True:
+        try:
+            return await connect(
+                access.server.replace("http", "ws", 1) + path,
+                ssl=access.tls,
+                **named,
+                additional_headers=await asyncio.to_thread(access.headers),
+                subprotocols=[Subprotocol(protocol) for protocol in protocols],
+                compression=None,
+                max_size=None,
+                max_queue=64,
+                open_timeout=_OPEN_TIMEOUT_S,
+                close_timeout=2.0,
+                ping_interval=None,
+                proxy=access.proxy,
+                user_agent_header="replayctl",
+            )
+        except InvalidStatus as error:
+            if error.response.status_code != 401 or not again:
+                raise
+            access.forget()
+            again = False
