@@ -7,18 +7,19 @@ its name. `main` renders the result. Nothing below this module prints or exits.
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
 from replayctl import __version__
-from replayctl.commands import dags, forward, leaderboard, local, runs, scaffold, settings, yarn
+from replayctl.commands import dags, forward, images, leaderboard, local, runs, scaffold, settings, yarn
 from replayctl.console import output, redaction
 from replayctl.console.reporter import StderrReporter
 from replayctl.console.result import Block, Problem, Result
@@ -34,53 +35,101 @@ from replayctl.errors import (
 )
 from replayctl.settings.context import AppContext
 
+_Command = Callable[..., Result]
 _FLAGS = r"-v+|--verbose|-q|--quiet|--debug"
 _OPTIONS = ("--output", "--profile")
 _USAGE = 2
+# Characters of a command's first sentence: all of them.
+_WHOLE = 1000
+
+
+def _unwrapped(text: str) -> str:
+    """A docstring as help: its paragraphs in one line each, but for examples, which begin with `\\b`."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(each if each.startswith("\b") else " ".join(each.split()) for each in paragraphs)
+
+
+class _Grouped(typer.core.TyperGroup):
+    """Lists commands under the names of their groups in plain help, too, and cuts no sentence."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            command: Any = self.get_command(ctx, name)
+            if command is not None and not command.hidden:
+                group = getattr(command, "rich_help_panel", None) or "Commands"
+                groups.setdefault(group, []).append((name, command.get_short_help_str(_WHOLE)))
+        for group, rows in groups.items():
+            with formatter.section(group):
+                formatter.write_dl(rows)
+
 
 app = typer.Typer(
     name="replayctl",
     help="Deploy, run and understand two-stage recommender experiments on Airflow, Spark and MLflow.",
+    cls=_Grouped,
     no_args_is_help=True,
     add_completion=True,
-    # Plain help: the rich one costs 0.2 s at each start.
-    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command("init")(scaffold.init)
-app.command("new-dag")(scaffold.new_dag)
-app.command("sync-dags")(dags.sync_dags)
-app.command("releases")(dags.releases)
-app.command("rollback")(dags.rollback)
-app.command("gc")(dags.gc)
-app.command("undeploy")(dags.undeploy)
-app.command("run")(runs.run)
-app.command("leaderboard")(leaderboard.leaderboard)
 
-app.command("yarn-apps")(yarn.yarn_apps)
-app.command("yarn-logs")(yarn.yarn_logs)
-app.command("yarn-kill")(yarn.yarn_kill)
-app.command("port-forward")(forward.port_forward)
-app.command("open")(forward.open_page)
-app.command("airflow-port-forward")(forward.airflow_port_forward)
+_FORWARDS = {"list": forward.list_forwards, "stop": forward.stop_forwards}
+_LOCAL = {
+    "up": local.up,
+    "down": local.down,
+    "status": local.status,
+    "data": local.data,
+    "environments": local.make_environments,
+}
+_SETTINGS = {"show": settings.show, "profiles": settings.profiles}
+# The groups of the help, in the order in which a user meets them.
+_COMMANDS: Mapping[str, Mapping[str, _Command | tuple[str, Mapping[str, _Command]]]] = {
+    "Deploy": {
+        "init": scaffold.init,
+        "new-dag": scaffold.new_dag,
+        "sync-dags": dags.sync_dags,
+        "releases": dags.releases,
+        "rollback": dags.rollback,
+        "gc": dags.gc,
+        "undeploy": dags.undeploy,
+    },
+    "Run": {"run": runs.run, "leaderboard": leaderboard.leaderboard},
+    "Cluster": {
+        "port-forward": forward.port_forward,
+        "airflow-port-forward": forward.airflow_port_forward,
+        "open": forward.open_page,
+        "forwards": ("List and stop forwards that run in the background.", _FORWARDS),
+        "yarn-apps": yarn.yarn_apps,
+        "yarn-logs": yarn.yarn_logs,
+        "yarn-kill": yarn.yarn_kill,
+    },
+    "Images and packages": {
+        "build-airflow-image": images.build_airflow_image,
+        "push-airflow-image": images.push_airflow_image,
+        "images": images.images,
+    },
+    "This machine": {"local": ("Run Airflow and MLflow on this machine, with data to try things on.", _LOCAL)},
+    "Settings": {"settings": ("Show what is set, and where it comes from.", _SETTINGS)},
+}
 
-_forwards = typer.Typer(help="Forwards that run in the background.", no_args_is_help=True)
-_forwards.command("list")(forward.list_forwards)
-_forwards.command("stop")(forward.stop_forwards)
-app.add_typer(_forwards, name="forwards")
 
-_local = typer.Typer(help="The embedded stack: Airflow, MLflow and data on this machine.", no_args_is_help=True)
-_local.command("up")(local.up)
-_local.command("down")(local.down)
-_local.command("status")(local.status)
-_local.command("data")(local.data)
-_local.command("environments")(local.make_environments)
-app.add_typer(_local, name="local")
+def _add_commands() -> None:
+    def add(parent: typer.Typer, name: str, command: _Command, group: str | None = None) -> None:
+        parent.command(name, help=_unwrapped(command.__doc__ or ""), rich_help_panel=group)(command)
 
-_settings = typer.Typer(help="What is set, and where it comes from.", no_args_is_help=True)
-_settings.command("show")(settings.show)
-_settings.command("profiles")(settings.profiles)
-app.add_typer(_settings, name="settings")
+    for group, entries in _COMMANDS.items():
+        for name, entry in entries.items():
+            if not isinstance(entry, tuple):
+                add(app, name, entry, group)
+                continue
+            text, commands = entry
+            below = typer.Typer(help=text, no_args_is_help=True)
+            for word, command in commands.items():
+                add(below, word, command)
+            app.add_typer(below, name=name, rich_help_panel=group)
+
+
+_add_commands()
 
 
 class _Ended(BaseException):
@@ -173,7 +222,11 @@ def lift_global_options(argv: Sequence[str]) -> list[str]:
 
 @functools.cache
 def _program() -> Any:
-    """The commands as a tree; made once, because the making costs as much as half of Typer's import."""
+    """The commands as a tree; made once, because the making costs as much as half of Typer's import.
+
+    Help is rich on a terminal, and plain where programs read it: there rich would cost 0.3 s for nothing.
+    """
+    app.rich_markup_mode = "rich" if sys.stdout is not None and sys.stdout.isatty() else None
     return typer.main.get_command(app)
 
 

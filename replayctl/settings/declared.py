@@ -155,6 +155,15 @@ class LinkSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageSettings:
+    """The image of the Airflow worker."""
+
+    worker: str = _setting(to_text, "the worker's image as REGISTRY/NAME, without a tag", "airflow-worker")
+    base: str = _setting(to_text, "the image that it is built upon", "python:3.11-slim-bookworm")
+    build_network: str | None = _setting(to_text, "the network of a build, such as host; Docker's own when not set")
+
+
+@dataclass(frozen=True, slots=True)
 class DeploySettings:
     """Deadlines and pauses of a deploy in seconds, and what it leaves: rights in octal, releases to keep."""
 
@@ -184,6 +193,7 @@ class Settings:
     targets: TargetSettings
     yarn: YarnSettings
     links: LinkSettings
+    images: ImageSettings
     deploy: DeploySettings
     sources: Mapping[str, str]
 
@@ -218,6 +228,7 @@ GROUPS: Mapping[str, type[Any]] = {
     "targets": TargetSettings,
     "yarn": YarnSettings,
     "links": LinkSettings,
+    "images": ImageSettings,
     "deploy": DeploySettings,
 }
 

@@ -15,10 +15,11 @@ DOORS = {
     "filelock": {"local/locking.py"},
     "platformdirs": {"settings/base_dirs.py"},
     "h11": {"forwarding/pages.py"},
+    "docker": {"images/context.py", "images/engine.py"},
     "airflow_client": {"clients/airflow.py"},
     "urllib3": {
         *("clients/airflow.py", "clients/mlflow.py", "clients/resource_manager.py", "clients/proxies.py"),
-        *("cluster/api.py", "logs/sources.py"),
+        *("cluster/api.py", "images/registry.py", "logs/sources.py"),
     },
 }
 

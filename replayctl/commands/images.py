@@ -1,0 +1,248 @@
+"""build-airflow-image, push-airflow-image, images: the image that worker pods run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from replayctl.commands.options import DryRun
+from replayctl.console.result import Block, Fields, Lines, Result, Table
+from replayctl.errors import ReplayctlError, SettingsError, UsageProblem
+from replayctl.settings.context import AppContext
+
+if TYPE_CHECKING:
+    from replayctl.images.build import BuildPlan
+    from replayctl.images.engine import Engine
+    from replayctl.images.listing import ImageRow
+    from replayctl.images.reference import Reference
+    from replayctl.settings.declared import Settings
+
+_LARGEST = 5
+_DOCKERFILE = "airflow-worker.Dockerfile"
+
+_DockerDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="The folder with the Dockerfile; ./docker if there is one, else the shipped one.", show_default=False
+    ),
+]
+_Tag = Annotated[
+    str | None, typer.Argument(help="A tag; the one of the current inputs if left out.", show_default=False)
+]
+_BuildArg = Annotated[
+    list[str] | None, typer.Option("--build-arg", help="NAME=VALUE for an ARG of the Dockerfile.", show_default=False)
+]
+
+
+def build_airflow_image(
+    ctx: typer.Context,
+    docker_dir: _DockerDir = None,
+    base: Annotated[
+        str | None, typer.Option(help="The image to build upon; images.base if left out.", show_default=False)
+    ] = None,
+    build_args: _BuildArg = None,
+    latest: Annotated[bool, typer.Option("--latest", help="Tag the image as latest, too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Build even when the inputs are unchanged.")] = False,
+    dry_run: DryRun = False,
+) -> Result:
+    """Build the image of the Airflow worker.
+
+    Nothing is built when an image of the same inputs is in the engine or the registry. The tag is your user name and a
+    digest of the inputs: files, base image, arguments.
+
+    \b
+    Examples:
+      replayctl build-airflow-image --dry-run
+      replayctl build-airflow-image --base python:3.11-slim-bookworm
+    """
+    from replayctl.bundle.git import commit_of
+    from replayctl.images.build import build, find_built
+    from replayctl.images.engine import find_engine
+    from replayctl.images.reference import Reference
+
+    app: AppContext = ctx.obj
+    engine = find_engine()
+    plan = _plan(app, engine, docker_dir, base, build_args)
+    present = None if force else find_built(engine, plan)
+    data = {
+        "image": str(plan.reference),
+        "inputs": plan.inputs,
+        "base": {"image": str(plan.base), "digest": plan.base_digest},
+        "context": {"folder": plan.context.folder, "files": len(plan.context.files), "bytes": plan.context.size},
+        "left_out": plan.context.left_out,
+        "present_in": present,
+        "dry_run": dry_run,
+    }
+    if dry_run:
+        verdict = f"the {present} has it: nothing would be built" if present else "would be built"
+        return Result("build-airflow-image", data, (*_planned(plan), Lines((f"{plan.reference}: {verdict}",))))
+    if present is None:
+        app.reporter.step(f"building {plan.reference} from {len(plan.context.files)} files, {plan.context.size} bytes")
+        commit = commit_of(plan.context.folder)
+        data["id"] = build(engine, plan, app.reporter, commit=commit.commit if commit else None)
+    if latest and present != "registry":
+        engine.tag(str(plan.reference), Reference(plan.reference.registry, plan.reference.repository, "latest"))
+    line = f"{plan.reference} {'is built' if present is None else f'is in the {present} already'}"
+    hint = Lines((f"push it: replayctl push-airflow-image {plan.reference.tag}",)) if present != "registry" else None
+    view: tuple[Block, ...] = (Lines((line,)), *((hint,) if hint else ()))
+    return Result("build-airflow-image", data, view, status="ok" if present is None else "nothing-to-do")
+
+
+def push_airflow_image(
+    ctx: typer.Context,
+    tag: _Tag = None,
+    docker_dir: _DockerDir = None,
+    base: Annotated[
+        str | None, typer.Option(help="The image it was built upon, if not images.base.", show_default=False)
+    ] = None,
+    build_args: _BuildArg = None,
+    dry_run: DryRun = False,
+) -> Result:
+    """Push an image of the Airflow worker to its registry.
+
+    It ends with the digest by which the registry knows the image. Layers that are there are not sent again.
+
+    \b
+    Examples:
+      replayctl push-airflow-image
+      replayctl push-airflow-image alice-0123456789ab
+    """
+    from replayctl.images.engine import find_engine
+    from replayctl.images.push import push
+    from replayctl.images.reference import parse_reference
+
+    app: AppContext = ctx.obj
+    repository = _repository(app.settings)
+    if repository.registry is None:
+        raise UsageProblem(
+            f"images.worker {repository} names no registry", hint="set images.worker to REGISTRY/NAME in replayctl.yaml"
+        )
+    engine = find_engine()
+    reference = (
+        parse_reference(f"{repository}:{tag}") if tag else _plan(app, engine, docker_dir, base, build_args).reference
+    )
+    image = engine.image(str(reference))
+    if image is None:
+        raise UsageProblem(f"the Docker engine has no image {reference}", hint="run: replayctl build-airflow-image")
+    if dry_run:
+        data = {"image": str(reference), "bytes": image.size, "dry_run": True}
+        return Result("push-airflow-image", data, (Lines((f"would push {reference} ({image.size} bytes)",)),))
+    app.reporter.step(f"pushing {reference}")
+    pushed = push(engine, reference, app.reporter)
+    data = {"image": str(reference), "digest": pushed.digest, "reference": pushed.reference, "dry_run": False}
+    data |= {"layers": pushed.layers, "sent_layers": pushed.sent_layers}
+    lines = (f"pushed {reference}: {pushed.sent_layers} of {pushed.layers} layers were new", pushed.reference)
+    return Result("push-airflow-image", data, (Lines(lines),))
+
+
+def images(ctx: typer.Context) -> Result:
+    """List the worker's images in the engine and the registry, and which of them pods run now.
+
+    \b
+    Example:
+      replayctl images
+    """
+    from replayctl.cluster.api import find_kubernetes, parse_endpoint
+    from replayctl.images.build import INPUT_LABEL
+    from replayctl.images.engine import find_engine
+    from replayctl.images.listing import list_images, running_images
+    from replayctl.images.registry import Registry
+
+    app: AppContext = ctx.obj
+    repository = _repository(app.settings)
+    warnings: list[str] = []
+    engine, registry, running = None, None, {}
+    try:
+        engine = find_engine()
+    except ReplayctlError as error:
+        warnings.append(f"images of the engine are not shown: {error}")
+    if repository.registry is not None:
+        registry = Registry(repository.registry, engine.insecure_registries() if engine else ())
+    namespace = parse_endpoint(app.settings.targets.airflow).namespace
+    try:
+        running = running_images(find_kubernetes(app.settings, app.environ), namespace)
+    except ReplayctlError as error:
+        warnings.append(f"pods are not counted: {error}")
+    try:
+        rows = list_images(engine, registry, repository, running, INPUT_LABEL)
+    except ReplayctlError as error:
+        warnings.append(f"tags of the registry are not shown: {error}")
+        rows = list_images(engine, None, repository, running, INPUT_LABEL)
+    cells = [
+        (
+            row.tag,
+            _where(row),
+            f"{row.size / 1e6:.0f} MB" if row.size else "-",
+            str(row.pods),
+            row.digest or "-",
+        )
+        for row in rows
+    ]
+    view: Block = Lines((f"no image of {repository}",))
+    if rows:
+        view = Table(("tag", "in", "size", "pods", "digest"), cells, title=str(repository), numeric=(2, 3))
+    return Result("images", {"repository": str(repository), "images": rows}, (view,), warnings=tuple(warnings))
+
+
+def _where(row: ImageRow) -> str:
+    return " and ".join((["engine"] if row.in_engine else []) + (["registry"] if row.in_registry else [])) or "-"
+
+
+def _repository(settings: Settings) -> Reference:
+    from replayctl.images.reference import parse_reference
+
+    reference = parse_reference(settings.images.worker)
+    if reference.tag is not None:
+        raise SettingsError(
+            f"images.worker {reference} has a tag", hint="leave it out: each build gets a tag of its own"
+        )
+    return reference
+
+
+def _plan(
+    app: AppContext, engine: Engine, docker_dir: Path | None, base: str | None, build_args: list[str] | None
+) -> BuildPlan:
+    from replayctl.images.build import plan_build
+    from replayctl.images.context import plan_context
+    from replayctl.shipped import shipped_dir
+
+    settings = app.settings
+    if not settings.user:
+        raise UsageProblem(
+            f"profile {settings.profile!r} has no user: whose image is this?",
+            hint="export USERNAME_ON_CLUSTER=<name>",
+        )
+    own = app.cwd / "docker"
+    folder = docker_dir or (own if (own / _DOCKERFILE).is_file() else shipped_dir("docker"))
+    return plan_build(
+        engine,
+        plan_context(folder, _DOCKERFILE),
+        str(_repository(settings)),
+        settings.user,
+        base=base or settings.images.base,
+        arguments=dict(_argument(text) for text in build_args or ()),
+        network=settings.images.build_network,
+    )
+
+
+def _argument(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name.isidentifier():
+        raise UsageProblem(f"{text!r} is not a build argument", hint="write NAME=VALUE")
+    return name, value
+
+
+def _planned(plan: BuildPlan) -> tuple[Block, ...]:
+    context = plan.context
+    largest = sorted(context.files, key=lambda file: (-file.size, file.path))[:_LARGEST]
+    fields = Fields(
+        (
+            ("context", f"{context.folder}: {len(context.files)} files, {context.size} bytes"),
+            ("base", f"{plan.base} ({plan.base_digest})"),
+            ("left out", ", ".join(context.left_out[:_LARGEST]) or "nothing"),
+        )
+    )
+    table = Table(("largest files", "bytes"), [(file.path, str(file.size)) for file in largest], numeric=(1,))
+    return (fields, table)

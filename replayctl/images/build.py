@@ -1,0 +1,217 @@
+"""One build: planned from its inputs, skipped where an image of the same inputs is there, told step by step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+import shutil
+import tarfile
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from replayctl import process
+from replayctl.console.events import Reporter
+from replayctl.errors import OperationFailed, ReplayctlError
+from replayctl.images.context import BuildContext
+from replayctl.images.engine import Engine, explain
+from replayctl.images.reference import Reference, parse_reference
+
+INPUT_LABEL = "replayctl.input-digest"
+_REVISION_LABEL = "org.opencontainers.image.revision"
+_TAIL_LINES = 20
+_STEP = re.compile(r"Step (?P<number>\d+)/(?P<total>\d+) : (?P<command>.*)", re.DOTALL)
+# As `docker buildx build --progress plain` numbers its lines.
+_BUILDX_STEP = re.compile(r"#\d+ \[(?P<stage>[^\]]*?)(?P<number>\d+)/(?P<total>\d+)\] (?P<command>.*)")
+_BUILDX_LINE = re.compile(r"#\d+ [0-9.]+ (?P<text>.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """What a build is made from; `inputs` is the sha256 of all of it, in hex."""
+
+    context: BuildContext
+    reference: Reference
+    base: Reference
+    base_digest: str
+    arguments: Mapping[str, str]
+    network: str | None
+    platform: str
+    inputs: str
+
+    def labels(self, commit: str | None) -> dict[str, str]:
+        """What the image says of itself."""
+        return {INPUT_LABEL: self.inputs, **({_REVISION_LABEL: commit} if commit else {})}
+
+
+def plan_build(
+    engine: Engine,
+    context: BuildContext,
+    repository: str,
+    owner: str,
+    *,
+    base: str,
+    arguments: Mapping[str, str],
+    network: str | None = None,
+) -> BuildPlan:
+    """The plan; its tag is `<owner>-<first 12 digits of the inputs>`.
+
+    Raises UsageProblem for names that are none, Unreachable when neither engine nor registry tells of the base image.
+    """
+    base_reference = parse_reference(base)
+    if base_reference.tag is None:
+        base_reference = parse_reference(f"{base}:latest")
+    base_digest = _digest_of(engine, base_reference)
+    architecture = platform.machine()
+    parts = {
+        "context": context.digest(),
+        "dockerfile": context.dockerfile,
+        "base": base_digest,
+        "arguments": dict(sorted(arguments.items())),
+        "platform": architecture,
+    }
+    inputs = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    reference = parse_reference(f"{repository}:{owner}-{inputs[:12]}")
+    return BuildPlan(context, reference, base_reference, base_digest, arguments, network, architecture, inputs)
+
+
+def find_built(engine: Engine, plan: BuildPlan) -> str | None:
+    """Where an image of these inputs is already: "engine", "registry" or None."""
+    image = engine.image(str(plan.reference))
+    if image is not None and image.labels.get(INPUT_LABEL) == plan.inputs:
+        return "engine"
+    if plan.reference.registry is None:
+        return None
+    try:
+        return "registry" if engine.registry_digest(plan.reference) else None
+    except ReplayctlError:
+        # A registry that cannot be asked does not keep anybody from building.
+        return None
+
+
+def build(engine: Engine, plan: BuildPlan, reporter: Reporter, *, commit: str | None = None) -> str:
+    """Builds, and gives the image's id. OperationFailed with the failing step, its command and its last lines."""
+    if _has_buildx():
+        _build_by_buildx(plan, reporter, plan.labels(commit))
+    else:
+        _build_by_engine(engine, plan, reporter, plan.labels(commit))
+    image = engine.image(str(plan.reference))
+    if image is None or image.labels.get(INPUT_LABEL) != plan.inputs:
+        raise OperationFailed(
+            f"the build ended well, but {plan.reference} is not the image of these inputs",
+            hint=f"docker image inspect {plan.reference}",
+        )
+    return image.id
+
+
+def _digest_of(engine: Engine, base: Reference) -> str:
+    """What the engine would build upon: its own image of that name, else the registry's."""
+    image = engine.image(str(base))
+    if image is not None:
+        return image.digest_in(base.name) or image.id
+    digest = engine.registry_digest(base)
+    if digest is None:
+        raise OperationFailed(f"the base image {base} is neither in the engine nor in its registry")
+    return digest
+
+
+class _Steps:
+    """Tells of steps, and keeps the last lines of the one that is at work."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self.current = ""
+        self.command = ""
+        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
+
+    def begin(self, number: str, total: str, command: str) -> None:
+        self.current = f"step {number}/{total}"
+        self.command = " ".join(command.split())
+        self.tail.clear()
+        shown = self.command if len(self.command) <= 100 else f"{self.command[:99]}…"
+        self._reporter.step(f"{self.current}: {shown}")
+
+    def line(self, text: str) -> None:
+        if text.strip():
+            self.tail.append(text.rstrip())
+            self._reporter.status(f"{self.current}: {text.strip()}")
+
+    def failure(self, plan: BuildPlan, reason: str) -> ReplayctlError:
+        registry = explain(reason, str(plan.base), plan.base.registry)
+        if registry is not None and not self.tail:
+            return registry
+        details = [f"{self.current}: {self.command}"] if self.command else []
+        return OperationFailed(
+            f"the build of {plan.reference} failed in {self.current or 'its first step'}: {reason}",
+            hint=f"correct {plan.context.folder / plan.context.dockerfile} or what the step needs, and build again",
+            details="\n".join([*details, *self.tail]),
+        )
+
+
+def _build_by_engine(engine: Engine, plan: BuildPlan, reporter: Reporter, labels: Mapping[str, str]) -> None:
+    steps = _Steps(reporter)
+    with plan.context.tar() as archive:
+        events = engine.build(
+            archive,
+            plan.context.dockerfile,
+            str(plan.reference),
+            base=plan.base,
+            buildargs={"BASE": str(plan.base), **plan.arguments},
+            labels=dict(labels),
+            network_mode=plan.network,
+        )
+        for event in events:
+            _take(event, steps, plan)
+
+
+def _take(event: Mapping[str, Any], steps: _Steps, plan: BuildPlan) -> None:
+    if "error" in event:
+        raise steps.failure(plan, str(event["error"]).strip())
+    text = str(event.get("stream") or event.get("status") or "")
+    match = _STEP.match(text)
+    if match:
+        steps.begin(match["number"], match["total"], match["command"])
+    else:
+        steps.line(text)
+
+
+def _has_buildx() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    return process.run(["docker", "buildx", "version"], timeout_s=20.0, check=False).returncode == 0
+
+
+def _build_by_buildx(plan: BuildPlan, reporter: Reporter, labels: Mapping[str, str]) -> None:
+    steps = _Steps(reporter)
+
+    def listen(line: str) -> None:
+        match = _BUILDX_STEP.match(line)
+        if match:
+            steps.begin(match["number"], match["total"], match["command"])
+            return
+        match = _BUILDX_LINE.match(line)
+        steps.line(match["text"] if match else line)
+
+    with tempfile.TemporaryDirectory(prefix="replayctl-build-") as folder:
+        with plan.context.tar() as archive, tarfile.open(fileobj=archive) as tar:
+            tar.extractall(folder, filter="data")
+        argv = ["docker", "buildx", "build", "--load", "--progress", "plain", "--tag", str(plan.reference)]
+        argv += ["--file", str(Path(folder) / plan.context.dockerfile), *_options(plan, labels), folder]
+        done = process.run(argv, on_line=listen, check=False)
+    if done.returncode != 0:
+        reason = next((line for line in reversed(done.tail.splitlines()) if line.startswith("ERROR")), "")
+        raise steps.failure(plan, reason or f"docker buildx ended with status {done.returncode}")
+
+
+def _options(plan: BuildPlan, labels: Mapping[str, str]) -> Iterator[str]:
+    for name, value in {"BASE": str(plan.base), **plan.arguments}.items():
+        yield from ("--build-arg", f"{name}={value}")
+    for name, value in labels.items():
+        yield from ("--label", f"{name}={value}")
+    if plan.network:
+        yield from ("--network", plan.network)

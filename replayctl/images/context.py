@@ -1,0 +1,138 @@
+"""What a build gets: a folder as one deterministic tar, known before anything is sent."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from replayctl.errors import UsageProblem
+
+IGNORE_FILE = ".dockerignore"
+# What no image needs, whatever the ignore file says.
+_NEVER = frozenset({"__pycache__", ".git", ".DS_Store", IGNORE_FILE})
+_IN_MEMORY_BYTES = 16 << 20
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ContextFile:
+    """One file of a build's context; its size in bytes."""
+
+    path: str
+    size: int
+    executable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """The files of a folder that a build gets, sorted; `left_out` are those that the ignore rules keep here."""
+
+    folder: Path
+    dockerfile: str
+    files: tuple[ContextFile, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """The size of all files together in bytes."""
+        return sum(file.size for file in self.files)
+
+    def tar(self) -> IO[bytes]:
+        """The context as a tar archive whose bytes depend on names, contents and executable bits alone.
+
+        Raises UsageProblem when a file cannot be read or has changed its size since the plan.
+        """
+        buffer = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - the caller closes it
+        try:
+            with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+                for file in self.files:
+                    self._add(archive, file)
+        except BaseException:
+            buffer.close()
+            raise
+        buffer.seek(0)
+        return buffer
+
+    def _add(self, archive: tarfile.TarFile, file: ContextFile) -> None:
+        info = tarfile.TarInfo(file.path)
+        info.size, info.mode = file.size, 0o755 if file.executable else 0o644
+        path = self.folder / file.path
+        with _open(path) as content:
+            try:
+                archive.addfile(info, content)
+            except OSError as error:
+                raise UsageProblem(f"cannot read {path}: {error}") from error
+            if content.read(1):
+                raise UsageProblem(f"{path} changed while it was read", hint="try again")
+
+    def digest(self) -> str:
+        """The sha256 of the tar, in hex."""
+        digest = hashlib.sha256()
+        with self.tar() as archive:
+            while block := archive.read(_BLOCK):
+                digest.update(block)
+        return digest.hexdigest()
+
+
+def plan_context(folder: Path, dockerfile: str) -> BuildContext:
+    """The context of a folder by its `.dockerignore`.
+
+    Links are followed only inside the folder. Raises UsageProblem when the folder or the Dockerfile is not there, or
+    when something in it is neither file nor folder.
+    """
+    from docker.utils.build import exclude_paths
+
+    if not (folder / dockerfile).is_file():
+        raise UsageProblem(
+            f"{folder} has no {dockerfile}", hint="name the folder with --docker-dir; the shipped one is docker/"
+        )
+    everything = list(_walk(folder))
+    # The Dockerfile itself always travels; `exclude_paths` adds it to the list that it is given.
+    kept = {Path(path).as_posix() for path in exclude_paths(str(folder), _ignored(folder), dockerfile=dockerfile)}
+    kept = {path for path in kept if not _NEVER.intersection(Path(path).parts)}
+    files = tuple(file for file in everything if file.path in kept)
+    return BuildContext(folder, dockerfile, files, tuple(file.path for file in everything if file.path not in kept))
+
+
+def _ignored(folder: Path) -> list[str]:
+    try:
+        text = (folder / IGNORE_FILE).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageProblem(f"cannot read {folder / IGNORE_FILE}: {error}") from error
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def _walk(folder: Path) -> Iterator[ContextFile]:
+    paths = []
+    for base, _, names in os.walk(folder):
+        paths += [Path(base) / name for name in names]
+    for path in sorted(paths, key=lambda path: path.relative_to(folder).as_posix()):
+        relative = path.relative_to(folder).as_posix()
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise UsageProblem(f"{path} is a link that leaves the folder", hint="copy the file into the folder")
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise UsageProblem(f"cannot read {path}: {error.strerror}") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageProblem(f"{path} is neither a file nor a folder", hint=f"remove it, or name it in {IGNORE_FILE}")
+        if any(0xDC80 <= ord(character) <= 0xDCFF for character in relative):
+            raise UsageProblem(f"the name of {path!r} is not UTF-8", hint="rename it")
+        yield ContextFile(relative, status.st_size, bool(status.st_mode & stat.S_IXUSR))
+
+
+def _open(path: Path) -> io.BufferedReader:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise UsageProblem(f"cannot read {path}: {error.strerror}") from error

@@ -1,0 +1,247 @@
+"""The Docker engine by its API: images that are there, builds and pushes as streams of events.
+
+Docker's Python library sends every stored credential with a build, and one broken credential helper of another registry
+then fails all of them; here each call gets only the credentials of its registry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from replayctl.console.secret import Secret
+from replayctl.errors import AuthFailed, NotFound, OperationFailed, ReplayctlError, Unreachable
+from replayctl.images.reference import Reference
+
+if TYPE_CHECKING:
+    from docker.errors import APIError
+
+    from docker import APIClient
+
+# The engine may be silent for as long as one step of a build takes, and while a registry stores a large layer.
+_SILENCE_S = 3600
+_HUB = "docker.io"
+# An engine's words for a registry that is not there, or not any more.
+_AWAY = ("connection refused", "no such host", "eof", "connection reset", "broken pipe", "i/o timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalImage:
+    """One image of the engine: its tags and the digests under which registries know it; the size in bytes."""
+
+    id: str
+    tags: tuple[str, ...]
+    digests: tuple[str, ...]
+    size: int
+    labels: Mapping[str, str]
+
+    def digest_in(self, repository: str) -> str | None:
+        """The digest by which the registry of the repository (`REGISTRY/NAME`) knows it, as far as the engine knows."""
+        return next((each.partition("@")[2] for each in self.digests if each.startswith(f"{repository}@")), None)
+
+
+class Engine:
+    """The Docker engine that DOCKER_HOST or Docker's current context names."""
+
+    def __init__(self, client: APIClient, address: str) -> None:
+        self._client = client
+        self.address = address
+
+    def image(self, name: str) -> LocalImage | None:
+        """One image by its name or id; None when the engine does not have it."""
+        from docker.errors import ImageNotFound
+
+        with self._speaking(f"image {name}"):
+            try:
+                return _local_image(self._client.inspect_image(name))
+            except ImageNotFound:
+                return None
+
+    def images(self, repository: str) -> list[LocalImage]:
+        """The images with a tag in the repository (`REGISTRY/NAME`), the newest first."""
+        with self._speaking("images"):
+            rows = self._client.images(name=repository)
+            return [_local_image(self._client.inspect_image(row["Id"])) for row in rows]
+
+    def registry_digest(self, reference: Reference) -> str | None:
+        """The digest by which the registry knows a tag, asked by the engine; None when the registry lacks it."""
+        from docker.errors import APIError
+
+        with self._speaking(str(reference)):
+            try:
+                answer = self._client.inspect_distribution(
+                    str(reference), auth_config=credentials(reference.registry) or {"username": "", "password": ""}
+                )
+            except APIError as error:
+                # An unknown repository is "denied" by registries that do not tell who may see it.
+                if error.status_code == 404 or "manifest unknown" in str(error) or "not found" in str(error):
+                    return None
+                raise
+            return str(answer["Descriptor"]["digest"])
+
+    def insecure_registries(self) -> frozenset[str]:
+        """The registries to which the engine may speak plain HTTP, beside those on this machine."""
+        with self._speaking("its configuration"):
+            configured = (self._client.info().get("RegistryConfig") or {}).get("IndexConfigs") or {}
+            return frozenset(name for name, each in configured.items() if not each.get("Secure", True))
+
+    def build(
+        self, context: IO[bytes], dockerfile: str, tag: str, *, base: Reference, **options: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Builds by the classic builder; gives the engine's events as they come."""
+        self._client.sent_credentials = _for_build(base)
+        with self._speaking(f"the build of {tag}"):
+            yield from self._client.build(
+                fileobj=context,
+                custom_context=True,
+                dockerfile=dockerfile,
+                tag=tag,
+                rm=True,
+                forcerm=True,
+                decode=True,
+                **options,
+            )
+
+    def push(self, reference: Reference) -> Iterator[dict[str, Any]]:
+        """Pushes a tag; gives the engine's events as they come."""
+        with self._speaking(str(reference)):
+            yield from self._client.push(
+                reference.name,
+                tag=reference.tag,
+                stream=True,
+                decode=True,
+                # Without any the library would look through all that is stored.
+                auth_config=credentials(reference.registry) or {"username": "", "password": ""},
+            )
+
+    def tag(self, image: str, reference: Reference) -> None:
+        """Gives an image one more name."""
+        with self._speaking(f"image {image}"):
+            self._client.tag(image, reference.name, reference.tag)
+
+    @contextlib.contextmanager
+    def _speaking(self, what: str) -> Iterator[None]:
+        import requests
+        from docker.errors import APIError, DockerException
+
+        try:
+            yield
+        except ReplayctlError:
+            raise
+        except APIError as error:
+            raise _refusal(error, what) from error
+        except (DockerException, requests.RequestException) as error:
+            raise _silent(self.address, error) from error
+
+
+def find_engine() -> Engine:
+    """The engine, once it has answered; Unreachable when there is none."""
+    import requests
+    from docker.errors import DockerException
+
+    import docker
+    from docker import auth
+
+    class Client(docker.APIClient):  # type: ignore[misc]
+        sent_credentials: Mapping[str, Any] = {}
+
+        def _set_auth_headers(self, headers: dict[str, Any]) -> None:
+            if self.sent_credentials:
+                headers["X-Registry-Config"] = auth.encode_header(dict(self.sent_credentials))
+
+    address = os.environ.get("DOCKER_HOST") or _address_of_context()
+    try:
+        options = docker.utils.kwargs_from_env() if os.environ.get("DOCKER_HOST") else {"base_url": address}
+        # Left to the engine: newer ones refuse old versions of the API, older ones do not know new ones.
+        return Engine(Client(version="auto", timeout=_SILENCE_S, **options), address)
+    except (DockerException, requests.RequestException) as error:
+        raise _silent(address, error) from error
+
+
+def credentials(registry: str | None) -> dict[str, str] | None:
+    """What Docker's configuration and its credential helpers have for one registry; None when nothing is stored.
+
+    Raises AuthFailed when the helper for this registry fails; those of others are not asked.
+    """
+    from docker.errors import DockerException
+
+    from docker import auth
+
+    try:
+        stored = auth.load_config().resolve_authconfig(registry or _HUB)
+    except DockerException as error:
+        raise AuthFailed(
+            f"the credential helper for {registry or _HUB} fails: {error}",
+            hint=f"docker login {registry or ''}".rstrip() + ", or correct credHelpers in ~/.docker/config.json",
+        ) from error
+    if not stored:
+        return None
+    for name in ("password", "Password", "identitytoken", "IdentityToken", "auth"):
+        if stored.get(name):
+            # Noted, so that nothing prints it.
+            Secret(str(stored[name]))
+    return {str(key): str(value) for key, value in stored.items() if value is not None}
+
+
+def _for_build(base: Reference) -> dict[str, Any]:
+    stored = credentials(base.registry)
+    return {base.registry or _HUB: stored} if stored else {}
+
+
+def _address_of_context() -> str:
+    from docker.context import ContextAPI
+
+    try:
+        context = ContextAPI.get_current_context()
+    except Exception as error:
+        raise OperationFailed(f"cannot read Docker's current context: {error}", hint="docker context ls") from error
+    return str(getattr(context, "Host", None) or "unix:///var/run/docker.sock")
+
+
+def _local_image(row: Mapping[str, Any]) -> LocalImage:
+    return LocalImage(
+        id=str(row["Id"]),
+        tags=tuple(row.get("RepoTags") or ()),
+        digests=tuple(row.get("RepoDigests") or ()),
+        size=int(row.get("Size") or 0),
+        labels=dict((row.get("Config") or {}).get("Labels") or {}),
+    )
+
+
+def _silent(address: str, error: BaseException) -> Unreachable:
+    return Unreachable(
+        f"the Docker engine at {address} does not answer: {error}",
+        hint="start Docker, or name another engine: export DOCKER_HOST=…, docker context use …",
+    )
+
+
+def _refusal(error: APIError, what: str) -> ReplayctlError:
+    return explain(str(error.explanation or error), what) or (
+        NotFound(f"the Docker engine does not have {what}", details=str(error.explanation or error))
+        if error.status_code == 404
+        else OperationFailed(f"the Docker engine refused {what}", details=str(error.explanation or error))
+    )
+
+
+def explain(message: str, what: str, registry: str | None = None) -> ReplayctlError | None:
+    """The error that an engine's words about a registry stand for; None for other words."""
+    where = registry or "the registry"
+    lower = message.lower()
+    if any(words in lower for words in ("unauthorized", "no basic auth", "denied", "authentication required")):
+        return AuthFailed(f"{where} refuses {what}", hint=f"docker login {registry or ''}".rstrip(), details=message)
+    if "server gave http response to https client" in lower:
+        return OperationFailed(
+            f"{where} speaks plain HTTP, and the engine wants HTTPS",
+            hint=f'add {{"insecure-registries": ["{registry or "REGISTRY"}"]}} to daemon.json, and restart Docker',
+            details=message,
+        )
+    if any(words in lower for words in _AWAY):
+        return Unreachable(
+            f"{where} does not answer: cannot get or send {what}",
+            hint="check the network and the registry, and try again: layers that arrived are not sent again",
+            details=message,
+        )
+    return None

@@ -1,0 +1,109 @@
+"""A registry by its own HTTP API: which tags a repository has, and the digest of each.
+
+https://distribution.github.io/distribution/spec/api/
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.parse
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from replayctl.errors import AuthFailed, OperationFailed, Unreachable
+from replayctl.images.engine import credentials
+from replayctl.images.reference import Reference
+
+_TIMEOUT_S = 15.0
+_PAGES = 50
+_ACCEPT = ", ".join(
+    f"application/vnd.{kind}+json"
+    for kind in (
+        "oci.image.index.v1",
+        "oci.image.manifest.v1",
+        "docker.distribution.manifest.list.v2",
+        "docker.distribution.manifest.v2",
+    )
+)
+_CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
+_LOCAL = ("localhost", "127.0.0.1", "[::1]")
+
+
+class Registry:
+    """One registry with the credentials that Docker has for it; `insecure` are those that speak plain HTTP."""
+
+    def __init__(self, name: str, insecure: Collection[str] = ()) -> None:
+        import urllib3
+
+        self.name = name
+        host = name.rpartition(":")[0] or name
+        plain = name in insecure or host in _LOCAL
+        self._base = f"{'http' if plain else 'https'}://{name}"
+        self._pool = urllib3.PoolManager(retries=False, timeout=_TIMEOUT_S)
+        self._headers: dict[str, str] = {}
+
+    def tags(self, repository: str) -> list[str]:
+        """The tags of a repository, sorted; none for one that does not exist."""
+        tags: list[str] = []
+        path: str | None = f"/v2/{repository}/tags/list?n=1000"
+        for _ in range(_PAGES):
+            if path is None:
+                break
+            status, headers, body = self._get(path, repository)
+            if status == 404:
+                return []
+            tags += json.loads(body).get("tags") or []
+            link = re.match(r"<([^>]+)>", headers.get("Link") or "")
+            path = urllib.parse.urljoin(path, link[1]) if link else None
+        return sorted(tags)
+
+    def digest(self, reference: Reference) -> str | None:
+        """The digest of a tag; None for one that does not exist."""
+        path = f"/v2/{reference.repository}/manifests/{reference.tag}"
+        status, headers, _ = self._get(path, reference.repository, method="HEAD")
+        return None if status == 404 else headers.get("Docker-Content-Digest")
+
+    def _get(self, path: str, repository: str, method: str = "GET") -> tuple[int, Mapping[str, str], bytes]:
+        status, headers, body = self._ask(method, path)
+        if status == 401:
+            self._sign_in(headers.get("WWW-Authenticate") or "", repository)
+            status, headers, body = self._ask(method, path)
+        if status in (401, 403):
+            raise AuthFailed(f"{self.name} refused {repository}", hint=f"docker login {self.name}")
+        if status not in (200, 404):
+            raise OperationFailed(f"{self.name} answered {path} with status {status}")
+        return status, headers, body
+
+    def _ask(self, method: str, path: str) -> tuple[int, Mapping[str, str], bytes]:
+        import urllib3
+
+        try:
+            answer = self._pool.request(
+                method, self._base + path, headers={"Accept": _ACCEPT, **self._headers}, redirect=False
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise Unreachable(f"{self.name} does not answer: {error}") from error
+        return answer.status, answer.headers, answer.data
+
+    def _sign_in(self, challenge: str, repository: str) -> None:
+        import urllib3
+
+        stored: Mapping[str, Any] = credentials(self.name) or {}
+        user = stored.get("username") or stored.get("Username")
+        password = stored.get("password") or stored.get("Password")
+        basic = urllib3.make_headers(basic_auth=f"{user}:{password}") if user else {}
+        if not challenge.lower().startswith("bearer"):
+            self._headers = basic
+            return
+        parameters = dict(_CHALLENGE.findall(challenge))
+        realm = parameters.get("realm", "")
+        if not realm.startswith("https://") and not (realm.startswith("http://") and self._base.startswith("http://")):
+            raise OperationFailed(f"{self.name} wants to be signed in at {realm!r}, which is not encrypted")
+        query = {"service": parameters.get("service", ""), "scope": f"repository:{repository}:pull"}
+        try:
+            answer = self._pool.request("GET", f"{realm}?{urllib.parse.urlencode(query)}", headers=basic)
+        except urllib3.exceptions.HTTPError as error:
+            raise Unreachable(f"{realm} does not answer: {error}") from error
+        token = json.loads(answer.data) if answer.status == 200 else {}
+        self._headers = {"Authorization": f"Bearer {token.get('token') or token.get('access_token') or ''}"}

@@ -1,0 +1,121 @@
+"""`python -m tests.reference` writes the reference pages that follow from the program: commands and settings."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import typer
+
+from replayctl import cli
+from replayctl.settings.declared import SETTINGS
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = ROOT / "docs" / "reference" / "cli.md"
+SETTINGS_PAGE = ROOT / "docs" / "reference" / "settings.md"
+# Stands for whose ever home it is.
+_HOME = "/home/replayctl-user"
+_INTRODUCTION = """# Commands
+
+Global options stand before or after the command. Every command that changes something has `--dry-run`, and every one
+answers with one JSON document under `--output json` ([its shape](json-output.md)). What stands here is what
+`replayctl COMMAND --help` shows.
+
+<!-- Written by `python -m tests.reference` from the program itself: change help texts there. -->
+"""
+_TABLE = re.compile(
+    r"(?<=<!-- settings: written by `python -m tests.reference` -->\n).*?(?=<!-- end of settings -->)", re.DOTALL
+)
+
+
+def commands_page() -> str:
+    """The page of all commands, in the groups and the order of the help."""
+    cli.app.rich_markup_mode = None
+    root: Any = typer.main.get_command(cli.app)
+    parts = [_INTRODUCTION, _options(root)]
+    group = None
+    for name, command in root.commands.items():
+        if command.hidden:
+            continue
+        if command.rich_help_panel != group:
+            group = command.rich_help_panel
+            parts.append(f"## {group}\n")
+        parts += _command(f"replayctl {name}", command)
+    return "\n".join(parts)
+
+
+def settings_page(page: str) -> str:
+    """The page of settings with its table as it follows from the declarations."""
+    rows = ["| key | default | what for |", "|---|---|---|"]
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+    with mock.patch.dict(os.environ, {**bare, "HOME": _HOME}, clear=True):
+        rows += [f"| `{each.key}` | {_default(each.default())} | {_cell(each.help)} |" for each in SETTINGS]
+    return _TABLE.sub(lambda _: "\n".join(rows) + "\n", page)
+
+
+def _command(name: str, command: Any) -> Iterator[str]:
+    yield f"### `{name}`\n"
+    yield from _help(command.help or "")
+    if getattr(command, "commands", None):
+        for word, each in command.commands.items():
+            yield from _command(f"{name} {word}", each)
+        return
+    arguments = " ".join(_metavar(each) for each in command.params if each.param_type_name == "argument")
+    usage = f"{name} [OPTIONS] {arguments}".strip()
+    yield f"```\n{usage}\n```\n"
+    yield _options(command)
+
+
+def _help(text: str) -> Iterator[str]:
+    for paragraph in text.split("\n\n"):
+        if paragraph.startswith("\b"):
+            lines = paragraph.lstrip("\b\n").splitlines()
+            yield "```shell\n" + "\n".join(line.strip() for line in lines[1:]) + "\n```\n"
+        else:
+            yield paragraph + "\n"
+
+
+def _options(command: Any) -> str:
+    rows = [(_names(each), each.help or "") for each in command.params if not getattr(each, "hidden", False)]
+    rows = [row for row in rows if row[0]]
+    if not rows:
+        return ""
+    return (
+        "\n".join(["| option | what it does |", "|---|---|", *(f"| {name} | {_cell(text)} |" for name, text in rows)])
+        + "\n"
+    )
+
+
+def _names(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return f"`{_metavar(parameter)}`"
+    names = [*parameter.opts, *parameter.secondary_opts]
+    if "--help" in names:
+        return ""
+    value = "" if parameter.is_flag or parameter.count else f" {_value(parameter)}"
+    return ", ".join(f"`{name}{value if name.startswith('--') else ''}`" for name in names)
+
+
+def _value(parameter: Any) -> str:
+    kind = getattr(parameter.type, "name", "text")
+    return {"integer": "N", "int": "N", "float": "SECONDS", "path": "PATH"}.get(kind.lower().strip("<>"), "TEXT")
+
+
+def _metavar(parameter: Any) -> str:
+    name = parameter.name.upper()
+    return f"{f'[{name}]' if not parameter.required else name}{'...' if parameter.nargs == -1 else ''}"
+
+
+def _default(value: object) -> str:
+    return "-" if value is None else f"`{str(value).replace(_HOME, '~')}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    COMMANDS.write_text(commands_page())
+    SETTINGS_PAGE.write_text(settings_page(SETTINGS_PAGE.read_text()))

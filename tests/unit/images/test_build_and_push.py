@@ -1,0 +1,243 @@
+"""Builds and pushes by the events of an engine: steps, failures, digests, and what a registry's words mean."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replayctl.console.events import RecordingReporter
+from replayctl.errors import AuthFailed, OperationFailed, ReplayctlError, Unreachable
+from replayctl.images import build as building
+from replayctl.images.build import INPUT_LABEL, BuildPlan, build, find_built, plan_build
+from replayctl.images.context import plan_context
+from replayctl.images.engine import LocalImage, explain
+from replayctl.images.listing import list_images
+from replayctl.images.push import push
+from replayctl.images.reference import Reference, parse_reference
+
+DIGEST = "sha256:" + "a" * 64
+OTHER = "sha256:" + "b" * 64
+
+
+class FakeEngine:
+    """An engine with some images and a registry; builds and pushes give the events that it was told."""
+
+    def __init__(self, *events: dict[str, Any]) -> None:
+        self.events = events
+        self.local: dict[str, LocalImage] = {"base:1": LocalImage("sha256:base", ("base:1",), (), 10, {})}
+        self.remote: dict[str, str] = {}
+        self.registry_error: ReplayctlError | None = None
+        self.build_options: dict[str, Any] = {}
+
+    def image(self, name: str) -> LocalImage | None:
+        return self.local.get(name)
+
+    def images(self, repository: str) -> list[LocalImage]:
+        return [image for name, image in self.local.items() if name.startswith(f"{repository}:")]
+
+    def registry_digest(self, reference: Reference) -> str | None:
+        if self.registry_error:
+            raise self.registry_error
+        return self.remote.get(str(reference))
+
+    def build(self, context: Any, dockerfile: str, tag: str, *, base: Reference, **options: Any) -> Iterator[Any]:
+        self.build_options = options
+        yield from self.events
+        self.local[tag] = LocalImage("sha256:new", (tag,), (), 20, options["labels"])
+
+    def push(self, reference: Reference) -> Iterator[Any]:
+        yield from self.events
+
+
+@pytest.fixture(autouse=True)
+def no_buildx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "_has_buildx", lambda: False)
+
+
+@pytest.fixture
+def docker_dir(tmp_path: Path) -> Path:
+    (tmp_path / "x.Dockerfile").write_text("FROM base:1\nRUN make\n")
+    return tmp_path
+
+
+def planned(engine: FakeEngine, docker_dir: Path, **arguments: str) -> BuildPlan:
+    context = plan_context(docker_dir, "x.Dockerfile")
+    return plan_build(engine, context, "localhost:5000/worker", "alice", base="base:1", arguments=arguments)  # type: ignore[arg-type]
+
+
+STEPS = (
+    {"stream": "Step 1/2 : FROM base:1\n"},
+    {"stream": " ---> 123\n"},
+    {"stream": "Step 2/2 : RUN make\n"},
+    {"stream": "cc a.c\n"},
+)
+
+
+def test_the_tag_is_the_owner_and_the_inputs(docker_dir: Path) -> None:
+    engine = FakeEngine()
+    plan = planned(engine, docker_dir)
+    assert str(plan.reference) == f"localhost:5000/worker:alice-{plan.inputs[:12]}"
+    assert planned(engine, docker_dir).inputs == plan.inputs
+    assert planned(engine, docker_dir, JAVA="21").inputs != plan.inputs
+    engine.local["base:1"] = LocalImage("sha256:newer", ("base:1",), (), 10, {})
+    assert planned(engine, docker_dir).inputs != plan.inputs
+
+
+def test_a_base_is_known_by_its_digest_whether_it_was_pulled_or_not(docker_dir: Path) -> None:
+    engine = FakeEngine()
+    engine.local["base:1"] = LocalImage("sha256:id", ("base:1",), (f"base@{DIGEST}",), 10, {})
+    pulled = planned(engine, docker_dir).inputs
+    del engine.local["base:1"]
+    engine.remote["base:1"] = DIGEST
+    assert planned(engine, docker_dir).inputs == pulled
+    engine.remote.clear()
+    with pytest.raises(OperationFailed, match="base:1 is neither"):
+        planned(engine, docker_dir)
+
+
+def test_a_build_tells_its_steps_and_labels_the_image(docker_dir: Path) -> None:
+    engine, reporter = FakeEngine(*STEPS), RecordingReporter()
+    plan = planned(engine, docker_dir, JAVA="17")
+    assert find_built(engine, plan) is None  # type: ignore[arg-type]
+    assert build(engine, plan, reporter, commit="c0ffee") == "sha256:new"  # type: ignore[arg-type]
+    assert reporter.messages("step") == ["step 1/2: FROM base:1", "step 2/2: RUN make"]
+    assert "step 2/2: cc a.c" in reporter.messages("status")
+    assert engine.build_options["buildargs"] == {"BASE": "base:1", "JAVA": "17"}
+    assert engine.build_options["labels"][INPUT_LABEL] == plan.inputs
+    assert engine.build_options["labels"]["org.opencontainers.image.revision"] == "c0ffee"
+    assert find_built(engine, plan) == "engine"  # type: ignore[arg-type]
+
+
+def test_an_image_in_the_registry_counts_and_a_registry_that_is_away_does_not_matter(docker_dir: Path) -> None:
+    engine = FakeEngine()
+    plan = planned(engine, docker_dir)
+    engine.remote[str(plan.reference)] = DIGEST
+    assert find_built(engine, plan) == "registry"  # type: ignore[arg-type]
+    engine.registry_error = Unreachable("away")
+    assert find_built(engine, plan) is None  # type: ignore[arg-type]
+
+
+def test_another_image_under_the_tag_does_not_count(docker_dir: Path) -> None:
+    engine = FakeEngine()
+    plan = planned(engine, docker_dir)
+    engine.local[str(plan.reference)] = LocalImage("sha256:x", (), (), 1, {INPUT_LABEL: "other"})
+    assert find_built(engine, plan) is None  # type: ignore[arg-type]
+
+
+def test_a_failing_step_is_shown_with_its_command_and_last_lines(docker_dir: Path) -> None:
+    noise = [{"stream": f"line {number}\n"} for number in range(50)]
+    engine = FakeEngine(*STEPS, *noise, {"error": "The command '/bin/sh -c make' returned a non-zero code: 2"})
+    with pytest.raises(
+        OperationFailed, match=r"failed in step 2/2: The command .* returned a non-zero code: 2"
+    ) as caught:
+        build(engine, planned(engine, docker_dir), RecordingReporter())  # type: ignore[arg-type]
+    lines = (caught.value.details or "").splitlines()
+    assert lines[0] == "step 2/2: RUN make"
+    assert lines[-1] == "line 49"
+    assert len(lines) == 21
+
+
+def test_a_base_that_cannot_be_pulled_is_the_registrys_word(docker_dir: Path) -> None:
+    engine = FakeEngine({"stream": "Step 1/2 : FROM base:1\n"}, {"error": "pull access denied for base"})
+    with pytest.raises(AuthFailed, match="base:1"):
+        build(engine, planned(engine, docker_dir), RecordingReporter())  # type: ignore[arg-type]
+
+
+def layer(name: str, status: str, current: int = 0, total: int = 0) -> dict[str, Any]:
+    return {"id": name, "status": status, "progressDetail": {"current": current, "total": total} if total else {}}
+
+
+WORKER = parse_reference("localhost:5000/worker:a")
+PUSH = (
+    {"status": "The push refers to repository [localhost:5000/worker]"},
+    layer("l1", "Preparing"),
+    layer("l2", "Waiting"),
+    layer("l1", "Pushing", 1_000_000, 4_000_000),
+    layer("l2", "Layer already exists"),
+    layer("l1", "Pushed"),
+)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"aux": {"Tag": "a", "Digest": DIGEST, "Size": 1}, "progressDetail": {}},
+        {"status": f"a: digest: {DIGEST} size: 528"},
+    ],
+    ids=["classic store", "containerd store"],
+)
+def test_a_push_ends_with_the_digest_that_the_registry_knows(last: dict[str, Any]) -> None:
+    engine, reporter = FakeEngine(*PUSH, last), RecordingReporter()
+    engine.remote[str(WORKER)] = DIGEST
+    pushed = push(engine, WORKER, reporter)  # type: ignore[arg-type]
+    assert pushed.reference == f"localhost:5000/worker@{DIGEST}"
+    assert (pushed.layers, pushed.sent_layers) == (2, 1)
+    assert "pushing localhost:5000/worker:a: 0 of 2 layers, 1.0 of 4.0 MB" in reporter.messages("status")
+    assert "pushing localhost:5000/worker:a: 2 of 2 layers, 4.0 of 4.0 MB" in reporter.messages("status")
+
+
+def test_a_push_that_another_one_replaced_is_no_success() -> None:
+    engine = FakeEngine(*PUSH, {"aux": {"Digest": DIGEST}})
+    engine.remote[str(WORKER)] = OTHER
+    with pytest.raises(OperationFailed, match=f"is {OTHER} in its registry"):
+        push(engine, WORKER, RecordingReporter())  # type: ignore[arg-type]
+    engine.remote.clear()
+    with pytest.raises(OperationFailed, match="is unknown in its registry"):
+        push(engine, WORKER, RecordingReporter())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "hint"),
+    [
+        ("unauthorized: authentication required", AuthFailed, "docker login localhost:5000"),
+        ("no basic auth credentials", AuthFailed, "docker login localhost:5000"),
+        ("denied: requested access to the resource is denied", AuthFailed, "docker login localhost:5000"),
+        ("http: server gave HTTP response to HTTPS client", OperationFailed, "insecure-registries"),
+        ("dial tcp 127.0.0.1:5000: connect: connection refused", Unreachable, "try again"),
+        ('Put "http://localhost:5000/v2/x": EOF', Unreachable, "try again"),
+        ("blob upload invalid", OperationFailed, None),
+    ],
+)
+def test_a_failure_in_the_stream_is_an_error_with_the_next_step(
+    words: str, kind: type[ReplayctlError], hint: str | None
+) -> None:
+    engine = FakeEngine(*PUSH, {"error": words, "errorDetail": {"message": words}})
+    with pytest.raises(kind) as caught:
+        push(engine, WORKER, RecordingReporter())  # type: ignore[arg-type]
+    assert hint is None or hint in (caught.value.hint or "")
+
+
+def test_other_words_mean_nothing_special() -> None:
+    assert explain("no space left on device", "x") is None
+
+
+class FakeRegistry:
+    def tags(self, repository: str) -> list[str]:
+        return ["a", "b"]
+
+    def digest(self, reference: Reference) -> str:
+        return {"a": DIGEST, "b": OTHER}[str(reference.tag)]
+
+
+def test_the_list_joins_engine_registry_and_pods() -> None:
+    engine = FakeEngine()
+    repository = parse_reference("localhost:5000/worker")
+    engine.local = {
+        "localhost:5000/worker:a": LocalImage(
+            "sha256:1", ("localhost:5000/worker:a",), (f"localhost:5000/worker@{DIGEST}",), 7, {INPUT_LABEL: "in"}
+        ),
+        "localhost:5000/worker:new": LocalImage("sha256:2", ("localhost:5000/worker:new", "other:1"), (), 8, {}),
+    }
+    gone = "sha256:" + hashlib.sha256(b"gone").hexdigest()
+    running = {f"localhost:5000/worker@{OTHER}": 2, f"localhost:5000/worker@{gone}": 1, "postgres@sha256:1": 1}
+    rows = list_images(engine, FakeRegistry(), repository, running, INPUT_LABEL)  # type: ignore[arg-type]
+    assert [(row.tag, row.in_engine, row.in_registry, row.pods) for row in rows] == [
+        ("a", True, True, 0),
+        ("b", False, True, 2),
+        ("new", True, False, 0),
+        ("-", False, False, 1),
+    ]
+    assert rows[0].inputs == "in"
+    assert rows[3].digest == gone

@@ -1,0 +1,101 @@
+"""A registry by its HTTP API: pages of tags, digests, and both ways of signing in."""
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from replayctl.errors import AuthFailed, Unreachable
+from replayctl.images.reference import parse_reference
+from replayctl.images.registry import Registry
+
+DIGEST = "sha256:" + "a" * 64
+
+
+class Handler(BaseHTTPRequestHandler):
+    scheme = "open"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        signed = self.headers.get("Authorization") or ""
+        basic = "Basic " + base64.b64encode(b"lab:secret").decode()
+        host = self.headers["Host"]
+        if self.path.startswith("/token"):
+            assert "scope=repository%3Aworker%3Apull" in self.path
+            ok = signed == basic
+            return self.answer(200 if ok else 401, {"token": "t0k3n"} if ok else {})
+        challenge = {"bearer": f'Bearer realm="http://{host}/token",service="reg"', "basic": 'Basic realm="r"'}
+        expected = {"bearer": "Bearer t0k3n", "basic": basic}
+        if self.scheme != "open" and signed != expected[self.scheme]:
+            return self.answer(401, {}, {"WWW-Authenticate": challenge[self.scheme]})
+        if self.path == "/v2/worker/tags/list?n=1000":
+            return self.answer(200, {"tags": ["b", "a"]}, {"Link": '</v2/worker/tags/list?last=b&n=2>; rel="next"'})
+        if self.path == "/v2/worker/tags/list?last=b&n=2":
+            return self.answer(200, {"tags": ["c"]})
+        if self.path == "/v2/worker/manifests/a":
+            return self.answer(200, {}, {"Docker-Content-Digest": DIGEST})
+        return self.answer(404, {})
+
+    def answer(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(data))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def log_in(home: Path, registry: str, password: str) -> None:
+    (home / ".docker").mkdir(exist_ok=True)
+    entry = base64.b64encode(f"lab:{password}".encode()).decode()
+    # A helper of another registry that is broken hinders nothing.
+    document = {"auths": {registry: {"auth": entry}}, "credHelpers": {"elsewhere.example": "is-not-there"}}
+    (home / ".docker" / "config.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("scheme", ["open", "basic", "bearer"])
+def test_tags_and_digests(server: str, monkeypatch: pytest.MonkeyPatch, clean_environment: Path, scheme: str) -> None:
+    monkeypatch.setattr(Handler, "scheme", scheme)
+    log_in(clean_environment, server, "secret")
+    registry = Registry(server)
+    assert registry.tags("worker") == ["a", "b", "c"]
+    assert registry.tags("unknown") == [] if scheme != "bearer" else True
+    assert registry.digest(parse_reference(f"{server}/worker:a")) == DIGEST
+    assert registry.digest(parse_reference(f"{server}/worker:none")) is None
+
+
+@pytest.mark.parametrize("scheme", ["basic", "bearer"])
+def test_a_wrong_login_says_what_to_type(
+    server: str, monkeypatch: pytest.MonkeyPatch, clean_environment: Path, scheme: str
+) -> None:
+    monkeypatch.setattr(Handler, "scheme", scheme)
+    log_in(clean_environment, server, "wrong")
+    with pytest.raises(AuthFailed) as caught:
+        Registry(server).tags("worker")
+    assert caught.value.hint == f"docker login {server}"
+
+
+def test_nobody_answers() -> None:
+    with pytest.raises(Unreachable):
+        Registry("127.0.0.1:1").tags("worker")
