@@ -17,7 +17,8 @@ from replayctl.errors import RemoteCommandFailed, SettingsError, Unreachable, Us
 from replayctl.experiments.services import find_airflow
 from replayctl.logs.diagnose import Cause
 from replayctl.logs.selection import ApplicationSelection, Orphan, newest, orphans
-from replayctl.logs.sources import LogFile, Yarn
+from replayctl.logs.sources import Yarn
+from replayctl.logs.stream import LogFile
 from replayctl.logs.view import causes
 from replayctl.settings.declared import Settings
 
@@ -46,7 +47,7 @@ def find_application(
     if (name is None) != bool(selection):
         raise UsageProblem("whose logs?", hint="name an application, or say --last, or some of --dag, --task and --run")
     if name is not None:
-        return yarn.manager.application(name)
+        return yarn.application(name)
     application, others = newest(yarn.manager, selection, settings)
     if others and selection.has_step:
         reporter.step(f"{application.id} is the newest of {others + 1} that fit; replayctl yarn-apps lists them")
@@ -65,11 +66,19 @@ def find_orphans(yarn: Yarn, settings: Settings) -> list[Orphan]:
 
 
 def probable_causes(
-    yarn: Yarn, application: Application, files: Callable[[], Sequence[LogFile]], *, wanted: bool | None
+    yarn: Yarn,
+    application: Application,
+    files: Callable[[], Sequence[LogFile]],
+    *,
+    wanted: bool | None,
+    again: Sequence[LogFile] = (),
 ) -> list[Cause]:
-    """Why it failed: when that is `wanted`, and when nobody says otherwise (None), after a failure."""
+    """Why it failed: when that is `wanted`, and when nobody says otherwise (None), after a failure.
+
+    The logs `again` will be shown afterwards.
+    """
     asked = application.has_failed if wanted is None else wanted
-    return causes(yarn, application, files()) if asked else []
+    return causes(yarn, application, files(), again=again) if asked else []
 
 
 def kill(cluster: Yarn, applications: Sequence[Application], reporter: Reporter, *, timeout_s: float) -> list[Outcome]:

@@ -10,7 +10,7 @@ import json
 import re
 import urllib.parse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from replayctl.errors import AuthFailed, NotFound, OperationFailed, Unreachable, UsageProblem
@@ -21,14 +21,20 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 30.0
 _APPLICATION = re.compile(r"application_[0-9]{1,20}_[0-9]{4,20}")
 _CONTAINER = re.compile(r"container_(e[0-9]{1,10}_)?[0-9]{1,20}_[0-9]{4,20}_[0-9]{2,10}_[0-9]{6,20}")
+_NOT_FOUND = ("NotFoundException", "does not exist", "Can not find remote application directory")
 _LOG_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
+# Ours, of an application of which only the logs are left.
+_FORGOTTEN = "FORGOTTEN"
 FINAL_STATES = frozenset({"FINISHED", "FAILED", "KILLED"})
 STATES = (*("NEW", "NEW_SAVING", "SUBMITTED", "ACCEPTED", "RUNNING"), *sorted(FINAL_STATES))
 
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """One application as the ResourceManager tells of it; `am_container` is the driver in cluster mode."""
+    """One application as the ResourceManager tells of it; `am_container` is the driver in cluster mode.
+
+    Of one that the ResourceManager has forgotten little is known but its logs, and that it has ended.
+    """
 
     id: str
     name: str
@@ -38,7 +44,7 @@ class Application:
     final_status: str
     kind: str
     tags: tuple[str, ...]
-    started: datetime.datetime
+    started: datetime.datetime | None
     finished: datetime.datetime | None
     progress: float
     diagnostics: str
@@ -51,17 +57,32 @@ class Application:
     @property
     def is_final(self) -> bool:
         """Whether it has come to its end, whichever."""
-        return self.state in FINAL_STATES
+        return self.state in FINAL_STATES or self.is_forgotten
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether the ResourceManager does not know it any more."""
+        return self.state == _FORGOTTEN
 
     @property
     def has_failed(self) -> bool:
-        """Whether that end was another than success."""
+        """Whether that end was another than success, as far as is known."""
         return self.is_final and self.final_status != "SUCCEEDED"
 
     @property
     def outcome(self) -> str:
         """Its state in one word: what came of it once it has ended, such as SUCCEEDED, before that where it is."""
         return self.final_status if self.is_final and self.final_status not in ("", "UNDEFINED") else self.state
+
+
+def forgotten(name: str, known: Application | None = None) -> Application:
+    """An application that the ResourceManager does not know any more, with what is `known` of it from before."""
+    if known is not None:
+        return replace(known, state=_FORGOTTEN, final_status="", aggregation="")
+    return Application(
+        *(application_id(name), "", "", "", _FORGOTTEN, "", "", (), None, None, 0.0, ""),
+        *(None, None, "", 0, 0),
+    )
 
 
 def application_id(text: str) -> str:
@@ -96,11 +117,12 @@ def log_files(text: str) -> tuple[str, ...]:
 class HttpService:
     """A service of Hadoop's by its address: JSON and streams, with errors in words."""
 
-    def __init__(self, name: str, url: str) -> None:
+    def __init__(self, name: str, url: str, *, timeout_s: float = _TIMEOUT_S) -> None:
         import urllib3
 
         self.name = name
         self.url = url
+        self._timeout_s = timeout_s
         self._pool = urllib3.PoolManager(retries=False, maxsize=4)
 
     def json(self, path: str, what: str, parameters: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -130,10 +152,19 @@ class HttpService:
         headers = {"Accept": accept, **({"Content-Type": "application/json"} if body else {})}
         try:
             return self._pool.request(
-                method, url, headers=headers, body=body, timeout=_TIMEOUT_S, preload_content=not stream, redirect=False
+                method,
+                url,
+                headers=headers,
+                body=body,
+                timeout=self._timeout_s,
+                preload_content=not stream,
+                redirect=False,
             )
+        except urllib3.exceptions.TimeoutError as error:
+            raise Unreachable(f"{self.name} did not answer within {self._timeout_s:.0f} s") from error
         except urllib3.exceptions.HTTPError as error:
-            raise Unreachable(f"{self.name} does not answer: {error}") from error
+            # Behind the library's own words stands what happened.
+            raise Unreachable(f"{self.name} does not answer: {str(error.args[-1]).rpartition(': ')[2]}") from error
 
     def refusal(self, status: int, body: bytes, what: str) -> NotFound | AuthFailed | OperationFailed:
         """What an answer other than success means."""
@@ -143,7 +174,7 @@ class HttpService:
             message = ""
         if status in (401, 403):
             return AuthFailed(f"{self.name} does not allow {what}", details=message or None)
-        if status == 404 or "NotFoundException" in message or "does not exist" in message:
+        if status == 404 or any(words in message for words in _NOT_FOUND):
             return NotFound(f"{self.name} knows nothing of {what}", details=message or None)
         return OperationFailed(f"{self.name} refused {what} with status {status}", details=message or None)
 
@@ -176,11 +207,11 @@ class ResourceManager(HttpService):
             parameters["startedTimeBegin"] = str(int(started_since.timestamp() * 1000))
         found = self.json("/ws/v1/cluster/apps", "the list of applications", parameters)
         rows = (found.get("apps") or {}).get("app") or []
-        return sorted((_application(row) for row in rows), key=lambda each: (each.started, each.id), reverse=True)
+        return sorted((_application(row) for row in rows), key=_age, reverse=True)
 
     def application(self, name: str) -> Application:
         """One application by its id; NotFound for one that the ResourceManager does not remember."""
-        found = self.json(f"/ws/v1/cluster/apps/{application_id(name)}", f"application {name}")
+        found = self.json(f"/ws/v1/cluster/apps/{application_id(name)}", name)
         return _application(found["app"])
 
     def kill(self, name: str) -> bool:
@@ -205,7 +236,7 @@ def _application(row: Mapping[str, Any]) -> Application:
         final_status=str(row.get("finalStatus") or ""),
         kind=str(row.get("applicationType") or ""),
         tags=tuple(tag for tag in str(row.get("applicationTags") or "").split(",") if tag),
-        started=_moment(row.get("startedTime")) or datetime.datetime.fromtimestamp(0, tz=datetime.UTC),
+        started=_moment(row.get("startedTime")),
         finished=_moment(row.get("finishedTime")),
         progress=float(row.get("progress") or 0),
         diagnostics=str(row.get("diagnostics") or ""),
@@ -215,6 +246,10 @@ def _application(row: Mapping[str, Any]) -> Application:
         memory_mb=max(0, int(row.get("allocatedMB") or 0)),
         vcores=max(0, int(row.get("allocatedVCores") or 0)),
     )
+
+
+def _age(app: Application) -> tuple[float, str]:
+    return (app.started.timestamp() if app.started else 0.0, app.id)
 
 
 def _moment(milliseconds: object) -> datetime.datetime | None:

@@ -19,7 +19,8 @@ from replayctl.settings.context import AppContext
 if TYPE_CHECKING:
     from replayctl.clients.resource_manager import Application
     from replayctl.logs.diagnose import Cause
-    from replayctl.logs.sources import LogFile, Yarn
+    from replayctl.logs.sources import Yarn
+    from replayctl.logs.stream import LogFile
     from replayctl.logs.view import LogSelection
 
 _ApplicationId = Annotated[str | None, typer.Argument(help="application_…; or say --last.", show_default=False)]
@@ -247,7 +248,9 @@ def _followed(
     from replayctl.logs.follow import follow
 
     ended = follow(cluster, found, wanted, app.write_log, app.reporter, raw=raw, wait_s=wait_s)
-    causes = yarn.probable_causes(cluster, ended, lambda: cluster.files(ended, wait_s=wait_s), wanted=diagnose)
+    # A ResourceManager that begins anew ends what it has forgotten: that is the cause, and the log shows its echoes.
+    wanted_causes = False if diagnose is None and ended.is_forgotten else diagnose
+    causes = yarn.probable_causes(cluster, ended, lambda: cluster.files(ended, wait_s=wait_s), wanted=wanted_causes)
     view = (_head(ended), *_causes(causes)) if causes else ()
     return Result("yarn-logs", {"application": ended, "causes": causes}, view)
 
@@ -267,7 +270,7 @@ def _shown(
     from replayctl.logs import view
 
     chosen = wanted.of(files, found)
-    causes = yarn.probable_causes(cluster, found, lambda: files, wanted=diagnose)
+    causes = yarn.probable_causes(cluster, found, lambda: files, wanted=diagnose, again=chosen)
     answer = {"application": found, "causes": causes, "files": chosen}
     if causes:
         app.show_first((_head(found), *_causes(causes), Lines(("",))))
@@ -291,14 +294,14 @@ def _written(answer: Mapping[str, object], written: Sequence[tuple[Path, int]]) 
 
 
 def _head(found: Application) -> Fields:
-    took = short_duration(_took(found).total_seconds())
-    when = (
-        f"{short_moment(found.started)}, took {took}"
-        if found.is_final
-        else f"{short_moment(found.started)}, {took} ago"
-    )
-    pairs = (("application", found.id), ("name", found.name), ("user", found.user), ("state", found.outcome))
-    return Fields((*pairs, ("started", when)))
+    pairs = [("application", found.id), ("name", found.name), ("user", found.user), ("state", found.outcome)]
+    took = _took(found)
+    if found.started is not None and took is not None:
+        since = short_duration(took.total_seconds())
+        pairs.append(
+            ("started", f"{short_moment(found.started)}, {f'took {since}' if found.finished else f'{since} ago'}")
+        )
+    return Fields([pair for pair in pairs if pair[1]])
 
 
 def _causes(causes: Sequence[Cause]) -> list[Block]:
@@ -312,7 +315,9 @@ def _causes(causes: Sequence[Cause]) -> list[Block]:
     return [Lines(lines)] if lines else []
 
 
-def _took(each: Application) -> datetime.timedelta:
+def _took(each: Application) -> datetime.timedelta | None:
+    if each.started is None:
+        return None
     return (each.finished or datetime.datetime.now(tz=datetime.UTC)) - each.started
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from replayctl.clients.resource_manager import Application
+from replayctl.clients.resource_manager import Application, forgotten
 from replayctl.console.events import Reporter
 from replayctl.errors import NotFound, NotReady, OperationFailed, RemoteCommandFailed, TimedOut, Unreachable
-from replayctl.logs.sources import LogFile, Yarn
+from replayctl.logs.sources import Yarn
+from replayctl.logs.stream import LogFile
 from replayctl.logs.view import LogSelection, last_lines
 
 _LOOK_EVERY_S = 1.0
@@ -51,13 +52,19 @@ def follow(
         try:
             app = cluster.manager.application(app.id)
             answered_at = time.monotonic()
+        except NotFound as error:
+            # A ResourceManager that begins anew has forgotten what ran, and its containers are ended.
+            reporter.step(f"{error}, which it has ended if it was still running; its gathered logs follow")
+            app = forgotten(app.id, app)
         except _AWAY as error:
             if time.monotonic() - answered_at > _AWAY_FOR_S:
                 raise
             reporter.status(f"waiting: {error}")
             time.sleep(_LOOK_EVERY_S)
             continue
-        for file in _files(cluster, app, wanted, reporter, wait_s=wait_s):
+        files = _files(cluster, app, wanted, reporter, wait_s=wait_s)
+        cluster.expect(app, files, tail=_GROWTH + max((_left(file, progress) for file in files), default=0))
+        for file in files:
             try:
                 for data in _news(cluster, app, file, wanted, progress):
                     write(data, raw)
@@ -88,6 +95,11 @@ def _files(
     except NotFound:
         # Not yet, or never: an application may end without having said anything.
         return []
+
+
+def _left(file: LogFile, progress: Mapping[tuple[str, str], _Progress]) -> int:
+    known = progress.get((file.container, file.name))
+    return file.size - known.seen if known and known.seen <= file.size else file.size
 
 
 def _news(

@@ -21,6 +21,17 @@ _LONGEST_HEADER = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
+class LogFile:
+    """One log file of one container: its size in bytes, and whether the container still runs."""
+
+    container: str
+    node: str
+    name: str
+    size: int
+    running: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """Some bytes of one container's file, in order; `length` is the file's, `first` and `last` mark its ends."""
 

@@ -14,10 +14,13 @@ from replayctl.clients.resource_manager import Application
 from replayctl.console.bars import last_state
 from replayctl.errors import NotFound, OperationFailed, UsageProblem
 from replayctl.logs.diagnose import Cause, Diagnosis, from_diagnostics
-from replayctl.logs.sources import LogFile, Yarn
+from replayctl.logs.sources import Yarn
+from replayctl.logs.stream import LogFile
 
 # A guess at a line's length; doubled until there are lines enough.
 _LINE_BYTES = 200
+# Where asking again is dear.
+_LONG_LINE_BYTES, _LEAST_TAIL = 1000, 1 << 16
 _LONGEST_LINE = 1 << 20
 _MOST_CAUSES = 3
 
@@ -76,10 +79,17 @@ def pattern(text: str) -> re.Pattern[bytes]:
 
 def shown(cluster: Yarn, app: Application, files: Sequence[LogFile], wanted: LogSelection) -> Iterator[bytes]:
     """The files one after the other, each with its name in front where there are several."""
+    expect(cluster, app, files, wanted)
     for file in files:
         if len(files) > 1:
             yield f"==> {file.container} {file.name} ({file.size} bytes) <==\n".encode()
         yield from content(cluster, app, file, wanted)
+
+
+def expect(cluster: Yarn, app: Application, files: Sequence[LogFile], wanted: LogSelection) -> None:
+    """Says what will be read of the files."""
+    tail = None if wanted.tail is None else max(_LEAST_TAIL, wanted.tail * _LONG_LINE_BYTES)
+    cluster.expect(app, files, tail=tail)
 
 
 def content(cluster: Yarn, app: Application, file: LogFile, wanted: LogSelection) -> Iterator[bytes]:
@@ -129,12 +139,15 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield rest + b"\n"
 
 
-def causes(cluster: Yarn, app: Application, files: Sequence[LogFile]) -> list[Cause]:
-    """The probable causes of a failure, the most probable first, from all containers' stdout and stderr."""
+def causes(cluster: Yarn, app: Application, files: Sequence[LogFile], *, again: Sequence[LogFile] = ()) -> list[Cause]:
+    """The probable causes of a failure, the most probable first, from all containers' stdout and stderr.
+
+    Those `again` will be shown afterwards.
+    """
     diagnosis = Diagnosis()
-    for file in files:
-        if file.name not in ("stdout", "stderr") or not file.size:
-            continue
+    outputs = [file for file in files if file.name in ("stdout", "stderr") and file.size]
+    cluster.expect(app, [*outputs, *(file for file in again if file not in outputs)], again=again)
+    for file in outputs:
         diagnosis.start_file(file.container, file.name)
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         for line in _lines(piece.data for piece in cluster.pieces(app, file)):
@@ -156,6 +169,7 @@ def save(
     folder = Path(target)
     if len(files) == 1 and not target.endswith("/") and not folder.is_dir():
         return [(folder, _write(folder, content(cluster, app, files[0], wanted)))]
+    expect(cluster, app, files, wanted)
     written = []
     for file in files:
         path = folder / app.id / f"{file.container}.{file.name}"

@@ -13,6 +13,8 @@ import pytest
 from replayctl.clients.resource_manager import ResourceManager
 from replayctl.cluster.api import Kubernetes
 from replayctl.console.events import RecordingReporter
+from replayctl.errors import NotFound
+from replayctl.logs import view
 from replayctl.logs.sources import Yarn
 from replayctl.settings.load import load_settings
 from tests.conftest import ROOT
@@ -130,6 +132,27 @@ def test_yarns_own_program_says_the_same_as_the_log_server(
             found.append(({(file.container, file.name, file.size) for file in files}, text))
         assert bool(reporter.messages("note")) == ("nothing" in history)
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("history", ["spark-lama-exps/svc/yarn-jobhistory:19888", "spark-lama-exps/svc/nothing:19888"])
+def test_what_the_resource_manager_has_forgotten_is_found_by_its_logs(
+    cluster: Kubernetes, jobs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, history: str
+) -> None:
+    def forget(manager: ResourceManager, name: str) -> None:
+        raise NotFound(f"the ResourceManager knows nothing of {name}")
+
+    monkeypatch.setattr(ResourceManager, "application", forget)
+    environ = {"HOME": str(tmp_path), "REPLAYCTL_TARGETS_JOBHISTORY": history}
+    settings = load_settings(None, environ=environ, cwd=tmp_path)
+    with Yarn(cluster, settings, RecordingReporter()) as yarn:
+        app = yarn.application(jobs["driver"])
+        files = yarn.files(app, wait_s=0)
+        assert app.am_container == files[0].container
+        # The driver has said how it ended; by the program nobody asks it.
+        assert app.outcome == ("FORGOTTEN" if "nothing" in history else "FAILED")
+        assert view.causes(yarn, app, files)[0].summary == "KeyError: 'user_id'"
+        with pytest.raises(NotFound, match="no logs of it"):
+            yarn.application("application_1_0001")
 
 
 def test_a_running_application_is_followed_and_killed(station: Workstation, jobs: dict[str, str]) -> None:

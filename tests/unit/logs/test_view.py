@@ -11,8 +11,7 @@ from replayctl.console.events import RecordingReporter
 from replayctl.errors import NotFound, OperationFailed, RemoteCommandFailed, TimedOut, Unreachable
 from replayctl.logs import follow as following
 from replayctl.logs import view
-from replayctl.logs.sources import LogFile
-from replayctl.logs.stream import Piece
+from replayctl.logs.stream import LogFile, Piece
 
 CONTAINER = "container_1700000000000_0042_01_000001"
 APP = Application(
@@ -53,6 +52,8 @@ class Cluster:
         self.now += 1
         if self.looks[self.now][0] == "AWAY":
             raise Unreachable("the ResourceManager does not answer")
+        if self.looks[self.now][0] == "FORGOTTEN":
+            raise NotFound(f"the ResourceManager knows nothing of {name}")
         return replace(APP, state=self.looks[self.now][0])
 
     def files(self, app: Application, *, wait_s: float, driver_only: bool) -> list[LogFile]:
@@ -61,6 +62,9 @@ class Cluster:
         if isinstance(text, Exception):
             raise text
         return [LogFile(CONTAINER, "node", "stdout", len(text), not app.is_final)]
+
+    def expect(self, app: Application, files: list[LogFile], *, tail: int | None) -> None:
+        """Nothing: all of it is at hand."""
 
     def pieces(self, app: Application, file: LogFile, *, tail: int | None = None) -> Iterator[Piece]:
         _, text, trouble = self.looks[self.now]
@@ -98,6 +102,11 @@ def test_an_application_that_waits_for_its_turn_is_waited_for(monkeypatch: pytes
         ]
     )
     assert follow(cluster, monkeypatch) == b"one\ntwo\nthree\n"
+
+
+def test_one_that_the_resource_manager_forgets_meanwhile_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster([("RUNNING", b"one\n", None), ("AWAY", b"", None), ("FORGOTTEN", b"one\ntwo\nkilled\n", None)])
+    assert follow(cluster, monkeypatch) == b"one\ntwo\nkilled\n"
 
 
 def test_at_the_end_a_log_that_cannot_be_had_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
