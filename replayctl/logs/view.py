@@ -13,7 +13,7 @@ from pathlib import Path
 from replayctl.clients.resource_manager import Application
 from replayctl.console.bars import last_state
 from replayctl.errors import NotFound, OperationFailed, UsageProblem
-from replayctl.logs.diagnose import Cause, Diagnosis, from_diagnostics
+from replayctl.logs.diagnose import Cause, Diagnosis, add_diagnostics
 from replayctl.logs.sources import Yarn
 from replayctl.logs.stream import LogFile
 
@@ -152,11 +152,9 @@ def causes(cluster: Yarn, app: Application, files: Sequence[LogFile], *, again: 
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         for line in _lines(piece.data for piece in cluster.pieces(app, file)):
             diagnosis.feed(decoder.decode(last_state(line)))
-    found = diagnosis.causes(limit=_MOST_CAUSES)
-    told = from_diagnostics(app.diagnostics) if app.diagnostics else None
-    if told is not None and all(each.summary != told.summary for each in found):
-        found.append(told)
-    return sorted(found, key=lambda each: each.rank)[:_MOST_CAUSES]
+    if app.diagnostics:
+        add_diagnostics(diagnosis, app.diagnostics)
+    return diagnosis.causes(limit=_MOST_CAUSES)
 
 
 def save(

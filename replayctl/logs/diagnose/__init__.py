@@ -11,6 +11,6 @@ message is added there. `reader` takes the lines, `blocks` and `thrown` hold the
 from replayctl.logs.diagnose.cause import Cause
 from replayctl.logs.diagnose.exit_codes import explain_exit_code
 from replayctl.logs.diagnose.reader import Diagnosis
-from replayctl.logs.diagnose.resource_manager import from_diagnostics
+from replayctl.logs.diagnose.resource_manager import add_diagnostics, from_diagnostics
 
-__all__ = ["Cause", "Diagnosis", "explain_exit_code", "from_diagnostics"]
+__all__ = ["Cause", "Diagnosis", "add_diagnostics", "explain_exit_code", "from_diagnostics"]

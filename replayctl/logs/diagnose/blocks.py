@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from replayctl.logs.diagnose.limits import MAX_SECTIONS, MAX_STORED_LINE, MAX_STRAY_LINES
+from replayctl.logs.diagnose.layout import Head
+from replayctl.logs.diagnose.limits import MAX_NOTEBOOK_LINES, MAX_SECTIONS, MAX_STORED_LINE, MAX_STRAY_LINES
 from replayctl.logs.diagnose.notation import (
     CAUSED_BY,
     DIRECT,
     DURING,
     EXECUTOR_LOST,
+    FAILED_TASK,
+    IN_DRIVER,
     JAVA_FRAME,
     JAVA_NAME,
     LOST_TASK,
+    NOTEBOOK,
     PYTHON_FRAME,
     PYTHON_LAST,
     TRACEBACK,
+    WORKER_SAYS,
+    java_exception,
 )
 from replayctl.logs.diagnose.texts import same_form, simple_name
 from replayctl.logs.diagnose.thrown import Relation, Thrown
@@ -37,14 +42,19 @@ class Block:
     first_line: int
     last_line: int
     level: str  # of the log line that it stands in or follows, "" if none
-    prefix: str | None  # of its first line; None when that has none
-    muted: bool
+    form: str | None  # how its first line begins; None when that is no log line
+    opening: str = ""  # the log line that it stands in or follows
+    muted: bool = False
     main: bool = False
+    proven: bool = True  # else it counts only if a stack follows
     after_warning: bool = False
     each_prefixed: bool | None = None
-    state: Literal["frames", "done", "java"] = "java"
+    # In a traceback; after one; after the name of a Java exception; in its stack.
+    state: Literal["frames", "done", "message", "stack"] = "message"
+    in_worker: bool = False  # in what a Python worker said before it ended
     pending: str = ""
     stray: int = 0
+    of_notebook: int = 0  # lines of a notebook's traceback so far
     sections: list[Thrown] = field(default_factory=list)
 
     def append(self, thrown: Thrown) -> None:
@@ -53,9 +63,17 @@ class Block:
             del self.sections[1]
         self.sections.append(thrown)
 
+    def of_task(self) -> bool:
+        """Whether the line that it stands in tells of a failed task."""
+        return "Lost task" in self.opening
+
     def remote(self) -> bool:
-        """Whether it is about what a task did, wherever it is told."""
-        return any("PythonException" in each.name or "Lost task" in each.message for each in self.sections)
+        """Whether it is about what a task did in an executor, wherever it is told."""
+        told = [self.opening, *(thrown.message for thrown in self.sections)]
+        tasks = [text for text in told if "Lost task" in text]
+        if tasks:
+            return not any(IN_DRIVER.search(text) for text in tasks)
+        return any("PythonException" in thrown.name for thrown in self.sections)
 
     def groups(self) -> Iterator[list[Thrown]]:
         """The exceptions of the program itself in their order, each with those within its text."""
@@ -68,9 +86,12 @@ class Block:
         if group:
             yield group
 
-    def add_traceback(self, relation: Relation, within: bool, line: str) -> None:
-        """Adds a Python exception whose traceback begins with this line; its name stands at the end."""
-        thrown = Thrown("", "", True, relation, within, complete=False)
+    def add_traceback(self, relation: Relation, within: bool, line: str, *, notebook: str = "") -> None:
+        """Adds a Python exception whose traceback begins with this line; its name stands at the end.
+
+        A notebook writes that name first.
+        """
+        thrown = Thrown("", "", True, relation, within, complete=False, expected=notebook)
         if self.pending:
             thrown.add(self.pending)
         thrown.add(line)
@@ -84,20 +105,26 @@ class Block:
         if line is not None:
             thrown.add(line)
         self.append(thrown)
-        self.state = "java"
+        self.state = "message"
         task = LOST_TASK.search(message)
-        if task is None:
+        if task is not None:
+            self._add_reason(task[1], line)
+
+    def _add_reason(self, reason: str, line: str | None) -> None:
+        """Adds why a task failed, as the driver tells it."""
+        if lost := EXECUTOR_LOST.match(reason):
+            inner = Thrown("ExecutorLostFailure", lost[1] or "", False, "nested", True)
+        elif named := JAVA_NAME.match(reason.replace(TRACEBACK, "")):
+            inner = Thrown(named[1], named[2] or "", False, "nested", True)
+        elif reason:
+            name, _, rest = reason.partition("(")
+            inner = Thrown(name.strip(), rest.partition(", shuffleId=")[0], False, "nested", True)
+        else:
             return
-        inner = task[1]
-        if lost := EXECUTOR_LOST.match(inner):
-            self.append(Thrown("ExecutorLostFailure", lost[1] or "for an unknown reason", False, "nested", True))
-        elif named := JAVA_NAME.match(inner.replace(TRACEBACK, "")):
-            self.append(Thrown(named[1], named[2] or "", False, "nested", True))
-        elif inner:
-            name, _, rest = inner.partition("(")
-            self.append(Thrown(name.strip(), rest.partition(", shuffleId=")[0], False, "nested", True))
         if line is not None:
-            self.sections[-1].add(line)
+            inner.add(line)
+        self.append(inner)
+        self.state = "message"
 
     def add_headless_traceback(self, frame: str, line: str) -> None:
         """Adds a traceback whose beginning is missing; its first line that there is names this frame."""
@@ -106,18 +133,19 @@ class Block:
         self.append(thrown)
         self.state = "frames"
 
-    def take(self, line: str, prefix: re.Match[str] | None, number: int) -> Outcome:
+    def take(self, line: str, head: Head | None, number: int) -> Outcome:
         """Takes the line with this number if it belongs to the block."""
-        if prefix is not None and prefix["level"]:
-            same = self.prefix is not None and same_form(self.prefix, line)
+        if head is not None and (head.level or self.form):
+            same = self.form is not None and same_form(self.form, line)
             if self.each_prefixed is None:
                 self.each_prefixed = same
-            if not (same and self.each_prefixed and self.prefix is not None):
+            if same and self.each_prefixed and self.form is not None:
+                line = line[len(self.form) :]
+            elif head.level:
                 return "ended"
-            line = line[len(self.prefix) :]
         elif self.each_prefixed is None:
             self.each_prefixed = False
-        outcome = self._takes(line)
+        outcome = self._takes(line, fresh=self.last_line == number - 1)
         if outcome == "taken":
             self.stray = 0
             if line.strip():
@@ -128,7 +156,13 @@ class Block:
                 return "ended"
         return outcome
 
-    def _takes(self, line: str) -> Outcome:
+    def _takes(self, line: str, *, fresh: bool) -> Outcome:
+        if self.in_worker:
+            if line.startswith("  "):
+                return self._takes_of_worker(line[2:])
+            if line.strip():
+                self.in_worker = False
+                self.state = "message"
         if TRACEBACK in line:
             return self._takes_traceback(line)
         if not line.strip():
@@ -139,20 +173,80 @@ class Block:
             last = self.sections[-1]
             if not last.python:
                 last.add(line)
-            self.state = "java"
+            self.state = "stack"
+            self.proven = True
             return "taken"
         if DIRECT in line or DURING in line:
             self.pending = line
             return "taken"
-        if caused := CAUSED_BY.match(line):
-            relation: Relation = "suppressed" if caused[1] or caused[2] == "Suppressed" else "caused"
-            named = JAVA_NAME.match(caused[3])
-            self.add_java(named[1] if named else caused[3], (named[2] or "") if named else "", relation, line)
+        if (notebook := NOTEBOOK.match(line)) and self.pending:
+            relation: Relation = "direct" if DIRECT in self.pending else "during"
+            self.add_traceback(relation, False, line, notebook=notebook[1])
             return "taken"
-        if line.startswith(": ") and self.sections[-1].python and (named := JAVA_NAME.match(line, 2)):
+        if caused := CAUSED_BY.match(line):
+            suppressed = bool(caused[1] or caused[2] == "Suppressed")
+            named = JAVA_NAME.match(caused[3])
+            name, message = (named[1], named[2] or "") if named else (caused[3], "")
+            self.add_java(name, message, "suppressed" if suppressed else "caused", line)
+            self.proven = True
+            return "taken"
+        if self.state == "done":
+            return self._takes_after_traceback(line, fresh=fresh)
+        if self.state == "message":
+            return self._takes_message(line)
+        return "taken" if line.startswith("Driver stacktrace:") else "passed"
+
+    def _takes_after_traceback(self, line: str, *, fresh: bool) -> Outcome:
+        """What py4j tells of Java stands below the Python exception."""
+        last = self.sections[-1]
+        if line.startswith(": ") and (named := JAVA_NAME.match(line, 2)):
             self.add_java(named[1], named[2] or "", "nested", line)
             return "taken"
-        return "taken" if line.startswith("Driver stacktrace:") else "passed"
+        if fresh and (last.of_java() or line.startswith("JVM stacktrace:")):
+            if told := java_exception(line, anywhere=False):
+                self.add_java(*told, "nested", line)
+                return "taken"
+            if not last.message.strip() or line.startswith("JVM stacktrace:"):
+                last.more(line)
+                return "taken"
+        last.more(line)
+        return "passed"
+
+    def _takes_message(self, line: str) -> Outcome:
+        """Further lines of a Java exception's message may tell of other exceptions."""
+        last = self.sections[-1]
+        if line.startswith(WORKER_SAYS):
+            self.in_worker = True
+            last.add(line)
+            return "taken"
+        if task := LOST_TASK.match(line):
+            self._add_reason(task[1], line)
+            return "taken"
+        if FAILED_TASK.match(line):
+            self._add_reason(line, line)
+            return "taken"
+        if not line[:1].isspace() and (named := java_exception(line, anywhere=False)):
+            self.add_java(*named, "nested", line)
+            return "taken"
+        empty = not last.message.strip()
+        last.more(line)
+        return "taken" if empty else "passed"
+
+    def _takes_of_worker(self, line: str) -> Outcome:
+        """What the Python worker printed: a traceback, or one line that says why it ended."""
+        if TRACEBACK in line:
+            self.add_traceback("nested", True, line)
+            self.sections[-1].said = True
+        elif self.state == "frames":
+            return self._takes_frame(line)
+        elif self.state == "message" and line.strip():
+            program, colon, message = line.strip().partition(": ")
+            said = Thrown(program if colon else "Python worker", message or program, False, "nested", True, said=True)
+            said.add(line)
+            if self.sections[-1].said and not self.sections[-1].python:
+                self.sections.pop()
+            self.append(said)
+        return "taken"
 
     def _takes_traceback(self, line: str) -> Outcome:
         last = self.sections[-1]
@@ -165,23 +259,28 @@ class Block:
         before = line[: line.index(TRACEBACK)]
         caused = CAUSED_BY.match(before)
         named = JAVA_NAME.match(caused[3] if caused else before.removeprefix(": "))
-        if caused or (named and before.startswith(": ")):
+        inside = before.startswith(": ") or (self.state == "message" and not before[:1].isspace())
+        if caused or (named and inside):
             how: Relation = "caused" if caused else "nested"
             if caused and (caused[1] or caused[2] == "Suppressed"):
                 how = "suppressed"
             self.add_java(named[1] if named else "", (named[2] or "") if named else "", how, None)
             self.add_traceback("suppressed" if how == "suppressed" else "nested", True, line)
+            self.proven = True
             return "taken"
         if simple_name(last.name) == "PythonException" and not before.strip():
             last.message = ""
             self.add_traceback("nested", True, line)
+            self.proven = True
             return "taken"
         return "ended"
 
     def _takes_frame(self, line: str) -> Outcome:
         last = self.sections[-1]
+        if last.expected:
+            return self._takes_of_notebook(line, last)
         if JAVA_FRAME.match(line) and not PYTHON_FRAME.match(line):
-            self.state = "java"
+            self.state = "stack"
             return "taken"
         # An exception group draws a margin.
         bare = line.lstrip()
@@ -198,3 +297,14 @@ class Block:
             self.state = "done"
             return "taken"
         return "ended"
+
+    def _takes_of_notebook(self, line: str, last: Thrown) -> Outcome:
+        last.add(line)
+        named = PYTHON_LAST.match(line)
+        if named is not None and simple_name(named[1]) == last.expected:
+            last.named(named[1], named[2] or "")
+            last.complete = True
+            self.state = "done"
+            return "taken"
+        self.of_notebook += 1
+        return "taken" if self.of_notebook < MAX_NOTEBOOK_LINES else "ended"

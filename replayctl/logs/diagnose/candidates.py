@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,12 +20,22 @@ class Place(NamedTuple):
     last_line: int
 
 
+class About(NamedTuple):
+    """The process that something is about: its container, and whether it is the driver."""
+
+    container: str
+    driver: bool
+
+
 @dataclass(slots=True)
-class _Candidate:
+class Candidate:
+    """A finding with its place and those who have it."""
+
     finding: Finding
     order: int
     place: Place
     excerpt: tuple[str, ...]
+    of_driver: bool
     containers: set[int] = field(default_factory=set)
 
     def cause(self) -> Cause:
@@ -44,47 +55,70 @@ class _Candidate:
             excerpt=self.excerpt,
         )
 
-
-def _probability(candidate: _Candidate) -> tuple[int, int]:
-    return candidate.finding.rank, candidate.order
+    def probability(self) -> tuple[int, int]:
+        """Smaller for the more probable."""
+        return self.finding.rank, self.order
 
 
 class Candidates:
     """Findings with their places; of too many, the least probable are forgotten."""
 
     def __init__(self) -> None:
-        self._by_key: dict[str, _Candidate] = {}
+        self._by_key: dict[str, Candidate] = {}
         self._order = 0
 
-    def add(self, finding: Finding, place: Place, excerpt: tuple[str, ...], *, affected: str, driver: bool) -> None:
-        """Keeps a cause, once for all containers that have it.
-
-        `affected` names the container that it is about, `driver` says whether the driver's log tells it.
-        """
+    def add(self, finding: Finding, place: Place, excerpt: tuple[str, ...], about: About, *, by_driver: bool) -> None:
+        """Keeps a cause, once for all processes that have it. `by_driver` says whether the driver's log tells it."""
         self._order += 1
         # A driver raises its last exception when it ends; elsewhere the first error is the cause of others.
-        order = -self._order if driver and finding.rank < ranks.KILLED_FOR_MEMORY else self._order
-        candidate = _Candidate(finding, order, place, excerpt)
-        former = self._by_key.get(finding.key)
+        order = -self._order if by_driver and finding.rank < ranks.KILLED_FOR_MEMORY else self._order
+        candidate = Candidate(finding, order, place, excerpt, about.driver)
+        if len(candidate.containers) < MAX_COUNTED:
+            candidate.containers.add(hash(about.container))
+        self.include(candidate)
+
+    def include(self, candidate: Candidate) -> None:
+        """Keeps what may have been found elsewhere."""
+        key, finding = candidate.finding.key, candidate.finding
+        former = self._by_key.get(key)
         if former is None:
-            self._by_key[finding.key] = candidate
+            self._by_key[key] = candidate
         else:
-            candidate.containers = former.containers
+            if len(former.containers) < MAX_COUNTED:
+                former.containers.update(candidate.containers)
             if finding.rank < former.finding.rank:
-                self._by_key[finding.key] = candidate
+                candidate.containers = former.containers
+                candidate.of_driver = candidate.of_driver or former.of_driver
+                self._by_key[key] = candidate
             elif finding.rank == former.finding.rank:
-                former.order = min(former.order, order)
-        containers = candidate.containers
-        if len(containers) < MAX_COUNTED:
-            containers.add(hash(affected))
+                former.order = min(former.order, candidate.order)
+            former.of_driver = former.of_driver or candidate.of_driver
         if len(self._by_key) > MAX_CANDIDATES:
-            worst = max(self._by_key, key=lambda each: _probability(self._by_key[each]))
+            worst = max(self._by_key, key=lambda key: self._by_key[key].probability())
             del self._by_key[worst]
+
+    def best(self) -> Candidate | None:
+        """The most probable one."""
+        return min(self._by_key.values(), key=Candidate.probability, default=None)
 
     def causes(self) -> list[Cause]:
         """All of them, the most probable first, each summary once."""
-        found: dict[str, Cause] = {}
-        for candidate in sorted(self._by_key.values(), key=_probability):
+        causes: dict[str, Cause] = {}
+        for candidate in sorted(_weighed(self._by_key.values()), key=Candidate.probability):
             cause = candidate.cause()
-            found.setdefault(cause.summary, cause)
-        return list(found.values())
+            causes.setdefault(cause.summary, cause)
+        return list(causes.values())
+
+
+def _weighed(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Those that count: a driver's death goes before its echoes, and warnings count only where nothing else does."""
+    known = list(candidates)
+    if any(candidate.of_driver and candidate.finding.fatal for candidate in known):
+        known = [_behind(candidate) if candidate.finding.echo else candidate for candidate in known]
+    errors = [candidate for candidate in known if candidate.finding.rank < ranks.WARNED]
+    return errors or known
+
+
+def _behind(echo: Candidate) -> Candidate:
+    finding = echo.finding._replace(rank=ranks.ECHO)
+    return Candidate(finding, echo.order, echo.place, echo.excerpt, echo.of_driver, echo.containers)

@@ -30,3 +30,5 @@ class Finding(NamedTuple):
     summary: str
     explanation: str
     rank: int
+    fatal: bool = False  # it ends the process that it is about
+    echo: bool = False  # what is left to say when the driver's JVM is gone

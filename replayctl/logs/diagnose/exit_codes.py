@@ -25,12 +25,14 @@ _MEANINGS = {
     126: "the command was found but could not be executed: wrong permissions or a wrong file format",
     127: "the command was not found: a wrong path, or a packed environment that was not unpacked",
     130: "interrupted (SIGINT), as by Ctrl-C",
-    134: "aborted (SIGABRT): the JVM or a native library found a fatal fault; look for an hs_err file",
+    134: "aborted (SIGABRT): a native library failed an assertion, or the JVM crashed; stderr or an hs_err file names"
+    " the library, whose version must fit the node and the packed environment",
     137: "killed (SIGKILL): usually by the kernel for too much memory, or by YARN when SIGTERM did not stop it in time",
     139: "a native library read or wrote memory that it must not (SIGSEGV)",
     143: "stopped (SIGTERM): usually by YARN, because the application ended or was killed, the container was released"
     " or preempted, or used too much memory; or by the JVM itself after an OutOfMemoryError",
-    255: "the program ended with code -1 or was not started properly; its own output says why",
+    255: "the program ended with code -1: a native library or the program itself gave up, or it was not started"
+    " properly; the last lines of its own output say why",
     -100: "the container was released, or its node was lost",
     -101: "too many local disks of the node are full or broken",
     -102: "YARN took the container back for another queue or application (preemption)",
@@ -53,6 +55,8 @@ CODES_WITHOUT_NEWS = frozenset({0, 1, 10, 15, -105, -107})
 KEYS_WITHOUT_NEWS = frozenset(f"exit {code}" for code in CODES_WITHOUT_NEWS)
 # At INFO: executors that were released end like this in each log.
 KEYS_OF_RELEASED = frozenset({"exit 143", "exit -100"})
+_BY_JVM_OR_SIGNAL = 50
+_FOR_MEMORY = (-103, -104)
 _RANKS = {code: ranks.EXIT_FOR_MEMORY for code in _SUMMARIES} | {
     code: ranks.WEAK_EXIT for code in (13, 16, 17, 143, 255)
 }
@@ -69,4 +73,5 @@ def exit_finding(code: int) -> Finding | None:
     if words is None:
         return None
     summary = _SUMMARIES.get(code, f"ended with exit code {code}")
-    return Finding(f"exit {code}", summary, f"Exit code {code}: {words}.", _RANKS.get(code, ranks.EXIT))
+    rank, fatal = _RANKS.get(code, ranks.EXIT), code >= _BY_JVM_OR_SIGNAL or code in _FOR_MEMORY
+    return Finding(f"exit {code}", summary, f"Exit code {code}: {words}.", rank, fatal=fatal)

@@ -1,72 +1,109 @@
 """What a block of exceptions says when it is complete: which of them counts, how probable it is, what to show.
 
-The deepest exception that tells anything counts, of the last one that the program itself raised.
+Of the last exception that the program itself raised, the one that says most counts: that is the deepest, unless it
+says less than what it caused.
 """
 
 from __future__ import annotations
 
+import re
+
 from replayctl.logs.diagnose import ranks
 from replayctl.logs.diagnose.blocks import Block
 from replayctl.logs.diagnose.cause import Finding
+from replayctl.logs.diagnose.echoes import CONSEQUENCES, NOISE, WEAK, lost_jvm, may_have_lost_jvm
 from replayctl.logs.diagnose.known_lines import known_line
+from replayctl.logs.diagnose.layout import QUIET
 from replayctl.logs.diagnose.limits import MAX_EXCERPT, MAX_SUMMARY
-from replayctl.logs.diagnose.meanings import CONSEQUENCES, NOISE, meaning
+from replayctl.logs.diagnose.meanings import JAVA_SIDE_DIED, meaning
 from replayctl.logs.diagnose.texts import cause_key, simple_name
 from replayctl.logs.diagnose.thrown import Thrown
+
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_CLASS = re.compile(r"(?:[a-z_][\w$]*\.)+[A-Z][\w$]*")
+_Group = tuple[list[Thrown], int]
 
 
 def conclusion(block: Block, *, driver: bool) -> tuple[Finding, tuple[str, ...]] | None:
     """What a block in a log of the driver or of an executor says, with the lines to show; None for mere noise."""
-    groups = [(group, index) for group in block.groups() if (index := _deepest(group)) is not None]
+    if not block.proven:
+        return None
+    groups = [(group, index) for group in block.groups() if (index := _telling(group)) is not None]
     weak = not groups
     if not groups:
         if not (driver and block.sections[0].python and block.sections[-1].name):
             return None
         groups = [(block.sections, len(block.sections) - 1)]
     last, index = groups[-1]
-    effective = last[index]
-    summary = _summary(groups)
-    key, explanation, rank = _judged(block, effective, summary, driver=driver)
-    if not explanation:
-        for group, at in reversed(groups[:-1]):
-            explanation, _ = meaning(group[at].full(), driver=driver and not block.remote())
-            if explanation:
-                break
-    finding = Finding(key, summary, explanation, max(rank, ranks.CONSEQUENCE) if weak else rank)
+    finding = _judged(block, groups, driver=driver)
+    if weak:
+        finding = finding._replace(rank=max(finding.rank, ranks.CONSEQUENCE))
     # The root of all comes first, then where the program raised the last one, then what that was about.
     root = groups[0][0][groups[0][1]]
-    return finding, _excerpt(block, [root, last[0], effective])
+    return finding, _excerpt(block, [root, last[0], last[index]])
 
 
-def _judged(block: Block, effective: Thrown, summary: str, *, driver: bool) -> tuple[str, str, int]:
-    """Key, explanation and rank of what a block ended with."""
-    python_first = block.sections[0].python
-    explanation, memory = meaning(effective.full(), driver=driver and not block.remote())
-    key = cause_key(summary)
-    rank = ranks.KNOWN if explanation else ranks.EXCEPTION
+def _judged(block: Block, groups: list[_Group], *, driver: bool) -> Finding:
+    """What the last of the exceptions that tell something comes to."""
+    group, index = groups[-1]
+    effective, text = group[index], group[index].full()
+    own = driver and not block.remote()
+    known = meaning(text, driver=own)
+    finding = Finding(cause_key(_summary(groups)), _summary(groups), known.advice, ranks.EXCEPTION)
+    if known.memory:
+        finding = finding._replace(rank=ranks.OUT_OF_MEMORY, fatal=own and "OutOfMemoryError" in effective.name)
+    elif known.advice:
+        finding = finding._replace(rank=ranks.KNOWN)
     if effective.name == "ExecutorLostFailure":
-        known = known_line(effective.message, driver=False)
-        if known:
-            key, explanation, rank = known.key, known.explanation, known.rank
-            memory = rank in ranks.OF_MEMORY
+        finding = finding._replace(rank=ranks.EXCEPTION)
+        if lost := known_line(effective.message, driver=False):
+            rank = ranks.OUT_OF_MEMORY if lost.rank in ranks.OF_MEMORY else lost.rank
+            finding = Finding(lost.key, lost.summary, lost.explanation, rank)
     if not effective.complete:
-        return key, "The log ends before the exception is named.", ranks.CUT_OFF
-    if CONSEQUENCES.search(effective.full()):
-        return key, explanation, ranks.CONSEQUENCE
+        return finding._replace(explanation="The log ends before the exception is named.", rank=ranks.CUT_OFF)
+    if effective.python and lost_jvm(text, effective.frame):
+        return finding._replace(explanation=JAVA_SIDE_DIED, rank=ranks.CONSEQUENCE, echo=True)
+    if CONSEQUENCES.search(text):
+        return finding._replace(rank=ranks.CONSEQUENCE)
     if any("AnnotatedConnectException" in thrown.name for thrown in block.sections):
-        return key, "One half of the application lost the other; look for why that one ended.", ranks.CONSEQUENCE
-    if python_first and block.level == "INFO":
-        return key, explanation, ranks.INFORMED_TRACEBACK
+        advice = "One half of the application lost the other; look for why that one ended."
+        return finding._replace(explanation=advice, rank=ranks.CONSEQUENCE)
+    if not finding.explanation:
+        finding = finding._replace(explanation=_advice_of_others(groups, driver=own))
+    if effective.python and may_have_lost_jvm(text):
+        finding = finding._replace(echo=True)
+    rank = _rank_of_place(block, effective, finding.rank, driver=driver)
+    if driver and known.setting and rank != ranks.WARNED:
+        rank = min(rank, ranks.DRIVER_SETTING)
+    return finding._replace(rank=rank)
+
+
+def _rank_of_place(block: Block, effective: Thrown, rank: int, *, driver: bool) -> int:
+    """How probable what a block says is by where it is told; the rank of what it says where that does not matter."""
+    python_first = block.sections[0].python
+    if block.level in QUIET and not block.main and not block.of_task():
+        return ranks.INFORMED_TRACEBACK if python_first and block.level == "INFO" else ranks.WARNED
     if driver and python_first:
         if block.level:
-            return key, explanation, ranks.DRIVER_LOGGED_TRACEBACK
-        return key, explanation, ranks.DRIVER_AFTER_WARNING if block.after_warning else ranks.DRIVER_TRACEBACK
+            return ranks.DRIVER_LOGGED_TRACEBACK
+        if block.after_warning:
+            return ranks.DRIVER_AFTER_WARNING
+        lost = effective.name in ("ExecutorLostFailure", "FetchFailed")
+        return ranks.DRIVER_LOST_EXECUTOR if lost else ranks.DRIVER_TRACEBACK
     if driver and block.main:
-        return key, explanation, ranks.DRIVER_MAIN
-    return key, explanation, ranks.OUT_OF_MEMORY if memory else rank
+        return ranks.DRIVER_MAIN
+    return rank
 
 
-def _summary(groups: list[tuple[list[Thrown], int]]) -> str:
+def _advice_of_others(groups: list[_Group], *, driver: bool) -> str:
+    """The advice for an exception that the last one was raised from."""
+    for group, index in reversed(groups[:-1]):
+        if advice := meaning(group[index].full(), driver=driver).advice:
+            return advice
+    return ""
+
+
+def _summary(groups: list[_Group]) -> str:
     """The last exception, and the one that the program raised it from."""
     summary = _described(*groups[-1])
     first = len(groups) - 1
@@ -88,22 +125,50 @@ def _excerpt(block: Block, wanted: list[Thrown]) -> tuple[str, ...]:
     return tuple(excerpt[:MAX_EXCERPT])
 
 
-def _is_noise(thrown: Thrown) -> bool:
+def _worth(thrown: Thrown) -> int:
+    """How much an exception says by itself: 0 for nothing at all."""
     if thrown.relation == "suppressed":
-        return True
+        return 0
     if not thrown.complete:
-        return False
+        return 4
+    if thrown.said:
+        return 6
+    text = thrown.full()
     # The worker's own exception stands in the text of this one.
     wrapper = simple_name(thrown.name) == "PythonException" and not thrown.message.strip()
-    return wrapper or not thrown.name or bool(NOISE.search(thrown.full()))
+    if wrapper or not thrown.name or NOISE.search(text):
+        return 0
+    if "EOFException" in text:
+        return 1
+    if CONSEQUENCES.search(text):
+        return 2
+    if WEAK.match(text):
+        return 2
+    if meaning(text, driver=False).complete:
+        return 5
+    return 4 if thrown.message.strip() or meaning(thrown.name, driver=False).advice else 3
 
 
-def _deepest(group: list[Thrown]) -> int | None:
-    """Where the deepest exception stands that tells anything."""
-    for index in range(len(group) - 1, -1, -1):
-        if not _is_noise(group[index]):
-            return index
-    return None
+def _telling(group: list[Thrown]) -> int | None:
+    """Which of the exceptions, each caused by the next, says most; None when none says anything."""
+    worths = [_worth(thrown) for thrown in group]
+    if not any(worths):
+        return None
+    best = max(worths)
+    index = max(at for at, worth in enumerate(worths) if worth == best)
+    for at in range(index - 1, -1, -1):
+        if worths[at] and not group[at].python and _contains(group[at], group[index]):
+            index = at
+    return index
+
+
+def _contains(outer: Thrown, inner: Thrown) -> bool:
+    """Whether an exception's message holds that of its cause, and says more than that: which program, which file."""
+    message = inner.message.strip()
+    if not message or message not in outer.message:
+        return False
+    rest = outer.message.replace(message, " ", 1)
+    return bool(_WORD.search(_CLASS.sub(" ", rest)))
 
 
 def _described(group: list[Thrown], index: int) -> str:
@@ -112,4 +177,7 @@ def _described(group: list[Thrown], index: int) -> str:
     while first > 0 and group[first].relation == "direct" and group[first].within:
         first -= 1
     text = group[index].text()
-    return text if first == index else f"{text} (caused by {group[first].text()})"
+    if first != index:
+        return f"{text} (caused by {group[first].text()})"
+    nameless = next((thrown for thrown in reversed(group[index + 1 :]) if _worth(thrown) == 3), None)
+    return f"{text} (caused by {nameless.text()})"[: 2 * MAX_SUMMARY] if nameless else text

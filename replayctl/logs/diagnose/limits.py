@@ -11,8 +11,11 @@ MAX_STORED_LINE = 500
 MAX_MESSAGE = 1_000
 MAX_SUMMARY = 300
 MAX_DIAGNOSTICS = 200_000
-# Lines of an excerpt, exceptions of a block, foreign lines between two of a block.
+# Lines of an excerpt, of a traceback of a notebook, of a report of a crash; exceptions of a block, foreign lines
+# between two of a block.
 MAX_EXCERPT = 30
+MAX_NOTEBOOK_LINES = 500
+MAX_CRASH_LINES = 60
 MAX_SECTIONS = 20
 MAX_STRAY_LINES = 50
 # Causes, and containers that are counted for each.

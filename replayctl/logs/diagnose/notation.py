@@ -1,37 +1,34 @@
-"""How log lines begin, how Java and Python write exceptions, and how YARN names containers."""
+"""How Java and Python write exceptions, how Spark tells of failed tasks, and how YARN names containers."""
 
 from __future__ import annotations
 
 import re
 
-QUIET = frozenset({"TRACE", "DEBUG", "INFO", "WARN", "WARNING"})
-LOUD = frozenset({"ERROR", "FATAL", "CRITICAL"})
-
 TRACEBACK = "Traceback (most recent call last):"
+# IPython and Jupyter write the name first: "KeyError       Traceback (most recent call last)".
+NOTEBOOK = re.compile(r"([\w.]{1,200}) {2,}Traceback \(most recent call last\)$")
 DIRECT = "The above exception was the direct cause of"
 DURING = "During handling of the above exception"
 
-_TIME = r"\[?(?:\d\d|\d{4})[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d"
-DATED = re.compile(_TIME)
-PREFIX = re.compile(
-    _TIME + r"(?:[.,]\d{1,9})?Z?\]?\s*"
-    r"(?:(?:[-\w\[\].$]{1,200}[: ]\s?){0,3}?\[?(?P<level>TRACE|DEBUG|INFO|WARN|WARNING|ERROR|FATAL|CRITICAL)\b\]?:?"
-    r"\s*(?:- )?(?:\[[^\]]{0,200}\]\s*)?(?:[-\w.$/]{1,200}(?: -|:)\s)?)?"
-)
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 JAVA_NAME = re.compile(r"((?:[A-Za-z_][\w$]*\.)+[A-Z][\w$]*(?:\([\w.$]{1,200}\))?)(?::\s?(.*)|\s*$)", re.DOTALL)
-_JAVA_IN_TEXT = re.compile(
-    r"(?<![\w.$/])((?:[a-z_][\w$]*\.)+[A-Z][\w$]*(?:Exception|Error)(?:\([\w.$]{1,200}\))?)(?::\s?(.*)|(?=[\s,;)\]]|$))",
-    re.DOTALL,
-)
+_THROWABLE = r"(?:[a-z_][\w$]*\.)+(?:[A-Z][\w$]*)?(?:Exception|Error|Throwable)(?:\([\w.$]{1,200}\))?"
+_JAVA_IN_TEXT = re.compile(rf"(?<![\w.$/])({_THROWABLE})(?::\s?(.*)|(?=[\s,;)\]]|$))", re.DOTALL)
 _JAVA_START = re.compile(
     r'(?:# |Terminating due to |Exception in thread "[^"]{0,200}" |: |.{0,200}?threw exception: )?'
 )
-JAVA_FRAME = re.compile(r"\s+(?:at [\w$.<>/@-]+\(|\.\.\. \d+ (?:more|common frames))")
+# Some carriers and layouts take the indentation away.
+JAVA_FRAME = re.compile(
+    r"\s+(?:at [\w$.<>/@-]+\(|\.\.\. \d+ (?:more|common frames))"
+    r"|at [\w$<>/@-]+\.[\w$.<>/@-]+\([^()]{0,200}\)\s*(?:~?\[|$)"
+)
 CAUSED_BY = re.compile(r"(\s*)(Caused by|Suppressed): (.*)", re.DOTALL)
-LOST_TASK = re.compile(r"Lost task \S+ in stage \S+ \(TID \d+[^)]*\)(?: \([^)]*\))?: (.*)", re.DOTALL)
-EXECUTOR_LOST = re.compile(r"ExecutorLostFailure \(.{0,200}?\)(?: Reason: (.*))?$", re.DOTALL)
+LOST_TASK = re.compile(r"Lost task \S+ in stage \S+ \(TID [^)]*\)(?: \([^)]*\)| on [^:]{1,200})?: (.*)", re.DOTALL)
+EXECUTOR_LOST = re.compile(r"ExecutorLostFailure \(.{0,200}?\)(?: Reason: ?(.*))?$", re.DOTALL)
+IN_DRIVER = re.compile(r"executor driver[),]")
+FAILED_TASK = re.compile(r"(?:ExecutorLostFailure|FetchFailed|TaskResultLost|ResultLost) ?\(")
+WORKER_SAYS = "Error from python worker:"
 PYTHON_FRAME = re.compile(r'\s+(File "[^"]*", line \d+)(?:, in .*)?$')
 # A class that a function makes has that function in its name.
 PYTHON_LAST = re.compile(r"([^\W\d](?:[\w.]|<(?:locals|lambda)>)*)(?::(?: (.*))?)?$", re.DOTALL)
@@ -42,7 +39,7 @@ DRIVER = re.compile(r"container_(?:e\d+_)?\d+_\d+_\d+_0*1(?!\d)")
 
 def java_exception(text: str, *, anywhere: bool) -> tuple[str, str] | None:
     """Name and message of the Java exception that a text begins with, or has anywhere."""
-    if "xception" not in text and "rror" not in text:
+    if "xception" not in text and "rror" not in text and "hrowable" not in text:
         return None
     start = _JAVA_START.match(text)
     found = _JAVA_IN_TEXT.match(text, start.end() if start else 0)

@@ -36,27 +36,26 @@ def from_diagnostics(text: str) -> Cause | None:
 
     Its file is "diagnostics", its lines are those of the text.
     """
+    best = _read(text).best()
+    return best.cause() if best else None
+
+
+def add_diagnostics(diagnosis: Diagnosis, text: str) -> None:
+    """Weighs what the diagnostics say together with what a diagnosis knows of the logs."""
+    best = _read(text).best()
+    if best is not None:
+        diagnosis.include(best)
+
+
+def _read(text: str) -> Diagnosis:
     text = text[:MAX_DIAGNOSTICS]
     diagnosis = Diagnosis()
     diagnosis.start_file("", "diagnostics")
     for line in text.split("\n"):
         diagnosis.feed(line.removeprefix("Diagnostics: "))
-    found = diagnosis.causes()
     for known, match in _verdicts(text):
-        number = text.count("\n", 0, match.end()) + 1
-        found.append(
-            Cause(
-                rank=known.rank,
-                summary=known.summary,
-                explanation=known.explanation,
-                container="",
-                file="diagnostics",
-                first_line=number,
-                last_line=number,
-                excerpt=(clean(match[0].strip()),),
-            )
-        )
-    return min(found, key=lambda cause: cause.rank, default=None)
+        diagnosis.add(known, text.count("\n", 0, match.end()) + 1, match[0].strip())
+    return diagnosis
 
 
 def _refusal(text: str) -> re.Match[str] | None:

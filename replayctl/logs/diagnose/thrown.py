@@ -10,7 +10,7 @@ from typing import Literal
 from replayctl.logs.diagnose.known_lines import known_line
 from replayctl.logs.diagnose.limits import MAX_EXCERPT, MAX_MESSAGE, MAX_SUMMARY
 from replayctl.logs.diagnose.notation import TRACEBACK
-from replayctl.logs.diagnose.texts import clean
+from replayctl.logs.diagnose.texts import clean, simple_name
 
 # How it came about: the first of all; raised from another or while another was handled (Python); told within the text
 # of another; below "Caused by" or "Suppressed" (Java).
@@ -33,6 +33,9 @@ class Thrown:
     left_out: bool = False
     frame: str = ""
     complete: bool = True
+    expected: str = ""  # the name that a notebook wrote in front of the traceback
+    said: bool = False  # by a Python worker, in words of its own
+    details: str = ""  # what follows the first line of the message
 
     def __post_init__(self) -> None:
         self.named(self.name, self.message)
@@ -41,6 +44,17 @@ class Thrown:
         """Takes its name and message, or what is worth keeping of them."""
         self.name = name[:MAX_SUMMARY]
         self.message = message[:MAX_MESSAGE]
+
+    def more(self, line: str) -> None:
+        """Takes another line of the message; of an empty one it becomes the first."""
+        if not self.message.strip():
+            self.message = line.strip()[:MAX_MESSAGE]
+        elif len(self.details) < MAX_MESSAGE:
+            self.details += f"\n{line[:MAX_MESSAGE]}"
+
+    def of_java(self) -> bool:
+        """Whether it is what py4j makes of an exception of the JVM."""
+        return self.python and simple_name(self.name) in ("Py4JError", "Py4JJavaError", "Py4JNetworkError")
 
     def add(self, text: str) -> None:
         """Keeps a line: a traceback tells most at its end, a Java exception at its beginning."""
@@ -64,7 +78,11 @@ class Thrown:
         """What people read: `name: message`."""
         if self.name == "ExecutorLostFailure":
             known = known_line(self.message, driver=False)
-            return known.summary if known else f"an executor was lost: {clean(self.message)}"
+            if known:
+                return known.summary
+            return (
+                f"an executor was lost: {clean(self.message)}"[:MAX_SUMMARY] if self.message else "an executor was lost"
+            )
         if not self.complete:
             return "a Python traceback without its end" + (f", last at {clean(self.frame)}" if self.frame else "")
         name = _SHOWN_SHORT.sub("", self.name) if self.python else self.name
@@ -72,4 +90,5 @@ class Thrown:
 
     def full(self) -> str:
         """What rules are matched with."""
-        return f"{self.name}: {self.message}" if self.message else self.name
+        text = f"{self.name}: {self.message}" if self.message else self.name
+        return text + self.details

@@ -14,8 +14,7 @@ from tests.diagnose_logs import DRIVER, EXECUTOR, PYTHON_FAILURE, diagnosed, of_
         "org.apache.spark.SparkUserAppException: User application exited with 1",
         "org.apache.spark.SparkException: Job aborted due to stage failure: Task 1 in stage 0.0 failed 4 times",
         "java.io.IOException: Broken pipe",
-        "26/11/24 02:12:34 WARN Client: java.net.ConnectException: Connection refused",
-        "26/11/24 02:12:34 WARN TaskSetManager: Lost task 0.0 in stage 0.0 (TID 0) (h executor 1): a.b.CException: x",
+        "26/11/24 02:12:34 WARN Client: java.net.ConnectException: Connection refused; will retry",
         "26/11/24 02:12:34 INFO RetryInvocationHandler: java.net.ConnectException: Call From a to b failed",
         "26/11/24 02:12:34 INFO YarnAllocator: Completed container c (state: COMPLETE, exit status: 0)",
         "26/11/24 02:12:34 ERROR TaskSetManager: Task 0 in stage 0.0 failed 4 times; aborting job",
@@ -25,6 +24,26 @@ from tests.diagnose_logs import DRIVER, EXECUTOR, PYTHON_FAILURE, diagnosed, of_
 def test_lines_that_say_nothing(line: str) -> None:
     assert of_driver(line) == []
     assert of_executor(f"{line}\n\tat a.b.C.d(C.java:1)") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "rank"),
+    [
+        ("26/11/24 02:12:34 WARN Client: java.net.ConnectException: Connection refused", 80),
+        ("26/11/24 02:12:34 INFO Client: java.net.ConnectException: Connection refused", 80),
+        (
+            "26/11/24 02:12:34 WARN TaskSetManager: Lost task 0.0 in stage 0.0 (TID 0) (h executor 1): "
+            "java.net.ConnectException: Connection refused",
+            27,
+        ),
+    ],
+)
+def test_a_warning_counts_where_a_stack_follows_and_nothing_else_tells_more(line: str, rank: int) -> None:
+    assert of_driver(line) == []
+    (cause,) = of_driver(f"{line}\n\tat a.b.C.d(C.java:1)")
+    assert (cause.summary, cause.rank) == ("java.net.ConnectException: Connection refused", rank)
+    (error,) = of_driver(f"{line}\n\tat a.b.C.d(C.java:1)\n26/11/24 02:12:35 ERROR Main: a.b.CException: x")[:1]
+    assert (error.summary == "a.b.CException: x") == (rank == 80)
 
 
 @pytest.mark.parametrize(
