@@ -111,7 +111,6 @@ def sync(
     started = time.monotonic()
     with open_target(settings, namespace) as target:
         names = list(stubs_of(checked.release.modules, namespace.suffix, namespace.directory))
-        releases = [checked.release.name]
         with lock.held(
             target,
             reporter,
@@ -119,7 +118,7 @@ def sync(
             timeout_s=settings.deploy.lock_timeout_s,
             break_lock=options.break_lock,
             names=names,
-            releases=releases,
+            release=checked.release,
         ) as (token, state):
             made = make_plan(checked.release, checked.dags, namespace, state, force=options.force)
             _refuse_loss(made, shipped=shipped)
@@ -148,7 +147,7 @@ def _dry_run(
 ) -> SyncReport:
     with open_target(settings, namespace) as target:
         names = list(stubs_of(checked.release.modules, namespace.suffix, namespace.directory))
-        state = target.inspect(names, [checked.release.name])
+        state = target.inspect(names, release=checked.release)
         made = make_plan(checked.release, checked.dags, namespace, state, force=options.force)
         _refuse_loss(made, shipped=shipped)
         try:

@@ -126,7 +126,7 @@ def deploy(target: Target, namespace: Namespace, release: Release, *, force: boo
     """What sync-dags does between its checks and its wait; True when something was written."""
     stubs = stubs_of(release.modules, namespace.suffix, namespace.directory)
     with lock.held(
-        target, SilentReporter(), what="test", timeout_s=60, names=list(stubs), releases=[release.name], sleep=_briefly
+        target, SilentReporter(), what="test", timeout_s=60, names=list(stubs), release=release, sleep=_briefly
     ) as (token, state):
         made = make_plan(release, (), namespace, state, force=force)
         if made.changes:
@@ -148,10 +148,8 @@ def deploy(target: Target, namespace: Namespace, release: Release, *, force: boo
 def roll_back(target: Target, namespace: Namespace, release: str, modules: Sequence[str] = MODULES) -> None:
     """What rollback does before its wait, for releases with the same modules."""
     names = list(stubs_of(modules, namespace.suffix, namespace.directory))
-    with lock.held(target, SilentReporter(), what="test", timeout_s=60, names=names, releases=[release]) as (
-        token,
-        state,
-    ):
+    with lock.held(target, SilentReporter(), what="test", timeout_s=60) as (token, _):
+        state = target.inspect(names, [release])
         check_whole(release, state)
         target.publish(token, Publication(release, audit_line("rollback", release=release, previous=state.pointer)))
 
@@ -181,7 +179,15 @@ class TellingShell:
         self._inner, self._tell, self._keep = inner, tell, keep
         self.name = inner.name
 
-    def run(self, script: str, variables: Mapping[str, str], words: Sequence[str] = (), data: bytes = b"") -> bytes:
+    def run(
+        self,
+        script: str,
+        variables: Mapping[str, str],
+        words: Sequence[str] = (),
+        data: bytes = b"",
+        *,
+        timeout_s: float | None = None,
+    ) -> bytes:
         data = data[: int(len(data) * self._keep)]
         text = script_text(script, variables, words)
         self._tell(f"script {script}")

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from replayctl.errors import NotFound, UsageProblem
 from replayctl.settings.declared import Settings
 from replayctl.settings.namespace import Namespace
-from replayctl.storage.target import History, open_target
+from replayctl.storage.answers import History
+from replayctl.storage.target import open_target
+
+# What moves the pointer, by the words of the audit log.
+_MOVING = ("publish", "rollback", "withdraw", "undeploy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ def releases(settings: Settings, namespace: Namespace) -> Releases:
     """What is stored for the namespace."""
     with open_target(settings, namespace) as target:
         history = target.history()
-        return Releases(namespace.user, target.name, records_of(history), history.audit)
+        return Releases(namespace.user, target.name, records_of(history), _marked(history))
 
 
 def records_of(history: History) -> tuple[ReleaseRecord, ...]:
@@ -70,7 +74,11 @@ def records_of(history: History) -> tuple[ReleaseRecord, ...]:
                 published_at=published.get(name),
             )
         )
-    return tuple(sorted(found, key=lambda each: (order.get(each.name, -1), each.made_at or ""), reverse=True))
+
+    def newest(record: ReleaseRecord) -> tuple[bool, int, str]:
+        return record.current, order.get(record.name, -1), record.made_at or ""
+
+    return tuple(sorted(found, key=newest, reverse=True))
 
 
 def choose(release: str | None, history: History) -> ReleaseRecord:
@@ -92,20 +100,65 @@ def choose(release: str | None, history: History) -> ReleaseRecord:
     return stored[earlier[-1]]
 
 
-def _publishes(history: History) -> list[tuple[str, str]]:
-    """Releases with the moments of their publishes, oldest first, without those that Airflow could not load."""
-    found: list[tuple[str, str]] = []
-    for line in history.audit:
-        release = str(line.get("release") or "")
-        if line.get("action") in ("publish", "rollback") and release:
-            found.append((release, str(line.get("at"))))
-        elif line.get("action") == "withdraw":
-            bad = next(
-                (number for number in reversed(range(len(found))) if found[number][0] == line.get("previous")), None
-            )
-            if bad is not None:
-                del found[bad]
-    return found
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """One move of the pointer: from which release to which (None: none), by which kind of command, and when."""
+
+    action: str
+    previous: str | None
+    release: str | None
+    at: str | None
+    line: int | None
+
+
+def _moves(history: History) -> list[_Move]:
+    """How the pointer has really moved, oldest first, from the audit log and where the pointer is.
+
+    A line is written right before its move, so the last thing that a killed command has done may be a line that nothing
+    followed: the pointer stayed where it was, and the next line says so. A move without a line (the log was lost, or
+    written by a version that wrote it afterwards) is known from where the next one began.
+    """
+    lines = [
+        _Move(str(line["action"]), *_ends(line), at=_text(line.get("at")), line=number)
+        for number, line in enumerate(history.audit)
+        if line.get("action") in _MOVING
+    ]
+    moves: list[_Move] = []
+    for line, pointer_afterwards in zip(lines, [*(line.previous for line in lines[1:]), history.pointer], strict=True):
+        if pointer_afterwards == line.release:
+            moves.append(line)
+            continue
+        if pointer_afterwards != line.previous:
+            moves.append(line)
+            moves.append(_Move("publish", line.release, pointer_afterwards, None, None))
+    if not lines and history.pointer:
+        moves.append(_Move("publish", None, history.pointer, None, None))
+    return moves
+
+
+def _marked(history: History) -> tuple[Mapping[str, object], ...]:
+    """The audit log, with `effective: false` on lines whose move was cut off before it was made."""
+    effective = {move.line for move in _moves(history)}
+    return tuple(
+        line if number in effective or line.get("action") not in _MOVING else {**line, "effective": False}
+        for number, line in enumerate(history.audit)
+    )
+
+
+def _publishes(history: History) -> list[tuple[str, str | None]]:
+    """Releases with the moments of their publishes, oldest first, without those that Airflow could not load.
+
+    The moment is None for a publish of which there is no line.
+    """
+    publishes: list[tuple[str, str | None]] = []
+    for move in _moves(history):
+        if move.action in ("publish", "rollback") and move.release:
+            publishes.append((move.release, move.at))
+        elif move.action == "withdraw":
+            numbers = [number for number, (release, _) in enumerate(publishes) if release == move.previous]
+            if numbers:
+                del publishes[numbers[-1]]
+    return publishes
 
 
 def published_since(history: History, since: datetime.datetime) -> set[str]:
@@ -119,12 +172,17 @@ def published_since(history: History, since: datetime.datetime) -> set[str]:
             at = datetime.datetime.fromisoformat(str(line.get("at")))
         except ValueError:
             continue
+        at = at if at.tzinfo else at.replace(tzinfo=datetime.UTC)
         if at < since:
             at_that_moment = str(line["release"])
         else:
             found.add(str(line["release"]))
             found |= {str(line["previous"])} if line.get("previous") else set()
     return found | ({at_that_moment} if at_that_moment else set())
+
+
+def _ends(line: Mapping[str, object]) -> tuple[str | None, str | None]:
+    return _text(line.get("previous")), _text(line.get("release"))
 
 
 def _text(value: object) -> str | None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from replayctl.bundle.release import Release
 from replayctl.bundle.specs import Dag
-from replayctl.bundle.stubs import read_header, stubs_of
+from replayctl.bundle.stubs import is_edited, read_header, stub_name, stubs_of
 from replayctl.errors import Conflict, UsageProblem
 from replayctl.settings.namespace import Namespace
-from replayctl.storage.target import TargetState
+from replayctl.storage.answers import TargetState
 
 Action = Literal["create", "update", "delete", "same", "publish", "upload", "repair", "foreign"]
 _WRITING = frozenset({"create", "update", "delete", "publish", "upload", "repair"})
@@ -74,45 +74,71 @@ def make_plan(
 ) -> Plan:
     """The plan. Raises Conflict when a stub's name is another's, and without `force` when mine was edited there."""
     stubs = stubs_of(release.modules, namespace.suffix, namespace.directory)
-    edited = state.edited.get(release.name, ())
+    broken = release.name in state.edited or release.name in state.damaged
     stored = release.name in state.releases and release.name in state.submitted
-    actions = [PlannedAction("repair" if edited else "same" if stored else "upload", f"release {release.name}")]
+    actions = [PlannedAction("repair" if broken else "same" if stored else "upload", f"release {release.name}")]
     by_hand = [f"{name} of {where}" for where, names in state.edited.items() for name in names]
     for name, text in sorted(stubs.items()):
         there = state.stubs.get(name)
         if there is None:
             actions.append(PlannedAction("create", name))
             continue
-        if _is_edited(name, there, namespace):
-            by_hand.append(name)
+        _refuse_foreign(name, there, namespace)
+        by_hand += [name] if is_edited(there) else []
         actions.append(PlannedAction("same" if there == text else "update", name))
     for name, text in sorted(state.stubs.items()):
-        header = read_header(text)
-        if header is not None and header.owner == namespace.directory and name not in stubs:
-            actions.append(PlannedAction("delete", name))
-            by_hand += [name] if header.edited else []
+        if name in stubs:
+            continue
+        if not is_mine(name, text, namespace):
+            actions.append(PlannedAction("foreign", name))
+            continue
+        actions.append(PlannedAction("delete", name))
+        by_hand += [name] if is_edited(text) else []
     actions.append(PlannedAction("same" if state.pointer == release.name else "publish", f"current → {release.name}"))
     actions += [PlannedAction("foreign", name) for name in state.foreign]
+    refuse_obstacles(state, [action.what for action in actions if action.action in ("create", "update", "delete")])
     refuse_hand_edits(by_hand, force=force)
     going = {each.what for each in actions if each.action in ("update", "delete")}
     replaced = {name: text for name, text in state.stubs.items() if name in going}
     return Plan(release, dags, tuple(actions), state.pointer, stubs, replaced)
 
 
-def _is_edited(name: str, text: str, namespace: Namespace) -> bool:
+def is_mine(name: str, text: str, namespace: Namespace) -> bool:
+    """Whether a file is the namespace's stub: by what it says, and by having the name that it was written under.
+
+    A copy under another name is somebody else's file.
+    """
     header = read_header(text)
-    if header is None:
+    if header is None or header.owner != namespace.directory:
+        return False
+    return name == stub_name(header.module, namespace.suffix)
+
+
+def _refuse_foreign(name: str, text: str, namespace: Namespace) -> None:
+    """Raises Conflict for a file at the name of one of my stubs that is none of mine."""
+    if is_mine(name, text, namespace):
+        return
+    header = read_header(text)
+    if header is None or header.owner == namespace.directory:
         raise Conflict(
             f"the target's {name} was not made by replayctl: not overwritten",
             hint="rename your DAG module, or remove that file if it is yours",
         )
-    if header.owner != namespace.directory:
-        owner = "the shared namespace" if header.owner.startswith("_") else header.owner
-        raise Conflict(
-            f"the target's {name} belongs to {owner} (its module {header.module}): not overwritten",
-            hint="rename your DAG module",
-        )
-    return header.edited
+    owner = "the shared namespace" if header.owner.startswith("_") else header.owner
+    raise Conflict(
+        f"the target's {name} belongs to {owner} (its module {header.module}): not overwritten",
+        hint="rename your DAG module",
+    )
+
+
+def refuse_obstacles(state: TargetState, names: Sequence[str]) -> None:
+    """Raises Conflict when one of these names in the DAG folder is no file, or somebody else's."""
+    for name in names:
+        if name in state.obstacles:
+            raise Conflict(
+                f"the target's {name} is {state.obstacles[name]}: not touched",
+                hint=f"look at it in the DAG folder, then remove it, or ask its owner to: rm {name}",
+            )
 
 
 def refuse_hand_edits(names: Sequence[str], *, force: bool) -> None:
@@ -125,13 +151,12 @@ def refuse_hand_edits(names: Sequence[str], *, force: bool) -> None:
         )
 
 
-def my_stubs(state: TargetState, namespace: Namespace) -> dict[str, str]:
-    """The namespace's stubs on the target: name → text. Raises Conflict when one at a wanted name is another's."""
+def my_stubs(state: TargetState, namespace: Namespace, wanted: Collection[str] = ()) -> dict[str, str]:
+    """The namespace's stubs on the target: name → text. Raises Conflict when a file at a wanted name is another's."""
     found = {}
     for name, text in sorted(state.stubs.items()):
-        header = read_header(text)
-        if header is not None and header.owner == namespace.directory:
+        if is_mine(name, text, namespace):
             found[name] = text
-        else:
-            _is_edited(name, text, namespace)
+        elif name in wanted:
+            _refuse_foreign(name, text, namespace)
     return found

@@ -12,12 +12,13 @@ from replayctl.clients.airflow import DagInfo
 from replayctl.console.events import Reporter
 from replayctl.errors import Conflict, NotFound, ReplayctlError
 from replayctl.publishing.history import dags_of, published_since, records_of
-from replayctl.publishing.plan import my_stubs
+from replayctl.publishing.plan import my_stubs, refuse_obstacles
 from replayctl.settings.declared import Settings
 from replayctl.settings.namespace import Namespace
 from replayctl.storage import lock
+from replayctl.storage.answers import History, TargetState
 from replayctl.storage.audit import audit_line
-from replayctl.storage.target import History, Publication, Target, TargetState, open_target
+from replayctl.storage.target import Publication, Target, open_target
 
 
 class LiveServer(Protocol):
@@ -65,11 +66,16 @@ def gc(
     with open_target(settings, namespace) as target:
         if dry_run:
             return _collected(namespace, target.inspect(), target.history(), target, server, keep, dry_run=True)
-        what = "gc"
         with lock.held(
-            target, reporter, what=what, timeout_s=settings.deploy.lock_timeout_s, break_lock=break_lock
+            target,
+            reporter,
+            what="gc",
+            timeout_s=settings.deploy.lock_timeout_s,
+            break_lock=break_lock,
+            with_history=True,
         ) as (token, state):
-            made = _collected(namespace, state, target.history(), target, server, keep, dry_run=False)
+            assert state.history is not None
+            made = _collected(namespace, state, state.history, target, server, keep, dry_run=False)
             if made.removed:
                 reporter.step(f"removing {len(made.removed)} releases")
                 _remove(target, token, made.removed, reporter)
@@ -91,17 +97,23 @@ def undeploy(
     Nothing is removed while one of its tries runs, as far as the server can tell: Conflict.
     """
     with open_target(settings, namespace) as target:
-        history = target.history()
         if dry_run:
-            state = target.inspect()
+            state, history = target.inspect(), target.history()
             mine = tuple(my_stubs(state, namespace))
             rows = tuple(_dag_ids(server, mine, history)) if delete_from_airflow else ()
             return Removal(target.name, _stored(state), {}, mine, dags_deleted=rows, dry_run=True)
         with lock.held(
-            target, reporter, what="undeploy", timeout_s=settings.deploy.lock_timeout_s, break_lock=break_lock
+            target,
+            reporter,
+            what="undeploy",
+            timeout_s=settings.deploy.lock_timeout_s,
+            break_lock=break_lock,
+            with_history=True,
         ) as (token, state):
+            assert state.history is not None
             mine, stored = tuple(my_stubs(state, namespace)), _stored(state)
-            dag_ids = _dag_ids(server, mine, history)
+            refuse_obstacles(state, mine)
+            dag_ids = _dag_ids(server, mine, state.history)
             if server and server.live_tries(dag_ids):
                 raise Conflict(
                     f"tasks of {namespace.user or 'the shared namespace'} are running",

@@ -9,13 +9,14 @@ from replayctl.bundle.stubs import is_edited, stubs_of
 from replayctl.console.events import Reporter
 from replayctl.errors import Conflict
 from replayctl.publishing.history import ReleaseRecord, choose
-from replayctl.publishing.plan import my_stubs, refuse_hand_edits
+from replayctl.publishing.plan import my_stubs, refuse_hand_edits, refuse_obstacles
 from replayctl.publishing.verify import DagServer, Expected, Watcher
 from replayctl.settings.declared import Settings
 from replayctl.settings.namespace import Namespace
 from replayctl.storage import lock
+from replayctl.storage.answers import History, TargetState
 from replayctl.storage.audit import audit_line
-from replayctl.storage.target import Publication, TargetState, open_target
+from replayctl.storage.target import Publication, Target, open_target
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +48,22 @@ def rollback(
     wait raises; after an import error the release that was published is published again.
     """
     with open_target(settings, namespace) as target:
-        chosen = choose(release, target.history())
-        wanted = stubs_of(chosen.dags, namespace.suffix, namespace.directory)
         if dry_run:
-            state = target.inspect(list(wanted), [chosen.name])
+            chosen, wanted, state = _chosen(release, target.history(), target, namespace)
             forward, _ = _there_and_back(chosen.name, wanted, state, namespace, force=force)
             return Rollback(chosen.name, state.pointer, target.name, forward is not None, True, None)
         watcher = Watcher(find_server(), settings, reporter) if find_server else None
         with lock.held(
             target,
             reporter,
-            what=f"rollback to {chosen.name}",
+            what=f"rollback to {release}" if release else "rollback",
             timeout_s=settings.deploy.lock_timeout_s,
             break_lock=break_lock,
-            names=list(wanted),
-            releases=[chosen.name],
-        ) as (token, state):
+            with_history=True,
+        ) as (token, locked):
+            assert locked.history is not None
+            # Chosen only now: while the lock was waited for, somebody else may have published.
+            chosen, wanted, state = _chosen(release, locked.history, target, namespace)
             if watcher:
                 watcher.look()
             forward, back = _there_and_back(chosen.name, wanted, state, namespace, force=force)
@@ -75,15 +76,25 @@ def rollback(
         return Rollback(chosen.name, state.pointer, target.name, forward is not None, False, seen_after_s)
 
 
+def _chosen(
+    release: str | None, history: History, target: Target, namespace: Namespace
+) -> tuple[ReleaseRecord, Mapping[str, str], TargetState]:
+    """The release to go back to, its stubs, and the target's state with a look at that release's files."""
+    chosen = choose(release, history)
+    wanted = stubs_of(chosen.dags, namespace.suffix, namespace.directory)
+    return chosen, wanted, target.inspect(list(wanted), [chosen.name])
+
+
 def _there_and_back(
     release: str, wanted: Mapping[str, str], state: TargetState, namespace: Namespace, *, force: bool
 ) -> tuple[Publication | None, Publication | None]:
     """The publish of an earlier release and the one that undoes it; None when it is published already."""
     check_whole(release, state)
-    mine = my_stubs(state, namespace)
+    mine = my_stubs(state, namespace, wanted)
     refuse_hand_edits([name for name, text in mine.items() if is_edited(text)], force=force)
     changed = {name: text for name, text in wanted.items() if mine.get(name) != text}
     gone = [name for name in mine if name not in wanted]
+    refuse_obstacles(state, [*changed, *gone])
     if state.pointer == release and not changed and not gone:
         return None, None
     audit = audit_line("rollback", release=release, previous=state.pointer)

@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from replayctl.bundle.release import Release
 from replayctl.console.events import Reporter
 from replayctl.errors import Conflict, ReplayctlError
-from replayctl.storage.target import LockHolder, Target, TargetState
+from replayctl.storage.answers import LockHolder, TargetState
+from replayctl.storage.target import Target
 
 _POLL_S = 1.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -30,17 +32,21 @@ def held(
     timeout_s: float,
     break_lock: bool = False,
     names: Sequence[str] = (),
-    releases: Sequence[str] = (),
+    release: Release | None = None,
+    with_history: bool = False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[tuple[str, TargetState]]:
     """Holds the lock while the block runs; gives the token that the target's changes want, and the target's state.
 
     A holder that has died on this machine is taken over at once; any other is waited for, or with `break_lock` loses
-    its lock. Raises Conflict that names the holder when it still has it after `timeout_s`.
+    its lock. Raises Conflict that names the holder when it still has it after `timeout_s`, or when it cannot be taken
+    away.
     """
     token = secrets.token_hex(8)
+    take = functools.partial(
+        target.lock, token, whoami() | {"for": what}, names=names, release=release, with_history=with_history
+    )
     try:
-        take = functools.partial(target.lock, token, whoami() | {"for": what}, names=names, releases=releases)
         yield token, _take(target, take, reporter, timeout_s, break_lock, sleep)
     finally:
         # Also when taking it was interrupted: the script there may have come to its end all the same.
@@ -59,26 +65,29 @@ def _take(
     sleep: Callable[[float], None],
 ) -> TargetState:
     deadline = time.monotonic() + timeout_s
-    stolen = ""
-    while True:
-        found = take(stolen=stolen)
-        if isinstance(found, TargetState):
-            return found
+    taken_from: set[str] = set()
+    answer = take()
+    while isinstance(answer, LockHolder):
         stolen = ""
-        if is_dead(found):
-            reporter.warn(f"taking over the lock of {found}, which does not run any more")
-            stolen = found.words
-        elif break_lock:
-            reporter.warn(f"breaking the lock of {found}")
-            stolen = found.words
+        # Each lock is taken away once: one that comes back, or that does not go, is waited for like any other.
+        if answer.mark not in taken_from and (break_lock or is_dead(answer)):
+            reporter.warn(
+                f"breaking the lock of {answer}"
+                if break_lock
+                else f"taking over the lock of {answer}, which does not run any more"
+            )
+            taken_from.add(answer.mark)
+            stolen = answer.mark
         elif time.monotonic() > deadline:
             raise Conflict(
-                f"the namespace {target.owner} on {target.shell.name} is locked by {found}; waited {timeout_s:.0f} s",
+                f"the namespace {target.owner} on {target.shell.name} is locked by {answer}; waited {timeout_s:.0f} s",
                 hint="wait for it; or, if you know that it is dead: the same command with --break-lock",
             )
         else:
-            reporter.status(f"waiting for {found}, who deploys to {target.owner}")
+            reporter.status(f"waiting for {answer}, who deploys to {target.owner}")
             sleep(_POLL_S)
+        answer = take(stolen=stolen)
+    return answer
 
 
 def whoami() -> dict[str, object]:
@@ -102,11 +111,10 @@ def is_dead(holder: LockHolder) -> bool:
     """Whether the holder was a process of this machine that is gone; False when that cannot be known from here."""
     import psutil
 
-    who = holder.who
-    pid, started = who.get("pid"), who.get("started")
-    if who.get("host") != socket.gethostname() or not isinstance(pid, int) or not isinstance(started, (int, float)):
+    if holder.who.get("host") != socket.gethostname() or holder.process is None:
         return False
-    if who.get("boot") != _machine_run():
+    pid, started = holder.process
+    if holder.who.get("boot") != _machine_run():
         # Another machine or container of the same name, or this one before it was started anew: its words do not tell.
         return False
     try:

@@ -6,6 +6,7 @@ matters and nothing of it shows up in a list of processes.
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,9 @@ BOOTSTRAP = (
 )
 END_OF_SCRIPT = "replayctl-end-of-script"
 _NO_FOLDER = 66
+_IN_THE_WAY = 73
 _LOCK_LOST = 75
+_HINT = "replayctl-hint: "
 
 
 class Shell(Protocol):
@@ -33,10 +36,19 @@ class Shell(Protocol):
     def name(self) -> str:
         """The machine, for messages."""
 
-    def run(self, script: str, variables: Mapping[str, str], words: Sequence[str] = (), data: bytes = b"") -> bytes:
+    def run(
+        self,
+        script: str,
+        variables: Mapping[str, str],
+        words: Sequence[str] = (),
+        data: bytes = b"",
+        *,
+        timeout_s: float | None = None,
+    ) -> bytes:
         """Runs the script of that name (`a+b`: a, then b) and returns what it answers, `whole` at its end.
 
-        Raises NotFound without the DAG folder, Conflict when the lock was lost, OperationFailed when the script fails.
+        Raises NotFound without the DAG folder, Conflict when the lock was lost or something of another's is in the way,
+        OperationFailed when the script fails, TimedOut after `timeout_s`; by then the script ends by itself, too.
         """
 
     def close(self) -> None:
@@ -51,18 +63,28 @@ class LocalShell:
     def __init__(self, timeout_s: float = 600.0) -> None:
         self._timeout_s = timeout_s
 
-    def run(self, script: str, variables: Mapping[str, str], words: Sequence[str] = (), data: bytes = b"") -> bytes:
+    def run(
+        self,
+        script: str,
+        variables: Mapping[str, str],
+        words: Sequence[str] = (),
+        data: bytes = b"",
+        *,
+        timeout_s: float | None = None,
+    ) -> bytes:
         """Runs a script, see `Shell`."""
-        sent = script_text(script, variables, words) + data
-        done = process.exchange(["/bin/sh", "-c", BOOTSTRAP, END_OF_SCRIPT], sent, timeout_s=self._timeout_s)
+        timeout_s = timeout_s or self._timeout_s
+        sent = script_text(script, variables, words, timeout_s) + data
+        done = process.exchange(["/bin/sh", "-c", BOOTSTRAP, END_OF_SCRIPT], sent, timeout_s=timeout_s)
         return answer_of(done, self.name)
 
     def close(self) -> None:
         """Nothing is kept open."""
 
 
-def script_text(script: str, variables: Mapping[str, str], words: Sequence[str]) -> bytes:
+def script_text(script: str, variables: Mapping[str, str], words: Sequence[str], limit_s: float = 600.0) -> bytes:
     """What goes to stdin: the script with its variables and words, and the line that ends it."""
+    variables = {**variables, "limit": f"{math.ceil(limit_s)}"}
     if any("\n" in each or "\0" in each for each in (*variables.values(), *words)):
         raise ValueError("a word for a remote script has a line end in it")
     head = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
@@ -81,11 +103,15 @@ def answer_of(done: process.Exchanged, machine: str) -> bytes:
 
 def _failure(done: process.Exchanged, machine: str) -> ReplayctlError:
     lines = done.stderr.strip().splitlines()
+    hints = [line.removeprefix(_HINT) for line in lines if line.startswith(_HINT)]
+    lines = [line for line in lines if not line.startswith(_HINT)]
     message = f"{machine}: {lines[-1] if lines else f'the script ended with status {done.returncode}'}"
     details = "\n".join(lines[-20:]) if len(lines) > 1 else None
     if done.returncode == _NO_FOLDER:
         hint = "for the local profile: replayctl local up; else check folders.dags with: replayctl settings show"
         return NotFound(message, hint=hint)
+    if done.returncode == _IN_THE_WAY:
+        return Conflict(message, hint=hints[-1] if hints else "look who writes there; then try again", details=details)
     if done.returncode == _LOCK_LOST:
         return Conflict(message, hint="look who deploys with: replayctl releases; then deploy again", details=details)
     return OperationFailed(message, details=details)

@@ -74,16 +74,25 @@ class SshShell:
         """The machine, for messages."""
         return str(self._address)
 
-    def run(self, script: str, variables: Mapping[str, str], words: Sequence[str] = (), data: bytes = b"") -> bytes:
+    def run(
+        self,
+        script: str,
+        variables: Mapping[str, str],
+        words: Sequence[str] = (),
+        data: bytes = b"",
+        *,
+        timeout_s: float | None = None,
+    ) -> bytes:
         """Runs a script, see `Shell`."""
-        sent = script_text(script, variables, words) + data
+        timeout_s = timeout_s or self._timeout_s
+        sent = script_text(script, variables, words, timeout_s) + data
         # The login shell there may be any; what it reads is one line of plain words and single quotes.
         remote = f"exec /bin/sh -c '{BOOTSTRAP}' {END_OF_SCRIPT}"
         argv = [*self._ssh, *self._sharing, *self._address.words, remote]
         try:
-            done = process.exchange(argv, sent, env=quiet_environment(), timeout_s=self._timeout_s)
+            done = process.exchange(argv, sent, env=quiet_environment(), timeout_s=timeout_s)
         except TimedOut as error:
-            raise TimedOut(f"{self.name} did not answer within {self._timeout_s:g} s") from error
+            raise TimedOut(f"{self.name} did not answer within {timeout_s:g} s") from error
         if GREETING not in done.stdout or done.returncode == _CONNECTION_LOST:
             raise self._no_connection(done)
         return answer_of(done, self.name)

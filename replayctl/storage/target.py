@@ -11,16 +11,29 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from replayctl.bundle.release import MANIFEST, METADATA, SUBMIT_SCRIPT, Release, manifest_text, posix_cksum
-from replayctl.errors import OperationFailed
 from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
 from replayctl.settings.namespace import Namespace
+from replayctl.storage.answers import (
+    History,
+    LockHolder,
+    Record,
+    TargetState,
+    history_of,
+    holder_of,
+    records_of,
+    state_of,
+)
 from replayctl.storage.shell import LocalShell, Shell
 from replayctl.storage.ssh import SshAddress, SshShell
+
+# Reading takes as long as a slow file system needs; giving the lock back must not hold up a command that is to end.
+_LOOK_TIMEOUT_S = 120.0
+_UNLOCK_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,38 +43,11 @@ class Modes:
     directories: str = "2775"
     files: str = "664"
 
-
-@dataclass(frozen=True, slots=True)
-class LockHolder:
-    """Who holds a namespace's lock. `words` is the text of the lock, `age_s` by the target's own clock."""
-
-    words: str
-    age_s: float | None
-    who: Mapping[str, object] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        if not self.who:
-            return "somebody who left no name"
-        age = f", for {self.age_s:.0f} s" if self.age_s is not None else ""
-        return f"{self.who.get('user')} on {self.who.get('host')} (process {self.who.get('pid')}{age})"
-
-
-@dataclass(frozen=True, slots=True)
-class TargetState:
-    """One namespace's part of a target, as it is.
-
-    `pointer` is the published release; `releases` and `submitted` are those stored in the two folders; `stubs` are the
-    texts of my stubs and of all files at the names that were asked for; `foreign` are other DAG files; `edited` says of
-    a stored release which of its files were changed, added or removed there.
-    """
-
-    pointer: str | None = None
-    releases: frozenset[str] = frozenset()
-    submitted: frozenset[str] = frozenset()
-    stubs: Mapping[str, str] = field(default_factory=dict)
-    foreign: tuple[str, ...] = ()
-    edited: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    lock: LockHolder | None = None
+    @property
+    def for_one_user(self) -> Modes:
+        """The same without the group's right to write."""
+        directories, files = (int(text, 8) & ~0o022 for text in (self.directories, self.files))
+        return Modes(f"{directories:o}", f"{files:o}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +65,6 @@ class Publication:
     removed_stubs: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class History:
-    """What was released into a namespace: each stored release with its metadata, and the audit lines, oldest first."""
-
-    pointer: str | None
-    releases: Mapping[str, Mapping[str, object]]
-    audit: tuple[Mapping[str, object], ...]
-    clock_s: int
-
-
 class Target:
     """One namespace's part of a DAG folder and of a folder for Spark's files, both in the same shell."""
 
@@ -97,17 +73,25 @@ class Target:
         self.dags = dags
         self.submit = submit
         self.owner = owner
-        self._modes = modes
+        # Whoever may deploy to the common namespace writes into its folders; into a personal one only its owner does.
+        self._is_common = owner.startswith("_")
+        self._shared_modes = modes
+        self._modes = modes if self._is_common else modes.for_one_user
 
     @property
     def name(self) -> str:
         """The DAG folder and its machine, for messages."""
         return f"{self.dags} on {self.shell.name}"
 
-    def inspect(self, names: Sequence[str] = (), releases: Sequence[str] = ()) -> TargetState:
-        """What lies there now; files called like one of the stubs `names`, and edits of `releases`, among it."""
-        answer = self.shell.run("inspect", self._places, [*names, "--", *releases])
-        return _state(_records(answer, self.shell.name))
+    def inspect(
+        self, names: Sequence[str] = (), releases: Sequence[str] = (), *, release: Release | None = None
+    ) -> TargetState:
+        """What lies there now; files called like one of the stubs `names`, and edits of `releases`, among it.
+
+        A stored `release` is compared with what it is, all others with the checksums that lie beside them.
+        """
+        words = [*names, "--", *releases, *([release.name] if release else [])]
+        return state_of(self._run("inspect", words=words, timeout_s=_LOOK_TIMEOUT_S), release)
 
     def lock(
         self,
@@ -116,67 +100,81 @@ class Target:
         *,
         stolen: str = "",
         names: Sequence[str] = (),
-        releases: Sequence[str] = (),
+        release: Release | None = None,
+        with_history: bool = False,
     ) -> LockHolder | TargetState:
-        """Takes the lock and returns what `inspect` does; or returns who has it.
+        """Takes the lock and returns what `inspect` does, if asked with the history; or returns who has it.
 
-        `stolen` are the words of the holder whose lock may be taken away; a lock with other words stays.
+        `stolen` is the mark of the lock that may be taken away; any other stays. Raises Conflict when it cannot be.
         """
-        words = json.dumps({"token": token, **holder}, ensure_ascii=True)
-        variables = self._places | {"token": token, "holder": words, "stolen": stolen, "dir_mode": self._directory_mode}
-        records = _records(self.shell.run("lock+inspect", variables, [*names, "--", *releases]), self.shell.name)
-        clock = next((int(record.name) for record in records if record.kind == "clock"), 0)
-        taken = next((record for record in records if record.kind == "taken"), None)
-        return _state(records) if taken is None else _holder(taken.text, clock)
+        variables = {
+            "token": token,
+            "holder": json.dumps({"token": token, **holder}, ensure_ascii=True),
+            "stolen": stolen,
+            "store_mode": self._shared_modes.directories,
+            "dir_mode": self._modes.directories,
+            "shared_file_mode": self._shared_modes.files,
+        }
+        script = "lock+inspect+history" if with_history else "lock+inspect"
+        words = [*names, "--", *([release.name] if release else [])]
+        records = self._run(script, variables, words, timeout_s=_LOOK_TIMEOUT_S)
+        other = holder_of(records, "taken")
+        if other is not None:
+            return other
+        state = state_of(records, release)
+        return replace(state, history=history_of(records)) if with_history else state
 
     def unlock(self, token: str) -> None:
-        """Gives the lock back; one that is another's by now stays."""
-        self.shell.run("unlock", self._places | {"token": token})
+        """Gives the lock back; one that is another's by now stays. Gives up after some seconds."""
+        self._run("unlock", {"token": token}, timeout_s=_UNLOCK_TIMEOUT_S)
 
     def publish(self, token: str, made: Publication) -> None:
-        """Does all of a publish in one go. Needs the lock.
+        """Does all of a publish in one go, and reads back what a reader then finds. Needs the lock.
 
-        Raises Conflict when the lock was lost. After any other error either the old or the new release is published,
-        whole; `inspect` tells which.
+        Raises Conflict when the lock was lost, or when something of another's is in the way. After any other error
+        either the old or the new release is published, whole; `inspect` tells which.
         """
-        data, manifest = _archive(made)
-        variables = self._places | {
+        data, manifest = _archive(made, self._modes)
+        variables = {
             "token": token,
             "release": made.release or "",
             "upload": "1" if made.upload else "0",
             "sum": f"{posix_cksum(manifest)} {len(manifest)}",
-            "dir_mode": self._directory_mode,
+            "dir_mode": self._modes.directories,
             "file_mode": self._modes.files,
         }
-        _records(self.shell.run("publish", variables, list(made.removed_stubs), data), self.shell.name)
+        self._run("publish", variables, list(made.removed_stubs), data)
 
     def remove(self, token: str, releases: Sequence[str], audit: str) -> tuple[str, ...]:
         """Removes stored releases from both folders; returns folders that hold files of others and so stay, hidden.
 
         Needs the lock; OperationFailed for the published release.
         """
-        variables = self._places | {"token": token, "audit": audit, "file_mode": self._modes.files}
-        records = _records(self.shell.run("remove", variables, releases), self.shell.name)
+        records = self._run("remove", {"token": token, "audit": audit, "file_mode": self._modes.files}, releases)
         return tuple(record.name for record in records if record.kind == "left")
 
     def history(self) -> History:
         """What was released, from what is stored and from the audit log."""
-        records = _records(self.shell.run("history", self._places), self.shell.name)
-        audit = [line for record in records if record.kind == "audit" for line in record.text.splitlines()]
-        return History(
-            pointer=next((record.text.strip() for record in records if record.kind == "pointer"), None),
-            releases={record.name: _json(record.text) for record in records if record.kind == "release"},
-            audit=tuple(_json(line) for line in audit if line),
-            clock_s=next((int(record.name) for record in records if record.kind == "clock"), 0),
-        )
+        return history_of(self._run("history", timeout_s=_LOOK_TIMEOUT_S))
 
-    @property
-    def _places(self) -> dict[str, str]:
-        return {"dags": self.dags, "submit": self.submit, "owner": self.owner}
-
-    @property
-    def _directory_mode(self) -> str:
-        return self._modes.directories
+    def _run(
+        self,
+        script: str,
+        variables: Mapping[str, str] | None = None,
+        words: Sequence[str] = (),
+        data: bytes = b"",
+        *,
+        timeout_s: float | None = None,
+    ) -> list[Record]:
+        places = {
+            "dags": self.dags,
+            "submit": self.submit,
+            "owner": self.owner,
+            "team": "1" if self._is_common else "0",
+            "suffix": "" if self._is_common else f"_{self.owner}",
+        }
+        answer = self.shell.run(script, places | dict(variables or {}), words, data, timeout_s=timeout_s)
+        return records_of(answer, self.shell.name)
 
 
 @contextlib.contextmanager
@@ -196,93 +194,7 @@ def open_target(settings: Settings, namespace: Namespace) -> Iterator[Target]:
         shell.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
-    kind: str
-    name: str = ""
-    text: str = ""
-
-
-_WITH_TEXT = frozenset(
-    {"pointer", "lock", "taken", "stub", "release_manifest", "release_sums", "submit_manifest", "submit_sums", "audit"}
-)
-
-
-def _records(answer: bytes, machine: str) -> list[_Record]:
-    """A script's answer in parts: `KIND NAME`, or `KIND NAME SIZE` and as many bytes.
-
-    Raises OperationFailed for an answer that is cut off: everything that was not said would look like not there.
-    """
-    found: list[_Record] = []
-    stream = io.BytesIO(answer)
-    for line in stream:
-        words = line.decode("utf-8", "replace").split()
-        if not words:
-            continue
-        if len(words) == 3 and (words[0] in _WITH_TEXT or words[0] == "release"):
-            size = int(words[2])
-            text = stream.read(size)
-            if len(text) < size:
-                break
-            stream.readline()
-            # All but the lock's own words end with a full stop that kept their line ends.
-            whole = text if words[0] == "taken" else text[:-1]
-            found.append(_Record(words[0], words[1], whole.decode("utf-8", "replace")))
-        else:
-            found.append(_Record(words[0], line.decode("utf-8", "replace").rstrip("\n").partition(" ")[2]))
-    if not found or found[-1].kind not in ("whole", "taken"):
-        raise OperationFailed(f"{machine}: the answer was cut off")
-    return found
-
-
-def _state(records: Sequence[_Record]) -> TargetState:
-    clock = next((int(record.name) for record in records if record.kind == "clock"), 0)
-    sums: dict[tuple[str, str], str] = {}
-    edited: dict[str, tuple[str, ...]] = {}
-    for record in records:
-        if record.kind.endswith("_manifest"):
-            sums[record.kind.removesuffix("_manifest"), record.name] = record.text
-        elif record.kind.endswith("_sums"):
-            kind = record.kind.removesuffix("_sums")
-            changed = _changed(sums[kind, record.name], record.text)
-            if changed:
-                edited[record.name] = (*edited.get(record.name, ()), *changed)
-    return TargetState(
-        pointer=next((record.text.strip() or None for record in records if record.kind == "pointer"), None),
-        releases=frozenset(record.name for record in records if record.kind == "release"),
-        submitted=frozenset(record.name for record in records if record.kind == "submitted"),
-        stubs={record.name: record.text for record in records if record.kind == "stub"},
-        foreign=tuple(sorted(record.name for record in records if record.kind == "foreign")),
-        edited=edited,
-        lock=next((_holder(record.text, clock) for record in records if record.kind == "lock"), None),
-    )
-
-
-def _changed(expected: str, found: str) -> tuple[str, ...]:
-    """Files whose checksum lines differ between two outputs of cksum, by name."""
-    want = {line.split(" ", 2)[2]: line for line in expected.splitlines()}
-    have = {line.split(" ", 2)[2]: line for line in found.splitlines() if line.count(" ") >= 2}
-    names = sorted(name for name in want.keys() | have.keys() if want.get(name) != have.get(name))
-    return tuple(name.removeprefix("./") for name in names)
-
-
-def _holder(text: str, clock: int) -> LockHolder:
-    words = text.rstrip("\n")
-    document, _, since = words.rpartition(" ")
-    age = float(max(0, clock - int(since))) if since.isdigit() else None
-    return LockHolder(words, age, _json(document))
-
-
-def _json(text: str) -> Mapping[str, object]:
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError:
-        # Written by hand, or by a later version of ours.
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _archive(made: Publication) -> tuple[bytes, bytes]:
+def _archive(made: Publication, modes: Modes) -> tuple[bytes, bytes]:
     """The tar of a publication, and the manifest of all its files, which is its first member."""
     files = {f"stubs/{name}": text.encode() for name, text in made.stubs.items()}
     files["audit"] = f"{made.audit}\n".encode()
@@ -302,10 +214,10 @@ def _archive(made: Publication) -> tuple[bytes, bytes]:
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for folder in sorted({str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}):
             info = tarfile.TarInfo(folder)
-            info.type, info.mode = tarfile.DIRTYPE, 0o775
+            info.type, info.mode = tarfile.DIRTYPE, int(modes.directories, 8)
             archive.addfile(info)
         for name, content in {"manifest": manifest, **files}.items():
             info = tarfile.TarInfo(name)
-            info.size, info.mode = len(content), 0o664
+            info.size, info.mode = len(content), int(modes.files, 8)
             archive.addfile(info, io.BytesIO(content))
     return buffer.getvalue(), manifest

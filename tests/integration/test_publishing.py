@@ -241,9 +241,23 @@ def test_rights_are_the_groups_and_bytecode_of_others_hinders_nothing(
         assert path.stat().st_mode & 0o002 == 0, path
         assert path.group() == "rctl-tests"
     stored = share / "dags" / STORE / "alice" / first.name
-    assert stat_of(stored) == "2775"
-    assert stat_of(stored / "dag_a.py") == "664"
-    assert stat_of(share / "dags" / "dag_a_alice.py") == "664"
+    # A personal namespace is its owner's alone; in the common one the group may write.
+    assert stat_of(stored) == "2755"
+    assert stat_of(stored / "dag_a.py") == "644"
+    assert stat_of(share / "dags" / "dag_a_alice.py") == "644"
+    common = target_of({**config, "owner": "_shared"})
+    shared = release_of(write_dags(tmp_path / "shared", 1), "_shared")
+    deploy(common, Namespace(None), shared)
+    common.shell.close()
+    for folder in (
+        share / "dags" / STORE,
+        share / "dags" / STORE / "_shared",
+        share / "files" / "_shared" / shared.name,
+    ):
+        assert stat_of(folder) == "2775"
+    assert stat_of(share / "dags" / STORE / "_shared" / shared.name / "dag_a.py") == "664"
+    # As an earlier version has left it.
+    stored.chmod(0o2775)
     subprocess.run(
         ["su", BOB, "-c", f"umask 022; mkdir {stored}/__pycache__ && touch {stored}/__pycache__/dag_a.cpython-311.pyc"],
         check=True,

@@ -218,7 +218,7 @@ def test_a_missing_folder_and_a_closed_one_are_named(server: SshServer, tmp_path
     if os.geteuid() == 0:
         closed = server.folder / "closed"
         closed.mkdir(mode=0o755)
-        with pytest.raises(OperationFailed, match=r"cannot write .*closed/\.airflowignore"):
+        with pytest.raises(OperationFailed, match=r"cannot make the folder .*closed/replayctl_releases"):
             Target(shell, str(closed), "/x", "alice", Modes()).lock("t", {})
     shell.close()
 
@@ -239,7 +239,13 @@ def test_every_posix_shell_will_do(program: str, tmp_path: Path) -> None:
 
     class OtherShell(LocalShell):
         def run(
-            self, script: str, variables: Mapping[str, str], words_: Sequence[str] = (), data: bytes = b""
+            self,
+            script: str,
+            variables: Mapping[str, str],
+            words_: Sequence[str] = (),
+            data: bytes = b"",
+            *,
+            timeout_s: float | None = None,
         ) -> bytes:
             argv = [found, *words[1:], "-c", BOOTSTRAP, END_OF_SCRIPT]
             done = process.exchange(argv, script_text(script, variables, words_) + data, env=environ, timeout_s=60)

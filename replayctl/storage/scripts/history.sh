@@ -1,11 +1,20 @@
-# Tells who has released what. Writes nothing. $dags $submit $owner
-cd -- "$dags" 2>/dev/null || fail "the DAG folder $dags does not exist or is closed to you" 66
-own=$STORE/$owner
+# Tells who has released what. Writes nothing. $dags $submit $owner $team
+go "$dags" || fail "the DAG folder $dags does not exist or is closed to you" 66
 echo "clock $(date +%s)"
-[ ! -f "$own/current" ] || emit pointer - "$own/current"
-for folder in "$own"/r_*/; do
-    name=${folder%/}
-    [ ! -f "$folder.release.json" ] || emit release "${name##*/}" "$folder.release.json"
-done
-[ ! -f "$own/audit.log" ] || emit audit - "$own/audit.log"
+if is_there "$STORE" && enter "$STORE" && is_there "$owner"; then
+    enter_own "$owner"
+    check_files
+    echo "pointer $pointer"
+    set --
+    for name in r_*; do
+        case $name in *[!0-9a-z_]*) ;; *) set -- "$@" "$name" ;; esac
+    done
+    for name; do
+        ! is_folder "$name" || ! is_file "$name/.release.json" || emit release "$name" "$name/.release.json"
+    done
+    if is_file audit.log; then
+        text=$(tail -c "$KEPT_BYTES" audit.log && echo .)
+        printf 'audit - %d\n%s\n' "${#text}" "$text"
+    fi
+fi
 echo "whole"

@@ -1,54 +1,90 @@
 # Tells what lies in both folders for one namespace. Writes nothing.
-# $dags $submit $owner; then the stubs' names that are wanted, `--`, and the releases to compare with their manifests.
-cd -- "$dags" 2>/dev/null || fail "the DAG folder $dags does not exist or is closed to you" 66
-own=$STORE/$owner
+# $dags $submit $owner $team $suffix; then the stubs' names that are wanted, `--`, and the releases to compare with their manifests.
+go "$dags" || fail "the DAG folder $dags does not exist or is closed to you" 66
 echo "clock $(date +%s)"
-[ ! -f "$own/current" ] || emit pointer - "$own/current"
-[ ! -f "$own/.lock" ] || emit lock - "$own/.lock"
 wanted=' '
 while [ "$#" -gt 0 ] && [ "$1" != -- ]; do
     wanted="$wanted$1 "
     shift
 done
 [ "$#" -eq 0 ] || shift
-
-mine=$(grep -l "^# replayctl-stub: owner=$owner " ./dag_*.py 2>/dev/null || :)
+compared=$*
 end='
 '
-for file in ./dag_*.py; do
-    name=${file#./}
+
+releases() { # KIND FILE: releases in the present folder that have that file
+    for name in r_*; do
+        case $name in *[!0-9a-z_]*) continue ;; esac
+        ! is_folder "$name" || ! is_file "$name/$2" || echo "$1 $name"
+    done
+}
+compare() { # KIND NAME
+    is_there "$2" || return 0
+    enter_own "$2"
+    ! is_file .manifest || emit "$1_manifest" "$2" .manifest
+    # Whatever is neither file nor folder is listed without a checksum.
+    text=$(find . -type d -name __pycache__ -prune -o -type f ! -path ./.manifest -exec cksum {} + -o ! -type d ! -type f -print 2>/dev/null) || :
+    text="$text$end"
+    printf '%s %s %d\n%s\n' "$1_sums" "$2" "${#text}" "$text"
+    cd -P ..
+    here=${here%/*}
+}
+if is_there "$STORE" && enter "$STORE" && is_there "$owner"; then
+    enter_own "$owner"
+    check_files
+    echo "pointer $pointer"
+    if is_there .lock; then
+        read_lock
+        kind= owner_name=
+        is_file .lock || nature .lock
+        echo "mark $mark"
+        [ -z "$kind" ] || echo "nature $kind $owner_name"
+        printf 'lock - %d\n%s\n' "${#lock}" "$lock"
+    fi
+    releases release .release.json
+    for name in $compared; do [ "$name" != "$pointer" ] || pointer=; done
+    for name in $pointer $compared; do compare release "$name"; done
+fi
+
+go "$dags" || fail "the DAG folder $dags does not exist or is closed to you" 66
+# Only files that could be ours are read: by their names, and no links, no FIFOs.
+set --
+for file in dag_*.py; do
     # Other characters are in no name of ours.
-    case $name in *[!A-Za-z0-9_.-]*) continue ;; esac
-    [ -e "$file" ] || [ -h "$file" ] || continue
-    case "$end$mine$end" in
-        *"$end$file$end"*) emit stub "$name" "$file" ;;
-        *) case $wanted in *" $name "*) emit stub "$name" "$file" ;; *) echo "foreign $name" ;; esac ;;
+    case $file in *[!A-Za-z0-9_.-]*) continue ;; esac
+    is_there "$file" || continue
+    case $file in *"$suffix.py") ! is_file "$file" || { set -- "$@" "$file" && continue; } ;; esac
+    case $wanted in
+        *" $file "*) nature "$file" && echo "obstacle $file $kind $owner_name" ;;
+        *) echo "foreign $file" ;;
     esac
 done
-for folder in "$own"/r_*/; do
-    name=${folder%/}
-    name=${name##*/}
-    [ ! -f "$folder.release.json" ] || echo "release $name"
-done
-for folder in "$submit/$owner"/r_*/; do
-    name=${folder%/}
-    name=${name##*/}
-    [ ! -f "$folder.manifest" ] || echo "submitted $name"
-done
-compare() { # KIND NAME FOLDER
-    [ -f "$3/.manifest" ] || return 0
-    emit "$1_manifest" "$2" "$3/.manifest"
-    text=$(cd -- "$3" && find . -type d -name __pycache__ -prune -o -type f ! -path ./.manifest -exec cksum {} + && echo .)
-    printf '%s %s %d\n%s\n' "$1_sums" "$2" "${#text}" "$text"
+[ "$#" -eq 0 ] || {
+    mine=$(grep -l -e "^# replayctl-stub: owner=$owner " "$@" 2>/dev/null) || :
+    for file; do
+        case "$end$mine$end$wanted" in
+            *"$end$file$end"* | *" $file "*) emit stub "$file" "$file" ;;
+            *) echo "foreign $file" ;;
+        esac
+    done
+    lines=$(ls -ldn -- "$@" 2>/dev/null) || :
+    IFS=$end
+    for line in $lines; do
+        unset IFS
+        set -- $line
+        uid=$3
+        shift $(($# - 1))
+        is_ours || { nature "$1" && echo "obstacle $1 $kind $owner_name"; }
+    done
+    unset IFS
 }
-if [ -f "$own/current" ]; then
-    read -r pointer < "$own/current" || :
-    case $pointer in r_*[!0-9a-z_]*) ;; r_*) compare release "$pointer" "$own/$pointer" ;; esac
-else
-    pointer=
+
+if [ -d "$submit" ]; then
+    go "$submit" || fail "the folder $submit is closed to you"
+    if is_there "$owner"; then
+        enter_own "$owner"
+        releases submitted .manifest
+        for name in $compared; do compare submit "$name"; done
+    fi
 fi
-for name in "$@"; do
-    [ "$name" = "$pointer" ] || compare release "$name" "$own/$name"
-    compare submit "$name" "$submit/$owner/$name"
-done
 echo "whole"

@@ -1,39 +1,91 @@
 # Takes the lock of one namespace: a file with its holder's name, linked into place, so that it never shows up nameless.
-# $dags $submit $owner $token $dir_mode $holder $stolen (the words of the holder whose lock may be taken away)
-cd -- "$dags" 2>/dev/null || fail "the DAG folder $dags does not exist or is closed to you" 66
-own=$STORE/$owner
-
-# The ignore line comes before the store exists. Appended, never rewritten: a colleague may be writing to that file.
-if ! { [ -f .airflowignore ] && grep -qxF "$STORE" .airflowignore; }; then
-    if [ -s .airflowignore ] && [ -n "$(tail -c 1 .airflowignore)" ]; then echo >> .airflowignore; fi
-    printf '%s\n' "$STORE" >> .airflowignore || fail "cannot write $dags/.airflowignore"
+# $dags $submit $owner $team $token $store_mode $dir_mode $shared_file_mode $holder $stolen (mark of the lock that may be taken away)
+go "$dags" || fail "the DAG folder $dags does not exist or is closed to you" 66
+top=$here
+make_folder "$STORE" 002
+enter "$STORE"
+if [ -n "$made" ]; then
+    facts .
+    [ "$uid" != "$me" ] || chmod "$store_mode" .
 fi
-folder "$STORE"
-folder "$own"
+own_folder "$owner" "$dir_mode"
 
-ticket=$own/.lock.$token
-words="$holder $(date +%s)"
-if [ -n "$stolen" ] && [ "$(cat "$own/.lock" 2>/dev/null)" = "$stolen" ]; then
-    mv -f "$own/.lock" "$ticket.old" 2>/dev/null || :
-    # Somebody else may have been faster: then what was moved away is the lock of a living one.
-    if [ "$(cat "$ticket.old" 2>/dev/null)" != "$stolen" ]; then ln "$ticket.old" "$own/.lock" 2>/dev/null || :; fi
-    rm -f "$ticket.old"
+# The ignore line comes before any release does.
+is_ignored() {
+    ignored=
+    [ -f "$top/.airflowignore" ] || return 1
+    while IFS= read -r line; do
+        [ "$line" != "$STORE" ] || ignored=1
+    done < "$top/.airflowignore"
+    [ -n "$ignored" ]
+}
+
+# In a private folder. The file is anybody's, and many may write to it at once.
+ignore() {
+    private
+    tries=0
+    until is_ignored; do
+        if ! is_there "$top/.airflowignore"; then
+            printf '%s\n' "$STORE" > ignore
+            chmod "$shared_file_mode" ignore
+            $link -- ignore "$top/.airflowignore" 2>/dev/null || is_there "$top/.airflowignore" || fail "cannot write $top/.airflowignore"
+            rm -f ignore
+            continue
+        fi
+        # Appended, never rewritten: a colleague may be writing to it.
+        is_file "$top/.airflowignore" || { cd -P -- "$top/" && in_the_way .airflowignore "$top"; }
+        append "$top/.airflowignore" "$STORE" || {
+            tries=$((tries + 1))
+            [ "$tries" -lt 10 ] || fail "$top/.airflowignore has other hard links: not written" 73
+            sleep 1
+        }
+    done
+}
+if ! is_ignored; then
+    (ignore) || { status=$?; discard ".tmp.$token"; exit "$status"; }
+    discard ".tmp.$token"
 fi
+
+ticket=.lock.$token
+if [ -n "$stolen" ]; then
+    read_lock
+    if [ "$mark" = "$stolen" ]; then
+        mv -f -- .lock "$ticket.old" 2>/dev/null || in_the_way .lock
+        # Somebody else may have been faster: then what was moved away is the lock of a living one.
+        mark=$(mkdir "$ticket.d" && mv -f -- "$ticket.old" "$ticket.d/.lock" && cd -P "$ticket.d" && read_lock && echo "$mark") || :
+        if [ "$mark" != "$stolen" ]; then ln -- "$ticket.d/.lock" .lock 2>/dev/null || :; fi
+        discard "$ticket.d"
+    fi
+fi
+now=$(date +%s)
+words="$holder $now"
 tries=0
 while :; do
-    # Written anew each time: whoever holds the lock clears such tickets away.
-    printf '%s\n' "$words" > "$ticket" || fail "cannot write into $dags/$own"
-    ln "$ticket" "$own/.lock" 2>/dev/null || :
+    # Written anew when it has gone: whoever holds the lock clears such tickets away. Never written through.
+    if ! [ -f "$ticket" ]; then
+        umask 022
+        set -C
+        printf '%s\n' "$words" 2>/dev/null > "$ticket" || fail "cannot write into $here"
+        set +C
+        umask 077
+    fi
+    read_lock
+    if [ -z "$mark" ]; then
+        if ln -- "$ticket" .lock 2>/dev/null && is_file .lock; then break; fi
+        # It was given back and taken this very moment; or links are not known here at all.
+        tries=$((tries + 1))
+        [ "$tries" -lt 50 ] || { rm -f "$ticket"; fail "cannot make a lock in $here: does its file system know hard links?"; }
+        continue
+    fi
     rm -f "$ticket"
-    taken=$(cat "$own/.lock" 2>/dev/null || :)
-    [ -z "$taken" ] || break
-    # It was given back this very moment; or links are not known here at all.
-    tries=$((tries + 1))
-    [ "$tries" -lt 50 ] || fail "cannot make a lock in $dags/$own: does its file system know hard links?"
-done
-if [ "$taken" != "$words" ]; then
-    echo "clock $(date +%s)"
-    printf 'taken - %d\n%s\n' "${#taken}" "$taken"
+    # In a subshell that cannot end us: what it is comes with the answer.
+    kind= owner_name=
+    is_file .lock || nature .lock
+    echo "clock $now"
+    echo "mark $mark"
+    [ -z "$kind" ] || echo "nature $kind $owner_name"
+    printf 'taken - %d\n%s\n' "${#lock}" "$lock"
     exit 0
-fi
+done
+rm -f "$ticket"
 echo "locked"

@@ -1,82 +1,121 @@
-# Publishes: unpacks what comes on stdin beside the store, checks it, and moves it into place. The rename of the pointer is the publish.
-# $dags $submit $owner $token $release (empty: none is published any more) $upload (1: with its files) $sum (of the
-# manifest of what comes) $dir_mode $file_mode; then the names of the stubs to remove.
-cd -- "$dags" || fail "the DAG folder $dags does not exist or is closed to you" 66
-own=$dags/$STORE/$owner
-files=$submit/$owner
-held() {
-    case $(cat "$own/.lock" 2>/dev/null) in *"$token"*) ;; *) fail "somebody has taken the lock away" 75 ;; esac
-}
+# Publishes: unpacks what comes on stdin into a private folder beside the releases, checks it, and renames it into place.
+# The rename of the pointer is the publish.
+# $dags $submit $owner $team $suffix $token $release (empty: none is published any more) $upload (1: with its files) $sum (of
+# the manifest of what comes) $dir_mode $file_mode; then the names of the stubs to remove.
+go_to_namespace
 held
-# Before anything moves: what cannot be noted down is not done.
-: >> "$own/audit.log" || fail "cannot write $own/audit.log"
-tmp=$own/.tmp.$token
+own=$here top=$dags
 # Nobody else works here while we hold the lock: what lies about was left by a deploy that was killed.
-# Bytecode that another user's process has left in there may not be ours to remove; it is in nobody's way.
-rm -rf "$own"/.tmp.* "$own"/.lock.* 2>/dev/null || :
-mkdir "$tmp"
-cd "$tmp" || exit
-echo "phase upload"
-tar -xmof - || fail "what was sent did not arrive whole"
-[ "$(cksum < manifest)" = "$sum" ] || fail "what was sent did not arrive whole"
-find . -type f ! -path ./manifest -exec cksum {} + | sort > "$own/.tmp.$token.sums"
-cmp -s manifest "$own/.tmp.$token.sums" || fail "what was written differs from what was sent: is the disk full?"
-rm -f "$own/.tmp.$token.sums"
-find . -type d -exec chmod "$dir_mode" {} +
-find . -type f -exec chmod "$file_mode" {} +
+discard .tmp.* .lock.*
+check_files
+[ -z "$release" ] || check_folder "$release"
+private
 
-# Makes a stored folder equal to the one that came, a file at a time, so that readers find each one all the time.
-repair() { # CAME STORED
-    (cd "$2" && find . -type d -name __pycache__ -prune -o -type f -print) | while IFS= read -r name; do
-        [ -f "$1/$name" ] || rm -f "$2/$name"
-    done
-    (cd "$1" && find . -type f) | while IFS= read -r name; do
-        cmp -s "$1/$name" "$2/$name" || {
-            mkdir -p "$(dirname -- "$2/$name")"
-            mv -f "$1/$name" "$2/$name"
-        }
-    done
+echo "phase upload"
+# The archive has the modes that files and folders shall have.
+tar -xmopf - || fail "what was sent did not arrive whole"
+[ "$(cksum < manifest)" = "$sum" ] || fail "what was sent did not arrive whole"
+find . -type f ! -path ./manifest ! -path ./sums ! -path "./probe*" -exec cksum {} + | sort > sums
+cmp -s manifest sums || fail "what was written differs from what was sent: is the disk full?"
+
+# FOLDER: its files' checksums, as its manifest has them.
+sums_of() {
+    (cd -P -- "$1" && find . -type d -name __pycache__ -prune -o -type f ! -path ./.manifest -exec cksum {} + | sort)
+}
+
+# NEW STORED: makes a stored folder equal to the new one. Its files are replaced one at a time, so that readers find each of
+# them at any moment; a folder with anything else in it, or that others could redirect meanwhile, is replaced as a whole.
+store() {
+    if ! is_there "$2"; then
+        put "$1" "$2"
+        return
+    fi
+    open_to_others=$([ "$team" = 1 ] || find "$2" -type d -name __pycache__ -prune -o -type d -perm -020 -print -o -type d ! -user "$me" -print)
+    if [ -n "$open_to_others$(find "$2" ! -type d ! -type f)" ]; then
+        put "$2" replaced
+        put "$1" "$2"
+    else
+        cp "$1/.manifest" expected
+        (cd -P -- "$2" && find . -type d -name __pycache__ -prune -o -type f -print) | while IFS= read -r name; do
+            [ -f "$1/$name" ] || rm -f -- "$2/$name"
+        done || return 1
+        (cd -P -- "$1" && find . -type f) | while IFS= read -r name; do
+            cmp -s -- "$1/$name" "$2/$name" || {
+                [ -d "$2/${name%/*}" ] || (umask "02$((2 - 2 * team))"; mkdir -p -- "$2/${name%/*}")
+                put "$1/$name" "$2/$name"
+            }
+        done || return 1
+        sums_of "$2" | cmp -s - expected || fail "${2#../} is not what was sent: did somebody change it meanwhile?"
+    fi
 }
 
 if [ "$upload" = 1 ]; then
     # Spark's files first, since the DAGs name them.
     echo "phase zip"
-    folder "$submit"
-    folder "$files"
-    rm -rf "$files"/.tmp.* 2>/dev/null || :
-    # Copied and not moved: the two folders may lie on different file systems.
-    cp -R submit "$files/.tmp.$token"
-    find "$files/.tmp.$token" -type d -exec chmod "$dir_mode" {} +
-    find "$files/.tmp.$token" -type f -exec chmod "$file_mode" {} +
-    if [ -d "$files/$release" ]; then
-        repair "$files/.tmp.$token" "$files/$release"
-        rm -rf "$files/.tmp.$token"
-    else
-        mv "$files/.tmp.$token" "$files/$release"
-    fi
+    # Sent and not moved: the two folders may lie on different file systems.
+    tar -cf - submit | (
+        [ -d "$submit" ] || mkdir -m "$dir_mode" -- "$submit" 2>/dev/null || [ -d "$submit" ] || fail "cannot make the folder $submit"
+        go "$submit" || fail "the folder $submit is closed to you"
+        own_folder "$owner" "$dir_mode"
+        check_folder "$release"
+        discard .tmp.*
+        private
+        tar -xmopf - || fail "cannot write into $here: is the disk full?"
+        sums_of submit | cmp -s - submit/.manifest || fail "what was written differs from what was sent: is the disk full?"
+        store submit "../$release" || exit "$?"
+        [ .. -ef "$submit/$owner" ] || fail "$submit/$owner was exchanged meanwhile"
+        leave_private
+    ) || exit "$?"
     echo "phase store"
-    if [ -d "$own/$release" ]; then repair release "$own/$release"; else mv release "$own/$release"; fi
+    store release "../$release"
 fi
 echo "phase publish"
 if [ -n "$release" ]; then
-    [ -f "$own/$release/.release.json" ] || fail "release $release is not stored whole"
+    is_folder "../$release" && is_file "../$release/.release.json" || fail "release $release is not stored whole"
 fi
+
+# NAME in the DAG folder: whether it is ours by its name, what it says and whose it is.
+is_our_stub() { # NAME FILE
+    is_file "$2" || return 1
+    facts "$2" && is_ours || return 1
+    module=${1%"$suffix".py}
+    head -c "$KEPT_BYTES" -- "$2" | grep -q "^# replayctl-stub: owner=$owner module=$module text="
+}
 for stub in stubs/*.py; do
-    [ -f "$stub" ] || continue
-    there=$dags/${stub#stubs/}
+    is_there "$stub" || continue
+    name=${stub#stubs/}
     # Looked at once more: a colleague may have got this name since it was planned.
-    if [ -e "$there" ] && ! grep -q "^# replayctl-stub: owner=$owner " "$there" 2>/dev/null; then
-        fail "$there is not yours"
-    fi
-    mv -f "$stub" "$there"
+    ! is_there "$top/$name" || (go "$top" && is_our_stub "$name" "$name") || (go "$top" && in_the_way "$name")
+    put "$stub" "$top/$name"
 done
-held
-[ -z "$release" ] || mv -f current "$own/current"
+held ../.lock
+# The line comes before the pointer: one that was killed here says what was meant, and the pointer says that it was not done.
+log_audit
+[ -z "$release" ] || put current ../current
 echo "published"
-for name in "$@"; do rm -f "$dags/$name"; done
-[ -n "$release" ] || rm -f "$own/current"
-cat audit >> "$own/audit.log"
-chmod "$file_mode" "$own/audit.log" 2>/dev/null && chmod g+w "$own/audit.log" || :
-cd /
-rm -rf "$tmp"
+for name; do
+    is_there "$top/$name" || continue
+    (go "$top" && is_our_stub "$name" "$name") || (go "$top" && in_the_way "$name")
+    # Moved to where nobody can exchange it, and looked at again.
+    mv -f -- "$top/$name" removed 2>/dev/null || fail "cannot remove $top/$name: does it belong to somebody else?" 73
+    is_our_stub "$name" removed || {
+        $link -- removed "$top/$name" 2>/dev/null || $move -- removed "$top/$name" || :
+        fail "$top/$name is not yours any more: not removed" 73
+    }
+    rm -f removed
+done
+[ -n "$release" ] || rm -f ../current
+
+# What a reader finds, by the path that readers take.
+[ .. -ef "$top/$STORE/$owner" ] || fail "$top/$STORE/$owner was exchanged meanwhile: nothing is published there" 73
+published=
+! is_file "$top/$STORE/$owner/current" || IFS= read -r published < "$top/$STORE/$owner/current" || :
+[ "$published" = "$release" ] || fail "$top/$STORE/$owner/current says '$published' and not '$release': it was not published"
+if [ -d stubs ]; then
+    grep ' \./stubs/' manifest | while read -r sum size name; do
+        [ "$(head -c "$KEPT_BYTES" -- "$top/${name#./stubs/}" | cksum)" = "$sum $size" ] ||
+            fail "$top/${name#./stubs/} is not what was written: did somebody change it meanwhile?"
+    done || exit "$?"
+fi
+leave_private
 echo "whole"

@@ -1,23 +1,43 @@
-# Removes stored releases. Each is renamed first, so that none is ever there by half.
-# $dags $submit $owner $token $audit $file_mode; then the releases' names.
-own=$dags/$STORE/$owner
-held() {
-    case $(cat "$own/.lock" 2>/dev/null) in *"$token"*) ;; *) fail "somebody has taken the lock away" 75 ;; esac
-}
+# Removes stored releases. Each is moved away first, so that none is ever there by half.
+# $dags $submit $owner $team $token $audit $file_mode; then the releases' names.
+go_to_namespace
 held
-: >> "$own/audit.log" || fail "cannot write $own/audit.log"
-current=$(cat "$own/current" 2>/dev/null || :)
-for name in "$@"; do
-    held
-    [ "$name" != "$current" ] || fail "$name is the published release"
-    # The zip goes last: a release without its zip is not whole, a zip without its release is only forgotten.
-    for parent in "$own" "$submit/$owner"; do
-        [ ! -d "$parent/$name" ] || mv "$parent/$name" "$parent/.tmp.removed.$name.$token"
-        # What another user's process has left in there may not be ours to remove; hidden, it is in nobody's way.
-        rm -rf "$parent/.tmp.removed.$name.$token" 2>/dev/null || echo "left $parent/.tmp.removed.$name.$token"
-    done
-    echo "removed $name"
+own=$here
+check_files
+for name; do
+    [ "$name" != "$pointer" ] || fail "$name is the published release"
+    check_folder "$name"
 done
-printf '%s\n' "$audit" >> "$own/audit.log"
-chmod "$file_mode" "$own/audit.log" 2>/dev/null && chmod g+w "$own/audit.log" || :
+discard .tmp.* .lock.*
+
+# NAMES…: from the present folder into a private one, and away with it.
+remove() {
+    private
+    for name; do
+        held "$own/.lock"
+        (cd -P .. && here=${here%/*} && check_folder "$name")
+        ! is_there "../$name" || put "../$name" "$name"
+    done
+    leave_private
+    # What another user's process has left in there may not be ours to remove.
+    ! is_there ".tmp.$token" || echo "left $here/.tmp.$token"
+}
+# The zip goes last: a release without its zip is not whole, a zip without its release is only forgotten.
+remove "$@"
+if [ -d "$submit" ]; then
+    (
+        go "$submit" || fail "the folder $submit is closed to you"
+        is_there "$owner" || exit 0
+        enter_own "$owner"
+        for name; do check_folder "$name"; done
+        remove "$@"
+    ) || exit "$?"
+fi
+for name; do echo "removed $name"; done
+# A name of its own: the first folder may have stayed.
+token=$token.audit
+private
+printf '%s\n' "$audit" > audit
+log_audit
+leave_private
 echo "whole"

@@ -16,7 +16,7 @@ from replayctl.errors import Conflict, NotFound, OperationFailed, UsageProblem
 from replayctl.publishing import history, removal
 from replayctl.settings.declared import Settings
 from replayctl.settings.load import load_settings
-from replayctl.storage.target import History
+from replayctl.storage.answers import History
 from tests.publishing import deploy, release_of, target_of, write_dags
 
 MOMENT = datetime.datetime(2030, 1, 1, 12, tzinfo=datetime.UTC)
@@ -33,9 +33,9 @@ def line(action: str, minutes: int, release: str | None = None, previous: str | 
 def test_the_release_before_is_the_one_that_was_published_before() -> None:
     audit = (
         line("publish", 0, "r_a"),
-        line("publish", 1, "r_b"),
-        line("rollback", 2, "r_a"),
-        line("publish", 3, "r_c"),
+        line("publish", 1, "r_b", "r_a"),
+        line("rollback", 2, "r_a", "r_b"),
+        line("publish", 3, "r_c", "r_a"),
     )
     known = {name: {"at": at(0)} for name in ("r_a", "r_b", "r_c")}
     assert history.choose(None, History("r_c", known, audit, 0)).name == "r_a"

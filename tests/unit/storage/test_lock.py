@@ -14,8 +14,9 @@ import pytest
 from replayctl.console.events import RecordingReporter
 from replayctl.errors import Conflict
 from replayctl.storage import lock
+from replayctl.storage.answers import LockHolder
 from replayctl.storage.shell import LocalShell
-from replayctl.storage.target import LockHolder, Modes, Target
+from replayctl.storage.target import Modes, Target
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_stealing_takes_only_the_lock_that_was_seen(target: Target) -> None:
     assert isinstance(seen, LockHolder)
     target.unlock("one")
     target.lock("three", {"user": "c"})
-    now = target.lock("two", {"user": "b"}, stolen=seen.words)
+    now = target.lock("two", {"user": "b"}, stolen=seen.mark)
     assert isinstance(now, LockHolder)
     assert now.who["user"] == "c"
     target.unlock("one")
@@ -107,7 +108,7 @@ def test_a_publish_after_the_lock_was_broken_is_refused(target: Target) -> None:
     with lock.held(target, RecordingReporter(), what="x", timeout_s=1) as (token, _):
         held = target.inspect().lock
         assert held is not None
-        target.lock("thief", {"user": "thief"}, stolen=held.words)
+        target.lock("thief", {"user": "thief"}, stolen=held.mark)
         with pytest.raises(Conflict, match="taken the lock away"):
             target.publish(token, Publication(None, "{}"))
     assert target.inspect().lock is not None
