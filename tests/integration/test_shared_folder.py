@@ -1,4 +1,4 @@
-"""What colleagues can plant in a group-writable folder, by two real users over a real sshd: links, FIFOs, folders, damage.
+"""What colleagues can plant in a group-writable folder, by two real users over a real sshd.
 
 Bob may write wherever the group may. Whatever he puts there, a deploy of alice's touches nothing else of hers and
 nothing of his, says what is in the way and whose it is, and ends.
@@ -161,7 +161,7 @@ PLANTED: dict[str, tuple[str, str]] = {
     "current release is a link": ("mv {S}/{now} {S}/gone; ln -s {home}/thesis {S}/{now}", "is a link"),
     "namespace is a link": ("mv {S} replayctl_releases/gone; ln -s {home} {S}", "replayctl_releases/alice is a link"),
     "namespace is his": ("mv {S} replayctl_releases/gone; mkdir {S}", "replayctl_releases/alice is a folder"),
-    "all releases are a link": ("mv replayctl_releases gone; ln -s {home} replayctl_releases", "replayctl_releases is a link"),
+    "all releases are a link": ("mv replayctl_releases gone; ln -s {home} replayctl_releases", "releases is a link"),
     "Spark's part is a link": ("mv {F} {F}.gone; ln -s {home} {F}", "files/alice is a link"),
     "Spark's part is his": ("mv {F} {F}.gone; mkdir {F}", "files/alice is a folder"),
     "stub is a link": ("mv dag_a_alice.py gone; ln -s {home}/.ssh/id dag_a_alice.py", "dag_a_alice.py is a link"),
