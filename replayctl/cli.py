@@ -24,6 +24,7 @@ from replayctl.console import output, redaction
 from replayctl.console.reporter import StderrReporter
 from replayctl.console.result import Block, Problem, Result
 from replayctl.console.stream import reader_is_gone, silence
+from replayctl.console.trouble import trouble_of
 from replayctl.errors import (
     EXIT_BUG,
     EXIT_HANGUP,
@@ -278,6 +279,9 @@ def _run(words: Sequence[str], out: output.Output, command: str) -> int:
         unwritten = isinstance(error, OSError) and answered
         if unwritten or (isinstance(error, BrokenPipeError) and reader_is_gone()):
             raise
+        if trouble := trouble_of(error):
+            out.show_error(command, trouble, OperationFailed.exit_code)
+            return OperationFailed.exit_code
         # The last resort: a bug becomes one line and a file.
         out.show_error(command, _bug(error, debug="--debug" in words), EXIT_BUG)
         return EXIT_BUG
@@ -362,10 +366,15 @@ def _bug(error: Exception, *, debug: bool) -> Problem:
     import traceback
 
     text = redaction.clean("".join(traceback.format_exception(error)))
-    # Made by mkstemp: readable by the user alone.
-    descriptor, path = tempfile.mkstemp(prefix="replayctl-bug-", suffix=".txt")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(f"replayctl {__version__}, Python {sys.version.split()[0]}\n{text}")
     kind = type(error).__name__
     message = f"a bug in replayctl: {kind}: {error}"
+    try:
+        # Made by mkstemp: readable by the user alone.
+        descriptor, path = tempfile.mkstemp(prefix="replayctl-bug-", suffix=".txt")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(f"replayctl {__version__}, Python {sys.version.split()[0]}\n{text}")
+    except OSError as unwritten:
+        # A full disk must not hide the bug.
+        hint = f"please report it with this traceback, which could not be saved: {unwritten.strerror}"
+        return Problem("bug", message, hint, text)
     return Problem("bug", message, f"please report it with {path}", text if debug else None)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from replayctl.commands.options import DryRun
-from replayctl.console.result import Fields, Lines, Problem, Result, Status, Table
+from replayctl.console.result import Block, Fields, Lines, Problem, Result, Status, Table
 from replayctl.errors import UsageProblem
 from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
+    from replayctl.local.leftovers import Leftover
     from replayctl.local.stack import Stack
     from replayctl.settings.declared import Settings
 
@@ -37,16 +39,49 @@ def up(ctx: typer.Context, dry_run: DryRun = False) -> Result:
     return _result("local up", running, status="nothing-to-do" if running.found else "ok")
 
 
-def down(ctx: typer.Context, dry_run: DryRun = False) -> Result:
-    """Stop the local stack with everything it has started; its data stays."""
-    from replayctl.local import stack
+def down(
+    ctx: typer.Context,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Remove data, results, experiments and environments, too; asks first.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: DryRun = False,
+) -> Result:
+    """Stop the local stack with everything it has started, and say what stays on the disk; --purge removes that."""
+    from replayctl.local import leftovers, stack
 
     settings = _local_settings(ctx)
-    stopped = stack.running_parts(settings) if dry_run else stack.down(settings, ctx.obj.reporter)
-    verb = "would stop" if dry_run else "stopped"
-    line = f"{verb} {', '.join(stopped)}" if stopped else "nothing was running"
-    data = {"stopped": stopped, "home": settings.local.home, "dry_run": dry_run}
-    return Result("local down", data, (Lines((line,)),), status="ok" if stopped else "nothing-to-do")
+    app: AppContext = ctx.obj
+    if yes and not purge:
+        raise UsageProblem("--yes answers what --purge asks", hint="add --purge, or leave --yes out")
+    if purge and not dry_run and not yes:
+        app.reporter.status("measuring what is on the disk")
+        kept = leftovers.find_leftovers(settings)
+        for leftover in kept:
+            app.reporter.step(f"{format_bytes(leftover.bytes):>8}  {leftover.path}  ({leftover.purpose})")
+        app.confirm(f"Stop the stack and remove all of it, {format_bytes(_total(kept))}?")
+    stopped = stack.running_parts(settings) if dry_run else stack.down(settings, app.reporter)
+    app.reporter.status("measuring what is on the disk")
+    kept = leftovers.find_leftovers(settings)
+    if purge and not dry_run:
+        leftovers.purge(settings, kept, app.reporter)
+    would = "would stop" if dry_run else "stopped"
+    view: list[Block] = [Lines((f"{would} {', '.join(stopped)}" if stopped else "nothing was running",))]
+    verb = ("would be removed" if dry_run else "removed") if purge else "stays"
+    if kept:
+        rows = [(format_bytes(leftover.bytes), str(leftover.path), leftover.purpose) for leftover in kept]
+        view.append(Table((verb, "path", "what it is"), rows, numeric=(0,), wrap=(1, 2)))
+        hint = () if purge else (("remove all of it with", "replayctl local down --purge"),)
+        view.append(Fields((("together", format_bytes(_total(kept))), *hint)))
+    data = {
+        "stopped": stopped,
+        "home": settings.local.home,
+        "kept": () if purge else kept,
+        "removed": kept if purge else (),
+        "dry_run": dry_run,
+    }
+    status: Status = "ok" if stopped or (purge and kept) else "nothing-to-do"
+    return Result("local down", data, view, status=status)
 
 
 def status(ctx: typer.Context) -> Result:
@@ -88,6 +123,20 @@ def make_environments(ctx: typer.Context, dry_run: DryRun = False) -> Result:
     return Result(
         "local environments", data, (Table(("environment", "state", "path"), rows, wrap=(1, 2)),), status=status
     )
+
+
+def format_bytes(size: int) -> str:
+    """A size as people write it, in powers of ten."""
+    amount, unit = float(size), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if amount < 999.5 or unit == "TB":
+            break
+        amount /= 1000
+    return f"{amount:.0f} {unit}" if unit == "B" or amount >= 10 else f"{amount:.1f} {unit}"
+
+
+def _total(kept: Sequence[Leftover]) -> int:
+    return sum(leftover.bytes for leftover in kept)
 
 
 def _state(damage: str | None, verb: str) -> str:

@@ -24,6 +24,8 @@ def disk_errors(action: str, path: Path, *, hint: str | None = None) -> Iterator
     except OSError as error:
         place = f" ({error.filename})" if error.filename and str(error.filename) != str(path) else ""
         reason = error.strerror or str(error)
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            reason = "a file is in the way of a folder"
         if error.errno in _FULL:
             hint = full_disk_hint(path)
         raise OperationFailed(f"cannot {action} {path}{place}: {reason}", hint=hint) from error
@@ -68,6 +70,19 @@ def write_private(path: Path, text: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_like(path: Path, text: str) -> None:
+    """Replaces a file's text, whole or not at all, with its rights kept, where it lies if it is a link."""
+    target = path.resolve()
+    temporary = target.with_name(f".{target.name}.replayctl.tmp")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+        temporary.chmod(target.stat().st_mode & 0o7777)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def size_of(path: Path) -> int:

@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -129,6 +130,19 @@ def is_taken(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def find_running_from(folders: Collection[Path]) -> list[psutil.Process]:
+    """Processes whose program, or the script that their interpreter runs, lies below one of the folders."""
+    import psutil
+
+    prefixes = tuple(f"{folder}{os.sep}" for folder in folders)
+    users = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if prefixes and any(word.startswith(prefixes) for word in process.cmdline()[:2]):
+                users.append(process)
+    return users
 
 
 def describe(processes: Sequence[psutil.Process]) -> str:

@@ -1,0 +1,146 @@
+"""What the local profile keeps on the disk when nothing runs, and how all of it goes away.
+
+Only what replayctl has made is ever removed: known names below the state folder, environments by their form, and the
+completion that `--install-completion` has written. Folders that settings place elsewhere are the user's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from replayctl.console.events import Reporter
+from replayctl.errors import Conflict, OperationFailed
+from replayctl.local import processes
+from replayctl.local.disk import size_of, write_like
+from replayctl.local.locking import exclusive
+from replayctl.settings.declared import Settings
+
+_STATE = {
+    "data": "raw data",
+    "artifacts": "results of steps",
+    "mlflow": "MLflow's experiments",
+    "airflow": "Airflow's database, logs of tasks, password",
+    "dags": "deployed DAGs",
+    "spark_submit_files": "releases for Spark",
+    "spark": "Spark's scratch files",
+    "logs": "logs of the stack",
+}
+# Small files beside them; the lock goes last.
+_STATE_FILES = ("stack.json", "identity")
+_ENVIRONMENT = re.compile(r"[a-z][a-z-]*-[0-9a-f]{12}")
+_COMPLETIONS = (".bash_completions/replayctl.sh", ".zfunc/_replayctl", ".config/fish/completions/replayctl.fish")
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """One file or folder that stays; `bytes` is what it takes on the disk."""
+
+    path: Path
+    purpose: str
+    bytes: int
+
+
+def find_leftovers(settings: Settings) -> tuple[Leftover, ...]:
+    """Everything that stays when the stack is down, largest parts by name; sizes are measured now."""
+    home = settings.local.home
+    candidates = [(home / name, purpose) for name, purpose in _STATE.items()]
+    candidates += [(path, "environment, shared by all stacks") for path in _environments(settings.cache_dir)]
+    candidates += [(Path.home() / name, "completion of the shell") for name in _COMPLETIONS]
+    return tuple(
+        Leftover(path, purpose, size_of(path)) for path, purpose in candidates if path.is_symlink() or path.exists()
+    )
+
+
+def purge(settings: Settings, leftovers: Sequence[Leftover], reporter: Reporter) -> tuple[Leftover, ...]:
+    """Removes the leftovers; returns those that are gone. Nothing of the stack may run.
+
+    Raises Conflict, before anything is removed, when a program still uses an environment, and OperationFailed that
+    names what could not be removed.
+    """
+    environments = [leftover.path for leftover in leftovers if _is_environment(leftover.path, settings.cache_dir)]
+    users = processes.find_running_from(environments)
+    if users:
+        raise Conflict(
+            f"programs still run from the environments: {processes.describe(users)}",
+            hint="stop the other local stack first: replayctl local down, with its local.home",
+        )
+    with _state_lock(settings.local.home, reporter):
+        for leftover in leftovers:
+            reporter.status(f"removing {leftover.path}")
+            with _environment_lock(leftover.path, settings.cache_dir, reporter):
+                _remove(leftover.path)
+        for name in _STATE_FILES:
+            _remove(settings.local.home / name)
+        _forget_completion(Path.home() / ".bashrc")
+    _remove_empty(settings.local.home, settings.cache_dir / "environments")
+    left = [leftover for leftover in leftovers if leftover.path.is_symlink() or leftover.path.exists()]
+    if left:
+        raise OperationFailed(f"cannot remove {', '.join(str(leftover.path) for leftover in left)}")
+    return tuple(leftovers)
+
+
+def _environments(cache_dir: Path) -> list[Path]:
+    folder = cache_dir / "environments"
+    with contextlib.suppress(OSError):
+        return sorted(path for path in folder.iterdir() if _is_environment(path, cache_dir))
+    return []
+
+
+def _is_environment(path: Path, cache_dir: Path) -> bool:
+    return path.parent == cache_dir / "environments" and _ENVIRONMENT.fullmatch(path.name) is not None
+
+
+@contextlib.contextmanager
+def _state_lock(home: Path, reporter: Reporter) -> Iterator[None]:
+    if not home.is_dir():
+        yield
+        return
+    with exclusive(home / "lock", "the local stack is being started or stopped by another replayctl", reporter):
+        yield
+        _remove(home / "lock")
+
+
+@contextlib.contextmanager
+def _environment_lock(path: Path, cache_dir: Path, reporter: Reporter) -> Iterator[None]:
+    """Nobody makes the environment while it is removed; its lock goes with it."""
+    if not _is_environment(path, cache_dir):
+        yield
+        return
+    lock = path.with_name(f"{path.name}.lock")
+    with exclusive(lock, f"another replayctl is making {path}", reporter):
+        yield
+        _remove(lock)
+
+
+def _remove(path: Path) -> None:
+    """Removes a file, a link (never what it leads to) or a folder; what cannot be removed stays and is seen later."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _remove_empty(*folders: Path) -> None:
+    """Folders of ours that hold nothing any more, and the empty ones of ours above them."""
+    for folder in folders:
+        for path in (folder, *folder.parents):
+            if path != folder and path.name != "replayctl":
+                break
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def _forget_completion(rc_file: Path) -> None:
+    """Takes the one line out of bash's start file that loads our completion."""
+    script = Path.home() / ".bash_completions" / "replayctl.sh"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        text = rc_file.read_text(encoding="utf-8")
+        lines = [line for line in text.splitlines(keepends=True) if line.strip() != f"source '{script}'"]
+        if "".join(lines) != text:
+            write_like(rc_file, "".join(lines))

@@ -1,0 +1,119 @@
+"""What stays on the disk is named with its size, and a purge removes that and nothing else."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from replayctl import cli
+from replayctl.commands.local import format_bytes
+from replayctl.console.events import RecordingReporter
+from replayctl.errors import Conflict
+from replayctl.local import leftovers
+from replayctl.local.disk import size_of
+from replayctl.settings.declared import Settings
+from replayctl.settings.load import load_settings
+
+SOURCE = "source '{}'"
+
+
+@pytest.fixture
+def populated(clean_environment: Path, tmp_path: Path) -> Settings:
+    settings = load_settings(None, environ={}, cwd=tmp_path)
+    home, environments = settings.local.home, settings.cache_dir / "environments"
+    for name in ("data/replay", "artifacts/a", "mlflow", "airflow", "dags", "logs", "notes"):
+        (home / name).mkdir(parents=True)
+        (home / name / "file").write_text("x" * 10_000)
+    for name in ("stack.json", "identity", "lock"):
+        (home / name).write_text("")
+    for name in ("airflow-0123456789ab", "my-own-folder"):
+        (environments / name / "bin").mkdir(parents=True)
+    (environments / "airflow-0123456789ab.lock").write_text("")
+    script = clean_environment / ".bash_completions" / "replayctl.sh"
+    script.parent.mkdir()
+    script.write_text("complete")
+    (clean_environment / ".bashrc").write_text(f"alias ll='ls -l'\n{SOURCE.format(script)}\nexport A=1\n")
+    (clean_environment / ".bashrc").chmod(0o640)
+    return settings
+
+
+def test_a_purge_removes_what_was_listed_and_nothing_else(populated: Settings, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("x")
+    (populated.local.home / "artifacts" / "link").symlink_to(outside)
+    (populated.local.home / "spark").symlink_to(outside)
+    found = leftovers.find_leftovers(populated)
+    assert {leftover.path.name for leftover in found} == {
+        *("data", "artifacts", "mlflow", "airflow", "dags", "logs", "spark"),
+        *("airflow-0123456789ab", "replayctl.sh"),
+    }
+    assert all(leftover.bytes >= 10_000 for leftover in found if leftover.path.name in ("data", "mlflow"))
+    leftovers.purge(populated, found, RecordingReporter())
+    assert leftovers.find_leftovers(populated) == ()
+    assert (outside / "kept").exists()
+    # Not of our making.
+    assert [path.name for path in populated.local.home.iterdir()] == ["notes"]
+    assert [path.name for path in (populated.cache_dir / "environments").iterdir()] == ["my-own-folder"]
+    rc_file = Path.home() / ".bashrc"
+    assert rc_file.read_text() == "alias ll='ls -l'\nexport A=1\n"
+    assert rc_file.stat().st_mode & 0o777 == 0o640
+
+
+def test_environments_that_a_program_uses_stay_with_everything_else(populated: Settings) -> None:
+    python = populated.cache_dir / "environments" / "airflow-0123456789ab" / "bin" / "python"
+    python.symlink_to(sys.executable)
+    user = subprocess.Popen(
+        [str(python), "-c", "print(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert user.stdout is not None
+    user.stdout.readline()
+    try:
+        found = leftovers.find_leftovers(populated)
+        with pytest.raises(Conflict, match=str(user.pid)):
+            leftovers.purge(populated, found, RecordingReporter())
+        assert leftovers.find_leftovers(populated) == found
+    finally:
+        user.communicate(b"\n")
+
+
+def call(capfd: pytest.CaptureFixture[str], *argv: str) -> tuple[int, dict]:
+    code = cli.run(["--output", "json", *argv])
+    return code, json.loads(capfd.readouterr().out)
+
+
+def test_down_says_what_stays_and_a_purge_has_to_be_agreed_to(
+    populated: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, answer = call(capfd, "local", "down")
+    assert (code, answer["status"], answer["data"]["removed"]) == (0, "nothing-to-do", [])
+    assert {Path(row["path"]).name for row in answer["data"]["kept"]} >= {"data", "airflow-0123456789ab"}
+    code, answer = call(capfd, "local", "down", "--purge", "--dry-run")
+    assert (code, answer["data"]["dry_run"]) == (0, True)
+    code, answer = call(capfd, "local", "down", "--purge")
+    assert (code, answer["errors"][0]["code"]) == (2, "usage")
+    assert call(capfd, "local", "down", "--yes")[0] == 2
+    assert (populated.local.home / "data").exists()
+    code, answer = call(capfd, "local", "down", "--purge", "--yes")
+    assert (code, answer["status"], answer["data"]["kept"]) == (0, "ok", [])
+    assert not (populated.local.home / "data").exists()
+    code, answer = call(capfd, "local", "down", "--purge", "--yes")
+    assert (code, answer["status"]) == (0, "nothing-to-do")
+
+
+def test_sizes_count_what_lies_on_the_disk_once(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 1_000_000)
+    (tmp_path / "b").hardlink_to(tmp_path / "a")
+    (tmp_path / "c").symlink_to("/usr")
+    assert 1_000_000 <= size_of(tmp_path) < 1_100_000
+    assert size_of(tmp_path / "nothing") == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (23_456, "23 kB"), (999_600, "1.0 MB"), (2_900_000_000, "2.9 GB")],
+)
+def test_sizes_are_written_shortly(size: int, text: str) -> None:
+    assert format_bytes(size) == text
