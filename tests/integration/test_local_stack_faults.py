@@ -131,7 +131,11 @@ def test_a_program_that_takes_the_ports_first_is_neither_believed_nor_sent_anyth
         text=True,
     )
     assert child.stderr is not None
-    wait_for(lambda: processes_of(lone.home))
+    # Between the look at the ports and the servers that need seconds to bind them.
+    while "starting MLflow" not in (line := child.stderr.readline()):
+        assert line, "it ended early"
+    assert "port 28911" in line
+    assert "port 28180" in line
     strangers = [Stranger(28180), Stranger(28911)]
     try:
         out, story = child.communicate(timeout=300)

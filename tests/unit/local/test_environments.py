@@ -1,0 +1,153 @@
+"""Environments are checked before they are used, made again when something is gone, and made by one at a time."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from replayctl.console.events import RecordingReporter
+from replayctl.errors import NotFound, OperationFailed
+from replayctl.local import environments, packages
+from replayctl.local.environments import Environment
+
+PIP = """#!{python}
+import os, pathlib, sys
+# Stands for the Python of the environment: as `-m pip` it installs, else it answers that it runs.
+if "pip" in sys.argv:
+    site = pathlib.Path(__file__).parent.parent / "lib" / "python3.11" / "site-packages"
+    (site / "left.py").mkdir(parents=True)
+    (site / "pkg_a").mkdir()
+    (site / "pkg_a" / "__init__.py").write_text("")
+    (site / "pkg_a-1.2.dist-info").mkdir()
+    (site / "pkg_a-1.2.dist-info" / "RECORD").write_text("pkg_a/__init__.py,,\\n../../../bin/prog,,\\n")
+    {then}
+"""
+
+
+@pytest.fixture
+def pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "pinned.txt"
+    path.write_text("# A list.\nPkg.A[extra]==1.2  # why\nother==3; sys_platform == 'win32'\n")
+    monkeypatch.setattr(environments, "requirements", lambda name: path)
+    return path
+
+
+def make_python(tmp_path: Path, then: str = "pass") -> Path:
+    """A program that makes an environment whose Python is `PIP`."""
+    python = tmp_path / "python"
+    inner = PIP.format(python=sys.executable, then=then)
+    python.write_text(
+        f"#!{sys.executable}\nimport pathlib, sys\n"
+        f"if '-c' in sys.argv: print({environments.PYTHON_VERSION!r})\n"
+        "else:\n    folder = pathlib.Path(sys.argv[-1]); (folder / 'bin').mkdir(parents=True)\n"
+        f"    program = folder / 'bin' / 'python'; program.write_text({inner!r}); program.chmod(0o755)\n"
+    )
+    python.chmod(0o755)
+    return python
+
+
+def ensure(tmp_path: Path, reporter: RecordingReporter | None = None, *, thorough: bool = False) -> Environment:
+    return environments.ensure(
+        "mlflow", tmp_path / "cache", make_python(tmp_path), reporter or RecordingReporter(), thorough=thorough
+    )
+
+
+def test_a_whole_environment_is_left_alone(tmp_path: Path, pinned: Path) -> None:
+    made = ensure(tmp_path)
+    assert environments.find_damage("mlflow", tmp_path / "cache", thorough=True) is None
+    reporter = RecordingReporter()
+    assert ensure(tmp_path, reporter, thorough=True) == made
+    assert reporter.events == []
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason", "thorough"),
+    [
+        (lambda env: env.program("python").unlink(), "Python does not run", False),
+        (lambda env: env.program("python").write_text("#!/no/such/interpreter\n"), "Python does not run", False),
+        (lambda env: (env.site_packages / "pkg_a").rename(env.path / "elsewhere"), "missing: pkg_a", False),
+        (lambda env: (env.site_packages / "pkg_a-1.2.dist-info").rename(env.path / "x"), "pkg-a", False),
+        (
+            lambda env: (env.site_packages / "pkg_a-1.2.dist-info").rename(env.site_packages / "pkg_a-1.3.dist-info"),
+            "of another version: pkg-a",
+            False,
+        ),
+        (lambda env: (env.site_packages / "pkg_a" / "__init__.py").unlink(), "__init__.py", True),
+    ],
+)
+def test_what_is_gone_is_noticed_said_and_made_again(
+    tmp_path: Path, pinned: Path, harm, reason: str, thorough: bool
+) -> None:
+    made = ensure(tmp_path)
+    harm(made)
+    damage = environments.find_damage("mlflow", tmp_path / "cache", thorough=thorough)
+    assert damage is not None
+    assert reason in damage
+    reporter = RecordingReporter()
+    ensure(tmp_path, reporter, thorough=thorough)
+    assert any("is damaged" in text and reason in text for _, text in reporter.events)
+    assert environments.find_damage("mlflow", tmp_path / "cache", thorough=True) is None
+
+
+def test_an_environment_from_before_the_inventory_counts(tmp_path: Path, pinned: Path) -> None:
+    made = ensure(tmp_path)
+    (made.path / ".replayctl-complete").write_text("")
+    assert environments.find_damage("mlflow", tmp_path / "cache") is None
+
+
+def test_pins_are_read_as_pip_reads_them(pinned: Path) -> None:
+    assert packages.read_pins(pinned) == {"pkg-a": "1.2"}
+
+
+SCRIPT = """
+import pathlib, sys
+from replayctl.console.events import RecordingReporter
+from replayctl.local import environments
+environments.requirements = lambda name: pathlib.Path(sys.argv[1])
+environments.ensure("mlflow", pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]), RecordingReporter())
+"""
+
+
+def test_an_installation_that_outlives_its_killed_replayctl_is_ended_first(tmp_path: Path, pinned: Path) -> None:
+    started = tmp_path / "pip.pid"
+    slow = make_python(
+        tmp_path, f"pathlib.Path({str(started)!r}).write_text(str(os.getpid())); import time; time.sleep(600)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", SCRIPT, str(pinned), str(tmp_path / "cache"), str(slow)])
+    deadline = time.monotonic() + 30
+    while not (started.exists() and started.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    pip = psutil.Process(int(started.read_text()))
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert pip.is_running()
+    made = ensure(tmp_path)
+    assert not pip.is_running() or pip.status() == psutil.STATUS_ZOMBIE
+    assert environments.find_damage("mlflow", tmp_path / "cache") is None
+    assert made.site_packages.is_dir()
+
+
+def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, pinned: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(OperationFailed, match="cannot make folder") as caught:
+        ensure(tmp_path)
+    assert "REPLAYCTL_CACHE_DIR" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("program", ["java", "python"])
+def test_a_program_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    monkeypatch.setattr(environments, "_ANSWER_DEADLINE_S", 0.3)
+    (tmp_path / "bin").mkdir()
+    hanging = tmp_path / "bin" / program
+    hanging.write_text("#!/bin/sh\nexec sleep 600\n")
+    hanging.chmod(0o755)
+    find, configured = (
+        (environments.find_java_home, tmp_path) if program == "java" else (environments.find_python, hanging)
+    )
+    with pytest.raises(NotFound, match=str(tmp_path)):
+        find(configured)
