@@ -15,7 +15,7 @@ from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
     from replayctl.local.leftovers import Leftover
-    from replayctl.local.stack import Stack
+    from replayctl.local.state import Stack
     from replayctl.settings.declared import Settings
 
 

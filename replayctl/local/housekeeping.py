@@ -39,10 +39,10 @@ def log_tail(home: Path, name: str, lines: int = 30) -> str:
         return ""
 
 
-def failure(home: Path, name: str, message: str) -> OperationFailed:
-    """The error of a part that has failed: with the end of its log, and with a full disk named as the cause."""
-    tail = log_tail(home, name, lines=200)
-    hint = f"the whole log: {log_path(home, name)}"
+def failure(home: Path, message: str, *, name: str | None = None, output: str = "") -> OperationFailed:
+    """The error of a part that has failed, with the end of its log or output; a full disk is named as the cause."""
+    tail = log_tail(home, name, lines=200) if name else output
+    hint = f"the whole log: {log_path(home, name)}" if name else None
     if is_full_disk(tail) or _is_full(home):
         message, hint = f"{message}: the disk of {home} is full", full_disk_hint(home)
     return OperationFailed(message, hint=hint, details="\n".join(tail.splitlines()[-30:]))

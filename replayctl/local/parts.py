@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from replayctl.local import environments
 from replayctl.local.capacity import local_slots
 from replayctl.local.disk import write_private
 from replayctl.local.environments import Environment
@@ -197,8 +196,3 @@ def _clean_environment(mark: str) -> dict[str, str]:
 def migration_program(made: Mapping[str, Environment], environment: Mapping[str, str]) -> Program:
     """What makes Airflow's database, or brings it to the version of today's environment."""
     return Program("db", (str(made["airflow"].program("airflow")), "db", "migrate"), environment)
-
-
-def database_version(cache_dir: Path) -> str:
-    """Which environment's database the migration makes."""
-    return environments.path_of("airflow", cache_dir).name

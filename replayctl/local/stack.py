@@ -9,103 +9,37 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from replayctl import process
 from replayctl.clients.airflow import AirflowApi
-from replayctl.clients.mlflow import MlflowApi
 from replayctl.console.events import Reporter
 from replayctl.console.secret import Secret
-from replayctl.errors import (
-    AuthFailed,
-    Conflict,
-    NotReady,
-    OperationFailed,
-    PortTaken,
-    TimedOut,
-    Unreachable,
-)
-from replayctl.local import environments, housekeeping, parts, processes, record
+from replayctl.errors import Conflict, NotReady, OperationFailed, PortTaken, RemoteCommandFailed, TimedOut
+from replayctl.local import databases, environments, housekeeping, parts, processes, record, state
 from replayctl.local.capacity import LOCAL_POOL, local_slots
 from replayctl.local.disk import disk_errors, make_private
 from replayctl.local.environments import Environment
 from replayctl.local.parts import API_SERVER, MLFLOW, PARTS, USERNAME, Ports, Program
 from replayctl.local.record import Part
+from replayctl.local.state import PartState, Stack, state_in
 from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
-
-if TYPE_CHECKING:
-    import psutil
 
 _START_DEADLINE_S = 180.0
 _MIGRATION_DEADLINE_S = 600.0
 _POLL_S = 0.5
 # How often other ports are tried when a program has taken one between our look and our server's start.
 _ATTEMPTS = 3
-# What Airflow's health names the parts that have no pages.
-_HEARTBEATS = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
-
-
-@dataclass(frozen=True, slots=True)
-class PartState:
-    """One part as it is now; `problem` says what is wrong with it, None when it works."""
-
-    name: str
-    pid: int
-    port: int | None
-    problem: str | None = None
-
-    @property
-    def url(self) -> str | None:
-        """Where its pages are, if it has any."""
-        return f"http://127.0.0.1:{self.port}" if self.port else None
-
-
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """The embedded stack: its folder, its parts, and the processes of it that no living part leads.
-
-    `found` when it was running before it was asked for.
-    """
-
-    home: Path
-    parts: tuple[PartState, ...] = ()
-    orphans: tuple[int, ...] = ()
-    found: bool = False
-
-    @property
-    def running(self) -> bool:
-        """Whether every part is there and works."""
-        return {part.name for part in self.parts if part.problem is None} == set(PARTS)
-
-    @property
-    def stopped(self) -> bool:
-        """Whether nothing of it runs, and nothing should."""
-        return not self.parts and not self.orphans
-
-    def url(self, name: str) -> str | None:
-        """Where the pages of a part are."""
-        return next((part.url for part in self.parts if part.name == name), None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Members:
-    """The stack's processes by what the system says, and its record."""
-
-    parts: tuple[Part, ...]
-    marks: Mapping[psutil.Process, str]
-
-    def leads(self, part: Part) -> bool:
-        """Whether the part's leader lives and is of this stack."""
-        return any(member.pid == part.leader.pid for member in self.marks) and processes.is_alive(part.leader)
+# How long a stack whose parts all live may take to answer before it is started again.
+_RECOVERY_DEADLINE_S = 60.0
 
 
 def status(settings: Settings) -> Stack:
     """What runs now, asked of the processes and the servers themselves."""
-    return _status_of(settings.local.home)
+    return state_in(settings.local.home)
 
 
 def up(settings: Settings, reporter: Reporter) -> Stack:
@@ -116,7 +50,7 @@ def up(settings: Settings, reporter: Reporter) -> Stack:
     """
     home = make_private(settings.local.home, "local.home")
     with _exclusive(home, reporter):
-        stack = status(settings)
+        stack = _recovered(home, reporter)
         if not stack.stopped and not stack.running:
             reporter.step("the local stack runs in part: stopping the rest of it first")
             _stop(home)
@@ -163,7 +97,7 @@ def down(settings: Settings, reporter: Reporter) -> tuple[str, ...]:
 
 def running_parts(settings: Settings) -> tuple[str, ...]:
     """The names of the parts of which any process runs."""
-    return _names(_members(settings.local.home).marks.values())
+    return state.running_parts(settings.local.home)
 
 
 def airflow_api(settings: Settings) -> AirflowApi:
@@ -172,7 +106,7 @@ def airflow_api(settings: Settings) -> AirflowApi:
     Raises NotReady when it does not run, or only in part: no password goes to a port behind which our own server is
     not listening.
     """
-    url = _address(settings, API_SERVER, *PARTS[1:])
+    url = state.address_in(settings.local.home, API_SERVER, *PARTS[1:])
     text = parts.read_password(settings.local.home)
     if text is None:
         raise NotReady(
@@ -185,67 +119,7 @@ def airflow_api(settings: Settings) -> AirflowApi:
 
 def mlflow_url(settings: Settings) -> str:
     """The address of the local MLflow; NotReady when it does not run. Airflow is not asked."""
-    return _address(settings, MLFLOW, MLFLOW)
-
-
-def _address(settings: Settings, name: str, *needed: str) -> str:
-    """The address of a part, when the needed ones live and it listens itself."""
-    home = settings.local.home
-    members = _members(home)
-    hint = "start it with: replayctl local up"
-    if not members.parts and not members.marks:
-        raise NotReady("the local stack is not running", hint=hint)
-    stack = _judge(home, members, lambda _parts: {})
-    for required in (name, *needed):
-        part = next((part for part in stack.parts if part.name == required), None)
-        problem = "is not running" if part is None else part.problem
-        if problem is not None:
-            raise NotReady(f"the local {required} {problem}", hint=hint)
-    return str(stack.url(name))
-
-
-def _members(home: Path) -> _Members:
-    recorded = record.read_record(home)
-    leaders = [part.leader for part in recorded]
-    return _Members(recorded, processes.find_marked(lambda mark: record.is_marked_by(home, mark), leaders))
-
-
-def _judge(home: Path, members: _Members, ask: Callable[[tuple[Part, ...]], Mapping[str, str]]) -> Stack:
-    """Each part's state: first by processes and sockets, then, where those are right, by what `ask` finds."""
-    problems: dict[str, str] = {}
-    for part in members.parts:
-        if not members.leads(part):
-            problems[part.name] = "has ended"
-        elif part.port and not processes.is_listened_by(part.leader, part.port):
-            taken = processes.is_taken(part.port)
-            problems[part.name] = (
-                f"does not listen on port {part.port}, another program does" if taken else "does not listen yet"
-            )
-    problems |= ask(tuple(part for part in members.parts if part.name not in problems))
-    states = tuple(PartState(part.name, part.leader.pid, part.port, problems.get(part.name)) for part in members.parts)
-    led = {part.name for part in members.parts if members.leads(part)}
-    orphans = tuple(
-        sorted(member.pid for member, mark in members.marks.items() if record.part_in_mark(mark) not in led)
-    )
-    return Stack(home, states, orphans)
-
-
-def _problems_of_servers(listening: tuple[Part, ...]) -> dict[str, str]:
-    """What the servers behind our own sockets say of themselves, and of the parts without pages."""
-    ports = {part.name: part.port for part in listening}
-    problems = {}
-    if ports.get(MLFLOW) and not MlflowApi(f"http://127.0.0.1:{ports[MLFLOW]}").is_healthy():
-        problems[MLFLOW] = "does not answer"
-    if not ports.get(API_SERVER):
-        return problems
-    try:
-        health = AirflowApi(f"http://127.0.0.1:{ports[API_SERVER]}", username="", password="").health()
-    except (Unreachable, OperationFailed, AuthFailed):
-        return problems | {API_SERVER: "does not answer"}
-    if health.get("metadatabase") != "healthy":
-        problems[API_SERVER] = "cannot use its database"
-    silent = [name for name, key in _HEARTBEATS.items() if name in ports and health.get(key) != "healthy"]
-    return problems | dict.fromkeys(silent, "gives no heartbeat")
+    return state.address_in(settings.local.home, MLFLOW)
 
 
 def _prepare_folders(settings: Settings) -> None:
@@ -276,7 +150,11 @@ def _start(settings: Settings, made: Mapping[str, Environment], java_home: Path,
         try:
             with disk_errors("start the local stack in", home):
                 _spawn_all(settings, made, java_home, ports, reporter)
-            return _wait_until_healthy(home, reporter)
+            stack = _wait_until_healthy(home, reporter)
+            with disk_errors("start the local stack in", home):
+                # MLflow migrates its database by itself when it starts.
+                databases.end_migration(home / "mlflow" / "mlflow.db", made["mlflow"].path.name)
+            return stack
         except _PortLostError as lost:
             reporter.step(f"another program has taken port {lost.port} before {lost.name} did: starting again")
             _stop(home)
@@ -298,6 +176,7 @@ def _spawn_all(
             started.append(Part(program.name, processes.leader_of(pid), program.port))
             record.write_record(home, tuple(started))
 
+    databases.begin_migration(home / "mlflow" / "mlflow.db", made["mlflow"].path.name)
     start(parts.mlflow_program(settings, made, ports, record.mark(home, identity, MLFLOW)))
     _migrate(settings, made, java_home, ports, record.mark(home, identity, "db"), reporter)
     for name in PARTS[1:]:
@@ -314,42 +193,51 @@ def _migrate(
     reporter: Reporter,
 ) -> None:
     """Makes Airflow's database, unless it was made by this very environment."""
-    airflow_home = settings.local.home / "airflow"
-    done, version = airflow_home / "database-version", parts.database_version(settings.cache_dir)
-    if (airflow_home / "airflow.db").is_file() and done.is_file() and done.read_text(errors="replace") == version:
+    home = settings.local.home
+    database, version = home / "airflow" / "airflow.db", made["airflow"].path.name
+    if databases.is_current(database, version):
         return
     reporter.status("preparing Airflow's database")
+    databases.begin_migration(database, version)
     program = parts.migration_program(made, parts.airflow_environment(settings, made, java_home, ports, mark))
-    process.run(program.argv, env=program.environment, cwd=settings.local.home, timeout_s=_MIGRATION_DEADLINE_S)
-    done.write_text(version)
+    try:
+        process.run(program.argv, env=program.environment, cwd=home, timeout_s=_MIGRATION_DEADLINE_S)
+    except RemoteCommandFailed as error:
+        message = "cannot prepare Airflow's database"
+        raise housekeeping.failure(home, message, output=error.details or "") from error
+    databases.end_migration(database, version)
 
 
-def _wait_until_healthy(home: Path, reporter: Reporter) -> Stack:
-    deadline = time.monotonic() + _START_DEADLINE_S
+def _recovered(home: Path, reporter: Reporter) -> Stack:
+    """The stack as it is; one whose parts all live, but do not all answer, is given some time: tasks may run in it."""
+    stack = state_in(home)
+    if stack.complete and not stack.running:
+        with contextlib.suppress(TimedOut, OperationFailed, _PortLostError):
+            return _wait_until_healthy(home, reporter, _RECOVERY_DEADLINE_S)
+    return stack
+
+
+def _wait_until_healthy(home: Path, reporter: Reporter, timeout_s: float = _START_DEADLINE_S) -> Stack:
+    deadline = time.monotonic() + timeout_s
     while True:
-        stack = _status_of(home)
+        stack = state_in(home)
         if stack.running:
             return stack
         for part in stack.parts:
             if part.port and part.problem and _is_strangers(home, part):
                 raise _PortLostError(part.name, part.port)
         for part in stack.parts:
-            if part.problem == "has ended":
-                raise housekeeping.failure(home, part.name, f"the local {part.name} ended while starting")
+            if part.problem == state.ENDED:
+                raise housekeeping.failure(home, f"the local {part.name} ended while starting", name=part.name)
         waiting = [part.name for part in stack.parts if part.problem]
         if time.monotonic() > deadline:
             raise TimedOut(
-                f"the local {waiting[0]} did not answer within {_START_DEADLINE_S:.0f} s",
+                f"the local {waiting[0]} did not answer within {timeout_s:.0f} s",
                 details=housekeeping.log_tail(home, waiting[0]),
                 hint=f"the whole log: {housekeeping.log_path(home, waiting[0])}",
             )
         reporter.status(f"waiting for {', '.join(waiting)}")
         time.sleep(_POLL_S)
-
-
-def _status_of(home: Path) -> Stack:
-    """What runs of the stack in a folder."""
-    return _judge(home, _members(home), _problems_of_servers)
 
 
 def _is_strangers(home: Path, part: PartState) -> bool:
@@ -364,7 +252,7 @@ def _is_strangers(home: Path, part: PartState) -> bool:
 
 def _stop(home: Path) -> None:
     """Ends everything that carries the stack's mark, and forgets the record; Conflict when something stays."""
-    left = processes.end(lambda: _members(home).marks)
+    left = processes.end(lambda: state.processes_in(home))
     if left:
         raise Conflict(
             f"cannot end processes of the local stack: {processes.describe(left)}",
@@ -372,11 +260,6 @@ def _stop(home: Path) -> None:
         )
     with disk_errors("forget the stack in", home):
         record.remove_record(home)
-
-
-def _names(marks: Iterable[str]) -> tuple[str, ...]:
-    names = {record.part_in_mark(mark) for mark in marks}
-    return tuple(name for name in (*PARTS, "db") if name in names) or (("unnamed",) if names else ())
 
 
 def _free_port(preferred: int, name: str, reporter: Reporter, spoken_for: tuple[int, ...] = ()) -> int:

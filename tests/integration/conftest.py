@@ -1,5 +1,6 @@
 """A real Airflow, MLflow and Spark, started by the tests through the program itself, in a folder with a space."""
 
+import contextlib
 import csv
 import json
 import os
@@ -7,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -133,7 +135,34 @@ def storage() -> Iterator[SshServer | None]:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, storage: SshServer | None) -> Iterator[Stack]:
+def proxy() -> Iterator[dict[str, str]]:
+    """The variables that name a company's proxy, without any `no_proxy`; nothing of ours may speak to it."""
+    callers: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.settimeout(5)
+                    with contextlib.suppress(OSError):
+                        callers.append(connection.recv(200).decode("latin-1"))
+
+        threading.Thread(target=accept, daemon=True).start()
+        names = ("http_proxy", "https_proxy", "all_proxy")
+        yield {written: address for name in names for written in (name, name.upper())}
+        listener.shutdown(socket.SHUT_RDWR)
+    assert callers == []
+
+
+@pytest.fixture(scope="session")
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, storage: SshServer | None, proxy: dict[str, str]
+) -> Iterator[Stack]:
     root = tmp_path_factory.mktemp("integration")
     home = root / "local home"
     dags = root / "own dags"
@@ -147,13 +176,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory, storage: SshServer | None) -
         if storage:
             environ["REPLAYCTL_FOLDERS_DAGS"] = str(storage.folder / "share" / "dags")
             environ["REPLAYCTL_FOLDERS_SPARK_SUBMIT_FILES"] = str(storage.folder / "share" / "files")
-        made = Stack(home, dags, environ)
+        # What pip fetches may go through a proxy; all that follows stays on this machine.
+        assert Stack(home, dags, environ).call("local", "environments").code == 0
+        assert Stack(home, dags, environ).call("local", "data").code == 0
+        assert home.stat().st_mode & 0o777 == 0o700
+        made = Stack(home, dags, environ | proxy)
         started = made.call("local", "up")
     assert started.code == 0, started.stderr
     assert f"port {port} is taken" in started.stderr
     try:
-        prepared = made.call("local", "data")
-        assert prepared.code == 0
         write_sample(home / "data")
         yield made
     finally:

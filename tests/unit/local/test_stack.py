@@ -238,7 +238,7 @@ def test_old_logs_go_large_ones_are_cut_and_scratch_files_stay_while_something_r
 def test_a_full_disk_is_told_as_the_cause(settings: Settings) -> None:
     log = housekeeping.log_path(settings.local.home, "scheduler")
     log.write_text("sqlite3.OperationalError: database or disk is full\n")
-    error = housekeeping.failure(settings.local.home, "scheduler", "the local scheduler ended while starting")
+    error = housekeeping.failure(settings.local.home, "the local scheduler ended", name="scheduler")
     assert "is full" in str(error)
     assert "df -h" in (error.hint or "")
 

@@ -1,0 +1,74 @@
+"""The sqlite databases of the stack, made or changed by a version's migration: a migration that is cut costs nothing.
+
+A migration that was killed can leave tables behind at which the next one fails for good. So the database is copied
+before another version changes it, and until the migration has ended a file says that it is under way: whoever finds
+that file puts the copy back, or begins with an empty database where there was none.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from replayctl.local.disk import write_private
+
+
+def is_current(database: Path, version: str) -> bool:
+    """Whether the database was made, or changed to its end, by this version."""
+    try:
+        return database.is_file() and _version_file(database).read_text(encoding="utf-8") == version
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def begin_migration(database: Path, version: str) -> None:
+    """Before a program of this version opens the database; undoes a migration that was cut. OSError for a full disk."""
+    if is_current(database, version):
+        return
+    if _progress_file(database).exists():
+        _discard(database)
+        if _copy(database).exists():
+            _copy(database).replace(database)
+    if database.exists():
+        _save(database)
+    write_private(_progress_file(database), version)
+
+
+def end_migration(database: Path, version: str) -> None:
+    """After the program has come up with the database. OSError for a full disk."""
+    if is_current(database, version) and not _progress_file(database).exists():
+        return
+    write_private(_version_file(database), version)
+    _progress_file(database).unlink(missing_ok=True)
+    _copy(database).unlink(missing_ok=True)
+
+
+def _save(database: Path) -> None:
+    """Copies what the database holds, with what is still in its log of writes."""
+    temporary = database.with_name(f".{database.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(temporary)) as target:
+            source.backup(target)
+        temporary.replace(_copy(database))
+    except sqlite3.Error as error:
+        raise OSError(None, f"sqlite: {error}", str(database)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _discard(database: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        database.with_name(database.name + suffix).unlink(missing_ok=True)
+
+
+def _version_file(database: Path) -> Path:
+    return database.with_name("database-version")
+
+
+def _progress_file(database: Path) -> Path:
+    return database.with_name("database-migrating")
+
+
+def _copy(database: Path) -> Path:
+    return database.with_name(f"{database.name}.before-migration")

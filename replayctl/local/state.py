@@ -1,0 +1,157 @@
+"""What of the embedded stack runs now, as the system and its own servers say; nothing is changed here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from replayctl.clients.airflow import AirflowApi
+from replayctl.clients.mlflow import MlflowApi
+from replayctl.errors import AuthFailed, NotReady, OperationFailed, Unreachable
+from replayctl.local import processes, record
+from replayctl.local.parts import API_SERVER, MLFLOW, PARTS
+from replayctl.local.record import Part
+
+if TYPE_CHECKING:
+    import psutil
+
+ENDED = "has ended"
+# What Airflow's health names the parts that have no pages.
+_HEARTBEATS = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
+
+
+@dataclass(frozen=True, slots=True)
+class PartState:
+    """One part as it is now; `problem` says what is wrong with it, None when it works."""
+
+    name: str
+    pid: int
+    port: int | None
+    problem: str | None = None
+
+    @property
+    def url(self) -> str | None:
+        """Where its pages are, if it has any."""
+        return f"http://127.0.0.1:{self.port}" if self.port else None
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The embedded stack: its folder, its parts, and the processes of it that no living part leads.
+
+    `found` when it was running before it was asked for.
+    """
+
+    home: Path
+    parts: tuple[PartState, ...] = ()
+    orphans: tuple[int, ...] = ()
+    found: bool = False
+
+    @property
+    def running(self) -> bool:
+        """Whether every part is there and works."""
+        return {part.name for part in self.parts if part.problem is None} == set(PARTS)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every part lives and nothing else does, however well it works."""
+        alive = {part.name for part in self.parts if part.problem != ENDED}
+        return alive == set(PARTS) and not self.orphans
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing of it runs, and nothing should."""
+        return not self.parts and not self.orphans
+
+    def url(self, name: str) -> str | None:
+        """Where the pages of a part are."""
+        return next((part.url for part in self.parts if part.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """The stack's processes by what the system says, and its record."""
+
+    parts: tuple[Part, ...]
+    marks: Mapping[psutil.Process, str]
+
+    def leads(self, part: Part) -> bool:
+        """Whether the part's leader lives and is of this stack."""
+        return any(member.pid == part.leader.pid for member in self.marks) and processes.is_alive(part.leader)
+
+
+def state_in(home: Path) -> Stack:
+    """What runs of the stack in a folder, asked of its processes and its servers."""
+    return _judge(home, _members(home), _problems_of_servers)
+
+
+def processes_in(home: Path) -> Mapping[psutil.Process, str]:
+    """Every process of the stack in a folder, with its mark."""
+    return _members(home).marks
+
+
+def running_parts(home: Path) -> tuple[str, ...]:
+    """The names of the parts of which any process runs."""
+    names = {record.part_in_mark(mark) for mark in processes_in(home).values()}
+    return tuple(name for name in (*PARTS, "db") if name in names) or (("unnamed",) if names else ())
+
+
+def address_in(home: Path, name: str, *needed: str) -> str:
+    """The address of a part, when the needed ones live and it listens itself; NotReady that names what does not."""
+    members = _members(home)
+    hint = "start it with: replayctl local up"
+    if not members.parts and not members.marks:
+        raise NotReady("the local stack is not running", hint=hint)
+    stack = _judge(home, members, lambda _parts: {})
+    for required in (name, *needed):
+        part = next((part for part in stack.parts if part.name == required), None)
+        problem = "is not running" if part is None else part.problem
+        if problem is not None:
+            raise NotReady(f"the local {required} {problem}", hint=hint)
+    return str(stack.url(name))
+
+
+def _members(home: Path) -> _Members:
+    recorded = record.read_record(home)
+    leaders = [part.leader for part in recorded]
+    return _Members(recorded, processes.find_marked(lambda mark: record.is_marked_by(home, mark), leaders))
+
+
+def _judge(home: Path, members: _Members, ask: Callable[[tuple[Part, ...]], Mapping[str, str]]) -> Stack:
+    """Each part's state: first by processes and sockets, then, where those are right, by what `ask` finds."""
+    problems: dict[str, str] = {}
+    for part in members.parts:
+        if not members.leads(part):
+            problems[part.name] = ENDED
+        elif part.port and not processes.is_listened_by(part.leader, part.port):
+            taken = processes.is_taken(part.port)
+            problems[part.name] = (
+                f"does not listen on port {part.port}, another program does" if taken else "does not listen yet"
+            )
+    problems |= ask(tuple(part for part in members.parts if part.name not in problems))
+    states = tuple(PartState(part.name, part.leader.pid, part.port, problems.get(part.name)) for part in members.parts)
+    led = {part.name for part in members.parts if members.leads(part)}
+    orphans = tuple(
+        sorted(member.pid for member, mark in members.marks.items() if record.part_in_mark(mark) not in led)
+    )
+    return Stack(home, states, orphans)
+
+
+def _problems_of_servers(listening: tuple[Part, ...]) -> dict[str, str]:
+    """What the servers behind our own sockets say of themselves, and of the parts without pages."""
+    ports = {part.name: part.port for part in listening}
+    problems = {}
+    if ports.get(MLFLOW) and not MlflowApi(f"http://127.0.0.1:{ports[MLFLOW]}").is_healthy():
+        problems[MLFLOW] = "does not answer"
+    if not ports.get(API_SERVER):
+        return problems
+    try:
+        health = AirflowApi(f"http://127.0.0.1:{ports[API_SERVER]}", username="", password="").health()
+    except (Unreachable, OperationFailed, AuthFailed):
+        return problems | {API_SERVER: "does not answer"}
+    if health.get("metadatabase") != "healthy":
+        problems[API_SERVER] = "cannot use its database"
+    silent = [name for name, key in _HEARTBEATS.items() if name in ports and health.get(key) != "healthy"]
+    return problems | dict.fromkeys(silent, "gives no heartbeat")
