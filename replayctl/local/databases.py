@@ -8,6 +8,7 @@ that file puts the copy back, or begins with an empty database where there was n
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from replayctl.local.disk import write_private

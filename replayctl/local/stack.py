@@ -85,9 +85,8 @@ def down(settings: Settings, reporter: Reporter) -> tuple[str, ...]:
     Raises Conflict that names the processes which cannot be ended.
     """
     home = settings.local.home
-    if not home.is_dir():
-        return ()
-    with _exclusive(home, reporter):
+    # A folder that was removed under a running stack takes the lock with it, but not the processes.
+    with _exclusive(home, reporter) if home.is_dir() else contextlib.nullcontext():
         names = running_parts(settings)
         if names:
             reporter.step(f"stopping {', '.join(names)}")
@@ -258,8 +257,9 @@ def _stop(home: Path) -> None:
             f"cannot end processes of the local stack: {processes.describe(left)}",
             hint=f"look at them: ps -o pid,stat,args -p {','.join(str(member.pid) for member in left)}",
         )
-    with disk_errors("forget the stack in", home):
-        record.remove_record(home)
+    if home.is_dir():
+        with disk_errors("forget the stack in", home):
+            record.remove_record(home)
 
 
 def _free_port(preferred: int, name: str, reporter: Reporter, spoken_for: tuple[int, ...] = ()) -> int:

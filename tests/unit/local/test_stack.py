@@ -145,6 +145,15 @@ def test_down_ends_what_no_record_names(settings: Settings, start) -> None:
     assert stack.status(settings).stopped
 
 
+def test_down_ends_what_has_lost_its_folder(settings: Settings, start) -> None:
+    children = start_all(start, airflow=None, mlflow=None)
+    shutil.rmtree(settings.local.home)
+    assert not stack.status(settings).stopped
+    assert set(stack.down(settings, RecordingReporter())) == set(PARTS)
+    assert all(child.wait(10) is not None for child in children.values())
+    assert not settings.local.home.exists()
+
+
 def test_a_copied_folder_does_not_take_the_originals_processes_for_its_own(settings: Settings, start) -> None:
     children = start_all(start, airflow=None, mlflow=None)
     copy = settings.local.home.with_name("copy")
