@@ -75,7 +75,7 @@ app = typer.Typer(
 )
 
 _FORWARDS = {"list": forward.list_forwards, "stop": forward.stop_forwards}
-_LOCAL = {
+_LOCAL: Mapping[str, _Command] = {
     "up": local.up,
     "down": local.down,
     "status": local.status,

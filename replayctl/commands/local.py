@@ -47,7 +47,13 @@ def down(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: DryRun = False,
 ) -> Result:
-    """Stop the local stack with everything it has started, and say what stays on the disk; --purge removes that."""
+    """Stop the local stack with everything it has started, and say what stays on the disk.
+
+    \b
+    Examples:
+      replayctl local down
+      replayctl local down --purge --dry-run
+    """
     from replayctl.local import leftovers, stack
 
     settings = _local_settings(ctx)
@@ -85,7 +91,10 @@ def down(
 
 
 def status(ctx: typer.Context) -> Result:
-    """Show what of the local stack runs, and where its pages are."""
+    """Show which parts of the local stack work, and where its pages are.
+
+    The exit code is 0 when all of it works or nothing of it runs, and 9 when a part has ended or does not answer.
+    """
     from replayctl.local import stack
 
     state = stack.status(_local_settings(ctx))
@@ -105,7 +114,7 @@ def data(
 
 
 def make_environments(ctx: typer.Context, dry_run: DryRun = False) -> Result:
-    """Make the Python environments of the stack without starting anything."""
+    """Make the Python environments of the stack without starting anything; damaged ones are made again."""
     from replayctl.local import environments
 
     settings = _local_settings(ctx)
