@@ -28,6 +28,8 @@ _TAIL_LINES = 20
 _STEP = re.compile(r"Step (?P<number>\d+)/(?P<total>\d+) : (?P<command>.*)", re.DOTALL)
 # As `docker buildx build --progress plain` numbers its lines.
 _BUILDX_STEP = re.compile(r"#\d+ \[(?P<stage>[^\]]*?)(?P<number>\d+)/(?P<total>\d+)\] (?P<command>.*)")
+# What the classic builder says of itself between the lines of a step.
+_HOUSEKEEPING = ("--->", "Removing intermediate container")
 _BUILDX_LINE = re.compile(r"#\d+ [0-9.]+ (?P<text>.*)")
 
 
@@ -137,7 +139,7 @@ class _Steps:
         self._reporter.step(f"{self.current}: {shown}")
 
     def line(self, text: str) -> None:
-        if text.strip():
+        if text.strip() and not text.strip().startswith(_HOUSEKEEPING):
             self.tail.append(text.rstrip())
             self._reporter.status(f"{self.current}: {text.strip()}")
 
