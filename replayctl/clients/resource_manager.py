@@ -9,10 +9,11 @@ import datetime
 import json
 import re
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from replayctl.clients.waiting import Waiting, waiting_for_containers, waiting_to_start
 from replayctl.errors import AuthFailed, NotFound, OperationFailed, Unreachable, UsageProblem
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ _NOT_FOUND = ("NotFoundException", "does not exist", "Can not find remote applic
 _LOG_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 # Ours, of an application of which only the logs are left.
 _FORGOTTEN = "FORGOTTEN"
+_NOT_STARTED = ("NEW", "NEW_SAVING", "SUBMITTED", "ACCEPTED")
 FINAL_STATES = frozenset({"FINISHED", "FAILED", "KILLED"})
-STATES = (*("NEW", "NEW_SAVING", "SUBMITTED", "ACCEPTED", "RUNNING"), *sorted(FINAL_STATES))
+STATES = (*_NOT_STARTED, "RUNNING", *sorted(FINAL_STATES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,17 @@ class Application:
     aggregation: str
     memory_mb: int
     vcores: int
+    waits_for: Waiting | None = None
 
     @property
     def is_final(self) -> bool:
         """Whether it has come to its end, whichever."""
         return self.state in FINAL_STATES or self.is_forgotten
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it has not begun: it has no driver that runs."""
+        return self.state in _NOT_STARTED
 
     @property
     def is_forgotten(self) -> bool:
@@ -78,7 +86,7 @@ class Application:
 def forgotten(name: str, known: Application | None = None) -> Application:
     """An application that the ResourceManager does not know any more, with what is `known` of it from before."""
     if known is not None:
-        return replace(known, state=_FORGOTTEN, final_status="", aggregation="")
+        return replace(known, state=_FORGOTTEN, final_status="", aggregation="", waits_for=None)
     return Application(
         *(application_id(name), "", "", "", _FORGOTTEN, "", "", (), None, None, 0.0, ""),
         *(None, None, "", 0, 0),
@@ -90,6 +98,20 @@ def application_id(text: str) -> str:
     if not _APPLICATION.fullmatch(text):
         raise UsageProblem(f"{text!r} is no application id", hint="such as application_1700000000000_0042")
     return text
+
+
+def state(text: str) -> str:
+    """The text as a state of YARN's, or as what has come of an application; UsageProblem otherwise."""
+    known = (*STATES, "SUCCEEDED")
+    if text.upper() not in known:
+        raise UsageProblem(f"{text!r} is no state of an application", hint=f"there are: {', '.join(known)}")
+    return text.upper()
+
+
+def states_with(words: Collection[str]) -> list[str]:
+    """The states of YARN's in which an application may be of which one of the words is said."""
+    finished = {"SUCCEEDED", "FAILED", "KILLED"} & set(words)
+    return sorted((set(words) & set(STATES)) | ({"FINISHED"} if finished else set()))
 
 
 def container_id(text: str) -> str:
@@ -192,10 +214,12 @@ class ResourceManager(HttpService):
         user: str | None = None,
         tags: Sequence[str] = (),
         started_since: datetime.datetime | None = None,
-        limit: int = 1000,
     ) -> list[Application]:
-        """Applications that fit all conditions (any of the tags), the newest first."""
-        parameters = {"limit": str(limit)}
+        """All applications that fit all conditions (any of the tags), the newest first.
+
+        No limit is asked for: the ResourceManager would stop after the first ones that it meets, in no order.
+        """
+        parameters = {"deSelects": "timeouts"}
         if states:
             parameters["states"] = ",".join(states)
         if user:
@@ -227,25 +251,34 @@ class ResourceManager(HttpService):
 
 def _application(row: Mapping[str, Any]) -> Application:
     container = re.search(_CONTAINER, str(row.get("amContainerLogs") or ""))
+    state, queue, diagnostics = (str(row.get(key) or "") for key in ("state", "queue", "diagnostics"))
     return Application(
         id=str(row["id"]),
         name=str(row.get("name") or ""),
         user=str(row.get("user") or ""),
-        queue=str(row.get("queue") or ""),
-        state=str(row.get("state") or ""),
+        queue=queue,
+        state=state,
         final_status=str(row.get("finalStatus") or ""),
         kind=str(row.get("applicationType") or ""),
         tags=tuple(tag for tag in str(row.get("applicationTags") or "").split(",") if tag),
         started=_moment(row.get("startedTime")),
         finished=_moment(row.get("finishedTime")),
         progress=float(row.get("progress") or 0),
-        diagnostics=str(row.get("diagnostics") or ""),
+        diagnostics=diagnostics,
         am_container=container[0] if container else None,
         am_address=str(row["amHostHttpAddress"]) if row.get("amHostHttpAddress") else None,
         aggregation=str(row.get("logAggregationStatus") or ""),
         memory_mb=max(0, int(row.get("allocatedMB") or 0)),
         vcores=max(0, int(row.get("allocatedVCores") or 0)),
+        waits_for=_waits_for(state, diagnostics, queue, row.get("resourceRequests")),
     )
+
+
+def _waits_for(state: str, diagnostics: str, queue: str, requests: object) -> Waiting | None:
+    rows = [each for each in requests if isinstance(each, dict)] if isinstance(requests, list) else []
+    if state in _NOT_STARTED:
+        return waiting_to_start(diagnostics, queue, rows)
+    return waiting_for_containers(queue, rows) if state not in FINAL_STATES else None
 
 
 def _age(app: Application) -> tuple[float, str]:

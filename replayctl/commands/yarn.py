@@ -13,7 +13,7 @@ import typer
 from replayctl.commands.options import DryRun
 from replayctl.console.result import Block, Cell, Fields, Lines, Problem, Result, Status, Table
 from replayctl.console.times import short_duration, short_moment
-from replayctl.errors import UsageProblem
+from replayctl.errors import NotReady, UsageProblem
 from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def yarn_apps(
     run: _Run = None,
     user: Annotated[str | None, typer.Option(help="YARN's user.", show_default=False)] = None,
     state: Annotated[
-        list[str] | None, typer.Option(help="RUNNING, FINISHED, FAILED, KILLED … Repeatable.", show_default=False)
+        list[str] | None, typer.Option(help="RUNNING, SUCCEEDED, FAILED, KILLED … Repeatable.", show_default=False)
     ] = None,
     name: Annotated[str | None, typer.Option(help="A part of the name.", show_default=False)] = None,
     since: Annotated[
@@ -83,23 +83,19 @@ def yarn_apps(
     from replayctl.logs.selection import ApplicationSelection, select
 
     app: AppContext = ctx.obj
-    states = [each.upper() for each in state or ()]
-    unknown = sorted(set(states) - set(resource_manager.STATES))
-    if unknown:
-        raise UsageProblem(
-            f"{unknown[0]!r} is no state of YARN", hint=f"there are: {', '.join(resource_manager.STATES)}"
-        )
+    states = {resource_manager.state(each) for each in state or ()}
     began = _ago(since) if since else None
     with yarn.open_yarn(app.settings, app.environ, app.reporter) as cluster:
         found = select(
             cluster.manager,
             ApplicationSelection(mine, dag, task, run),
             app.settings,
-            states=states,
+            states=resource_manager.states_with(states),
             user=user,
             since=began,
         )
-    chosen = [each for each in found if name is None or name.lower() in each.name.lower()][:limit]
+    fitting = [each for each in found if not states or states & {each.state, each.outcome}]
+    chosen = [each for each in fitting if name is None or name.lower() in each.name.lower()][:limit]
     rows = [
         (
             each.id,
@@ -108,13 +104,14 @@ def yarn_apps(
             each.started,
             _took(each),
             each.user,
-            f"{each.memory_mb} MB, {each.vcores} cores" if not each.is_final else None,
+            f"{each.memory_mb} MB, {each.vcores} cores" if each.memory_mb else None,
         )
         for each in chosen
     ]
     columns = ("application", "state", "name", "started", "took", "user", "uses")
     view: Block = Table(columns, rows, numeric=(4,), shorten=(2,)) if rows else Lines(("none",))
-    return Result("yarn-apps", {"applications": chosen}, (view,))
+    waiting = tuple(f"{each.id} waits: {each.waits_for}" for each in chosen if each.is_waiting)
+    return Result("yarn-apps", {"applications": chosen}, (view,), warnings=waiting)
 
 
 def yarn_logs(
@@ -162,7 +159,10 @@ def yarn_logs(
             return _followed(app, cluster, found, wanted, diagnose, raw=raw, wait_s=wait_for)
         # All of them are wanted to list them, and to find a cause; a running application has none by itself.
         driver_only = wanted.driver_only and not listing and not diagnose
-        files = cluster.files(found, wait_s=wait_for, driver_only=driver_only)
+        try:
+            files = cluster.files(found, wait_s=wait_for, driver_only=driver_only)
+        except NotReady as error:
+            return _not_begun(found, error)
         if listing:
             return _listed(found, files)
         return _shown(app, cluster, found, files, wanted, diagnose, target=target, raw=raw)
@@ -279,6 +279,12 @@ def _shown(
     for data in view.shown(cluster, found, chosen, wanted):
         app.write_log(data, raw)
     return Result("yarn-logs", answer, (), closing=(Lines(("",)), _head(found), *_causes(causes)) if causes else ())
+
+
+def _not_begun(found: Application, error: NotReady) -> Result:
+    problem = Problem(error.code, str(error), error.hint, error.details)
+    data = {"application": found, "causes": [], "files": []}
+    return Result("yarn-logs", data, (_head(found),), status="failed", problems=(problem,))
 
 
 def _listed(found: Application, files: Sequence[LogFile]) -> Result:

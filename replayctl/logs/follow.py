@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from replayctl.clients.resource_manager import Application, forgotten
+from replayctl.clients.waiting import Waiting
 from replayctl.console.events import Reporter
 from replayctl.errors import NotFound, NotReady, OperationFailed, RemoteCommandFailed, TimedOut, Unreachable
 from replayctl.logs.sources import Yarn
@@ -47,6 +48,7 @@ def follow(
     With `wanted.tail` each file begins with so many of the lines that it has when it is seen first.
     """
     progress: dict[tuple[str, str], _Progress] = {}
+    said: Waiting | None = None
     answered_at = time.monotonic()
     while True:
         try:
@@ -62,6 +64,9 @@ def follow(
             reporter.status(f"waiting: {error}")
             time.sleep(_LOOK_EVERY_S)
             continue
+        if app.is_waiting and app.waits_for is not None and app.waits_for != said:
+            said = app.waits_for
+            reporter.step(f"{app.id} waits: {said}")
         files = _files(cluster, app, wanted, reporter, wait_s=wait_s)
         cluster.expect(app, files, tail=_GROWTH + max((_left(file, progress) for file in files), default=0))
         for file in files:
@@ -83,6 +88,9 @@ def follow(
 def _files(
     cluster: Yarn, app: Application, wanted: LogSelection, reporter: Reporter, *, wait_s: float
 ) -> Sequence[LogFile]:
+    if app.is_waiting and app.am_container is None:
+        reporter.status(f"waiting until {app.id} starts")
+        return []
     try:
         files = cluster.files(app, wait_s=wait_s if app.is_final else 0, driver_only=wanted.driver_only)
     except _PASSING as error:

@@ -175,7 +175,8 @@ class Yarn:
         """All log files of an application, driver first. Waits until YARN has gathered those of a finished one.
 
         With `driver_only` those of others may be missing: then one node is asked, and not each of the cluster. Raises
-        TimedOut when YARN has not gathered them after `wait_s`, NotFound when there are none.
+        TimedOut when YARN has not gathered them after `wait_s`, NotFound when there are none, NotReady when it has not
+        begun, which says what it waits for.
         """
         deadline = time.monotonic() + wait_s
         while True:
@@ -187,6 +188,8 @@ class Yarn:
             if settled:
                 why = "has no logs" if app.am_container else "ended before it was given a container: it has no logs"
                 raise NotFound(f"{app.id} {why}", details=app.diagnostics or None)
+            if not app.is_final:
+                raise NotReady(_no_logs_yet(app), hint=f"see it begin: replayctl yarn-logs {app.id} --follow")
             if time.monotonic() > deadline:
                 raise TimedOut(
                     f"YARN has not gathered the logs of {app.id} after {wait_s:.0f} s (state {app.state}, "
@@ -264,6 +267,8 @@ class Yarn:
             answer.close()
 
     def _running_files(self, app: Application, driver_only: bool) -> list[LogFile]:
+        if app.is_waiting and app.am_container is None:
+            return []
         found: list[LogFile] = []
         answered = False
         for address in self._nodes_of(app, driver_only):
@@ -276,7 +281,12 @@ class Yarn:
             except _TROUBLE as error:
                 # YARN lists a node that is gone for some minutes; others may have what is looked for.
                 self._note(service, error, address)
-        return found if answered else self._program.files(app)
+        if answered:
+            return found
+        try:
+            return self._program.files(app)
+        except NotFound as error:
+            raise Unreachable(f"no NodeManager with logs of {app.id} can be reached", details=error.details) from error
 
     def _nodes_of(self, app: Application, driver_only: bool) -> list[str]:
         if driver_only and app.am_address:
@@ -365,6 +375,12 @@ class Yarn:
             self._nodes[address] = HttpService(f"NodeManager {host}", url)
             del self._silent_nodes[address]
         return self._nodes[address]
+
+
+def _no_logs_yet(app: Application) -> str:
+    if app.is_waiting and app.waits_for is not None:
+        return f"{app.id} has not started; it waits: {app.waits_for}"
+    return f"{app.id} has written no logs yet"
 
 
 def _application_of(container: str) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from replayctl.clients.resource_manager import Application, HttpService, forgotten
+from replayctl.clients.waiting import waiting_to_start
 from replayctl.console.events import RecordingReporter
-from replayctl.errors import NotFound, RemoteCommandFailed, ReplayctlError, Unreachable
+from replayctl.errors import NotFound, NotReady, RemoteCommandFailed, ReplayctlError, Unreachable
 from replayctl.logs.sources import Yarn
 from replayctl.logs.stream import LogFile, Piece
 from replayctl.settings.load import load_settings
@@ -133,3 +134,11 @@ def test_logs_that_yarn_could_not_gather_are_not_waited_for(yarn: Yarn, programs
     app = replace(forgotten(ID), state="FINISHED", final_status="FAILED", aggregation="TIME_OUT", am_container=DRIVER)
     # What some nodes have gathered all the same.
     assert len(yarn.files(app, wait_s=60)) == 3
+
+
+def test_one_that_waits_says_at_once_for_what(yarn: Yarn, programs: list[list[str]]) -> None:
+    waits = waiting_to_start("Queue's AM resource limit exceeded.", "root.default", [])
+    app = replace(forgotten(ID), state="ACCEPTED", final_status="UNDEFINED", waits_for=waits)
+    with pytest.raises(NotReady, match="has not started; it waits: Queue's AM resource limit exceeded"):
+        yarn.files(app, wait_s=60)
+    assert programs == []

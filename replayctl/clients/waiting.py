@@ -1,0 +1,124 @@
+"""What an application waits for, from what the ResourceManager says of it.
+
+Its words are those of CapacityScheduler (`CSAMContainerLaunchDiagnosticsConstants`, `LeafQueue`, `RMAppAttemptImpl`),
+which puts amounts behind `Details :`. FairScheduler says less, and its words are passed on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_DATE = re.compile(r"^\s*\[[^\]]*\]\s*")
+_DETAIL = re.compile(r"\s*([^=;]+?)\s*=\s*([^;]*?)\s*(?:;|$)")
+_RESOURCES = re.compile(r"<memory:\s*(\d+)(?:\s*\w+)?,\s*vCores:\s*(\d+)")
+_PREAMBLE = "Application is added to the scheduler and is not yet activated."
+_LONGEST_REASON = 300
+_QUEUE_LIMITS = ("Queue Resource Limit for AM", "Queue's max capacity (absolute resource)")
+_IN_USE = ("Queue AM Resource Usage", "Queue's used capacity (absolute resource)")
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """An amount of memory and cores."""
+
+    memory_mb: int
+    vcores: int
+
+    def __str__(self) -> str:
+        return f"{self.memory_mb} MB, {self.vcores} core{'' if self.vcores == 1 else 's'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Containers of one size that were asked for and not given yet; `partition` is the nodes' label, or empty."""
+
+    containers: int
+    each: Resources
+    partition: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why an application waits, what it asks for, how much its queue allows and how much of that is in use."""
+
+    reason: str
+    asks: tuple[Ask, ...]
+    queue: str
+    partition: str | None
+    limit: Resources | None
+    in_use: Resources | None
+
+    def __str__(self) -> str:
+        words = [f"asks {_asked(self.asks)}"] if self.asks else []
+        if self.limit is not None:
+            words.append(f"limit {self.limit}")
+        if self.in_use is not None:
+            words.append(f"in use {self.in_use}")
+        words.append(f"queue {self.queue}" + (f", partition {self.partition}" if self.partition else ""))
+        return f"{self.reason} ({'; '.join(words)})"
+
+
+def waiting_to_start(diagnostics: str, queue: str, requests: Sequence[Mapping[str, Any]]) -> Waiting:
+    """What an application waits for that has no driver yet."""
+    said, _, rest = _DATE.sub("", diagnostics).partition("Details :")
+    details = dict(_DETAIL.findall(rest))
+    reason = " ".join(said.replace(_PREAMBLE, "").split())[:_LONGEST_REASON].rstrip(". ")
+    asks = _asks(requests)
+    asked = _resources(details.get("AM Resource Request"))
+    if not asks and asked is not None:
+        asks = (Ask(1, asked, ""),)
+    limits = ("User AM Resource Limit of the queue",) if reason.startswith("User's") else _QUEUE_LIMITS
+    return Waiting(
+        reason or "accepted, and not given a container yet",
+        asks,
+        queue,
+        details.get("AM Partition"),
+        _first(details, limits),
+        _first(details, _IN_USE),
+    )
+
+
+def waiting_for_containers(queue: str, requests: Sequence[Mapping[str, Any]]) -> Waiting | None:
+    """What an application that runs still asks for; None for one that has all."""
+    asks = _asks(requests)
+    return Waiting("containers that it has asked for", asks, queue, None, None, None) if asks else None
+
+
+def _asks(requests: Sequence[Mapping[str, Any]]) -> tuple[Ask, ...]:
+    """The open requests. Those that name nodes and racks say the same once more."""
+    found: dict[tuple[Resources, str], int] = {}
+    for each in requests:
+        count, size = _number(each.get("numContainers")), each.get("capability")
+        if each.get("resourceName") != "*" or count <= 0 or not isinstance(size, Mapping):
+            continue
+        key = (Resources(_number(size.get("memory")), _number(size.get("vCores"))), _label(each))
+        found[key] = found.get(key, 0) + count
+    return tuple(Ask(count, size, label) for (size, label), count in found.items())
+
+
+def _asked(asks: Iterable[Ask]) -> str:
+    return " and ".join(
+        (f"{each.containers} containers of {each.each}" if each.containers > 1 else str(each.each))
+        + (f" on nodes labelled {each.partition}" if each.partition else "")
+        for each in asks
+    )
+
+
+def _label(request: Mapping[str, Any]) -> str:
+    return str(request.get("nodeLabelExpression") or "").replace("<Not set>", "")
+
+
+def _first(details: Mapping[str, str], names: Iterable[str]) -> Resources | None:
+    return next((amount for name in names if (amount := _resources(details.get(name))) is not None), None)
+
+
+def _resources(text: str | None) -> Resources | None:
+    match = _RESOURCES.search(text or "")
+    return Resources(int(match[1]), int(match[2])) if match else None
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
