@@ -22,7 +22,8 @@ REQUEST = {
 }
 LIMITS = (
     " Details : AM Partition = <DEFAULT_PARTITION>; AM Resource Request = <memory:1536, vCores:1>; "
-    "Queue Resource Limit for AM = <memory:1280, vCores:1>; User AM Resource Limit of the queue = <memory:640, vCores:1>; "
+    "Queue Resource Limit for AM = <memory:1280, vCores:1>; "
+    "User AM Resource Limit of the queue = <memory:640, vCores:1>; "
     "Queue AM Resource Usage = <memory:1024, vCores:1>; "
 )
 
@@ -54,7 +55,8 @@ def test_a_users_limit_is_the_users() -> None:
             "Skipping AM assignment as cluster resource is empty",
         ),
         (
-            f"{DATE}Application is Activated, waiting for resources to be assigned for AM.  Details : AM Partition = x ; "
+            f"{DATE}Application is Activated, waiting for resources to be assigned for AM.  Details : "
+            "AM Partition = x ; "
             "Queue's max capacity (absolute resource) = <memory:6144, vCores:8> ; "
             "Queue's used capacity (absolute resource) = <memory:6144, vCores:3> ; ",
             "Application is Activated, waiting for resources to be assigned for AM",
