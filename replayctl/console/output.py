@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import Any, Literal, TextIO
 
 from replayctl.console.bars import last_states, without_former_states
-from replayctl.console.redaction import clean, mask
+from replayctl.console.redaction import LogCleaner, clean, clean_lines, mask, mask_lines, mask_value
 from replayctl.console.result import Block, Fields, Lines, Problem, Result
 from replayctl.console.secret import MASK, Secret
 from replayctl.console.stream import Stream
@@ -43,10 +43,13 @@ def to_json(value: object) -> Any:
     if isinstance(value, Secret):
         return MASK
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: to_json(getattr(value, each.name)) for each in dataclasses.fields(value)}
+        return {each.name: _member_to_json(each.name, getattr(value, each.name)) for each in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): to_json(each) for key, each in value.items()}
+        return {mask(str(key)): _member_to_json(str(key), each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
+        if value and all(isinstance(each, str) for each in value):
+            # Often the lines of one text, in which a private key has many.
+            return mask_lines(value)
         return [to_json(each) for each in value]
     if isinstance(value, (set, frozenset)):
         return sorted((to_json(each) for each in value), key=lambda each: (type(each).__name__, str(each)))
@@ -55,6 +58,10 @@ def to_json(value: object) -> Any:
     if isinstance(value, (datetime.datetime, datetime.date)):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} has no place in a result")
+
+
+def _member_to_json(name: str, value: object) -> Any:
+    return mask_value(name, value) if isinstance(value, str) else to_json(value)
 
 
 def envelope(
@@ -91,6 +98,7 @@ class Output:
         self._log = b""
         self._log_shown = False
         self._bar = ""
+        self._log_cleaner = LogCleaner()
 
     def announce(self, result: Result) -> None:
         """A part of the answer, at once; from then on each JSON document is one line."""
@@ -122,7 +130,7 @@ class Output:
         text, self._log = self._log[:end], without_former_states(self._log[end:])
         if text:
             self._draw_bar(stream, "")
-            stream.write(clean(last_states(text.decode("utf-8", "replace"))))
+            stream.write(self._log_cleaner.clean(last_states(text.decode("utf-8", "replace"))))
             # A log that is followed is read as it comes.
             stream.flush()
         if stream.isatty():
@@ -192,7 +200,7 @@ class Output:
 
     def _block(self, block: Block) -> None:
         if isinstance(block, Lines):
-            self._stdout.write("".join(f"{clean(line)}\n" for line in block.lines))
+            self._stdout.write("".join(f"{line}\n" for line in clean_lines(block.lines)))
         elif isinstance(block, Fields):
             self._fields(block)
         elif self._stdout.isatty():
@@ -203,7 +211,7 @@ class Output:
     def _fields(self, block: Fields) -> None:
         if block.title:
             self._stdout.write(f"{clean(block.title)}\n")
-        pairs = [(clean(name), clean(value)) for name, value in block.pairs]
+        pairs = [(clean(name), mask_value(name, clean(value))) for name, value in block.pairs]
         width = max((len(name) for name, _ in pairs), default=0)
         self._stdout.write("".join(f"{name + ':':<{width + 1}} {value}\n" for name, value in pairs))
 
