@@ -52,7 +52,7 @@ def workload_names(folder: Path = _RELEASE) -> tuple[str, ...]:
     """The modules of `workloads/` that define `run` at their top level, sorted."""
     return tuple(
         path.stem
-        for path in sorted((folder / WORKLOADS_PACKAGE).glob("*.py"))
+        for path in sorted((folder / WORKLOADS_PACKAGE).glob("*.py"))  # the release's own; replayctl: allow
         if path.stem != "runner" and any(_defines_run(node) for node in _module(folder, path).body)
     )
 
@@ -77,7 +77,7 @@ def _closure(workload: str, folder: Path) -> Mapping[str, str]:
 
 @functools.cache
 def _module(folder: Path, path: Path) -> ast.Module:
-    tree = ast.parse(path.read_bytes(), filename=path.relative_to(folder).as_posix())
+    tree = ast.parse(path.read_bytes(), filename=path.relative_to(folder).as_posix())  # replayctl: allow
     return _Simplified().visit(tree)  # type: ignore[no-any-return]
 
 
@@ -121,7 +121,7 @@ def _imported(folder: Path, path: Path) -> tuple[Path, ...]:
             names |= {base[:depth] for depth in range(len(base) + 1)}
             names |= {(*base, alias.name) for alias in node.names}
     files = (file for name in names for file in (folder.joinpath(*name, "__init__.py"), _file(folder, name)) if file)
-    return tuple(sorted(file for file in files if file.is_file()))
+    return tuple(sorted(file for file in files if file.is_file()))  # replayctl: allow
 
 
 def _file(folder: Path, name: Sequence[str]) -> Path | None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import ast
 import hashlib
 import io
+import os
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from replayctl.bundle.source_files import SourceFile, read_source, source_files
 from replayctl.errors import UsageProblem
 
 STORE = "replayctl_releases"
@@ -27,6 +30,7 @@ _SUFFIXES = frozenset({".py", ".json", ".yaml", ".yml", ".sql", ".txt", ".md"})
 # In bytes, as a POSIX tar archive has room for them.
 _MAX_NAME, _MAX_FOLDER = 100, 140
 _MAX_FILE_BYTES = 5 * 1024 * 1024
+_MAX_TOTAL_BYTES = 512 * 1024 * 1024
 # The first one that a module has counts, as in dag_release.
 ENTRY_FUNCTIONS = ("build_dags", "dag_specs")
 # ZIP cannot express an earlier moment; one fixed moment keeps the archive's bytes a function of its content.
@@ -77,10 +81,10 @@ def build_release(dags_dir: Path, deployment_json: str) -> Release:
     """The release of a DAG folder together with the deployment it is for.
 
     Takes the whole folder: Python files and small data files, not hidden folders, virtual environments or bytecode.
-    Raises UsageProblem when the folder is no package, has no DAG module, does not compile, or holds an oversized
-    file.
+    Raises UsageProblem when the folder is no package or has no DAG module, and for a file that does not compile, cannot
+    be read, is too large or is no regular file.
     """
-    if not (dags_dir / "__init__.py").is_file():
+    if not os.path.isfile(dags_dir / "__init__.py"):
         raise UsageProblem(
             f"{dags_dir} is not a DAG folder: it has no __init__.py",
             hint="name the folder with --dags-dir, or run from a folder that has dags/ in it",
@@ -88,57 +92,74 @@ def build_release(dags_dir: Path, deployment_json: str) -> Release:
     files = [ReleaseFile(DEPLOYMENT_FILE, deployment_json.encode())]
     modules: dict[str, str] = {}
     left_out = []
-    for path in _walk(dags_dir):
-        relative = path.relative_to(dags_dir).as_posix()
-        if path.suffix not in _SUFFIXES or relative == DEPLOYMENT_FILE:
-            left_out.append(relative)
+    total = 0
+    for source in source_files(dags_dir):
+        if source.path.suffix not in _SUFFIXES or source.relative == DEPLOYMENT_FILE:
+            left_out.append(f"{source.relative} ({source.oddity})" if source.oddity else source.relative)
             continue
-        folder, _, last = relative.rpartition("/")
-        too_long = len(last.encode()) > _MAX_NAME or len(folder.encode()) > _MAX_FOLDER
-        if not relative.isprintable() or "\\" in relative or too_long:
-            raise UsageProblem(f"{path!r} cannot be deployed: its name is too long or has characters of no name in it")
-        content = path.read_bytes()
-        if len(content) > _MAX_FILE_BYTES:
-            raise UsageProblem(
-                f"{path} has {len(content)} bytes, more than {_MAX_FILE_BYTES}: not a file for a release"
-            )
-        files.append(ReleaseFile(relative, content))
-        entry = _entry_function(path, content) if path.suffix == ".py" else None
-        if entry and "/" not in relative:
-            if not path.stem.isascii() or not path.stem.isidentifier():
-                raise UsageProblem(f"{path}: a DAG module's name has letters a-z, digits and '_' only")
-            modules[path.stem] = entry
+        _check_name(source)
+        content = read_source(source.path, _MAX_FILE_BYTES)
+        total += len(content)
+        if total > _MAX_TOTAL_BYTES:
+            raise UsageProblem(f"{dags_dir} has more than {_MAX_TOTAL_BYTES} bytes of code and small data")
+        files.append(ReleaseFile(source.relative, content))
+        entry = _entry_function(source.path, content) if source.path.suffix == ".py" else None
+        if entry and "/" not in source.relative:
+            if not source.path.stem.isascii() or not source.path.stem.isidentifier():
+                raise UsageProblem(f"{source.path}: a DAG module's name has letters a-z, digits and '_' only")
+            modules[source.path.stem] = entry
     if not modules:
         raise UsageProblem(f"{dags_dir} has no DAG module: no dag_*.py defines dag_specs() or build_dags()")
     free = tuple(module for module, entry in modules.items() if entry == "build_dags")
     return Release(_name_of(files), tuple(files), tuple(modules), free, tuple(left_out))
 
 
-def _walk(dags_dir: Path) -> Sequence[Path]:
-    found = []
-    for path in sorted(dags_dir.rglob("*")):
-        parts = path.relative_to(dags_dir).parts
-        if any(part.startswith(".") or part == "__pycache__" for part in parts):
-            continue
-        if any((dags_dir.joinpath(*parts[:depth]) / "pyvenv.cfg").exists() for depth in range(1, len(parts))):
-            continue
-        if path.is_file() and path.suffix not in (".pyc", ".pyo"):
-            found.append(path)
-    return found
+def _check_name(source: SourceFile) -> None:
+    """Raises UsageProblem for what would be deployed, and cannot be."""
+    if source.oddity:
+        raise UsageProblem(
+            f"{str(source.path)!r} cannot be deployed: it is {source.oddity}",
+            hint="remove it, or put a file in its place",
+        )
+    relative = source.relative
+    # Bytes that are no UTF-8 are not printable here either.
+    if not relative.isprintable() or "\\" in relative:
+        raise UsageProblem(
+            f"{str(source.path)!r} cannot be deployed: its name has a character that no file of a release may have",
+            hint="rename it; letters, digits and '_' are safe",
+        )
+    folder, _, last = relative.rpartition("/")
+    if len(last.encode()) > _MAX_NAME or len(folder.encode()) > _MAX_FOLDER:
+        raise UsageProblem(
+            f"{str(source.path)!r} cannot be deployed: its name is too long",
+            hint=f"use at most {_MAX_NAME} bytes for a file's name and {_MAX_FOLDER} for its folders",
+        )
 
 
 def _entry_function(path: Path, content: bytes) -> str | None:
     """The function with which a DAG module gives its DAGs; None for other files, which must compile all the same."""
     try:
-        # compile, and not only parse: it also refuses what the parser lets through, such as a stray return.
-        compile(content, str(path), "exec", dont_inherit=True)
-        tree = ast.parse(content)
-    except (SyntaxError, ValueError) as error:
+        tree = parse_module(content, str(path))
+    except (RecursionError, MemoryError) as error:
+        raise UsageProblem(
+            f"{path} does not compile: an expression in it is too deeply nested for Python",
+            hint="build it up in a loop, or keep it as data in a file",
+        ) from error
+    except (SyntaxError, ValueError, LookupError, OverflowError, SystemError) as error:
         line = getattr(error, "lineno", None)
         raise UsageProblem(f"{path}{f':{line}' if line else ''} does not compile: {error}") from error
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     found = [name for name in ENTRY_FUNCTIONS if name in defined]
     return found[0] if found and path.name.startswith("dag_") else None
+
+
+def parse_module(content: bytes, name: str = "<unknown>") -> ast.Module:
+    """The syntax tree of a module that compiles; raises what Python does. Warnings about its style are not ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # compile, and not only parse: it also refuses what the parser lets through, such as a stray return.
+        compile(content, name, "exec", dont_inherit=True)
+        return ast.parse(content)
 
 
 def _name_of(files: Sequence[ReleaseFile]) -> str:

@@ -12,29 +12,7 @@ from replayctl import process
 from replayctl.bundle.release import Release
 from replayctl.errors import TimedOut, UsageProblem
 
-# Runs in a bare interpreter: what a release may import at parse time is the standard library and itself.
-_LOADER = """
-import importlib, importlib.util, json, sys
-answer, folder, release, *modules = sys.argv[1:]
-sys.dont_write_bytecode = True
-spec = importlib.util.spec_from_file_location(release, folder + "/__init__.py", submodule_search_locations=[folder])
-sys.modules[release] = package = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(package)
-entry = importlib.import_module(release + ".release_package")
-deployment = entry.load_deployment()
-found = []
-for module in modules:
-    for dag in entry.load_specs(module, deployment):
-        steps = [
-            {"name": step.name, "identity": step.identity, "artifact": deployment.artifact_path(step),
-             "upstream": [parent.name for parent in dag.upstream(step)]}
-            for step in dag.steps
-        ]
-        found.append({"dag_id": dag.dag_id, "module": module, "description": dag.description,
-                      "mlflow_experiment": dag.mlflow_experiment, "steps": steps})
-with open(answer, "w", encoding="utf-8") as file:
-    json.dump(found, file)
-"""
+_LOADER = Path(__file__).with_name("spec_loader.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +51,8 @@ def load_specs(release: Release, *, timeout_s: float) -> tuple[Dag, ...]:
         answer = Path(scratch) / "specs.json"
         # The others need Airflow to load, and only a server can tell what is in them.
         modules = [module for module in release.modules if module not in release.free_modules]
-        argv = [sys.executable, "-I", "-c", _LOADER, str(answer), str(folder), release.name, *modules]
+        # A bare interpreter: what a release may import at parse time is the standard library and itself.
+        argv = [sys.executable, "-I", str(_LOADER), str(answer), str(folder), release.name, *modules]
         try:
             done = process.run(argv, timeout_s=timeout_s, check=False)
         except TimedOut as error:

@@ -13,90 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from replayctl.bundle.release import ENTRY_FUNCTIONS, Release
+from replayctl.bundle.release import ENTRY_FUNCTIONS, Release, parse_module
+from replayctl.bundle.rules import CALLS, HARMLESS, HEAVY, MEANING, READING_METHODS, TASKS, WRITING_METHODS
 from replayctl.errors import UsageProblem
 
+_ENDLESS = 1 << 30
 _ALLOW = "replayctl: allow"
 _MAX_TOTAL_BYTES = 50 * 1024 * 1024
-
-# By the dotted name of what is called; a name that ends in a dot stands for all below it.
-_CALLS: dict[str, tuple[str, ...]] = {
-    "random": ("uuid.uuid1", "uuid.uuid4", "random.", "secrets.", "os.urandom", "numpy.random."),
-    "clock": (
-        "datetime.datetime.now",
-        "datetime.datetime.utcnow",
-        "datetime.datetime.today",
-        "datetime.date.today",
-        "time.time",
-        "time.time_ns",
-        "time.localtime",
-        "time.sleep",
-        "pendulum.now",
-        "pendulum.today",
-        "airflow.utils.timezone.utcnow",
-        "airflow.sdk.timezone.utcnow",
-    ),
-    "environment": ("os.getenv", "os.putenv", "os.environ."),
-    "write": (
-        "os.mkdir",
-        "os.makedirs",
-        "os.remove",
-        "os.rename",
-        "shutil.copy",
-        "shutil.copy2",
-        "shutil.copytree",
-        "shutil.move",
-        "shutil.rmtree",
-        "pickle.dump",
-        "tempfile.",
-    ),
-    "program": ("subprocess.", "os.system", "os.popen"),
-    "network": (
-        "urllib.request.",
-        "socket.",
-        "http.client.",
-        "requests.",
-        "httpx.",
-        "aiohttp.",
-        "urllib3.",
-        "boto3.",
-        "paramiko.",
-        "fabric.",
-        "psycopg2.",
-    ),
-    "database": (
-        "airflow.models.Variable.",
-        "airflow.sdk.Variable.",
-        "airflow.models.Connection.",
-        "airflow.sdk.Connection.",
-        "airflow.hooks.base.BaseHook.",
-        "airflow.sdk.BaseHook.",
-        "airflow.sdk.bases.hook.BaseHook.",
-    ),
-}
-# What of the above is harmless: seeded, and so the same at each parse.
-_HARMLESS = frozenset({"random.Random", "numpy.random.default_rng", "numpy.random.RandomState"})
-_TASKS = frozenset({"task", "setup", "teardown"})
-_WRITING_METHODS = frozenset({"write_text", "write_bytes", "unlink", "touch", "mkdir", "rmdir"})
-_HEAVY = frozenset(
-    {"pyspark", "replay", "pandas", "numpy", "scipy", "sklearn", "torch", "lightgbm", "xgboost", "catboost"}
-    | {"lightautoml", "sparklightautoml", "tensorflow", "mlflow", "matplotlib"}
-)
-_MEANING = {
-    "random": "gives another value at each parse, so Airflow sees a new DAG each time",
-    "clock": "gives another value at each parse, so Airflow sees a new DAG each time",
-    "environment": "the DAG processor's environment is not yours",
-    "write": "parsing must not write: it runs every few seconds, in several processes",
-    "program": "parsing must not start programs",
-    "network": "parsing must not wait for the network",
-    "database": "asks Airflow's database at each parse",
-    "heavy-import": "takes seconds at each parse, and the DAG processor may not have it",
-    "namespace": "bypasses the namespace: colleagues' deploys would collide with it",
-    "entry": "it defines neither dag_specs nor build_dags, so Airflow gets no DAG of it",
-    "link": "a link to a folder is not deployed, and a loop of links hides everybody's DAGs",
-    "environment-folder": "a virtual environment is not deployed",
-    "size": "too much for a release",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +61,13 @@ def _folder_findings(release: Release, dags_dir: Path) -> Iterator[Finding]:
             if name.startswith(".") and not (path / "pyvenv.cfg").exists():
                 names.remove(name)
             elif path.is_symlink():
-                yield Finding("error", "link", shown, None, f"leads to {os.readlink(path)}: {_MEANING['link']}")
+                yield Finding("error", "link", shown, None, f"leads to {os.readlink(path)}: {MEANING['link']}")
             elif (path / "pyvenv.cfg").exists():
                 names.remove(name)
-                yield Finding("warning", "environment-folder", shown, None, _MEANING["environment-folder"])
+                yield Finding("warning", "environment-folder", shown, None, MEANING["environment-folder"])
     total = sum(len(file.content) for file in release.files)
     if total > _MAX_TOTAL_BYTES:
-        yield Finding("error", "size", ".", None, f"{total} bytes in all: {_MEANING['size']}")
+        yield Finding("error", "size", ".", None, f"{total} bytes in all: {MEANING['size']}")
 
 
 @dataclass
@@ -172,9 +95,10 @@ class _Code:
                 package = path.rpartition("/")[0].replace("/", ".")
                 name = package if path.endswith("__init__") else path.replace("/", ".")
                 lines = file.content.decode("utf-8", "replace").splitlines()
-                self._modules[name] = _Module(name, package, file.path, ast.parse(file.content), lines)
+                self._modules[name] = _Module(name, package, file.path, parse_module(file.content), lines)
         self._found: dict[tuple[str, int, str], Finding] = {}
         self._visited: set[int] = set()
+        self._called: list[tuple[_Module, ast.AST]] = []
         self._loaded: set[str] = set()
 
     def findings(self) -> list[Finding]:
@@ -185,7 +109,9 @@ class _Code:
                 continue
             for entry in ENTRY_FUNCTIONS:
                 if entry in module.defined:
-                    self._visit_function(module, module.defined[entry])
+                    self._note_called(module, module.defined[entry])
+        while self._called:
+            self._visit_function(*self._called.pop())
         return [*self._found.values(), *self._without_entry()]
 
     def _without_entry(self) -> Iterator[Finding]:
@@ -195,7 +121,7 @@ class _Code:
                 continue
             for node in _outside_functions(module.tree):
                 if isinstance(node, ast.Call) and _dotted(module, node.func).rpartition(".")[2] in ("DAG", "dag"):
-                    yield Finding("warning", "entry", module.path, node.lineno, _MEANING["entry"])
+                    yield Finding("warning", "entry", module.path, node.lineno, MEANING["entry"])
                     break
 
     def _load(self, name: str) -> _Module | None:
@@ -229,23 +155,22 @@ class _Code:
 
     def _visit(self, module: _Module, node: ast.AST) -> None:
         """Looks at code that runs now: bodies of functions do not, those of classes do."""
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            inside = [*node.args.defaults, *(each for each in node.args.kw_defaults if each)]
-            for each in [*inside, *([] if isinstance(node, ast.Lambda) else node.decorator_list)]:
-                self._visit(module, each)
-            return
-        if isinstance(node, ast.If) and _never_when_parsed(node.test):
-            for other in node.orelse:
-                self._visit(module, other)
-            return
-        self._look(module, node)
-        for child in ast.iter_child_nodes(node):
-            self._visit(module, child)
+        # No recursion: an expression may be nested more deeply than Python lets calls be.
+        pending = [node]
+        while pending:
+            node = pending.pop()
+            inside: list[ast.AST]
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+                inside = [*node.args.defaults, *(default for default in node.args.kw_defaults if default)]
+                inside += [] if isinstance(node, ast.Lambda) else node.decorator_list
+            elif isinstance(node, ast.If) and _never_when_parsed(node.test):
+                inside = [*node.orelse]
+            else:
+                self._look(module, node)
+                inside = list(ast.iter_child_nodes(node))
+            pending += reversed(inside)
 
     def _visit_function(self, module: _Module, node: ast.AST) -> None:
-        if id(node) in self._visited:
-            return
-        self._visited.add(id(node))
         bodies: list[ast.AST] = []
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             bodies = [] if _is_task(module, node) else [node]
@@ -266,6 +191,8 @@ class _Code:
     def _look(self, module: _Module, node: ast.AST) -> None:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             self._look_at_import(module, node)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, (ast.Attribute, ast.Name)):
+            self._note_alias(module, node, node.value)
         elif isinstance(node, ast.Call):
             self._look_at_call(module, node)
         elif isinstance(node, (ast.Attribute, ast.Name)) and _dotted(module, node) == "os.environ":
@@ -274,6 +201,13 @@ class _Code:
             inside = f"{node.value.rstrip('/')}/".startswith(f"{self._artifacts_root}/")
             if inside and len(self._artifacts_root) > 1:
                 self._report(module, node, "namespace", f"the path {node.value!r}")
+
+    def _note_alias(self, module: _Module, node: ast.Assign | ast.AnnAssign, value: ast.expr) -> None:
+        """now = time.time: another name for what is watched."""
+        name = _dotted(module, value)
+        if any(_is_one_of(name, calls) for calls in CALLS.values()):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            module.imported |= {target.id: name for target in targets if isinstance(target, ast.Name)}
 
     def _look_at_import(self, module: _Module, node: ast.Import | ast.ImportFrom) -> None:
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -286,24 +220,39 @@ class _Code:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
         for name in names:
             top = name.partition(".")[0]
-            if top in _HEAVY:
+            if top in HEAVY:
                 self._report(module, node, "heavy-import", f"import of {top}")
 
     def _look_at_call(self, module: _Module, node: ast.Call) -> None:
         name = _dotted(module, node.func)
-        for rule, calls in _CALLS.items():
-            if name in _HARMLESS and (node.args or node.keywords):
+        for rule, calls in CALLS.items():
+            if len(node.args) + len(node.keywords) >= HARMLESS.get(name, _ENDLESS):
                 continue
-            if any(name == call or (call.endswith(".") and name.startswith(call)) for call in calls):
+            if _is_one_of(name, calls) and not (rule == "read" and name.rpartition(".")[2] == "open"):
                 self._report(module, node, rule, f"call of {name}")
-        method = isinstance(node.func, ast.Attribute) and node.func.attr == "open"
-        if (name == "open" or method) and _opens_to_write(node, 0 if method else 1):
-            self._report(module, node, "write", "open() to write")
-        if isinstance(node.func, ast.Attribute) and node.func.attr in _WRITING_METHODS and not name.startswith("os."):
-            self._report(module, node, "write", f"call of .{node.func.attr}()")
+        for keyword in node.keywords:
+            # Called for each object that is made without a value.
+            if keyword.arg == "default_factory":
+                self._look_at_call(module, ast.copy_location(ast.Call(keyword.value, [], []), keyword.value))
+        self._look_at_files(module, node, name)
         if name.rpartition(".")[2] in ("DAG", "DagSpec", "dag"):
             self._look_at_dag_id(module, node)
         self._follow(module, node.func, name)
+
+    def _look_at_files(self, module: _Module, node: ast.Call, name: str) -> None:
+        method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        of_object = method != "" and not _is_one_of(name, CALLS["read"])
+        own = any(isinstance(each, ast.Name) and each.id == "__file__" for each in ast.walk(node))
+        if method == "open" or name == "open":
+            if _opens_to_write(node, 0 if of_object else 1):
+                self._report(module, node, "write", "open() to write")
+            elif not own:
+                self._report(module, node, "read", "open() to read")
+        elif of_object and not name.startswith("os."):
+            if method in WRITING_METHODS:
+                self._report(module, node, "write", f"call of .{method}()")
+            elif method in READING_METHODS and not own:
+                self._report(module, node, "read", f"call of .{method}()")
 
     def _look_at_dag_id(self, module: _Module, node: ast.Call) -> None:
         given = next(
@@ -315,19 +264,24 @@ class _Code:
     def _follow(self, module: _Module, called: ast.expr, name: str) -> None:
         """Looks into what is called, if it is the release's own."""
         if isinstance(called, ast.Name) and called.id in module.defined:
-            self._visit_function(module, module.defined[called.id])
+            self._note_called(module, module.defined[called.id])
         elif name.startswith("."):
             where, _, what = name[1:].rpartition(".")
             other = self._load(where)
             if other is not None and what in other.defined:
-                self._visit_function(other, other.defined[what])
+                self._note_called(other, other.defined[what])
+
+    def _note_called(self, module: _Module, node: ast.AST) -> None:
+        if id(node) not in self._visited:
+            self._visited.add(id(node))
+            self._called.append((module, node))
 
     def _report(self, module: _Module, node: ast.AST, rule: str, what: str) -> None:
         line = getattr(node, "lineno", 0)
         if _ALLOW in (module.lines[line - 1] if 0 < line <= len(module.lines) else ""):
             return
         key = (module.path, line, rule)
-        self._found.setdefault(key, Finding("error", rule, module.path, line, f"{what}: {_MEANING[rule]}"))
+        self._found.setdefault(key, Finding("error", rule, module.path, line, f"{what}: {MEANING[rule]}"))
 
 
 def _absolute(module: _Module, node: ast.ImportFrom) -> str:
@@ -339,11 +293,16 @@ def _absolute(module: _Module, node: ast.ImportFrom) -> str:
 
 def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
     """All that lies in a module or function but not in the functions within it, whose names are their own."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            continue
-        yield child
-        yield from _outside_functions(child)
+    pending = list(ast.iter_child_nodes(node))[::-1]
+    while pending:
+        child = pending.pop()
+        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            yield child
+            pending += reversed(list(ast.iter_child_nodes(child)))
+
+
+def _is_one_of(name: str, calls: Sequence[str]) -> bool:
+    return any(name == call or (call.endswith(".") and name.startswith(call)) for call in calls)
 
 
 def _dotted(module: _Module, node: ast.expr) -> str:
@@ -352,15 +311,32 @@ def _dotted(module: _Module, node: ast.expr) -> str:
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
         node = node.value
+    if isinstance(node, ast.Call):
+        by_text = _dotted_by_text(module, node)
+        return ".".join([by_text, *reversed(parts)]) if by_text else ""
     if not isinstance(node, ast.Name):
         return ""
     return ".".join([module.imported.get(node.id, node.id), *reversed(parts)])
 
 
+def _dotted_by_text(module: _Module, node: ast.Call) -> str:
+    """What getattr(time, "time"), __import__("time") and import_module("time") name; empty for other calls."""
+    words = [each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    called = node.func.id if isinstance(node.func, ast.Name) else ""
+    called = module.imported.get(called, called) or _dotted(module, node.func)
+    if not words or isinstance(node.func, ast.Call):
+        return ""
+    if called == "getattr" and isinstance(node.args[0], (ast.Name, ast.Attribute)):
+        return f"{_dotted(module, node.args[0])}.{words[0]}"
+    if called in ("__import__", "importlib.import_module") or _dotted(module, node.func) == "importlib.import_module":
+        return words[0]
+    return ""
+
+
 def _is_task(module: _Module, node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Whether calling the function makes a task of it (`@task`, `@task.virtualenv(…)`) instead of running it."""
     decorators = (each.func if isinstance(each, ast.Call) else each for each in node.decorator_list)
-    return any(not _TASKS.isdisjoint(_dotted(module, each).split(".")) for each in decorators)
+    return any(not TASKS.isdisjoint(_dotted(module, each).split(".")) for each in decorators)
 
 
 def _opens_to_write(node: ast.Call, place: int) -> bool:
@@ -372,5 +348,7 @@ def _opens_to_write(node: ast.Call, place: int) -> bool:
 
 
 def _never_when_parsed(test: ast.expr) -> bool:
-    words = ast.unparse(test)
-    return words in ("TYPE_CHECKING", "typing.TYPE_CHECKING") or words.startswith("__name__ ==")
+    if isinstance(test, ast.Compare):
+        return isinstance(test.left, ast.Name) and test.left.id == "__name__" and isinstance(test.ops[0], ast.Eq)
+    name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", "")
+    return name == "TYPE_CHECKING"

@@ -37,9 +37,9 @@ _NOTHING_TO_NUDGE = (
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the server has to show: each DAG with its tasks (None: whatever tasks it has), and each stub.
+    """What the server has to show: each DAG with its tasks (None: whatever it has), and each stub.
 
-    `free_stubs` are those whose DAGs nobody knows beforehand: all that the server finds in them, at least one.
+    `free_stubs` are those whose DAGs nobody knows beforehand: all that the server finds in them, with a task at least.
     """
 
     release: str
@@ -136,13 +136,16 @@ class Watcher:
         while True:
             trouble = None
             try:
-                if time.monotonic() >= next_nudge:
-                    nudged = nudge(self.server, expected.stubs)
+                due = time.monotonic() >= next_nudge
+                # All DAGs of a server may be thousands: listed once for all who ask.
+                known = tuple(self.server.dags()) if due or stubs else ()
+                if due:
+                    nudged = _nudge(self.server, expected.stubs, known)
                     next_nudge = time.monotonic() + _NUDGE_EVERY_S
                 for dag_id in list(pending):
                     if _shows(self.server, dag_id, pending[dag_id], expected.release):
                         del pending[dag_id]
-                stubs -= {name for name in stubs if _stub_shows(self.server, name, expected.release)}
+                stubs -= {name for name in stubs if _stub_shows(self.server, name, known, expected.release)}
                 self._refuse_new_problems(expected)
             except _DoesNotLoad:
                 raise
@@ -170,6 +173,8 @@ class Watcher:
         self, expected: Expected, missing: Sequence[str], waited: float, trouble: ReplayctlError | None, *, nudged: bool
     ) -> TimedOut:
         last = f"; its last words: {trouble}" if trouble else ""
+        if not last and any(name in expected.free_stubs for name in missing):
+            last = "; what it shows of a release is on tasks, so a file without any is never seen"
         why = "the copy is published" if nudged else f"the copy is published, but {_NOTHING_TO_NUDGE}"
         return TimedOut(
             f"Airflow does not show {expected.release} in {', '.join(sorted(missing)[:5])} after {waited:.0f} s{last}",
@@ -198,7 +203,11 @@ def nudge(server: DagServer, files: Set[str]) -> bool:
 
     False when there is nothing to ask with: the server knows no DAG at all, or none that is ours to touch.
     """
-    tokens = {Path(dag.fileloc).name: dag.file_token for dag in server.dags()}
+    return _nudge(server, files, tuple(server.dags()))
+
+
+def _nudge(server: DagServer, files: Set[str], known: Iterable[DagInfo]) -> bool:
+    tokens = {Path(dag.fileloc).name: dag.file_token for dag in known}
     ours = [token for name, token in tokens.items() if name in files]
     for token in ours or list(tokens.values())[:1]:
         try:
@@ -210,14 +219,26 @@ def nudge(server: DagServer, files: Set[str]) -> bool:
 
 
 def _shows(server: DagServer, dag_id: str, tasks: Set[str] | None, release: str) -> bool:
-    try:
-        shown = server.tasks_docs(dag_id)
-    except NotFound:
+    """Whether a DAG has just these tasks (None: one at least), and shows the release on each."""
+    shown = _docs(server, dag_id)
+    if shown is None or (not shown if tasks is None else set(shown) != tasks):
         return False
-    whole = tasks is None or set(shown) == tasks
-    return whole and all(f"{_RELEASE_LINE}{release}" in text for text in shown.values())
+    return all(_names(text, release) for text in shown.values())
 
 
-def _stub_shows(server: DagServer, stub: str, release: str) -> bool:
-    found = [dag.dag_id for dag in server.dags() if Path(dag.fileloc).name == stub and not dag.is_stale]
-    return bool(found) and all(_shows(server, dag_id, None, release) for dag_id in found)
+def _stub_shows(server: DagServer, stub: str, known: Iterable[DagInfo], release: str) -> bool:
+    """Whether all tasks of all DAGs in a stub show the release. There must be one: no task is no proof of anything."""
+    dag_ids = [dag.dag_id for dag in known if Path(dag.fileloc).name == stub and not dag.is_stale]
+    texts = [text for dag_id in dag_ids for text in (_docs(server, dag_id) or {}).values()]
+    return bool(texts) and all(_names(text, release) for text in texts)
+
+
+def _names(text: str, release: str) -> bool:
+    return f"{_RELEASE_LINE}{release}" in text
+
+
+def _docs(server: DagServer, dag_id: str) -> Mapping[str, str] | None:
+    try:
+        return server.tasks_docs(dag_id)
+    except NotFound:
+        return None

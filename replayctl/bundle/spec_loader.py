@@ -1,0 +1,114 @@
+"""A script, run by a bare interpreter: loads the DAG specs of a release and writes them down as JSON.
+
+Modules of a release are somebody's code: they may start processes, of which none may outlive this script. So its first
+process loads nothing: it waits for the one that does, and then ends whatever that has left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import NoReturn
+
+_SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
+
+
+def main(argv: list[str]) -> NoReturn:
+    """Ends with the status of the process that loads; with 1 when a signal ended it."""
+    _adopt_orphans()
+    worker = os.fork()
+    if worker == 0:
+        _load(*argv[:3], modules=argv[3:])
+        os._exit(0)
+
+    def give_up(_number: int, _frame: FrameType | None) -> None:
+        _end_children()
+        os._exit(1)
+
+    signal.signal(signal.SIGTERM, give_up)
+    _, status = os.waitpid(worker, 0)
+    _end_children()
+    os._exit(os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 1)
+
+
+def _adopt_orphans() -> None:
+    """Makes this process the parent of all processes that lose theirs below it, and lets it end with its own parent.
+
+    See prctl(2); other systems than Linux have no such thing, and there only the process group is ended.
+    """
+    with contextlib.suppress(OSError, AttributeError, ImportError):
+        import ctypes
+
+        prctl = ctypes.CDLL(None).prctl
+        prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        prctl(_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def _end_children() -> None:
+    """Kills all children and, since these hand their own over to us, everything below them."""
+    while True:
+        for child in _children():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(child, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _children() -> Iterator[int]:
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{int(name)}/stat", "rb") as file:
+            # PID (NAME) STATE PPID …, where the name may have anything in it.
+            if int(file.read().rpartition(b")")[2].split()[1]) == os.getpid():
+                yield int(name)
+
+
+def _load(answer: str, folder: str, release: str, *, modules: list[str]) -> None:
+    sys.dont_write_bytecode = True
+    process = os.getpid()
+    spec = importlib.util.spec_from_file_location(release, f"{folder}/__init__.py", submodule_search_locations=[folder])
+    assert spec is not None
+    assert spec.loader is not None
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[release] = package
+    spec.loader.exec_module(package)
+    entry = importlib.import_module(f"{release}.release_package")
+    deployment = entry.load_deployment()
+    dags = []
+    for module in modules:
+        for dag in entry.load_specs(module, deployment):
+            steps = [
+                {
+                    "name": step.name,
+                    "identity": step.identity,
+                    "artifact": deployment.artifact_path(step),
+                    "upstream": [parent.name for parent in dag.upstream(step)],
+                }
+                for step in dag.steps
+            ]
+            dags.append(
+                {
+                    "dag_id": dag.dag_id,
+                    "module": module,
+                    "description": dag.description,
+                    "mlflow_experiment": dag.mlflow_experiment,
+                    "steps": steps,
+                }
+            )
+    if os.getpid() != process:
+        # A module has forked, and its copy of us came here as well.
+        os._exit(0)
+    with open(answer, "w", encoding="utf-8") as file:
+        json.dump(dags, file)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,88 @@
+"""What counts as proof that a server shows a release, and how often the server is asked for it."""
+
+import datetime
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+
+from replayctl.clients.airflow import DagInfo, ImportProblem
+from replayctl.console.events import SilentReporter
+from replayctl.errors import OperationFailed, TimedOut
+from replayctl.publishing.verify import Expected, Watcher
+from replayctl.settings.load import load_settings
+
+RELEASE = "r_0123456789abcdef"
+NOTHING_DECLARED = Expected(
+    RELEASE,
+    dags={},
+    stubs=frozenset({"dag_free_alice.py", "dag_loose_alice.py"}),
+    free_stubs=frozenset({"dag_free_alice.py", "dag_loose_alice.py"}),
+)
+
+
+class Server:
+    """An Airflow that shows some DAGs, each with its tasks, and counts how often it is asked for all of them."""
+
+    def __init__(self, dags: Mapping[str, Mapping[str, str]]) -> None:
+        self.shown = dict(dags)
+        self.listed = 0
+        self.problems: list[ImportProblem] = []
+
+    def dags(self) -> Iterable[DagInfo]:
+        self.listed += 1
+        return [
+            DagInfo(dag_id, f"/dags/dag_{dag_id}_alice.py", f"token-{dag_id}", is_paused=False, is_stale=False)
+            for dag_id in self.shown
+        ]
+
+    def tasks_docs(self, dag_id: str) -> Mapping[str, str]:
+        return self.shown[dag_id]
+
+    def import_problems(self) -> list[ImportProblem]:
+        return self.problems
+
+    def reparse(self, file_token: str) -> None:
+        assert file_token.startswith("token-")
+
+
+@pytest.fixture
+def watcher(tmp_path: Path) -> Watcher:
+    environ = {"HOME": str(tmp_path), "REPLAYCTL_DEPLOY_TIMEOUT_S": "0.05", "REPLAYCTL_USER": "alice"}
+    settings = load_settings(None, environ=environ, cwd=tmp_path)
+    return Watcher(Server({}), settings, SilentReporter())
+
+
+def wait(watcher: Watcher, server: Server, expected: Expected) -> None:
+    watcher.server = server
+    watcher.wait(expected, sleep=lambda _s: None)
+
+
+def test_a_module_without_tasks_is_no_proof_of_any_release(watcher: Watcher) -> None:
+    shown = {"x": f"Release: {RELEASE}"}
+    with pytest.raises(TimedOut, match="dag_loose_alice.py") as caught:
+        wait(watcher, Server({"free": shown, "loose": {}}), NOTHING_DECLARED)
+    assert "tasks" in str(caught.value)
+    wait(watcher, Server({"free": shown, "loose": shown}), NOTHING_DECLARED)
+
+
+def test_a_release_whose_tasks_are_not_known_needs_one_that_shows_it(watcher: Watcher) -> None:
+    expected = Expected(RELEASE, dags={"one": None}, stubs=frozenset(), free_stubs=frozenset())
+    with pytest.raises(TimedOut):
+        wait(watcher, Server({"one": {}}), expected)
+    wait(watcher, Server({"one": {"x": f"Release: {RELEASE}"}}), expected)
+
+
+def test_all_dags_are_listed_once_for_all_that_are_waited_for(watcher: Watcher) -> None:
+    server = Server({"free": {"x": f"Release: {RELEASE}"}, "loose": {"x": f"Release: {RELEASE}"}})
+    wait(watcher, server, NOTHING_DECLARED)
+    assert server.listed == 1
+
+
+def test_the_servers_words_about_a_module_come_with_the_error(watcher: Watcher) -> None:
+    server = Server({})
+    now = datetime.datetime.now(tz=datetime.UTC)
+    server.problems = [ImportProblem("/dags/dag_free_alice.py", f"in {RELEASE}: boom", now)]
+    with pytest.raises(OperationFailed, match="cannot load dag_free_alice.py") as caught:
+        wait(watcher, server, NOTHING_DECLARED)
+    assert "boom" in (caught.value.details or "")
