@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from replayctl.settings.declared import Settings
 
 
+def _working_folder() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        # Removed under our feet: what it was called is still good for messages, and no file is found in it.
+        return Path(os.environ.get("PWD") or "/")
+
+
 @dataclass
 class AppContext:
     """One call of the program."""
@@ -30,7 +38,7 @@ class AppContext:
     # Asks at the terminal, and raises when the answer is no or nobody can be asked.
     confirm: Callable[[str], None]
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    cwd: Path = field(default_factory=Path.cwd)
+    cwd: Path = field(default_factory=_working_folder)
 
     @cached_property
     def settings(self) -> Settings:

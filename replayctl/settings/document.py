@@ -44,8 +44,10 @@ def parse(text: str, path: Path, *, depth: int) -> YamlDocument:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         raise SettingsError(f"{path}{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
-    except ValueError as error:
-        # For example 2026-02-30, which has the form of a date.
+    except RecursionError:
+        raise SettingsError(f"{path}: not settings: blocks within blocks, too deep to read") from None
+    except (ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError) as error:
+        # PyYAML's own on a tag that does not fit, or for example 2026-02-30, which has the form of a date.
         raise SettingsError(f"{path}: a value cannot be read ({error}); quote it") from error
     if not isinstance(content, dict):
         raise SettingsError(f"{path}: expected the keys 'profiles' and 'default_profile'")

@@ -6,6 +6,7 @@ Each value remembers where it came from. Nothing is read when this module is imp
 from __future__ import annotations
 
 import getpass
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ from replayctl.errors import SettingsError
 from replayctl.settings.base_dirs import base_dirs
 from replayctl.settings.declared import GROUPS, SETTINGS, Settings, build
 from replayctl.settings.document import YamlDocument, parse
-from replayctl.settings.values import NotTextError
+from replayctl.settings.values import NotTextError, to_path
 
 TEAM_FILE = "replayctl.yaml"
 LOCAL_PROFILE = "local"
 # profiles → name → group → key
 _DEPTH = 4
+_LONGEST_FILE = 1 << 20
 _ENVIRONMENT_PREFIX = "REPLAYCTL_"
 # Variables with our prefix that are no settings.
 _OTHER_VARIABLES = frozenset({"REPLAYCTL_PROFILE", "REPLAYCTL_CONFIG", "REPLAYCTL_LAB", "REPLAYCTL_MARK"})
@@ -93,20 +95,43 @@ class _Document:
 
 def _read_documents(environ: Mapping[str, str], cwd: Path) -> list[_Document]:
     """The team's file first, then the user's."""
-    team = cwd / Path(environ["REPLAYCTL_CONFIG"]).expanduser() if environ.get("REPLAYCTL_CONFIG") else None
-    if team is not None and not team.is_file():
-        raise SettingsError(f"REPLAYCTL_CONFIG names {team}, which is not a file")
+    team = _explicit_file(environ, cwd)
     if team is None:
-        team = next((folder / TEAM_FILE for folder in (cwd, *cwd.parents) if (folder / TEAM_FILE).is_file()), None)
+        # Folders above that this user may not look into are somebody else's.
+        above = (folder / TEAM_FILE for folder in (cwd, *cwd.parents))
+        team = next((path for path in above if os.path.isfile(path)), None)
     user = base_dirs().user_config_path / "config.yaml"
-    return [_read_document(path) for path in (team, user) if path is not None and path.is_file()]
+    return [_read_document(path) for path in (team, user) if path is not None and _is_file(path)]
+
+
+def _explicit_file(environ: Mapping[str, str], cwd: Path) -> Path | None:
+    name = environ.get("REPLAYCTL_CONFIG")
+    if not name:
+        return None
+    try:
+        path = cwd / to_path(name)
+    except ValueError as error:
+        raise SettingsError(f"REPLAYCTL_CONFIG {error}") from None
+    if not _is_file(path):
+        raise SettingsError(f"REPLAYCTL_CONFIG names {path}, which is not a file")
+    return path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _read_document(path: Path) -> _Document:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_LONGEST_FILE + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from error
+    if len(text) > _LONGEST_FILE:
+        raise SettingsError(f"{path} has more than {_LONGEST_FILE} characters: not a file of settings")
     document = parse(text, path, depth=_DEPTH)
     content, lines = document.content, document.lines
     known = {"profiles", "default_profile"}

@@ -14,7 +14,16 @@ class NotTextError(ValueError):
 
 
 def to_text(value: Any) -> str:
-    """Text that is not blank; NotTextError for what YAML has read as a number, a date or a truth value."""
+    """One line of text that is not blank; NotTextError for what YAML has read as a number, a date or a truth value."""
+    text = _to_lines(value)
+    odd = re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", text)
+    if odd is None:
+        return text
+    what = "a line end" if odd.group() in "\r\n" else "a byte that is not UTF-8" if odd.group() >= "\ud800" else None
+    raise ValueError(f"has {what or f'the control character {odd.group()!r}'} in it, expected one line of text")
+
+
+def _to_lines(value: Any) -> str:
     if value is None:
         raise ValueError("is empty; leave the line out to keep the default")
     if isinstance(value, (dict, list)):
@@ -33,7 +42,11 @@ def to_secret(value: Any) -> Secret:
 
 def to_path(value: Any) -> Path:
     """A path, with `~` for the home folder."""
-    return Path(to_text(value)).expanduser()
+    text = to_text(value)
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"is {text!r}, and there is no such user's home folder") from None
 
 
 def to_number(value: Any) -> float:
@@ -44,6 +57,8 @@ def to_number(value: Any) -> float:
         number = float(value)
     except ValueError:
         raise ValueError(f"is {value!r}, expected a number") from None
+    except OverflowError:
+        raise ValueError("is too large a number") from None
     if not 0 < number < float("inf"):
         raise ValueError(f"is {value!r}, expected a number above 0")
     return number
@@ -79,15 +94,25 @@ def to_mode(value: Any) -> str:
 def to_url(value: Any) -> str:
     """An http or https address without a slash at its end."""
     url = to_text(value).rstrip("/")
-    if not re.match(r"https?://[^/\s]+", url):
+    if not re.match(r"https?://[^/\s]+", url) or not _has_address(url):
         raise ValueError(f"is {value!r}, expected http://host:port or https://…")
     return url
+
+
+def _has_address(url: str) -> bool:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def to_properties(value: Any) -> dict[str, str]:
     """`NAME=VALUE` in each line, as in spark-defaults.conf."""
     properties = {}
-    for line in filter(None, (line.strip() for line in to_text(value).splitlines())):
+    for line in filter(None, (line.strip() for line in _to_lines(value).splitlines())):
         name, separator, text = line.partition("=")
         if not separator or not re.fullmatch(r"spark\.[A-Za-z0-9._-]+", name.strip()):
             raise ValueError(f"has the line {line!r}, expected spark.NAME=VALUE")

@@ -14,7 +14,7 @@ from importlib import resources
 from typing import Protocol
 
 from replayctl import process
-from replayctl.errors import Conflict, NotFound, OperationFailed, ReplayctlError
+from replayctl.errors import Conflict, NotFound, OperationFailed, ReplayctlError, UsageProblem
 
 GREETING = b"replayctl-shell 1\n"
 # Reads the script a line at a time, which POSIX shells do without reading ahead, and runs it only if all of it came.
@@ -86,11 +86,13 @@ def script_text(script: str, variables: Mapping[str, str], words: Sequence[str],
     """What goes to stdin: the script with its variables and words, and the line that ends it."""
     variables = {**variables, "limit": f"{math.ceil(limit_s)}"}
     if any("\n" in each or "\0" in each for each in (*variables.values(), *words)):
-        raise ValueError("a word for a remote script has a line end in it")
+        raise UsageProblem("a name that would go to the shared folder has a line end in it; nothing was done there")
     head = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
     head.append(f"set -- {shlex.join(words)}")
     body = "".join(_file(f"{part}.sh") for part in ("common", *script.split("+")))
-    return f"{body.replace('set -eu', '; '.join(['set -eu', *head]), 1)}\n{END_OF_SCRIPT}\n".encode()
+    return f"{body.replace('set -eu', '; '.join(['set -eu', *head]), 1)}\n{END_OF_SCRIPT}\n".encode(
+        "utf-8", "surrogateescape"
+    )
 
 
 def answer_of(done: process.Exchanged, machine: str) -> bytes:

@@ -1,5 +1,8 @@
 """Settings files as people write them: what YAML would change silently is refused, paths mean the same everywhere."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replayctl.errors import SettingsError
+from replayctl.settings.declared import SETTINGS
 from replayctl.settings.load import list_profiles, load_settings
+from replayctl.settings.values import to_path, to_properties
+from tests.conftest import ROOT
 
 
 def load(tmp_path: Path, team: str, *, below: str = ".", **flags: object):
@@ -115,3 +121,57 @@ def test_no_text_is_a_bug(tmp_path: Path, text: str) -> None:
         load(tmp_path, text.encode("utf-8", "ignore").decode())
     except SettingsError as error:
         assert str(error)  # noqa: PT017 - both ends are right
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("/srv/dags\n", "has a line end in it"),
+        ("/srv/\rdags", "has a line end in it"),
+        ("/srv/\0dags", r"has the control character '\\x00' in it"),
+        ("/srv/\x1b[31mdags", "has the control character"),
+        ("/srv/\udce9", "has a byte that is not UTF-8 in it"),
+        ("~nobody-of-that-name/dags", "no such user's home folder"),
+    ],
+)
+@pytest.mark.parametrize("key", [each.key for each in SETTINGS if each.convert is to_path])
+def test_paths_are_one_line_of_text(tmp_path: Path, key: str, value: str, message: str) -> None:
+    environ = {"HOME": str(tmp_path), "REPLAYCTL_" + key.upper().replace(".", "_"): value}
+    with pytest.raises(SettingsError, match=message):
+        load_settings(None, environ=environ, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("key", [each.key for each in SETTINGS if each.convert is not to_properties])
+def test_no_setting_has_a_line_end(tmp_path: Path, key: str) -> None:
+    environ = {"HOME": str(tmp_path), "REPLAYCTL_" + key.upper().replace(".", "_"): "http://x\ny"}
+    with pytest.raises(SettingsError) as caught:
+        load_settings(None, environ=environ, cwd=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "[" * 5000,
+        "profiles: !!timestamp x",
+        "profiles: !!int ''",
+        "profiles: !!bool x",
+        "profiles: {a: {deploy: {timeout_s: 1" + "0" * 400 + "}}}",
+        "profiles: {a: {airflow: {url: 'http://x:99999'}}}",
+        "profiles: {a: {airflow: {url: 'http://[x'}}}",
+        "# " + "x" * (1 << 20),
+    ],
+)
+def test_odd_files_are_settings_errors(tmp_path: Path, text: str) -> None:
+    (tmp_path / "replayctl.yaml").write_text(text)
+    with pytest.raises(SettingsError):
+        load_settings("a", environ={"HOME": str(tmp_path)}, cwd=tmp_path)
+
+
+def test_a_folder_that_was_removed_is_no_bug(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = f'cd "{gone}" && rmdir "{gone}" && exec "{sys.executable}" -m replayctl settings show'
+    environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["sh", "-c", command], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
