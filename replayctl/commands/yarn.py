@@ -269,6 +269,8 @@ def _shown(
     from replayctl import yarn
     from replayctl.logs import view
 
+    if found.waits_for is not None:
+        app.reporter.step(f"{found.id} waits: {found.waits_for}")
     chosen = wanted.of(files, found)
     causes = yarn.probable_causes(cluster, found, lambda: files, wanted=diagnose, again=chosen)
     answer = {"application": found, "causes": causes, "files": chosen}

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -292,25 +293,34 @@ class Connection:
             return True
         if not self._client_done.is_set():
             return False
-        client = self._writer.get_extra_info("peername")
-        gone = has_left(client[1]) if client else True
+        gone = has_left(self._writer)
         return time.monotonic() - self._last_byte > _SILENT_FOR_S if gone is None else gone
 
 
-def has_left(port: int) -> bool | None:
+def has_left(writer: asyncio.StreamWriter) -> bool | None:
     """Whether the process at the other end of a local connection has closed it altogether; None where nobody knows.
 
-    Linux lists it without an inode then, and soon not at all.
+    Linux lists its end without an inode then, and soon not at all. Both addresses are compared: the same local port may
+    serve other connections, from other addresses and to other ones.
     """
+    client, own = (writer.get_extra_info(name) for name in ("peername", "sockname"))
+    if not client or not own:
+        return True
+    ends = [f"{_as_listed(host)}:{port:04X}" for host, port in (client, own)]
     try:
         lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
     except OSError:
         return None
     for line in lines:
         words = line.split()
-        if words[1].endswith(f":{port:04X}"):
+        if words[1:3] == ends:
             return words[3] == _FIN_WAIT_2 and words[9] == "0"
     return True
+
+
+def _as_listed(host: str) -> str:
+    """An IPv4 address as Linux lists it: a number in the machine's byte order."""
+    return f"{int.from_bytes(socket.inet_aton(host), sys.byteorder):08X}"
 
 
 def reset(writer: asyncio.StreamWriter) -> None:

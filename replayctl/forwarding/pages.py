@@ -319,8 +319,7 @@ class BrowserConnection:
             return False
         if self._ahead.cancelled() or self._ahead.exception() is not None:
             return True
-        browser = self._writer.get_extra_info("peername")
-        return not self._ahead.result() and bool(browser and has_left(browser[1]))
+        return not self._ahead.result() and bool(has_left(self._writer))
 
     async def _reach_pod(self) -> _PodConnection:
         import h11
