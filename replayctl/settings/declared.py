@@ -152,6 +152,7 @@ class LinkSettings:
     history: str | None = _setting(to_url, "where Spark's history can be opened directly, without a forward")
     hdfs: str | None = _setting(to_url, "where the NameNode can be opened directly, without a forward")
     mlflow: str | None = _setting(to_url, "where MLflow can be opened directly, without a forward")
+    mlflow2: str | None = _setting(to_url, "where a second MLflow can be opened directly")
 
 
 @dataclass(frozen=True, slots=True)

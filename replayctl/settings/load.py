@@ -21,6 +21,7 @@ from replayctl.settings.document import YamlDocument, parse
 from replayctl.settings.values import NotTextError, to_path
 
 TEAM_FILE = "replayctl.yaml"
+SHIPPED_FILE = Path(__file__).with_name("profiles.yaml")
 LOCAL_PROFILE = "local"
 # profiles → name → group → key
 _DEPTH = 4
@@ -48,10 +49,13 @@ def load_settings(
     """
     documents = _read_documents(environ, cwd)
     name = profile or environ.get("REPLAYCTL_PROFILE") or _default_profile(documents)
+    if name != LOCAL_PROFILE:
+        # The local profile stands by itself, and is not to wait for a file to be read that has nothing of it.
+        documents = [_read_document(SHIPPED_FILE), *documents]
     known = {LOCAL_PROFILE} | {each for document in documents for each in document.profiles}
     if name not in known:
         raise SettingsError(
-            f"there is no profile {name!r}{_did_you_mean(name, known)}", hint=_where_profiles(documents)
+            f"there is no profile {name!r}{_did_you_mean(name, known)}", hint="list them: replayctl settings profiles"
         )
     values: dict[str, _Value] = {setting.key: _Value(setting.default(), "default") for setting in SETTINGS}
     if name == LOCAL_PROFILE:
@@ -70,10 +74,12 @@ def load_settings(
 
 
 def list_profiles(environ: Mapping[str, str], cwd: Path) -> dict[str, str]:
-    """Every profile, with the file that defines it; SettingsError for a malformed file."""
+    """Every profile, with the files that define it; SettingsError for a malformed file."""
     found = {LOCAL_PROFILE: "built in"}
-    for document in _read_documents(environ, cwd):
-        found |= {name: str(document.path) for name in document.profiles}
+    for document in (_read_document(SHIPPED_FILE), *_read_documents(environ, cwd)):
+        for name in document.profiles:
+            here = "shipped" if document.path == SHIPPED_FILE else str(document.path)
+            found[name] = f"{found[name]}, {here}" if name in found else here
     return found
 
 
@@ -217,8 +223,3 @@ def _default_profile(documents: list[_Document]) -> str:
 def _did_you_mean(word: str, known: set[str]) -> str:
     near = get_close_matches(word, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def _where_profiles(documents: list[_Document]) -> str:
-    files = ", ".join(str(document.path) for document in documents)
-    return f"profiles stand in {files}" if files else f"only 'local' is built in; others stand in a {TEAM_FILE}"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from replayctl.console.secret import Secret
 from replayctl.errors import SettingsError
 from replayctl.settings.declared import SETTINGS, value_of
+from replayctl.settings.folders import find_folders
 from replayctl.settings.load import list_profiles, load_settings, login_user
 
 
@@ -106,8 +107,9 @@ def test_unknown_profiles_and_variables_are_refused_with_the_near_one(tmp_path: 
 def test_profiles_are_listed_with_their_place(tmp_path: Path) -> None:
     load(tmp_path, "profiles: {lab: {}, local: {user: me}}")
     found = list_profiles({"HOME": str(tmp_path / "home")}, tmp_path / "work")
+    assert found["lab"].startswith("shipped, ")
     assert found["lab"].endswith("replayctl.yaml")
-    assert set(found) == {"lab", "local"}
+    assert set(found) == {"lab", "local", "bdcl"}
 
 
 def test_a_password_shows_nowhere(tmp_path: Path) -> None:
@@ -149,3 +151,21 @@ def test_every_setting_has_a_help_and_a_place_in_the_dataclasses(tmp_path: Path)
     for setting in SETTINGS:
         assert setting.help
         value_of(found, setting.key)
+
+
+@pytest.mark.parametrize("profile", ["bdcl", "lab"])
+def test_a_shipped_profile_asks_only_who_one_is(tmp_path: Path, profile: str) -> None:
+    environ = {"HOME": str(tmp_path), "USERNAME_ON_CLUSTER": "alice"}
+    settings = load_settings(profile, environ=environ, cwd=tmp_path)
+    assert settings.user == "alice"
+    folders = find_folders(settings)
+    assert str(folders.spark_submit_files).endswith("kaggle_used_cars_dataset/spark_submit_files")
+    assert str(folders.spark_submit_files_in_pods) == "/opt/spark_data/spark_submit_files"
+    assert "profiles.yaml:" in settings.sources["folders.dags"]
+
+
+def test_a_teams_file_overrides_a_shipped_profile_key_by_key(tmp_path: Path) -> None:
+    (tmp_path / "replayctl.yaml").write_text("profiles: {bdcl: {ssh: {host: gateway}}}")
+    settings = load_settings("bdcl", environ={"HOME": str(tmp_path)}, cwd=tmp_path)
+    assert settings.ssh.host == "gateway"
+    assert settings.images.worker == "node2.bdcl:5000/airflow-worker"
