@@ -55,7 +55,8 @@ def load_settings(
     known = {LOCAL_PROFILE} | {each for document in documents for each in document.profiles}
     if name not in known:
         raise SettingsError(
-            f"there is no profile {name!r}{_did_you_mean(name, known)}", hint="list them: replayctl settings profiles"
+            f"there is no profile {name!r}{_did_you_mean(name, known)}",
+            hint=f"list those there are: replayctl settings profiles; or add it to {documents[-1].path}",
         )
     values: dict[str, _Value] = {setting.key: _Value(setting.default(), "default") for setting in SETTINGS}
     if name == LOCAL_PROFILE:
