@@ -6,7 +6,7 @@ import base64
 import datetime
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.exceptions import AirflowException
@@ -46,6 +46,11 @@ class LocalSparkSubmitHook(SparkSubmitHook):
 
     def _resolve_connection(self) -> dict[str, Any]:
         return connection(f"local[{self._cores}]", spark_binary=self.spark_binary)
+
+    def _process_spark_submit_log(self, itr: Iterator[str]) -> None:
+        # The provider strips each line, and a traceback without its indentation is hard to read.
+        for line in itr:
+            self.log.info("%s", line.rstrip())
 
 
 class WorkloadOperator(SparkSubmitOperator):
@@ -118,7 +123,8 @@ class WorkloadOperator(SparkSubmitOperator):
                 return
         self._check_inputs(notes)
         why = "forced" if forced else why_computed(artifact, self.step_document)
-        self.log.info("computing %s (%s)%s", self.task_id, words["parameters"], f": {why}" if why else "")
+        said = f" ({words['parameters']})" if words["parameters"] else ""
+        self.log.info("computing %s%s%s", self.task_id, said, f": {why}" if why else "")
         instance.xcom_push(NOTE, self._note(notes, outcome="computing", why=why, **words))
         self._compute(context, artifact, forced=forced)
         made = maker(artifact.manifest())

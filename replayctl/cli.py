@@ -82,6 +82,7 @@ _LOCAL: Mapping[str, _Command] = {
     "data": local.data,
     "environments": local.make_environments,
 }
+_RUNS: Mapping[str, _Command] = {"list": runs.list_runs, "follow": runs.follow, "stop": runs.stop}
 _SETTINGS = {"show": settings.show, "profiles": settings.profiles}
 # The groups of the help, in the order in which a user meets them.
 _COMMANDS: Mapping[str, Mapping[str, _Command | tuple[str, Mapping[str, _Command]]]] = {
@@ -94,7 +95,11 @@ _COMMANDS: Mapping[str, Mapping[str, _Command | tuple[str, Mapping[str, _Command
         "gc": dags.gc,
         "undeploy": dags.undeploy,
     },
-    "Run": {"run": runs.run, "leaderboard": leaderboard.leaderboard},
+    "Run": {
+        "run": runs.run,
+        "runs": ("List, follow and stop runs that were started.", _RUNS),
+        "leaderboard": leaderboard.leaderboard,
+    },
     "Cluster": {
         "port-forward": forward.port_forward,
         "airflow-port-forward": forward.airflow_port_forward,
@@ -266,7 +271,7 @@ def _run(words: Sequence[str], out: output.Output, command: str) -> int:
         out.show(answer)
         return answer.exit_code
     except ReplayctlError as error:
-        out.show_error(command, output.problem_of(error), error.exit_code)
+        out.show_error(command, output.problem_of(error), error.exit_code, error.data)
         return error.exit_code
     except KeyboardInterrupt:
         out.show_error(command, Problem("interrupted", "interrupted"), EXIT_INTERRUPTED)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from replayctl.bundle import validation
@@ -39,10 +39,20 @@ class SyncOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveRun:
+    """A run that has not come to its end."""
+
+    dag_id: str
+    run_id: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
 class SyncReport:
     """What a sync did, or with `dry_run` would do. Durations in seconds.
 
-    `seen_after_s` is how long Airflow took to show the release; None when it was not asked.
+    `seen_after_s` is how long Airflow took to show the release; None when it was not asked. `runs` are under way and go
+    on with the release they began with. `plan` says of a dry run what the steps of each DAG would do.
     """
 
     release: str
@@ -56,6 +66,8 @@ class SyncReport:
     loaded_s: float
     published_s: float | None
     seen_after_s: float | None
+    runs: tuple[LiveRun, ...] = ()
+    plan: tuple[Dag, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -103,7 +115,7 @@ def sync(
     """
     options = options or SyncOptions()
     shipped, dags_dir = dags_dir is None, dags_dir or shipped_dir("dags")
-    checked = _check(dags_dir, settings, namespace, reporter, validate=options.validate)
+    checked = _check(dags_dir, settings, namespace, reporter, options)
     if options.dry_run:
         return _dry_run(checked, settings, namespace, reporter, find_server, options, shipped=shipped)
     watcher = Watcher(find_server(), settings, reporter) if find_server else None
@@ -132,7 +144,12 @@ def sync(
             seen_after_s = None
             if watcher:
                 seen_after_s = watcher.wait_or_give_back(expected_of(made), target, token, _way_back(made))
-    return _report(made, checked, namespace, target, options, published_s, seen_after_s)
+    report = _report(made, checked, namespace, target, options, published_s, seen_after_s)
+    return replace(report, runs=_live_runs(watcher.server, report.dags)) if watcher else report
+
+
+def _live_runs(server: DagServer, dag_ids: Sequence[str]) -> tuple[LiveRun, ...]:
+    return tuple(LiveRun(run.dag_id, run.run_id, run.state) for run in server.live_runs(dag_ids))
 
 
 def _dry_run(
@@ -150,15 +167,20 @@ def _dry_run(
         state = target.inspect(names, release=checked.release)
         made = make_plan(checked.release, checked.dags, namespace, state, force=options.force)
         _refuse_loss(made, shipped=shipped)
+        report = _report(made, checked, namespace, target, options)
         try:
             if find_server:
-                check_owners(made, find_server())
+                server = find_server()
+                check_owners(made, server)
+                report = replace(report, runs=_live_runs(server, report.dags))
         except (NotReady, Unreachable) as error:
             reporter.warn(f"whether others have these dag_ids was not asked: {error}")
-        return _report(made, checked, namespace, target, options)
+        return replace(report, plan=checked.dags)
 
 
-def _check(dags_dir: Path, settings: Settings, namespace: Namespace, reporter: Reporter, *, validate: bool) -> _Checked:
+def _check(
+    dags_dir: Path, settings: Settings, namespace: Namespace, reporter: Reporter, options: SyncOptions
+) -> _Checked:
     folders = find_folders(settings)
     release = build_release(dags_dir, deployment_json(settings, folders, namespace.user))
     reporter.step(
@@ -169,7 +191,7 @@ def _check(dags_dir: Path, settings: Settings, namespace: Namespace, reporter: R
         reporter.warn(f"not deployed, being no code or small data: {', '.join(release.left_out[:5])}{more}")
     check_modules(release, namespace)
     findings: tuple[validation.Finding, ...] = ()
-    if validate:
+    if options.validate:
         findings = validation.check(release, dags_dir, artifacts_root=str(folders.artifacts_in_pods))
         validation.refuse(findings)
         for finding in findings:
@@ -179,7 +201,7 @@ def _check(dags_dir: Path, settings: Settings, namespace: Namespace, reporter: R
             "not validated: what only fails or misbehaves on the server will do so there, for everybody to see"
         )
     started = time.monotonic()
-    dags = load_specs(release, timeout_s=settings.deploy.load_timeout_s)
+    dags = load_specs(release, timeout_s=settings.deploy.load_timeout_s, look=options.dry_run)
     loaded_s = time.monotonic() - started
     reporter.step(f"{len(dags)} DAGs loaded in {loaded_s:.2f} s")
     check_dag_ids(dags, namespace)

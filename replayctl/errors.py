@@ -7,19 +7,29 @@ import re
 
 
 class ReplayctlError(Exception):
-    """What happened, on which thing. `hint` is the next thing to type, `details` the other side's own words."""
+    """What happened, on which thing. `hint` is the next thing to type, `details` the other side's own words.
+
+    `data` is what a program needs all the same, such as the id of a run that goes on.
+    """
 
     code = "failed"
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str | None = None, details: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, details: str | None = None, data: object = None
+    ) -> None:
         super().__init__(message)
         self.hint = hint
         self.details = details
+        self.data = data
 
 
 class OperationFailed(ReplayctlError):
     """We reached the other side, and it said no."""
+
+
+class ServerTrouble(OperationFailed):
+    """The server failed by itself, and may answer again in a while (HTTP 429 and 5xx)."""
 
 
 class UsageProblem(ReplayctlError):
@@ -87,6 +97,13 @@ class TimedOut(ReplayctlError):
 
     code = "timeout"
     exit_code = 8
+
+
+class Interrupted(ReplayctlError):
+    """The user did not want to wait any longer, and something goes on."""
+
+    code = "interrupted"
+    exit_code = 130
 
 
 EXIT_PARTIAL = 9

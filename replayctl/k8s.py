@@ -16,7 +16,9 @@ from replayctl.console.events import Reporter
 from replayctl.forwarding import background, pages, targets
 from replayctl.forwarding.background import Background
 from replayctl.forwarding.forwarder import Listener
+from replayctl.local import stack
 from replayctl.settings.declared import Settings
+from replayctl.settings.load import LOCAL_PROFILE
 
 
 def plan_forwards(
@@ -26,9 +28,17 @@ def plan_forwards(
     return targets.listeners(words, settings, every=every, port=port, links=links)
 
 
+_LOCAL_PAGES = {"airflow": stack.airflow_url, "mlflow": stack.mlflow_url}
+
+
 def plan_page(name: str, settings: Settings, *, port: str | None, by_forward: bool) -> str | list[Listener]:
-    """A page's direct link where the profile has one and no forward is asked for, else the forward to it."""
+    """A page's direct link where the profile has one and no forward is asked for, else the forward to it.
+
+    The local profile's own services need neither: their addresses are on this machine.
+    """
     link = None if by_forward else targets.direct_link(name, settings)
+    if link is None and settings.profile == LOCAL_PROFILE and name in _LOCAL_PAGES and not by_forward:
+        return _LOCAL_PAGES[name](settings)
     return link or targets.listeners([name], settings, every=False, port=port or targets.AUTO, links=None)
 
 

@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
@@ -25,7 +26,7 @@ def main(argv: list[str]) -> NoReturn:
     _adopt_orphans()
     worker = os.fork()
     if worker == 0:
-        _load(*argv[:3], modules=argv[3:])
+        _load(*argv[:3], look=argv[3] == "look", modules=argv[4:])
         os._exit(0)
 
     def give_up(_number: int, _frame: FrameType | None) -> None:
@@ -71,7 +72,7 @@ def _children() -> Iterator[int]:
                 yield int(name)
 
 
-def _load(answer: str, folder: str, release: str, *, modules: list[str]) -> None:
+def _load(answer: str, folder: str, release: str, *, look: bool, modules: list[str]) -> None:
     sys.dont_write_bytecode = True
     process = os.getpid()
     spec = importlib.util.spec_from_file_location(release, f"{folder}/__init__.py", submodule_search_locations=[folder])
@@ -81,16 +82,29 @@ def _load(answer: str, folder: str, release: str, *, modules: list[str]) -> None
     sys.modules[release] = package
     spec.loader.exec_module(package)
     entry = importlib.import_module(f"{release}.release_package")
+    reuse = importlib.import_module(f"{release}.reuse")
     deployment = entry.load_deployment()
-    dags = []
+    # Workers may see the artifacts under a path that this machine does not have.
+    look = look and os.path.isdir(deployment.artifacts_root)
+    dags, broken = [], {}
     for module in modules:
-        for dag in entry.load_specs(module, deployment):
+        try:
+            specs = entry.load_specs(module, deployment)
+        except Exception as error:  # noqa: BLE001 - whatever a module raises is told of it
+            broken[module] = ["".join(traceback.format_exception(error)), f"{type(error).__name__}: {error}"]
+            continue
+        for dag in specs:
             steps = [
                 {
                     "name": step.name,
                     "identity": step.identity,
                     "artifact": deployment.artifact_path(step),
                     "upstream": [parent.name for parent in dag.upstream(step)],
+                    "dataset": step.dataset,
+                    "parameters": dict(step.parameters),
+                    "parameters_text": reuse.parameters_text(step.parameters),
+                    "overridden": dict(step.overridden),
+                    "prospect": reuse.prospect(deployment.step_document(dag, step)) if look else None,
                 }
                 for step in dag.steps
             ]
@@ -107,7 +121,7 @@ def _load(answer: str, folder: str, release: str, *, modules: list[str]) -> None
         # A module has forked, and its copy of us came here as well.
         os._exit(0)
     with open(answer, "w", encoding="utf-8") as file:
-        json.dump(dags, file)
+        json.dump({"dags": dags, "broken": broken}, file)
 
 
 if __name__ == "__main__":

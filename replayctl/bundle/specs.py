@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from replayctl import process
 from replayctl.bundle.release import Release
@@ -17,12 +19,22 @@ _LOADER = Path(__file__).with_name("spec_loader.py")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One task of a DAG: its name, the identity and path of its artifact, and the tasks before it."""
+    """One task of a DAG: its name, the identity and path of its artifact, and the tasks before it.
+
+    `parameters` are those that count, `overridden` the general values that the data set's own have replaced.
+    `prospect` is what a run would do about it (`outcome`: `reuse` with who `made` it, or `compute` and `why`); None
+    where the artifacts were not looked at, or cannot be seen from here.
+    """
 
     name: str
     identity: str
     artifact: str
     upstream: tuple[str, ...]
+    dataset: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters_text: str = ""
+    overridden: Mapping[str, Any] = field(default_factory=dict)
+    prospect: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +48,10 @@ class Dag:
     steps: tuple[Step, ...]
 
 
-def load_specs(release: Release, *, timeout_s: float) -> tuple[Dag, ...]:
+def load_specs(release: Release, *, timeout_s: float, look: bool = False) -> tuple[Dag, ...]:
     """The DAGs of all spec modules of the release; modules with `build_dags` contribute none.
 
+    With `look`, the artifacts are looked at, so that each step has its prospect.
     Raises UsageProblem with the module's own traceback when it fails to load or two DAGs share an id, TimedOut
     when loading takes longer than `timeout_s`.
     """
@@ -52,7 +65,8 @@ def load_specs(release: Release, *, timeout_s: float) -> tuple[Dag, ...]:
         # The others need Airflow to load, and only a server can tell what is in them.
         modules = [module for module in release.modules if module not in release.free_modules]
         # A bare interpreter: what a release may import at parse time is the standard library and itself.
-        argv = [sys.executable, "-I", str(_LOADER), str(answer), str(folder), release.name, *modules]
+        options = [str(answer), str(folder), release.name, "look" if look else "-"]
+        argv = [sys.executable, "-I", str(_LOADER), *options, *modules]
         try:
             done = process.run(argv, timeout_s=timeout_s, check=False)
         except TimedOut as error:
@@ -66,7 +80,10 @@ def load_specs(release: Release, *, timeout_s: float) -> tuple[Dag, ...]:
                 details=done.tail.replace(str(folder), "dags"),
                 hint="nothing was deployed; correct the module and try again",
             )
-        dags = _parse(answer.read_text(encoding="utf-8"))
+        document = json.loads(answer.read_text(encoding="utf-8"))
+        if document["broken"]:
+            raise _broken(document["broken"], str(folder))
+        dags = _parse(document["dags"])
     ids = [dag.dag_id for dag in dags]
     repeated = sorted({dag_id for dag_id in ids if ids.count(dag_id) > 1})
     if repeated:
@@ -74,16 +91,23 @@ def load_specs(release: Release, *, timeout_s: float) -> tuple[Dag, ...]:
     return dags
 
 
-def _parse(answer: str) -> tuple[Dag, ...]:
+def _broken(modules: Mapping[str, tuple[str, str]], folder: str) -> UsageProblem:
+    words = [f"{module}.py does not load: {summary}" for module, (_, summary) in modules.items()]
+    return UsageProblem(
+        "; ".join(words).replace(folder, "dags"),
+        details="\n".join(text.strip() for text, _ in modules.values()).replace(folder, "dags"),
+        hint=f"correct {', '.join(f'{module}.py' for module in modules)}; nothing was deployed",
+    )
+
+
+def _parse(rows: Sequence[Mapping[str, Any]]) -> tuple[Dag, ...]:
     return tuple(
         Dag(
             dag_id=dag["dag_id"],
             module=dag["module"],
             description=dag["description"],
             mlflow_experiment=dag["mlflow_experiment"],
-            steps=tuple(
-                Step(step["name"], step["identity"], step["artifact"], tuple(step["upstream"])) for step in dag["steps"]
-            ),
+            steps=tuple(Step(**{**step, "upstream": tuple(step["upstream"])}) for step in dag["steps"]),
         )
-        for dag in json.loads(answer)
+        for dag in rows
     )

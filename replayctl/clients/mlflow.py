@@ -48,6 +48,16 @@ class MlflowApi:
         answer = self._call("GET", "experiments/get-by-name", {"experiment_name": name})
         return str(answer["experiment"]["experiment_id"])
 
+    def experiment_names(self) -> Iterator[str]:
+        """The names of all experiments that are not deleted."""
+        token: str | None = None
+        while True:
+            answer = self._call("POST", "experiments/search", {"max_results": _PAGE, "page_token": token or ""})
+            yield from (str(experiment["name"]) for experiment in answer.get("experiments", []))
+            token = answer.get("next_page_token")
+            if not token:
+                return
+
     def runs(self, experiment_id: str, filter_string: str = "") -> Iterator[MlflowRun]:
         """The finished runs of an experiment, newest first."""
         token: str | None = None

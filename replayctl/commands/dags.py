@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,16 +10,18 @@ import typer
 
 from replayctl.commands.options import BreakLock, DryRun, Force, Shared, Wait
 from replayctl.console.result import Block, Fields, Lines, Problem, Result, Status, Table
-from replayctl.console.times import moment
+from replayctl.console.times import moment, short_moment
 from replayctl.errors import UsageProblem
 from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from replayctl.bundle.specs import Dag, Step
     from replayctl.clients.airflow import AirflowApi
     from replayctl.publishing.removal import Removal
 
+_RUNS_SHOWN = 3
 _NOT_VERIFIED = "not verified: Airflow was not asked whether it shows this release"
 
 
@@ -56,6 +59,10 @@ def sync_dags(
     fields.append(("DAGs", str(len(report.dags))))
     if report.seen_after_s is not None:
         fields.append(("shown by Airflow", f"after {report.seen_after_s:.1f} s"))
+    if report.runs:
+        runs = ", ".join(f"{run.run_id} of {run.dag_id}" for run in report.runs[:_RUNS_SHOWN])
+        more = f" and {len(report.runs) - _RUNS_SHOWN} more" if len(report.runs) > _RUNS_SHOWN else ""
+        fields.append(("under way", f"{runs}{more}: with the release they began with"))
     foreign = sum(action.action == "foreign" for action in report.actions)
     if foreign:
         fields.append(("of others, left alone", f"{foreign} DAG files"))
@@ -64,6 +71,7 @@ def sync_dags(
     view += (
         [Table(("action", "what"), tuple((action.action, action.what) for action in shown), wrap=(1,))] if shown else []
     )
+    view += _steps_table(report.plan)
     return Result(
         "sync-dags",
         report,
@@ -71,6 +79,32 @@ def sync_dags(
         status="ok" if report.changed else "nothing-to-do",
         warnings=() if find_server or dry_run else (_NOT_VERIFIED,),
     )
+
+
+def _steps_table(dags: Sequence[Dag]) -> list[Block]:
+    """What a run would do: each artifact once, however many DAGs have a step for it."""
+    steps = {step.identity: step for dag in dags for step in dag.steps}
+    if not steps:
+        return []
+    rows = [(step.dataset, step.name, _parameters(step), _prospect(step)) for step in steps.values()]
+    title = f"steps of {len(dags)} DAGs"
+    return [Table(("data set", "step", "parameters", "a run would"), rows, title=title, wrap=(2, 3))]
+
+
+def _parameters(step: Step) -> str:
+    own = ", ".join(f"{name}: {value}" for name, value in step.overridden.items())
+    return f"{step.parameters_text}{f' (the data set overrides {own})' if own else ''}"
+
+
+def _prospect(step: Step) -> str:
+    if step.prospect is None:
+        return "not known: the artifacts cannot be seen from here"
+    if step.prospect["outcome"] == "reuse":
+        made = step.prospect["made"]
+        at = short_moment(datetime.datetime.fromisoformat(made["at"]))
+        return f"reuse what {made['dag_id'] or 'an unknown DAG'} made {at}"
+    why = step.prospect["why"]
+    return f"compute{f': {why}' if why else ''}"
 
 
 def releases(

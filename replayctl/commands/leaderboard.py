@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -14,7 +15,9 @@ from replayctl.settings.context import AppContext
 
 def leaderboard(
     ctx: typer.Context,
-    experiment: Annotated[str, typer.Argument(help="The experiment, without your suffix: two_stage_<data set>.")],
+    experiment: Annotated[
+        str, typer.Argument(help="The experiment, with or without your suffix: two_stage_<data set>.")
+    ],
     metric: Annotated[str, typer.Option(help="The metric to order by.")] = "NDCG@10",
     every: Annotated[bool, typer.Option("--all", help="Rows of every evaluation, not only of the newest.")] = False,
     shared: Shared = False,
@@ -34,15 +37,21 @@ def leaderboard(
             rank,
             row.model,
             row.level,
-            *(_figure(row.metrics.get(name.replace("@", "."))) for name in names),
+            *(_figure(row.metrics.get(name)) for name in names),
             duration(row.seconds),
+            *((_words(found.differing(row)), row.recorded, row.run_id) if every else ()),
             row.evaluation,
         )
         for rank, row in enumerate(found.rows, start=1)
     )
-    columns = ("#", "model", "level", *names, "took", "evaluation")
+    more = ("parameters that differ", "recorded", "run") if every else ()
+    columns = ("#", "model", "level", *names, "took", *more, "evaluation")
     title = f"{found.experiment} on {found.dataset}"
     return Result("leaderboard", found, (Table(columns, rows, title=title, numeric=(0, *range(3, 4 + len(names)))),))
+
+
+def _words(parameters: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in parameters.items())
 
 
 def _figure(value: float | None) -> str:

@@ -1,23 +1,35 @@
-"""run: start a DAG and watch it to its end."""
+"""run: start a DAG and watch it to its end. runs: list, follow and stop what was started."""
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from replayctl.commands.options import DryRun, Shared
-from replayctl.console.result import Fields, Lines, Problem, Result, Status, Table
+from replayctl.console.result import Block, Fields, Lines, Problem, Result, Status, Table
 from replayctl.console.times import duration, short_duration
+from replayctl.errors import Interrupted, UsageProblem
 from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
-    from replayctl.experiments.runs import RunReport
+    from replayctl.clients.airflow import AirflowApi, DagInfo
+    from replayctl.clients.airflow_runs import RunInfo
+    from replayctl.experiments.runs import FailedTask, RunReport
+
+_Dag = Annotated[str, typer.Argument(help="A DAG of yours, with or without your suffix.", show_default=False)]
+_Timeout = Annotated[float, typer.Option(help="Stop waiting after so many seconds; the run goes on.")]
+_RunId = Annotated[
+    str | None, typer.Argument(help="The run's id, or the beginning of it; without it the newest.", show_default=False)
+]
+_A_DAY_S = 86400.0
 
 
 def run(
     ctx: typer.Context,
-    dag: Annotated[str, typer.Argument(help="A DAG of yours, with or without your suffix.", show_default=False)],
+    dag: _Dag,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run; its outcome is the exit code.")] = False,
     force: Annotated[
         list[str] | None,
@@ -26,44 +38,141 @@ def run(
             show_default=False,
         ),
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Stop waiting after so many seconds; the run goes on.")] = 86400.0,
+    timeout: _Timeout = _A_DAY_S,
     shared: Shared = False,
     dry_run: DryRun = False,
 ) -> Result:
     """Start a run of a DAG; what is computed already is not computed again."""
-    from replayctl.experiments import runs
+    from replayctl.experiments import finding, runs
+
+    app: AppContext = ctx.obj
+    api, find = _server(app, shared=shared)
+    dag_info = find(dag)
+    finding.check_force(api, dag_info, force or ())
+    if dry_run:
+        data = {"dag_id": dag_info.dag_id, "force": force or [], "dry_run": True}
+        return Result("run", data, (Lines((f"would start {dag_info.dag_id} on {api.url}",)),))
+    started = runs.start(api, dag_info, force or (), app.reporter)
+    if not wait:
+        return _result("run", runs.report_of(api, started))
+    return _result("run", _watched(app, api, started, timeout))
+
+
+def list_runs(
+    ctx: typer.Context,
+    dag: Annotated[
+        str | None, typer.Argument(help="A DAG of yours; without it all of them.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many runs of each DAG at most.")] = 10,
+    shared: Shared = False,
+) -> Result:
+    """List the runs of your DAGs, the newest first."""
+    app: AppContext = ctx.obj
+    api, find = _server(app, shared=shared)
+    if dag is None and shared:
+        raise UsageProblem("the common namespace's DAGs have no suffix to find them by", hint="name one of them")
+    dag_ids = [find(dag).dag_id] if dag else _dags_with_suffix(app, api)
+    found = [run for dag_id in dag_ids for run in api.runs(dag_id, limit=limit)]
+    found.sort(
+        key=lambda run: run.queued or run.start or datetime.datetime.min.replace(tzinfo=datetime.UTC), reverse=True
+    )
+    rows = [(run.dag_id, run.state, run.start, duration(_seconds(run)), run.run_id) for run in found]
+    view: Block = Table(("DAG", "state", "started", "took", "run"), rows) if rows else Lines(("no runs",))
+    return Result("runs list", {"runs": found}, (view,))
+
+
+def follow(
+    ctx: typer.Context, dag: _Dag, run_id: _RunId = None, timeout: _Timeout = _A_DAY_S, shared: Shared = False
+) -> Result:
+    """Follow a run to its end, as `run --wait` does; its outcome is the exit code."""
+    from replayctl.experiments import finding
+
+    app: AppContext = ctx.obj
+    api, find = _server(app, shared=shared)
+    return _result("runs follow", _watched(app, api, finding.find_run(api, find(dag), run_id), timeout))
+
+
+def stop(
+    ctx: typer.Context,
+    dag: _Dag,
+    run_id: Annotated[
+        str | None,
+        typer.Argument(
+            help="The run's id, or the beginning of it; without it the only unfinished one.", show_default=False
+        ),
+    ] = None,
+    shared: Shared = False,
+    dry_run: DryRun = False,
+) -> Result:
+    """Stop a run: its tasks are killed, and it counts as failed. What is computed already stays."""
+    from replayctl.experiments import finding, runs
+
+    app: AppContext = ctx.obj
+    api, find = _server(app, shared=shared)
+    found = finding.find_run(api, find(dag), run_id, unfinished=True)
+    if dry_run:
+        data = {"dag_id": found.dag_id, "run_id": found.run_id, "state": found.state, "dry_run": True}
+        return Result("runs stop", data, (Lines((f"would stop {found.run_id} of {found.dag_id}",)),))
+    stopped = api.stop_run(found.dag_id, found.run_id)
+    data = {"dag_id": stopped.dag_id, "run_id": stopped.run_id, "state": stopped.state, "dry_run": False}
+    fields = Fields((("run", stopped.run_id), ("state", stopped.state), ("page", runs.run_url(api, stopped))))
+    return Result("runs stop", data, (fields,))
+
+
+def _server(app: AppContext, *, shared: bool) -> tuple[AirflowApi, Callable[[str], DagInfo]]:
+    from replayctl.experiments import finding
     from replayctl.experiments.services import find_airflow
     from replayctl.settings.namespace import find_namespace
 
-    app: AppContext = ctx.obj
-    api = find_airflow(app.settings)
-    found = runs.find_dag(api, find_namespace(app.settings, shared=shared), dag)
-    runs.check_force(api, found, force or ())
-    if dry_run:
-        data = {"dag_id": found.dag_id, "force": force or [], "dry_run": True}
-        return Result("run", data, (Lines((f"would start {found.dag_id} on {api.url}",)),))
-    started = runs.start(api, found, force or (), app.reporter)
-    if not wait:
-        return _result(runs.started_report(api, started))
+    api, namespace = find_airflow(app.settings), find_namespace(app.settings, shared=shared)
+    return api, lambda name: finding.find_dag(api, namespace, name)
+
+
+def _dags_with_suffix(app: AppContext, api: AirflowApi) -> list[str]:
+    from replayctl.settings.namespace import find_namespace
+
+    suffix = find_namespace(app.settings).suffix
+    return [dag.dag_id for dag in api.dags() if dag.dag_id.endswith(suffix) and not dag.is_stale]
+
+
+def _watched(app: AppContext, api: AirflowApi, run: RunInfo, timeout_s: float) -> RunReport:
+    from replayctl.experiments import runs
+
     try:
-        return _result(
-            runs.watch(api, started, timeout_s=timeout, poll_s=app.settings.deploy.poll_s, reporter=app.reporter)
-        )
+        return runs.watch(api, run, timeout_s=timeout_s, poll_s=app.settings.deploy.poll_s, reporter=app.reporter)
     except KeyboardInterrupt:
-        app.reporter.warn(f"not waiting any more; the run goes on: {runs.run_url(api, started)}")
-        raise
+        raise Interrupted(
+            f"not waiting any more; run {run.run_id} of {run.dag_id} goes on",
+            hint=runs.ways_on(run),
+            data=runs.report_of(api, run, "unfinished"),
+        ) from None
 
 
-def _result(report: RunReport) -> Result:
+def _result(command: str, report: RunReport) -> Result:
     took = f" in {short_duration(report.seconds)}" if report.seconds is not None else ""
-    view = [Fields((("run", report.run_id), ("state", f"{report.state}{took}"), ("page", report.url)))]
-    rows = tuple((task.task_id, task.state, duration(task.seconds), task.try_number) for task in report.tasks)
-    table = [Table(("task", "state", "took", "try"), rows, numeric=(2, 3))] if rows else []
-    problems = tuple(
-        Problem("failed", f"task {task.task_id} failed (try {task.try_number})", None, "\n".join(task.log_tail))
-        for task in report.failed
+    fields = [("run", report.run_id), ("state", f"{report.state}{took}")]
+    if report.releases:
+        fields.append(("release", ", ".join(report.releases)))
+    view: list[Block] = [Fields((*fields, ("page", report.url)))]
+    rows = tuple(
+        (task.task_id, task.state, duration(task.seconds), task.try_number, task.result) for task in report.tasks
     )
+    view += [Table(("task", "state", "took", "try", "result"), rows, numeric=(2, 3), wrap=(4,))] if rows else []
+    problems = tuple(_problem(task) for task in report.failed)
     if report.outcome == "failed" and not problems:
         problems = (Problem("failed", f"the run ended as {report.state}", f"see {report.url}", None),)
     status: Status = "failed" if report.outcome == "failed" else "ok"
-    return Result("run", report, (*view, *table), status=status, problems=problems)
+    return Result(command, report, view, status=status, problems=problems)
+
+
+def _problem(task: FailedTask) -> Problem:
+    return Problem(
+        "failed",
+        f"task {task.task_id} failed (try {task.try_number})",
+        f"see its whole log: {task.log_source or task.log_url}",
+        "\n".join(task.log_tail),
+    )
+
+
+def _seconds(run: RunInfo) -> float | None:
+    return (run.end - run.start).total_seconds() if run.start and run.end else None

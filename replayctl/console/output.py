@@ -173,10 +173,10 @@ class Output:
             for block in result.closing:
                 self._block(block)
 
-    def show_error(self, command: str, error: Problem, exit_code: int) -> None:
-        """What ended the command."""
+    def show_error(self, command: str, error: Problem, exit_code: int, data: object = None) -> None:
+        """What ended the command, and in JSON what a program needs all the same."""
         if self.mode == "json":
-            self._document(envelope(command, "error", exit_code, None, (), (error,)))
+            self._document(envelope(command, "error", exit_code, data, (), (error,)))
         else:
             self._problem(error)
 

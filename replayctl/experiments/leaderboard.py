@@ -8,25 +8,34 @@ from dataclasses import dataclass
 
 from replayctl.clients.mlflow import MlflowApi, MlflowRun
 from replayctl.errors import NotFound, UsageProblem
+from replayctl.experiments.finding import nearest, plain_name
 from replayctl.settings.namespace import Namespace
 
 # Tags written by dags/workloads/tracking.py.
 _EVALUATION, _LEVEL, _ROW = "replayctl.evaluation", "replayctl.level", "replayctl.row"
 _DATASET, _RELEASE, _SECONDS = "replayctl.dataset", "replayctl.release", "replayctl.seconds"
+_DAG, _RUN = "replayctl.dag_id", "replayctl.run_id"
 SHOWN_METRICS = ("NDCG", "MAP", "HitRate", "Recall")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model's results; `level` is `first` or `second`, `seconds` what its step took where that is known."""
+    """One model's results; `level` is `first` or `second`, `seconds` what its step took where that is known.
+
+    Metrics are named as in the table, `NDCG@10`. `release` has made the model's rows, `dag_id` and `run_id` are of the
+    run that has evaluated them.
+    """
 
     model: str
     level: str
     metrics: Mapping[str, float]
+    parameters: Mapping[str, str]
     evaluation: str
     release: str
     seconds: float | None
     recorded: datetime.datetime
+    dag_id: str
+    run_id: str
     mlflow_run: str
 
 
@@ -39,6 +48,16 @@ class Leaderboard:
     metric: str
     rows: tuple[Row, ...]
 
+    def differing(self, row: Row) -> dict[str, str]:
+        """The parameters in which a row differs from others of the same model."""
+        same = [other.parameters for other in self.rows if other.model == row.model]
+        names = sorted({name for parameters in same for name in parameters})
+        return {
+            name: row.parameters.get(name, "unset")
+            for name in names
+            if len({parameters.get(name) for parameters in same}) > 1
+        }
+
 
 def read_leaderboard(
     api: MlflowApi, namespace: Namespace, experiment: str, *, metric: str = "NDCG@10", every: bool = False
@@ -47,27 +66,40 @@ def read_leaderboard(
 
     Raises NotFound when nothing is recorded, UsageProblem for a metric that no row has.
     """
-    name = namespace.mlflow_experiment(experiment)
+    plain = plain_name(namespace, experiment)
+    name = namespace.mlflow_experiment(plain)
     try:
         experiment_id = api.experiment_id(name)
     except NotFound as error:
-        raise NotFound(
-            f"MLflow at {api.url} has no experiment {name!r}", hint=f"run it first: replayctl run {experiment} --wait"
-        ) from error
+        raise NotFound(f"MLflow at {api.url} has no experiment {name!r}", hint=_hint(api, namespace, plain)) from error
     runs = [run for run in api.runs(experiment_id) if run.tags.get(_LEVEL) in ("first", "second")]
     if not runs:
-        raise NotFound(
-            f"experiment {name!r} has no finished evaluation", hint=f"run it: replayctl run {experiment} --wait"
-        )
+        raise NotFound(f"experiment {name!r} has no finished evaluation", hint=_how_to_record(plain))
     if not every:
         newest = max(runs, key=lambda run: run.start_unix_ms).tags.get(_EVALUATION)
         runs = [run for run in runs if run.tags.get(_EVALUATION) == newest]
-    key = metric.replace("@", ".")
+    key = _shown(metric)
     rows = sorted((_row(run) for run in runs), key=lambda row: (-row.metrics.get(key, -1.0), row.model))
     if all(key not in row.metrics for row in rows):
-        known = ", ".join(sorted(name.replace(".", "@") for name in rows[0].metrics))
+        known = ", ".join(sorted(rows[0].metrics))
         raise UsageProblem(f"no row has the metric {metric!r}", hint=f"there are: {known}")
-    return Leaderboard(name, runs[0].tags.get(_DATASET, ""), key.replace(".", "@"), tuple(rows))
+    return Leaderboard(name, runs[0].tags.get(_DATASET, ""), key, tuple(rows))
+
+
+def _shown(metric: str) -> str:
+    """`NDCG@10`; MLflow takes no `@` in a name and has `NDCG.10`."""
+    return metric.replace(".", "@")
+
+
+def _hint(api: MlflowApi, namespace: Namespace, plain: str) -> str:
+    suffix = namespace.suffix
+    names = [name.removesuffix(suffix) for name in api.experiment_names() if suffix and name.endswith(suffix)]
+    close = nearest(plain, names)
+    return f"did you mean {' or '.join(close)}?" if close else _how_to_record(plain)
+
+
+def _how_to_record(plain: str) -> str:
+    return f"an evaluation is recorded when the evaluate step of its DAG succeeds: replayctl run {plain} --wait"
 
 
 def _row(run: MlflowRun) -> Row:
@@ -75,10 +107,13 @@ def _row(run: MlflowRun) -> Row:
     return Row(
         model=run.tags.get(_ROW, run.name),
         level=run.tags[_LEVEL],
-        metrics=run.metrics,
+        metrics={_shown(name): value for name, value in run.metrics.items()},
+        parameters=run.params,
         evaluation=run.tags.get(_EVALUATION, ""),
         release=run.tags.get(_RELEASE, ""),
         seconds=float(seconds) if seconds else None,
         recorded=datetime.datetime.fromtimestamp(run.start_unix_ms / 1000, tz=datetime.UTC),
+        dag_id=run.tags.get(_DAG, ""),
+        run_id=run.tags.get(_RUN, ""),
         mlflow_run=run.run_id,
     )

@@ -2,69 +2,82 @@
 
 from __future__ import annotations
 
+import datetime
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from replayctl.clients.airflow import FINAL_RUN_STATES, AirflowApi, DagInfo, RunInfo, TaskInfo
+from replayctl.clients.airflow import AirflowApi, DagInfo
+from replayctl.clients.airflow_runs import FINAL_RUN_STATES, RunInfo, TaskInfo
+from replayctl.clients.patience import wait_until
 from replayctl.console.events import Reporter
-from replayctl.errors import NotFound, TimedOut, UsageProblem
-from replayctl.settings.namespace import Namespace
+from replayctl.console.times import short_duration, short_moment
+from replayctl.errors import ReplayctlError, TimedOut
+from replayctl.experiments.delays import why_waiting
 
-_LOG_LINES = 25
+_LOG_LINES = 40
 _SHOWN_STATES = frozenset({"running", "success", "failed", "upstream_failed", "up_for_retry", "skipped"})
+# Why a run does not get on is asked only so often: it takes several requests.
+_ASK_WHY_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class FailedTask:
-    """A task that failed, with the last lines of its log."""
+    """A task that failed, with the last lines of its log, and where the whole of it is."""
 
     task_id: str
     try_number: int
     log_tail: tuple[str, ...]
+    log_source: str | None
+    log_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReport:
+    """One task of a run; `seconds` are those of its latest try.
+
+    `outcome` is what became of its step: `computed` or `reused`, and `made_by` and `made_at` are of the artifact; None
+    for tasks that are no steps or have not ended.
+    """
+
+    task_id: str
+    state: str | None
+    try_number: int
+    seconds: float | None
+    outcome: Literal["computed", "reused"] | None = None
+    parameters: str | None = None
+    release: str | None = None
+    made_at: datetime.datetime | None = None
+    made_by: str | None = None
+
+    @property
+    def result(self) -> str:
+        """`computed`, or `reused (rank=32, made Nov 25 19:30 by two_stage_ml100k)`; empty when nothing is known."""
+        if self.outcome != "reused":
+            return self.outcome or ""
+        made = f"made {short_moment(self.made_at)}" if self.made_at else ""
+        made += f" by {self.made_by}" if made and self.made_by else ""
+        return f"reused ({', '.join(word for word in (self.parameters, made) if word)})"
 
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """One run as it was when we stopped looking. Durations are seconds of the latest try."""
+    """One run as it was when we stopped looking. Durations are seconds."""
 
     dag_id: str
     run_id: str
     state: str
     seconds: float | None
     url: str
-    tasks: tuple[TaskInfo, ...]
+    tasks: tuple[TaskReport, ...]
     failed: tuple[FailedTask, ...]
-    outcome: Literal["started", "success", "failed"]
+    outcome: Literal["started", "success", "failed", "unfinished"]
 
-
-def find_dag(api: AirflowApi, namespace: Namespace, name: str) -> DagInfo:
-    """The DAG called `name` in the namespace, or the one with exactly that id.
-
-    Raises NotFound, with the namespace's DAGs, when there is neither.
-    """
-    for dag_id in dict.fromkeys((namespace.dag_id(name), name)):
-        found = api.find_dag(dag_id)
-        if found is not None and not found.is_stale:
-            return found
-    mine = sorted(dag.dag_id for dag in api.dags() if not dag.is_stale and dag.dag_id.endswith(namespace.suffix))
-    raise NotFound(
-        f"Airflow at {api.url} has no DAG {namespace.dag_id(name)!r}",
-        hint=f"yours there: {', '.join(mine)}" if mine else "deploy first: replayctl sync-dags",
-    )
-
-
-def check_force(api: AirflowApi, dag: DagInfo, force: Sequence[str]) -> None:
-    """Refuses a step to compute anew that the DAG does not have: it would be passed over in silence."""
-    if not force:
-        return
-    known = {"all", *api.tasks_docs(dag.dag_id)}
-    unknown = sorted(set(force) - known)
-    if unknown:
-        raise UsageProblem(
-            f"{dag.dag_id} has no step {', '.join(unknown)} to force", hint=f"steps: {', '.join(sorted(known))}"
-        )
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """The releases whose code its tasks have run."""
+        return tuple(sorted({task.release for task in self.tasks if task.release}))
 
 
 def start(api: AirflowApi, dag: DagInfo, force: Sequence[str], reporter: Reporter) -> RunInfo:
@@ -82,9 +95,15 @@ def run_url(api: AirflowApi, run: RunInfo) -> str:
     return f"{api.url}/dags/{run.dag_id}/runs/{run.run_id}"
 
 
-def started_report(api: AirflowApi, run: RunInfo) -> RunReport:
-    """The report of a run that nobody waits for."""
-    return RunReport(run.dag_id, run.run_id, run.state, None, run_url(api, run), (), (), "started")
+def ways_on(run: RunInfo) -> str:
+    """The commands that follow and stop a run that goes on."""
+    words = f"{run.dag_id} {run.run_id}"
+    return f"follow it: replayctl runs follow {words}; stop it: replayctl runs stop {words}"
+
+
+def report_of(api: AirflowApi, run: RunInfo, outcome: Literal["started", "unfinished"] = "started") -> RunReport:
+    """The report of a run that nobody waits for, or not any more."""
+    return RunReport(run.dag_id, run.run_id, run.state, None, run_url(api, run), (), (), outcome)
 
 
 def watch(
@@ -96,50 +115,122 @@ def watch(
     reporter: Reporter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> RunReport:
-    """Follows a run to its end, one line per change of a task; TimedOut when it goes on for longer than `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    seen: dict[tuple[str, int], tuple[str | None, int]] = {}
-    while True:
-        run = api.run(run.dag_id, run.run_id)
-        tasks = api.tasks(run.dag_id, run.run_id)
-        for task in sorted(tasks, key=lambda task: task.task_id):
-            _tell(task, seen, reporter)
-        if run.state in FINAL_RUN_STATES:
-            return _report(api, run, tasks)
-        if time.monotonic() > deadline:
-            raise TimedOut(
-                f"run {run.run_id} of {run.dag_id} is still {run.state} after {timeout_s:.0f} s",
-                hint=f"it goes on; see {run_url(api, run)}",
-            )
+    """Follows a run to its end, one line per change of a task, and says why it waits.
+
+    An Airflow that is away for a while is asked again. Raises TimedOut, with the unfinished report as its data, when
+    the run goes on for longer than `timeout_s`.
+    """
+    follower = _Follower(api, reporter, run)
+    return wait_until(follower.look, follower.late, timeout_s=timeout_s, poll_s=poll_s, reporter=reporter, sleep=sleep)
+
+
+@dataclass
+class _Follower:
+    api: AirflowApi
+    reporter: Reporter
+    run: RunInfo
+    seen: dict[tuple[str, int], tuple[str | None, int]] = field(default_factory=dict)
+    notes: dict[tuple[str, int], Mapping[str, Any] | None] = field(default_factory=dict)
+    why: str | None = None
+    asked_at: float = 0.0
+
+    def look(self) -> RunReport | None:
+        """Says what has changed; the report once the run has ended."""
+        self.run = self.api.run(self.run.dag_id, self.run.run_id)
+        tasks = self.api.tasks(self.run.dag_id, self.run.run_id)
+        changes = [self._tell(task) for task in sorted(tasks, key=lambda task: task.task_id)]
+        if self.run.state in FINAL_RUN_STATES:
+            return self._report(tasks)
+        if any(changes):
+            self.asked_at = time.monotonic()
+            self.why = None
+        elif time.monotonic() - self.asked_at >= _ASK_WHY_EVERY_S:
+            self._ask_why(tasks)
         done = sum(task.state == "success" for task in tasks)
         running = ", ".join(sorted(task.task_id for task in tasks if task.state == "running"))
-        reporter.status(f"{done} of {len(tasks)} tasks done{f'; running: {running}' if running else ''}")
-        sleep(poll_s)
+        more = f"; running: {running}" if running else f"; {self.why}" if self.why else ""
+        self.reporter.status(f"{done} of {len(tasks)} tasks done{more}")
+        return None
+
+    def late(self, waited: float, trouble: ReplayctlError | None) -> TimedOut:
+        """The error when the time is over."""
+        last = f"; {trouble}" if trouble else f"; {self.why}" if self.why else ""
+        return TimedOut(
+            f"run {self.run.run_id} of {self.run.dag_id} is still {self.run.state} after {waited:.0f} s{last}",
+            hint=f"it goes on; {ways_on(self.run)}",
+            data=report_of(self.api, self.run, "unfinished"),
+        )
+
+    def _ask_why(self, tasks: Sequence[TaskInfo]) -> None:
+        self.asked_at = time.monotonic()
+        why = why_waiting(self.api, self.run, tasks)
+        if why and why != self.why:
+            self.reporter.step(why)
+        self.why = why
+
+    def _tell(self, task: TaskInfo) -> bool:
+        key, now = (task.task_id, task.map_index), (task.state, task.try_number)
+        if self.seen.get(key) == now:
+            return False
+        self.seen[key] = now
+        if task.state not in _SHOWN_STATES:
+            return True
+        again = f" (try {task.try_number})" if task.try_number > 1 else ""
+        ended = task.state in ("success", "failed") and task.seconds is not None
+        took = f" in {short_duration(task.seconds or 0.0)}" if ended else ""
+        result = self._task_report(task).result if task.state == "success" else ""
+        self.reporter.step(f"{task.task_id}: {result or task.state}{again}{took}")
+        return True
+
+    def _note(self, task: TaskInfo) -> Mapping[str, Any]:
+        key = (task.task_id, task.try_number)
+        if key not in self.notes and task.state in ("success", "failed"):
+            self.notes[key] = self.api.note(self.run.dag_id, self.run.run_id, task.task_id)
+        return self.notes.get(key) or {}
+
+    def _task_report(self, task: TaskInfo) -> TaskReport:
+        note = self._note(task)
+        made = note.get("made") if isinstance(note.get("made"), Mapping) else {}
+        assert isinstance(made, Mapping)
+        outcome = note.get("outcome")
+        return TaskReport(
+            task.task_id,
+            task.state,
+            task.try_number,
+            task.seconds,
+            outcome if outcome in ("computed", "reused") else None,
+            _text(note.get("parameters")),
+            _text(note.get("release")),
+            _moment(made.get("at")),
+            _text(made.get("dag_id")),
+        )
+
+    def _report(self, tasks: Sequence[TaskInfo]) -> RunReport:
+        run = self.run
+        ordered = sorted(tasks, key=lambda task: (task.start is None, task.start or run.start, task.task_id))
+        return RunReport(
+            dag_id=run.dag_id,
+            run_id=run.run_id,
+            state=run.state,
+            seconds=(run.end - run.start).total_seconds() if run.start and run.end else None,
+            url=run_url(self.api, run),
+            tasks=tuple(self._task_report(task) for task in ordered),
+            failed=tuple(self._failed(task) for task in ordered if task.state == "failed"),
+            outcome="success" if run.state == "success" else "failed",
+        )
+
+    def _failed(self, task: TaskInfo) -> FailedTask:
+        log = self.api.task_log(self.run.dag_id, self.run.run_id, task)
+        url = f"{run_url(self.api, self.run)}/tasks/{task.task_id}?try_number={task.try_number}"
+        return FailedTask(task.task_id, task.try_number, log.lines[-_LOG_LINES:], log.source, url)
 
 
-def _tell(task: TaskInfo, seen: dict[tuple[str, int], tuple[str | None, int]], reporter: Reporter) -> None:
-    key, now = (task.task_id, task.map_index), (task.state, task.try_number)
-    if seen.get(key) == now or task.state not in _SHOWN_STATES:
-        return
-    seen[key] = now
-    again = f" (try {task.try_number})" if task.try_number > 1 else ""
-    took = f" in {task.seconds:.1f} s" if task.state in ("success", "failed") and task.seconds is not None else ""
-    reporter.step(f"{task.task_id}: {task.state}{again}{took}")
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
-def _report(api: AirflowApi, run: RunInfo, tasks: Sequence[TaskInfo]) -> RunReport:
-    failed = tuple(
-        FailedTask(task.task_id, task.try_number, tuple(api.task_log(run.dag_id, run.run_id, task)[-_LOG_LINES:]))
-        for task in tasks
-        if task.state == "failed"
-    )
-    return RunReport(
-        dag_id=run.dag_id,
-        run_id=run.run_id,
-        state=run.state,
-        seconds=(run.end - run.start).total_seconds() if run.start and run.end else None,
-        url=run_url(api, run),
-        tasks=tuple(sorted(tasks, key=lambda task: (task.start is None, task.start or run.start, task.task_id))),
-        failed=failed,
-        outcome="success" if run.state == "success" else "failed",
-    )
+def _moment(value: object) -> datetime.datetime | None:
+    try:
+        return datetime.datetime.fromisoformat(str(value)) if value else None
+    except ValueError:
+        return None

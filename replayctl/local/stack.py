@@ -121,6 +121,11 @@ def mlflow_url(settings: Settings) -> str:
     return state.address_in(settings.local.home, MLFLOW)
 
 
+def airflow_url(settings: Settings) -> str:
+    """The address of the local Airflow's pages; NotReady when they are not served."""
+    return state.address_in(settings.local.home, API_SERVER)
+
+
 def _prepare_folders(settings: Settings) -> None:
     folders = find_folders(settings)
     for folder in (folders.dags, folders.spark_submit_files, folders.data_in_pods, folders.artifacts_in_pods):

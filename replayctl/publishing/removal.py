@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from replayctl.clients.airflow import DagInfo
+from replayctl.clients.airflow_runs import RunInfo
 from replayctl.console.events import Reporter
 from replayctl.errors import Conflict, NotFound, ReplayctlError
 from replayctl.publishing.history import dags_of, published_since, records_of
@@ -29,6 +30,9 @@ class LiveServer(Protocol):
 
     def live_tries(self, dag_ids: Sequence[str]) -> list[datetime.datetime]:
         """When each try that runs now began."""
+
+    def live_runs(self, dag_ids: Sequence[str]) -> Sequence[RunInfo]:
+        """The runs that have not come to their end: they go on with the release that they began with."""
 
     def delete_dag(self, dag_id: str) -> None:
         """Forgets a DAG with its runs."""
@@ -59,7 +63,7 @@ def gc(
 ) -> Removal:
     """Removes old releases: all but the newest `keep` and those that a running try may have begun with.
 
-    A try reads the pointer once, when it begins, so every release that was published at that moment or later stays.
+    A run goes on with the release it began with, so every release that was published at that moment or later stays.
     Without a server nobody knows what runs; then nothing that was published within the last day is removed.
     """
     keep = settings.deploy.keep_releases if keep is None else keep
@@ -114,6 +118,12 @@ def undeploy(
             mine, stored = tuple(my_stubs(state, namespace)), _stored(state)
             refuse_obstacles(state, mine)
             dag_ids = _dag_ids(server, mine, state.history)
+            live = server.live_runs(dag_ids) if server else ()
+            if live:
+                raise Conflict(
+                    f"runs are under way: {', '.join(f'{run.run_id} of {run.dag_id}' for run in live[:5])}",
+                    hint=f"wait for them, or stop them: replayctl runs stop {live[0].dag_id} {live[0].run_id}",
+                )
             if server and server.live_tries(dag_ids):
                 raise Conflict(
                     f"tasks of {namespace.user or 'the shared namespace'} are running",
@@ -189,12 +199,13 @@ def _possibly_running(history: History, server: LiveServer | None, dag_ids: Sequ
         return {
             name: "published within a day, and nobody was asked what runs" for name in published_since(history, since)
         }
-    tries = server.live_tries(dag_ids)
-    if not tries:
+    runs = server.live_runs(dag_ids)
+    began = [*server.live_tries(dag_ids), *(moment for run in runs for moment in (run.start, run.queued) if moment)]
+    if not began:
         return {}
     # Clocks of workstations and servers differ a little.
-    since = min(tries) - datetime.timedelta(minutes=5)
-    return {name: "a running task may have begun with it" for name in published_since(history, since)}
+    since = min(began) - datetime.timedelta(minutes=5)
+    return {name: "a run under way may have begun with it" for name in published_since(history, since)}
 
 
 def _declared(history: History) -> list[str]:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from replayctl.clients.airflow import DagInfo, ImportProblem
+from replayctl.clients.airflow_runs import RunInfo
+from replayctl.clients.patience import wait_until
 from replayctl.console.events import Reporter
 from replayctl.errors import (
     AuthFailed,
@@ -20,7 +22,6 @@ from replayctl.errors import (
     OperationFailed,
     ReplayctlError,
     TimedOut,
-    Unreachable,
 )
 from replayctl.publishing.plan import Plan
 from replayctl.settings.declared import Settings
@@ -59,6 +60,9 @@ class DagServer(Protocol):
 
     def import_problems(self) -> list[ImportProblem]:
         """Files that do not load."""
+
+    def live_runs(self, dag_ids: Sequence[str]) -> Sequence[RunInfo]:
+        """The runs of these DAGs that have not come to their end."""
 
     def reparse(self, file_token: str) -> None:
         """Parse now, and look for new files."""
@@ -133,31 +137,30 @@ class Watcher:
         started = time.monotonic()
         pending, stubs = dict(expected.dags), set(expected.free_stubs)
         next_nudge, nudged = started, True
-        while True:
-            trouble = None
-            try:
-                due = time.monotonic() >= next_nudge
-                # All DAGs of a server may be thousands: listed once for all who ask.
-                known = tuple(self.server.dags()) if due or stubs else ()
-                if due:
-                    nudged = _nudge(self.server, expected.stubs, known)
-                    next_nudge = time.monotonic() + _NUDGE_EVERY_S
-                for dag_id in list(pending):
-                    if _shows(self.server, dag_id, pending[dag_id], expected.release):
-                        del pending[dag_id]
-                stubs -= {name for name in stubs if _stub_shows(self.server, name, known, expected.release)}
-                self._refuse_new_problems(expected)
-            except _DoesNotLoad:
-                raise
-            except (Unreachable, OperationFailed) as error:
-                trouble = error
-            if not pending and not stubs and trouble is None:
-                return time.monotonic() - started
-            waited = time.monotonic() - started
-            if waited > self._timeout_s:
-                raise self._too_late(expected, [*pending, *stubs], waited, trouble, nudged=nudged)
-            self._say(expected, pending, stubs, trouble, nudged=nudged)
-            sleep(self._poll_s)
+
+        def look() -> bool | None:
+            nonlocal next_nudge, nudged
+            due = time.monotonic() >= next_nudge
+            # All DAGs of a server may be thousands: listed once for all who ask.
+            known = tuple(self.server.dags()) if due or stubs else ()
+            if due:
+                nudged = _nudge(self.server, expected.stubs, known)
+                next_nudge = time.monotonic() + _NUDGE_EVERY_S
+            for dag_id in list(pending):
+                if _shows(self.server, dag_id, pending[dag_id], expected.release):
+                    del pending[dag_id]
+            stubs.difference_update([name for name in stubs if _stub_shows(self.server, name, known, expected.release)])
+            self._refuse_new_problems(expected)
+            if not pending and not stubs:
+                return True
+            self._say(expected, pending, stubs, nudged=nudged)
+            return None
+
+        def late(waited: float, trouble: ReplayctlError | None) -> TimedOut:
+            return self._too_late(expected, [*pending, *stubs], waited, trouble, nudged=nudged)
+
+        wait_until(look, late, timeout_s=self._timeout_s, poll_s=self._poll_s, reporter=self._reporter, sleep=sleep)
+        return time.monotonic() - started
 
     def _refuse_new_problems(self, expected: Expected) -> None:
         for problem in self.server.import_problems():
@@ -181,19 +184,10 @@ class Watcher:
             hint=f"{why}; look again with: replayctl sync-dags",
         )
 
-    def _say(
-        self,
-        expected: Expected,
-        pending: Mapping[str, object],
-        stubs: Set[str],
-        trouble: ReplayctlError | None,
-        *,
-        nudged: bool,
-    ) -> None:
+    def _say(self, expected: Expected, pending: Mapping[str, object], stubs: Set[str], *, nudged: bool) -> None:
         changed = len(self._known_before.intersection(pending))
         why = f" ({changed} it knows already: read anew every min_serialized_dag_update_interval)" * bool(changed)
         why = why if nudged else f" ({_NOTHING_TO_NUDGE})"
-        why = f" ({trouble})" if trouble else why
         count = len(pending) + len(stubs)
         self._reporter.status(f"waiting until Airflow shows {expected.release}: {count} DAGs to come{why}")
 

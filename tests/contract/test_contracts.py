@@ -76,7 +76,14 @@ def test_every_exit_code_is_documented() -> None:
 
 def test_changing_commands_have_a_dry_run() -> None:
     reads_only = {("settings", "show"), ("settings", "profiles"), ("local", "status"), ("leaderboard",), ("releases",)}
-    reads_only |= {("yarn-apps",), ("yarn-logs",), ("forwards", "list"), ("images",)}
+    reads_only |= {
+        ("yarn-apps",),
+        ("yarn-logs",),
+        ("forwards", "list"),
+        ("images",),
+        ("runs", "list"),
+        ("runs", "follow"),
+    }
     # It changes nothing that outlives it.
     reads_only.add(("airflow-port-forward",))
     root = typer.main.get_command(cli.app)

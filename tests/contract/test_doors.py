@@ -16,9 +16,10 @@ DOORS = {
     "platformdirs": {"settings/base_dirs.py"},
     "h11": {"forwarding/pages.py"},
     "docker": {"images/context.py", "images/engine.py"},
-    "airflow_client": {"clients/airflow.py"},
+    "airflow_client": {"clients/airflow.py", "clients/airflow_runs.py", "clients/airflow_session.py"},
     "urllib3": {
-        *("clients/airflow.py", "clients/mlflow.py", "clients/resource_manager.py", "clients/proxies.py"),
+        *("clients/airflow.py", "clients/airflow_session.py", "clients/mlflow.py", "clients/resource_manager.py"),
+        "clients/proxies.py",
         *("cluster/api.py", "images/registry.py", "logs/sources.py"),
     },
 }

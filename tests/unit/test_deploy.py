@@ -1,10 +1,11 @@
 """A deploy against a folder and a server that can be made to misbehave."""
 
 import datetime
+import json
 import random
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,11 +13,21 @@ import pytest
 
 from replayctl import deploy
 from replayctl.bundle.release import STORE, build_release
-from replayctl.bundle.specs import load_specs
+from replayctl.bundle.specs import Step, load_specs
 from replayctl.bundle.stubs import stub_text
 from replayctl.clients.airflow import DagInfo, ImportProblem
+from replayctl.clients.airflow_runs import RunInfo
 from replayctl.console.events import RecordingReporter
-from replayctl.errors import AuthFailed, Conflict, NotFound, OperationFailed, SettingsError, TimedOut, UsageProblem
+from replayctl.errors import (
+    AuthFailed,
+    Conflict,
+    NotFound,
+    OperationFailed,
+    ServerTrouble,
+    SettingsError,
+    TimedOut,
+    UsageProblem,
+)
 from replayctl.publishing.deployment import deployment_json
 from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
@@ -39,6 +50,7 @@ class FolderServer:
     out_of_order: int = 0
     locked: bool = False
     trace: str = "Traceback: boom"
+    running: tuple[str, ...] = ()
     specs: Mapping[str, set[str]] = field(default_factory=dict)
 
     def _release(self) -> str | None:
@@ -56,10 +68,13 @@ class FolderServer:
     def tasks_docs(self, dag_id: str) -> Mapping[str, str]:
         if self.out_of_order:
             self.out_of_order -= 1
-            raise OperationFailed("Airflow answered with status 503")
+            raise ServerTrouble("Airflow answered with status 503")
         if self.blind or self._release() in {None, *self.broken} or dag_id not in self.specs:
             raise NotFound(dag_id)
         return {task: f"Release: {self._release()}\n" for task in self.specs[dag_id]}
+
+    def live_runs(self, dag_ids: Sequence[str]) -> list[RunInfo]:
+        return [RunInfo(dag_id, "run1", "running", None, None) for dag_id in dag_ids if dag_id in self.running]
 
     def import_problems(self) -> list[ImportProblem]:
         found = list(self.stale_problems)
@@ -120,6 +135,52 @@ def test_unchanged_means_nothing_to_do_but_is_still_checked_on_the_server(place:
 def test_dry_run_writes_nothing(place: tuple) -> None:
     report = run(place, dry_run=True)
     assert report.changed
+    assert list(place[3].dags_folder.iterdir()) == []
+
+
+def test_runs_under_way_are_named(place: tuple) -> None:
+    place[3].running = ("two_stage_ml1m_alice",)
+    for dry_run in (True, False):
+        (live,) = run(place, dry_run=dry_run).runs
+        assert (live.dag_id, live.run_id) == ("two_stage_ml1m_alice", "run1")
+
+
+def test_a_dry_run_says_what_a_run_would_compute_and_reuse(place: tuple) -> None:
+    def step() -> Step:
+        dag = next(dag for dag in run(place, dry_run=True).plan if dag.dag_id == "two_stage_ml100k_alice")
+        return next(step for step in dag.steps if step.name == "first_level_als")
+
+    unseen = step()
+    assert unseen.prospect is None
+    assert (unseen.parameters["kwargs"], unseen.overridden) == ({"rank": 32, "seed": 42}, {"rank": 100})
+    folder = Path(unseen.artifact)
+    folder.mkdir(parents=True)
+    assert step().prospect == {"outcome": "compute", "why": ""}
+    (folder / "_SUCCESS").touch()
+    made = {"run": {"dag_id": "older_alice", "run_id": "r"}, "started_unix_s": 0, "seconds": 60.0, "release": "r_1"}
+    (folder / "manifest.json").write_text(json.dumps(made))
+    prospect = step().prospect
+    assert prospect is not None
+    assert (prospect["outcome"], prospect["made"]["dag_id"]) == ("reuse", "older_alice")
+    assert prospect["made"]["at"] == "1970-01-01T00:01:00+00:00"
+
+
+def test_only_the_module_that_does_not_load_is_blamed(place: tuple) -> None:
+    (place[2] / "dag_bad.py").write_text("def dag_specs(namespace):\n    raise RuntimeError('only mine')\n")
+    with pytest.raises(UsageProblem) as caught:
+        run(place)
+    assert str(caught.value) == "dag_bad.py does not load: RuntimeError: only mine"
+    assert "dags/dag_bad.py" in (caught.value.details or "")
+    assert "two_stage" not in f"{caught.value}{caught.value.details}{caught.value.hint}"
+
+
+def test_a_step_without_a_workload_is_refused_before_anything_is_written(place: tuple) -> None:
+    (place[2] / "dag_bad.py").write_text(
+        "from .dag_specs import DagSpec, StepSpec\n\ndef dag_specs(namespace):\n"
+        "    return (DagSpec(namespace.dag_id('x'), '', 'e', (StepSpec('s', 'nothing', 'd', {}),)),)\n"
+    )
+    with pytest.raises(UsageProblem, match="dag_bad.py does not load: ValueError: step s: unknown workload 'nothing'"):
+        run(place)
     assert list(place[3].dags_folder.iterdir()) == []
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from dags.dag_entities import Namespace
 from replayctl.clients.airflow import DagInfo
+from replayctl.clients.airflow_runs import RunInfo
 from replayctl.console.events import RecordingReporter
 from replayctl.errors import Conflict, NotFound, OperationFailed, UsageProblem
 from replayctl.publishing import history, removal
@@ -76,6 +77,7 @@ class Server:
     """An Airflow with tries that run and DAGs that it will not forget."""
 
     tries: list[datetime.datetime] = field(default_factory=list)
+    runs: list[RunInfo] = field(default_factory=list)
     stubborn: tuple[str, ...] = ()
     deleted: list[str] = field(default_factory=list)
 
@@ -84,6 +86,9 @@ class Server:
 
     def live_tries(self, dag_ids: Sequence[str]) -> list[datetime.datetime]:
         return self.tries
+
+    def live_runs(self, dag_ids: Sequence[str]) -> list[RunInfo]:
+        return self.runs
 
     def delete_dag(self, dag_id: str) -> None:
         if dag_id in self.stubborn:
@@ -116,6 +121,9 @@ def gc(place: tuple, server: Server | None, **more: object) -> removal.Removal:
 def test_gc_keeps_the_newest_the_published_and_what_may_run(place: tuple) -> None:
     _, names, home = place
     assert gc(place, Server(tries=[datetime.datetime.now(tz=datetime.UTC)]), keep=1).removed == ()
+    now = datetime.datetime.now(tz=datetime.UTC)
+    # A run under way goes on with the release it began with, though none of its tasks runs now.
+    assert gc(place, Server(runs=[RunInfo("a_alice", "r", "queued", None, None, now)]), keep=1).removed == ()
     assert gc(place, None, keep=1).removed == ()
     planned = gc(place, Server(), keep=2, dry_run=True)
     assert set(planned.removed) == set(names[:2])

@@ -1,0 +1,253 @@
+"""Runs, task instances, logs and notes, by Airflow's REST API v2."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from replayctl.clients.airflow_session import PAGE, AirflowSession, quoted
+from replayctl.errors import AuthFailed, NotFound
+
+# The key of the XCom in which each task says what became of its step (dags/run_notes.py).
+_NOTE = "replayctl"
+_LIVE_TASK_STATES = (
+    *("none", "scheduled", "queued", "running", "restarting"),
+    *("up_for_retry", "up_for_reschedule", "deferred", "awaiting_input"),
+)
+_AIRFLOW = "/site-packages/airflow/"
+FINAL_RUN_STATES = frozenset({"success", "failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """One run of a DAG."""
+
+    dag_id: str
+    run_id: str
+    state: str
+    start: datetime.datetime | None
+    end: datetime.datetime | None
+    # When it was asked for, or cleared.
+    queued: datetime.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInfo:
+    """One task of a run; `start` and `seconds` are those of its latest try, None before it began or ended."""
+
+    task_id: str
+    state: str | None
+    try_number: int
+    map_index: int
+    seconds: float | None
+    start: datetime.datetime | None = None
+    pool: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLog:
+    """The lines of a try's log, oldest first, and where the server has read them: a path or address of its own."""
+
+    lines: tuple[str, ...]
+    source: str | None
+
+
+class RunsApi(AirflowSession):
+    """What runs: DAG runs and their tasks."""
+
+    def trigger(self, dag_id: str, conf: Mapping[str, object]) -> RunInfo:
+        """Starts a run; NotFound for an unknown or stale DAG.
+
+        With a logical date, which is what the scheduler orders equal tasks by: older runs come first.
+        """
+        from airflow_client.client import DagRunApi, TriggerDAGRunPostBody
+
+        # Signs in, and so learns the server's clock: a run of the future would wait for its time.
+        self._client()
+        now = datetime.datetime.now(tz=datetime.UTC) + self._ahead
+        body = TriggerDAGRunPostBody(conf=dict(conf), logical_date=now)
+        return _run_info(self._call(f"DAG {dag_id}", lambda client: DagRunApi(client).trigger_dag_run(dag_id, body)))
+
+    def run(self, dag_id: str, run_id: str) -> RunInfo:
+        """The run as it is now; NotFound when there is none."""
+        from airflow_client.client import DagRunApi
+
+        return _run_info(self._call(f"run {run_id}", lambda client: DagRunApi(client).get_dag_run(dag_id, run_id)))
+
+    def runs(self, dag_id: str, *, states: Sequence[str] = (), limit: int = PAGE) -> list[RunInfo]:
+        """The newest runs of a DAG (`~`: of all), in these states or in any; none for an unknown DAG."""
+        from airflow_client.client import DagRunApi
+
+        try:
+            page = self._call(
+                f"DAG {dag_id}",
+                lambda client: DagRunApi(client).get_dag_runs(
+                    dag_id, state=list(states) or None, order_by=["-run_after"], limit=limit
+                ),
+            )
+        except NotFound:
+            return []
+        return [_run_info(run) for run in page.dag_runs]
+
+    def live_runs(self, dag_ids: Sequence[str]) -> list[RunInfo]:
+        """The runs of these DAGs that have not come to their end, the oldest first."""
+        from airflow_client.client import DagRunApi
+
+        wanted, found, seen = set(dag_ids), [], 0
+        while True:
+            page = self._call(
+                "the runs under way",
+                lambda client, seen=seen: DagRunApi(client).get_dag_runs(
+                    "~", state=["queued", "running"], order_by=["id"], limit=PAGE, offset=seen
+                ),
+            )
+            found += [_run_info(run) for run in page.dag_runs if run.dag_id in wanted]
+            seen += len(page.dag_runs)
+            if not page.dag_runs or seen >= (page.total_entries or 0):
+                return found
+
+    def stop_run(self, dag_id: str, run_id: str) -> RunInfo:
+        """Ends a run as failed: its running tasks are killed, the others are skipped."""
+        from airflow_client.client import DagRunApi, DagRunMutableStates, DAGRunPatchBody
+
+        body = DAGRunPatchBody(state=DagRunMutableStates.FAILED)
+        return _run_info(
+            self._call(f"run {run_id}", lambda client: DagRunApi(client).patch_dag_run(dag_id, run_id, body))
+        )
+
+    def note(self, dag_id: str, run_id: str, task_id: str) -> Mapping[str, Any] | None:
+        """What a task has noted of its step: release, artifact, outcome; None when it has noted nothing.
+
+        None as well where we may not read it: nothing depends on it.
+        """
+        path = f"dags/{quoted(dag_id)}/dagRuns/{quoted(run_id)}/taskInstances/{quoted(task_id)}/xcomEntries/{_NOTE}"
+        try:
+            value = self._json(f"the note of task {task_id}", path)["value"]
+            value = json.loads(value) if isinstance(value, str) else value
+        except (NotFound, AuthFailed, ValueError):
+            return None
+        return value if isinstance(value, Mapping) else None
+
+    def pool_use(self, name: str) -> tuple[int, list[str]]:
+        """How many slots a pool has (-1: no limit), and what occupies them now, as `DAG run task`."""
+        from airflow_client.client import PoolApi, TaskInstanceApi
+
+        pool = self._call(f"pool {name}", lambda client: PoolApi(client).get_pool(name))
+        page = self._call(
+            f"what is in pool {name}",
+            lambda client: TaskInstanceApi(client).get_task_instances(
+                "~", "~", state=["running", "queued"], pool=[name], limit=PAGE
+            ),
+        )
+        return pool.slots, [f"{row.dag_id} {row.dag_run_id} {row.task_id}" for row in page.task_instances]
+
+    def tasks(self, dag_id: str, run_id: str) -> list[TaskInfo]:
+        """The task instances of a run, in no particular order."""
+        from airflow_client.client import TaskInstanceApi
+
+        found: list[TaskInfo] = []
+        while True:
+            start = len(found)
+            page = self._call(
+                f"run {run_id}",
+                lambda client, start=start: TaskInstanceApi(client).get_task_instances(
+                    dag_id, run_id, limit=PAGE, offset=start
+                ),
+            )
+            found += [
+                TaskInfo(
+                    row.task_id,
+                    row.state and row.state.value,
+                    row.try_number,
+                    row.map_index,
+                    row.duration,
+                    row.start_date,
+                    row.pool,
+                )
+                for row in page.task_instances
+            ]
+            if len(found) >= (page.total_entries or 0) or not page.task_instances:
+                return found
+
+    def live_tries(self, dag_ids: Sequence[str]) -> list[datetime.datetime]:
+        """When each try of these DAGs began that runs now; one that waits for a worker has not begun."""
+        from airflow_client.client import TaskInstanceApi
+
+        found: list[datetime.datetime] = []
+        for dag_id in dag_ids:
+            seen = 0
+            while True:
+                try:
+                    page = self._call(
+                        f"DAG {dag_id}",
+                        lambda client, dag_id=dag_id, seen=seen: TaskInstanceApi(client).get_task_instances(
+                            dag_id, "~", state=["running", "restarting"], limit=PAGE, offset=seen
+                        ),
+                    )
+                except NotFound:
+                    # Forgotten in the meantime: nothing of it runs.
+                    break
+                found += [row.start_date for row in page.task_instances if row.start_date]
+                seen += len(page.task_instances)
+                if not page.task_instances or seen >= (page.total_entries or 0):
+                    break
+        return found
+
+    def live_instances(self) -> Iterator[tuple[str, str, str, int]]:
+        """Every task instance that has not come to its end, anybody's: its DAG, run, task and map index."""
+        from airflow_client.client import TaskInstanceApi
+
+        seen = 0
+        while True:
+            page = self._call(
+                "the tasks that are alive",
+                lambda client, seen=seen: TaskInstanceApi(client).get_task_instances(
+                    "~", "~", state=list(_LIVE_TASK_STATES), limit=PAGE, offset=seen, order_by=["id"]
+                ),
+            )
+            for row in page.task_instances:
+                yield row.dag_id, row.dag_run_id, row.task_id, row.map_index
+            seen += len(page.task_instances)
+            if not page.task_instances or seen >= (page.total_entries or 0):
+                return
+
+    def task_log(self, dag_id: str, run_id: str, task: TaskInfo) -> TaskLog:
+        """One try's log, with the tracebacks of what failed it."""
+
+        path = (
+            f"dags/{quoted(dag_id)}/dagRuns/{quoted(run_id)}/taskInstances/{quoted(task.task_id)}/logs/"
+            f"{task.try_number}?map_index={task.map_index}&full_content=true"
+        )
+        content = self._json(f"the log of task {task.task_id}", path)["content"]
+        lines: list[str] = []
+        for row in content:
+            if isinstance(row, dict):
+                lines += _lines_of(row)
+            else:
+                lines.append(str(row))
+        # A group of lines of its own, before what the task has said.
+        named = lines[:2] if lines[:1] == ["::group::Log message source details"] else []
+        return TaskLog(tuple(lines), named[1] if len(named) > 1 and named[1] != "::endgroup::" else None)
+
+
+def _run_info(run: Any) -> RunInfo:
+    return RunInfo(run.dag_id, run.dag_run_id, run.state.value, run.start_date, run.end_date, run.queued_at)
+
+
+def _lines_of(row: Mapping[str, Any]) -> Iterator[str]:
+    """A structured line of a log as text: what is said, and the chain of exceptions, the outermost last.
+
+    Airflow's own frames are left out: they would push what the task has said out of sight.
+    """
+    yield from str(row.get("event", "")).splitlines() or [""]
+    details = row.get("error_detail")
+    for error in reversed(details) if isinstance(details, list) else ():
+        frames = [frame for frame in error.get("frames") or () if _AIRFLOW not in str(frame.get("filename"))]
+        if frames:
+            yield "Traceback (most recent call last):"
+        for frame in frames:
+            yield f'  File "{frame.get("filename")}", line {frame.get("lineno")}, in {frame.get("name")}'
+        yield from f"{error.get('exc_type')}: {error.get('exc_value')}".splitlines()

@@ -1,0 +1,208 @@
+"""Runs: whose they are, how they are followed, and what is said while they wait."""
+
+import datetime
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from dags.dag_entities import Namespace
+from replayctl.bundle.stubs import stub_text
+from replayctl.clients.airflow import DagInfo
+from replayctl.clients.airflow_runs import RunInfo, TaskInfo, TaskLog
+from replayctl.console.events import RecordingReporter
+from replayctl.errors import AuthFailed, NotFound, OperationFailed, ServerTrouble, TimedOut, Unreachable, UsageProblem
+from replayctl.experiments import delays, finding, runs
+
+NOW = datetime.datetime(2026, 11, 25, 19, 30, tzinfo=datetime.UTC)
+NOTE = {
+    "outcome": "reused",
+    "parameters": "rank=32",
+    "release": "r_1",
+    "made": {"at": NOW.isoformat(), "dag_id": "old"},
+}
+
+
+def task(name: str, state: str | None, *, pool: str = "p") -> TaskInfo:
+    return TaskInfo(name, state, 1, -1, 0.6 if state in ("success", "failed") else None, None, pool)
+
+
+@dataclass
+class Airflow:
+    """A server with the DAGs of several owners, whose answers come one after the other."""
+
+    url: str = "http://airflow"
+    owners: dict[str, str] = field(default_factory=dict)
+    may_read_code: bool = True
+    answers: list[Any] = field(default_factory=list)
+    tasks_now: list[TaskInfo] = field(default_factory=list)
+    states: dict[str, str] = field(default_factory=lambda: {"scheduler": "healthy"})
+    all_runs: list[RunInfo] = field(default_factory=list)
+    paused: bool = False
+    pool: tuple[int, list[str]] = (1, [])
+
+    def find_dag(self, dag_id: str) -> DagInfo | None:
+        return DagInfo(dag_id, "f", "t", self.paused, False) if dag_id in self.owners else None
+
+    def dags(self) -> list[DagInfo]:
+        return [DagInfo(dag_id, "f", "t", False, False) for dag_id in self.owners]
+
+    def dag_source(self, dag_id: str) -> str:
+        if not self.may_read_code:
+            raise AuthFailed("no")
+        return stub_text("dag_x", self.owners[dag_id])
+
+    def run(self, dag_id: str, run_id: str) -> RunInfo:
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return RunInfo(dag_id, run_id, answer, NOW, NOW)
+
+    def runs(self, dag_id: str, *, states: tuple[str, ...] = (), limit: int = 100) -> list[RunInfo]:
+        return [run for run in self.all_runs if not states or run.state in states]
+
+    def tasks(self, dag_id: str, run_id: str) -> list[TaskInfo]:
+        return self.tasks_now
+
+    def note(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any] | None:
+        return NOTE
+
+    def task_log(self, dag_id: str, run_id: str, task: TaskInfo) -> TaskLog:
+        return TaskLog(("Traceback:", '    raise ValueError("x")'), "/logs/attempt=1.log")
+
+    def health(self) -> dict[str, str]:
+        return self.states
+
+    def pool_use(self, name: str) -> tuple[int, list[str]]:
+        return self.pool
+
+
+OWNERS = {
+    "two_stage_ml1m": "_shared",
+    "two_stage_ml1m_bob": "bob",
+    "two_stage_ml1m_alice": "alice",
+    "two_stage_ml100k_bob": "bob",
+    "handmade_alice": "nobody",
+}
+
+
+@pytest.mark.parametrize("name", ["two_stage_ml1m", "two_stage_ml1m_alice"])
+def test_a_dag_is_found_with_and_without_the_suffix(name: str) -> None:
+    found = finding.find_dag(Airflow(owners=OWNERS), Namespace("alice"), name)  # type: ignore[arg-type]
+    assert found.dag_id == "two_stage_ml1m_alice"
+
+
+@pytest.mark.parametrize(
+    ("user", "name"),
+    [
+        ("alice", "two_stage_ml100k_bob"),
+        ("alice", "two_stage_ml100k"),
+        ("alice", "handmade"),
+        ("carol", "two_stage_ml1m"),
+        ("carol", "two_stage_ml1m_bob"),
+        (None, "two_stage_ml1m_bob"),
+        (None, "handmade_alice"),
+    ],
+)
+def test_a_dag_of_another_namespace_is_never_found(user: str | None, name: str) -> None:
+    with pytest.raises(NotFound):
+        finding.find_dag(Airflow(owners=OWNERS), Namespace(user), name)  # type: ignore[arg-type]
+
+
+def test_without_the_right_to_read_code_the_common_namespace_is_closed() -> None:
+    server = Airflow(owners=OWNERS, may_read_code=False)
+    assert finding.find_dag(server, Namespace("alice"), "two_stage_ml1m")  # type: ignore[arg-type]
+    with pytest.raises(NotFound):
+        finding.find_dag(server, Namespace(None), "two_stage_ml1m_bob")  # type: ignore[arg-type]
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(NotFound) as caught:
+        finding.find_dag(Airflow(owners=OWNERS), Namespace("alice"), "two_stage_ml1n")  # type: ignore[arg-type]
+    assert caught.value.hint == "did you mean two_stage_ml1m?"
+
+
+def watch(server: Airflow, reporter: RecordingReporter, timeout_s: float = 60) -> runs.RunReport:
+    started = RunInfo("two_stage_ml1m_alice", "run1", "queued", None, None)
+    return runs.watch(
+        server,  # type: ignore[arg-type]
+        started,
+        timeout_s=timeout_s,
+        poll_s=0,
+        reporter=reporter,
+        sleep=lambda seconds: None,
+    )
+
+
+def test_a_server_that_is_away_for_a_while_does_not_end_the_wait() -> None:
+    away = [Unreachable("no answer"), ServerTrouble("HTTP 503"), Unreachable("no answer")]
+    reporter = RecordingReporter()
+    report = watch(Airflow(answers=["running", *away, "success"]), reporter)
+    assert report.outcome == "success"
+    assert reporter.messages("warn") == ["no answer; asking again"]
+    assert "it answers again" in reporter.messages("step")
+
+
+def test_a_refusal_ends_the_wait_at_once() -> None:
+    with pytest.raises(OperationFailed, match="HTTP 409"):
+        watch(Airflow(answers=["running", OperationFailed("HTTP 409"), "success"]), RecordingReporter())
+
+
+def test_a_server_that_stays_away_is_waited_for_until_the_time_is_over() -> None:
+    with pytest.raises(TimedOut, match="no answer") as caught:
+        watch(Airflow(answers=[Unreachable("no answer")]), RecordingReporter(), timeout_s=0.01)
+    assert isinstance(caught.value.data, runs.RunReport)
+    assert (caught.value.data.run_id, caught.value.data.outcome) == ("run1", "unfinished")
+    assert "replayctl runs follow two_stage_ml1m_alice run1" in (caught.value.hint or "")
+    assert "replayctl runs stop two_stage_ml1m_alice run1" in (caught.value.hint or "")
+
+
+def test_what_was_reused_is_said_with_its_maker() -> None:
+    reporter = RecordingReporter()
+    report = watch(Airflow(answers=["success"], tasks_now=[task("als", "success")]), reporter)
+    (line,) = [step for step in reporter.messages("step") if step.startswith("als")]
+    assert line.startswith("als: reused (rank=32, made Nov 25 ")
+    assert line.endswith(" by old) in 0.6s")
+    (row,) = report.tasks
+    assert (row.outcome, row.made_by, row.made_at, row.release) == ("reused", "old", NOW, "r_1")
+    assert report.releases == ("r_1",)
+
+
+def test_a_failed_task_has_its_log_as_it_was_and_says_where_the_whole_is() -> None:
+    report = watch(Airflow(answers=["failed"], tasks_now=[task("als", "failed")]), RecordingReporter())
+    (failed,) = report.failed
+    assert failed.log_tail[1] == '    raise ValueError("x")'
+    assert failed.log_source == "/logs/attempt=1.log"
+
+
+def why(server: Airflow, state: str, *tasks: TaskInfo) -> str | None:
+    run = RunInfo("two_stage_ml1m_alice", "run1", state, None, None)
+    server.owners = OWNERS
+    return delays.why_waiting(server, run, tasks)  # type: ignore[arg-type]
+
+
+def test_why_a_run_waits_is_said() -> None:
+    busy = Airflow(pool=(1, ["other_dag run0 als"]))
+    assert why(busy, "running", task("a", "scheduled")) == (
+        "waiting for one of the 1 slots of pool p, which are taken by other_dag run0 als"
+    )
+    assert why(busy, "running", task("a", "running"), task("b", "scheduled")) is None
+    older = Airflow(all_runs=[RunInfo("d", "older", "running", None, None)])
+    assert why(older, "queued") == "queued behind older of the same DAG"
+    assert why(Airflow(), "running", task("a", "queued")) == "waiting for a worker"
+    assert why(Airflow(paused=True), "queued") == "two_stage_ml1m_alice is paused"
+    dead = Airflow(states={"scheduler": "unhealthy"})
+    assert why(dead, "running", task("a", "running")) == "the scheduler of Airflow is unhealthy: no task is started"
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id_and_never_guessed() -> None:
+    dag = DagInfo("d", "f", "t", False, False)
+    names = ("manual_2", "manual_1", "other")
+    server: Any = Airflow(all_runs=[RunInfo("d", name, "running", None, None) for name in names])
+    assert finding.find_run(server, dag, None).run_id == "manual_2"
+    assert finding.find_run(server, dag, "oth").run_id == "other"
+    for name, unfinished in (("manual", False), (None, True)):
+        with pytest.raises(UsageProblem, match="could be meant"):
+            finding.find_run(server, dag, name, unfinished=unfinished)
+    with pytest.raises(NotFound, match="no run 'x'"):
+        finding.find_run(server, dag, "x")
