@@ -31,6 +31,7 @@ PARTS = (MLFLOW, API_SERVER, SCHEDULER, DAG_PROCESSOR, TRIGGERER)
 _FOREIGN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "SPARK_", "PYSPARK_", "AIRFLOW", "MLFLOW_")
 # Not [::1]: some HTTP clients take its colons for a port's. The stack has IPv4 addresses alone.
 _LOOPBACK = ("127.0.0.1", "localhost")
+_NOBODYS_PORT = "9"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,11 @@ def airflow_environment(
         "AIRFLOW__DAG_PROCESSOR__PRINT_STATS_INTERVAL": "0",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{airflow_home}/airflow.db",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(airflow_home / "logs"),
+        # While a task runs, the API server also asks the log server of its host, with a token. There is none: it asks
+        # this machine, past proxies, on a port that no ordinary user can listen on, and is refused at once.
+        "AIRFLOW__CORE__HOSTNAME_CALLABLE": "urllib.request.localhost",
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": _NOBODYS_PORT,
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": _NOBODYS_PORT,
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(ports.airflow),
         "AIRFLOW__API__BASE_URL": pages,
@@ -174,7 +180,7 @@ def _secrets(home: Path) -> dict[str, str]:
         return {name: str(keys[name]) for name in names}
     except (OSError, ValueError, KeyError, TypeError):
         # Gone or cut: new ones cost a new sign-in.
-        keys = {name: secrets.token_urlsafe(32) for name in names}
+        keys = {name: secrets.token_urlsafe(64) for name in names}
         write_private(path, json.dumps(keys))
         return keys
 
@@ -185,6 +191,9 @@ def _clean_environment(mark: str) -> dict[str, str]:
     no_proxy = ",".join(dict.fromkeys(entry for entry in (*exempt, *_LOOPBACK) if entry))
     return kept | {
         MARK_VARIABLE: mark,
+        # Neither service, nor the tasks' MLflow client, tells its makers who uses it for what.
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         # Airflow's processes change their titles, which takes their environment, and with it the mark, out of sight.
         "SPT_NOENV": "1",
         # The parts speak to each other, and tasks to all of them: never through a company's proxy.
