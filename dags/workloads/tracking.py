@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..reuse import flat_parameters, parameters_text
-from .context import Input, StepContext
+from .context import Input, StepContext, log
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -83,18 +83,22 @@ def record(context: StepContext, rows: Sequence[Input], measured: Mapping[str, M
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
+    """The experiment's id; one that was deleted in MLflow's pages comes back with its runs: its name stays taken."""
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         try:
             return str(client.create_experiment(name))
         except MlflowException:
             # Somebody else made it in the meantime, or the server refuses: the next line tells which.
-            found = client.get_experiment_by_name(name)
-            if found is None:
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
                 raise
-    return str(found.experiment_id)
+    if experiment.lifecycle_stage == "deleted":
+        log.warning("experiment %r was deleted in MLflow: restoring it", name)
+        client.restore_experiment(experiment.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def _common_tags(context: StepContext, split: Input) -> dict[str, str]:

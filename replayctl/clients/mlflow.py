@@ -26,6 +26,10 @@ class MlflowRun:
     tags: Mapping[str, str]
 
 
+class DeletedExperiment(NotFound):
+    """The experiment was deleted in MLflow, which keeps it, its runs and its name until it is asked to forget them."""
+
+
 class MlflowApi:
     """A tracking server by its base URL."""
 
@@ -44,9 +48,11 @@ class MlflowApi:
         return answer.status == 200
 
     def experiment_id(self, name: str) -> str:
-        """The id of an experiment by name; NotFound when there is none."""
-        answer = self._call("GET", "experiments/get-by-name", {"experiment_name": name})
-        return str(answer["experiment"]["experiment_id"])
+        """The id of an experiment by name; NotFound when there is none, DeletedExperiment when it is in the bin."""
+        experiment = self._call("GET", "experiments/get-by-name", {"experiment_name": name})["experiment"]
+        if experiment.get("lifecycle_stage") == "deleted":
+            raise DeletedExperiment(f"experiment {name!r} was deleted in MLflow at {self.url}")
+        return str(experiment["experiment_id"])
 
     def experiment_names(self) -> Iterator[str]:
         """The names of all experiments that are not deleted."""

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from replayctl.clients.mlflow import MlflowApi, MlflowRun
+from replayctl.clients.mlflow import DeletedExperiment, MlflowApi, MlflowRun
 from replayctl.errors import NotFound, UsageProblem
 from replayctl.experiments.finding import nearest, plain_name
 from replayctl.settings.namespace import Namespace
@@ -70,6 +70,9 @@ def read_leaderboard(
     name = namespace.mlflow_experiment(plain)
     try:
         experiment_id = api.experiment_id(name)
+    except DeletedExperiment as error:
+        error.hint = f"bring it back, with its runs: replayctl run {experiment} --wait --force evaluate"
+        raise
     except NotFound as error:
         raise NotFound(f"MLflow at {api.url} has no experiment {name!r}", hint=_hint(api, namespace, plain)) from error
     runs = [run for run in api.runs(experiment_id) if run.tags.get(_LEVEL) in ("first", "second")]
