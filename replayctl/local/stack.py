@@ -31,6 +31,8 @@ from replayctl.settings.folders import find_folders
 _START_DEADLINE_S = 180.0
 _MIGRATION_DEADLINE_S = 600.0
 _POLL_S = 0.5
+# The environments that the parts run from.
+_SERVERS = ("airflow", "mlflow")
 # How often other ports are tried when a program has taken one between our look and our server's start.
 _ATTEMPTS = 3
 # How long a stack whose parts all live may take to answer before it is started again.
@@ -54,19 +56,21 @@ def up(settings: Settings, reporter: Reporter) -> Stack:
         if not stack.stopped and not stack.running:
             reporter.step("the local stack runs in part: stopping the rest of it first")
             _stop(home)
+        elif stack.running and _has_damaged_servers(settings):
+            reporter.step("the environment of the local stack is damaged: stopping it first")
+            _stop(home)
+            stack = state_in(home)
         with disk_errors("prepare", home):
             _prepare_folders(settings)
             if parts.ensure_password(home) and stack.running:
                 reporter.step("the password's file was missing or broken: wrote it again")
             housekeeping.tidy(home, settings.local.keep_logs_days, idle=not stack.running)
         if stack.running:
+            _ensure_environments(settings, reporter)
             reporter.step(f"the local stack is running already, in {home}")
             return replace(stack, found=True)
         java_home = environments.find_java_home(settings.local.java_home)
-        made = {
-            name: environments.ensure(name, settings.cache_dir, settings.local.python, reporter)
-            for name in environments.NAMES
-        }
+        made = _ensure_environments(settings, reporter)
         try:
             started = _start(settings, made, java_home, reporter)
             airflow_api(settings).ensure_pool(
@@ -210,6 +214,18 @@ def _migrate(
         message = "cannot prepare Airflow's database"
         raise housekeeping.failure(home, message, output=error.details or "") from error
     databases.end_migration(database, version)
+
+
+def _ensure_environments(settings: Settings, reporter: Reporter) -> dict[str, Environment]:
+    return {
+        name: environments.ensure(name, settings.cache_dir, settings.local.python, reporter)
+        for name in environments.NAMES
+    }
+
+
+def _has_damaged_servers(settings: Settings) -> bool:
+    """Whether an environment that the servers run from must be made again; those of tasks can be while they run."""
+    return any(environments.find_damage(name, settings.cache_dir) is not None for name in _SERVERS)
 
 
 def _recovered(home: Path, reporter: Reporter) -> Stack:

@@ -1,5 +1,6 @@
 """The program as its user calls it: exit codes, streams, the JSON envelope, help."""
 
+import errno
 import json
 import os
 import signal
@@ -219,3 +220,36 @@ def test_a_page_is_not_said_to_be_open_where_there_is_no_browser(clean_environme
     (problem,) = json.loads(done.stdout)["errors"]
     assert (done.returncode, problem["message"]) == (1, "no browser can be started here")
     assert problem["hint"] == "open it yourself: http://yarn.example.org"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the system refused: No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "/some/file"), "cannot use /some/file: Permission denied"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "/a/b"), "cannot use /a/b: Not a directory"),
+    ],
+)
+def test_trouble_with_the_machine_is_nobodys_bug(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: OSError, message: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("replayctl.local.stack.status", fail)
+    code, out, _ = run(capfd, "local", "status", "--output", "json")
+    assert (code, json.loads(out)["errors"][0]["message"]) == (1, message)
+
+
+def test_a_bug_is_told_also_where_its_traceback_cannot_be_saved(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("replayctl.local.stack.status", lambda _: 1 / 0)
+    monkeypatch.setattr("tempfile.mkstemp", fail)
+    code, out, _ = run(capfd, "local", "status", "--output", "json")
+    (problem,) = json.loads(out)["errors"]
+    assert (code, problem["code"]) == (70, "bug")
+    assert "ZeroDivisionError" in problem["details"]

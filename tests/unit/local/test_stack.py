@@ -15,7 +15,7 @@ import pytest
 from replayctl.console.events import RecordingReporter
 from replayctl.errors import NotReady
 from replayctl.experiments.services import find_airflow, find_mlflow
-from replayctl.local import housekeeping, parts, processes, record, stack
+from replayctl.local import environments, housekeeping, parts, processes, record, stack, state
 from replayctl.local.parts import API_SERVER, MLFLOW, PARTS
 from replayctl.local.processes import MARK_VARIABLE
 from replayctl.local.record import Part
@@ -132,6 +132,33 @@ def test_each_dead_part_is_named_and_no_command_goes_on_without_it(settings: Set
     with pytest.raises(NotReady, match=f"{name} has ended") as caught:
         find(settings)
     assert caught.value.hint == "start it with: replayctl local up"
+
+
+def test_results_are_read_while_airflow_hangs(settings: Settings, start) -> None:
+    children = start_all(start, airflow=None, mlflow=None)
+    children[API_SERVER].send_signal(signal.SIGSTOP)
+    find_mlflow(settings)
+    assert {part.name: part.problem for part in stack.status(settings).parts}[API_SERVER] == "does not answer"
+
+
+def test_a_running_stack_has_its_environments_looked_at_again(
+    settings: Settings, start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_all(start, airflow=None, mlflow=None)
+    monkeypatch.setattr(state, "_problems_of_servers", lambda _: {})
+    damaged = {"workload"}
+    monkeypatch.setattr(environments, "find_damage", lambda name, *_, **__: "gone" if name in damaged else None)
+    ensured: list[str] = []
+    monkeypatch.setattr(environments, "ensure", lambda name, *_, **__: ensured.append(name))
+    assert stack.up(settings, RecordingReporter()).found
+    assert "workload" in ensured
+    # What the servers themselves run from cannot be made again below them.
+    damaged.add("airflow")
+    monkeypatch.setattr(stack, "_start", lambda *_: (_ for _ in ()).throw(NotReady("started")))
+    monkeypatch.setattr(environments, "find_java_home", lambda _: Path())
+    with pytest.raises(NotReady, match="started"):
+        stack.up(settings, RecordingReporter())
+    assert stack.status(settings).stopped
 
 
 def test_down_ends_what_no_record_names(settings: Settings, start) -> None:
