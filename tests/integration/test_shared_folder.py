@@ -7,7 +7,9 @@ nothing of his, says what is in the way and whose it is, and ends.
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +19,15 @@ import pytest
 
 from dags.dag_entities import Namespace
 from replayctl.bundle.release import STORE, Release
-from replayctl.errors import Conflict
-from replayctl.settings.load import Settings, load_settings
-from replayctl.storage.target import Target
+from replayctl.console.events import RecordingReporter, SilentReporter
+from replayctl.errors import Conflict, ReplayctlError
+from replayctl.publishing import history, removal, rollback
+from replayctl.settings.declared import Settings
+from replayctl.settings.load import load_settings
+from replayctl.storage import lock
+from replayctl.storage.audit import audit_line
+from replayctl.storage.target import Publication, Target
+from tests.conftest import ROOT
 from tests.publishing import deploy, release_of, target_of, write_dags
 from tests.sshd import WHY_NOT, SshServer
 
@@ -128,15 +136,18 @@ def place(server: SshServer, tmp_path: Path) -> Place:
     return Place(server.folder / "share", home, words, tmp_path)
 
 
+def listed() -> list[str]:
+    """What runs as alice at the other end."""
+    told = subprocess.run(["ps", "-o", "stat=,args=", "-u", ALICE], capture_output=True, text=True, check=False)
+    return [line for line in told.stdout.splitlines() if not line.startswith("Z")]
+
+
 def hanging() -> list[str]:
     """What alice's commands have left behind at the other end, once their connections are closed."""
     deadline = time.monotonic() + 10
-    while True:
-        listed = subprocess.run(["ps", "-o", "stat=,args=", "-u", ALICE], capture_output=True, text=True, check=False)
-        left = [line for line in listed.stdout.splitlines() if not line.startswith("Z")]
-        if not left or time.monotonic() > deadline:
-            return left
+    while (left := listed()) and time.monotonic() < deadline:
         time.sleep(0.05)
+    return left
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -188,3 +199,353 @@ def test_what_bob_has_planted_is_named_and_nothing_of_alice_is_touched(place: Pl
     assert sorted(path.name for path in place.share.rglob("gone/*")) == theirs
     # Nobody is left behind there.
     assert hanging() == []
+
+
+def test_before_the_first_deploy_too_a_link_is_not_followed(place: Place) -> None:
+    place.bob(f"mkdir {STORE} && ln -s {place.home} {STORE}/alice && ln -s {place.home} {place.files}")
+    before = contents(place.home)
+    place.refused("first", f"{STORE}/alice is a link that belongs to {BOB}")
+    place.bob(f"rm {STORE}/alice")
+    place.refused("first", f"files/alice is a link that belongs to {BOB}")
+    place.bob(f"rm {place.files}")
+    place.deploy("first")
+    assert contents(place.home) == before
+
+
+def test_a_hard_link_to_a_file_of_ours_is_not_written_through(place: Place) -> None:
+    place.deploy("now")
+    for name in (place.store / "audit.log", place.dags / ".airflowignore"):
+        kept = name.read_bytes()
+        name.unlink()
+        # As bob can where hard links are not protected.
+        os.link(place.home / ".ssh" / "id", name)
+        place.refused(f"next to {name.name}", "has other hard links")
+        assert (place.home / ".ssh" / "id").read_text() == SECRET
+        name.unlink()
+        name.write_bytes(kept)
+        shutil.chown(name, ALICE)
+    place.deploy("next")
+
+
+_RACER = """
+import os, sys
+from pathlib import Path
+dags, home, stop = map(Path, sys.argv[1:4])
+os.umask(0o002)
+MINE = ".tmp.of-bob"
+places = [dags / "replayctl_releases" / owner for owner in ("alice", "_shared")]
+places += [dags.parent / "files" / owner for owner in ("alice", "_shared")]
+
+def attempt(action, *words):
+    try:
+        action(*words)
+    except OSError:
+        pass
+
+while not stop.exists():
+    for place in places:
+        try:
+            names = os.listdir(place)
+        except OSError:
+            continue
+        for name in {*names, "current", "audit.log", ".lock"}:
+            if name.startswith(MINE):
+                attempt(os.unlink, place / name)
+            elif name.startswith((".tmp", ".lock", "current", "audit.log")):
+                aim = home / "thesis" if name.startswith(".tmp") else home / ".ssh" / "id"
+                attempt(os.rename, place / name, place / f"stolen.{os.getpid()}")
+                attempt(os.symlink, aim, place / name)
+                attempt(os.symlink, aim, place / f"{MINE}{name}")
+                attempt(os.unlink, place / name)
+    for name in ("dag_a_alice.py", ".airflowignore"):
+        attempt(os.unlink, dags / name)
+        attempt(os.symlink, home / ".ssh" / "id", dags / name)
+        attempt(os.unlink, dags / name)
+"""
+
+
+@pytest.mark.parametrize("owner", ["alice", "_shared"])
+def test_whoever_exchanges_names_while_a_deploy_runs_gets_nothing_of_ours_changed(place: Place, owner: str) -> None:
+    namespace = Namespace(None if owner == "_shared" else owner)
+    before, stop = contents(place.home), place.share.parent / "stop"
+    stop.unlink(missing_ok=True)
+    code = place.share.parent / "racer.py"
+    code.write_text(_RACER)
+    command = [sys.executable, str(code), str(place.dags), str(place.home), str(stop)]
+    # Both of the user and of the group that the shared folders belong to, and nothing else.
+    racer = subprocess.Popen(["setpriv", f"--reuid={BOB}", "--regid=rctl-tests", "--clear-groups", *command])
+    outcomes = []
+    try:
+        for value in range(40 if os.environ.get("SOAK") else 8):
+            for folder in (place.store, place.files):
+                if folder.is_dir():
+                    folder.chmod(0o2775)
+            target = place.target(owner=owner)
+            made = release_of(write_dags(place.tmp_path / "raced", value), owner)
+            try:
+                deploy(target, namespace, made)
+                outcomes.append("published")
+            except ReplayctlError as error:
+                outcomes.append(str(error))
+            finally:
+                target.shell.close()
+    finally:
+        stop.touch()
+        try:
+            racer.wait(10)
+        finally:
+            racer.kill()
+    print("\n".join(outcomes))
+    assert contents(place.home) == before
+    assert hanging() == []
+
+
+def dead_holder() -> str:
+    """The words of a lock whose process on this machine has gone."""
+    return f"{json.dumps({**lock.whoami(), 'user': 'bob', 'pid': 2**22 + 1})} {int(time.time()) - 90}"
+
+
+@pytest.mark.parametrize(
+    ("planted", "named"),
+    [
+        ("printf '' > {lock}", "somebody who left no name"),
+        ("printf '\\0\\377' > {lock}", "somebody who left no name"),
+        ("printf '{{}} 12²' > {lock}", "somebody who left no name"),
+        ("head -c 100000 /dev/zero | tr '\\0' '[' > {lock}", "somebody who left no name"),
+        ("mkfifo {lock}", f"a FIFO of {BOB} at the lock's place"),
+        ("ln -s {home}/.ssh/id {lock}", f"a link of {BOB} at the lock's place"),
+        ("mkdir {lock}", f"a folder of {BOB} at the lock's place"),
+    ],
+)
+def test_a_lock_of_any_kind_is_named_waited_for_and_broken(place: Place, planted: str, named: str) -> None:
+    place.deploy("now")
+    place.open_up()
+    place.bob(planted.format(lock=place.store / ".lock", home=place.home))
+    before, target, reporter = contents(place.home), place.target(), RecordingReporter()
+    with pytest.raises(Conflict, match=f"locked by {named}"), lock.held(target, reporter, what="x", timeout_s=0):
+        raise AssertionError("taken")
+    with lock.held(target, reporter, what="x", timeout_s=0, break_lock=True):
+        pass
+    target.shell.close()
+    assert f"breaking the lock of {named}" in reporter.messages("warn")
+    assert not os.path.lexists(place.store / ".lock")
+    assert contents(place.home) == before
+    place.deploy("next")
+
+
+def test_a_dead_lock_that_cannot_be_removed_is_named_at_once(place: Place, server: SshServer) -> None:
+    target = place.target(owner="_shared")
+    common = place.dags / STORE / "_shared"
+    place.bob(f"mkdir -p {common} && chmod 3775 {common}")
+    (place.tmp_path / "lock").write_text(dead_holder())
+    shutil.copy(place.tmp_path / "lock", common / ".lock")
+    shutil.chown(common / ".lock", BOB)
+    asked: list[str] = []
+    run = target.shell.run
+
+    def counted(script: str, *words: object, **more: object) -> bytes:
+        asked.append(script)
+        return run(script, *words, **more)  # type: ignore[arg-type]
+
+    target.shell.run = counted  # type: ignore[method-assign]
+    for options in ({}, {"break_lock": True}):
+        asked.clear()
+        with (
+            pytest.raises(Conflict, match=rf"/\.lock is a file that belongs to {BOB}") as caught,
+            lock.held(target, SilentReporter(), what="x", timeout_s=30, **options),
+        ):
+            raise AssertionError("taken")
+        assert asked == ["lock+inspect", "lock+inspect", "unlock"]
+        assert f"ask {BOB} to" in (caught.value.hint or "")
+    target.shell.close()
+    # In a folder of alice's own the lock of a dead process goes, whoever has made it.
+    place.deploy("now")
+    place.open_up()
+    shutil.copy(place.tmp_path / "lock", place.store / ".lock")
+    shutil.chown(place.store / ".lock", BOB)
+    place.deploy("next")
+
+
+def damage(path: Path, how: str) -> None:
+    text = path.read_bytes()
+    if how == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(
+            {"cut": text[:40], "cut at a line": text[: text.index(b"\n") + 1], "bytes": b"\0\377\n", "empty": b""}[how]
+        )
+
+
+@pytest.mark.parametrize("how", ["removed", "cut", "cut at a line", "bytes", "empty"])
+@pytest.mark.parametrize("side", ["release", "submit"])
+def test_a_damaged_list_of_checksums_hides_no_edit_and_heals(place: Place, how: str, side: str) -> None:
+    first, now = place.deploy("first"), place.deploy("now")
+    stored = (place.store if side == "release" else place.files) / now.name
+    for release in (first, now):
+        damage(stored.parent / release.name / ".manifest", how)
+    script = stored / "dag_submit.py"
+    good = script.read_bytes()
+    script.write_bytes(good + b"# mine\n")
+    place.refused("now", "dag_submit.py")
+    script.write_bytes(good)
+    # Nothing but the list is wrong: that is repaired without asking.
+    target = place.target()
+    assert deploy(target, Namespace("alice"), now)
+    assert not deploy(target, Namespace("alice"), now)
+    damage(stored / ".manifest", how)
+    script.write_bytes(good + b"# mine\n")
+    assert deploy(target, Namespace("alice"), now, force=True)
+    assert script.read_bytes() == good
+    assert not deploy(target, Namespace("alice"), now)
+    target.shell.close()
+    settings, namespace = place.settings(), Namespace("alice")
+    with pytest.raises(Conflict):
+        rollback.rollback(first.name, settings, namespace, SilentReporter(), find_server=None, dry_run=True)
+    assert removal.gc(settings, namespace, SilentReporter(), server=None, keep=1, dry_run=True).kept
+    assert [each.name for each in history.releases(settings, namespace).releases] == [now.name, first.name]
+    removal.undeploy(settings, namespace, SilentReporter(), server=None)
+    assert not list(place.store.glob("r_*"))
+
+
+def test_what_is_put_into_a_stored_release_is_seen_and_goes(place: Place) -> None:
+    now = place.deploy("now")
+    place.open_up()
+    stored = place.store / now.name
+    place.bob(
+        f"cd {stored} && mkfifo pipe.py && ln -s {place.home}/.ssh/id key.py && mv dag_a.py gone && "
+        f"ln -s {place.home}/thesis package"
+    )
+    before = contents(place.home)
+    assert "key.py" in str(place.refused("now"))
+    place.deploy("now", force=True)
+    assert contents(place.home) == before
+    assert sorted(path.name for path in stored.iterdir()) == sorted(
+        [".manifest", ".release.json", *(file.path for file in now.files)]
+    )
+    for file in now.files:
+        assert (stored / file.path).read_bytes() == file.content
+
+
+def test_fifos_among_the_dag_files_hang_nothing(place: Place) -> None:
+    place.bob("mkfifo dag_zz.py dag_old_alice.py && ln -s /nowhere dag_link_alice.py && mkdir dag_folder_alice.py")
+    started = time.monotonic()
+    place.deploy("now")
+    target = place.target()
+    assert set(target.inspect().foreign) >= {"dag_zz.py", "dag_old_alice.py"}
+    target.shell.close()
+    assert time.monotonic() - started < 60
+    assert hanging() == []
+
+
+def test_a_copy_of_our_stub_under_another_name_is_its_makers(place: Place) -> None:
+    place.deploy("now")
+    place.bob("cp dag_a_alice.py dag_bobs_copy.py && cp dag_a_alice.py dag_copy_alice.py")
+    place.deploy("next")
+    assert (place.dags / "dag_bobs_copy.py").exists()
+    assert (place.dags / "dag_copy_alice.py").exists()
+    removal.undeploy(place.settings(), Namespace("alice"), SilentReporter(), server=None)
+    assert (place.dags / "dag_bobs_copy.py").exists()
+    assert (place.dags / "dag_copy_alice.py").exists()
+    assert not (place.dags / "dag_a_alice.py").exists()
+
+
+def test_gc_and_undeploy_remove_nothing_behind_a_link(place: Place) -> None:
+    first = place.deploy("first")
+    place.deploy("now")
+    place.open_up()
+    place.bob(
+        f"mv {place.store / first.name} {place.store}/gone && ln -s {place.home}/thesis {place.store / first.name}"
+    )
+    before, settings = contents(place.home), place.settings()
+    target = place.target()
+    with (
+        pytest.raises(Conflict, match=f"{first.name} is a link that belongs to {BOB}"),
+        lock.held(target, SilentReporter(), what="x", timeout_s=0) as (token, _),
+    ):
+        target.remove(token, [first.name], "{}")
+    target.shell.close()
+    with pytest.raises(Conflict, match=f"{first.name} is a link"):
+        removal.undeploy(settings, Namespace("alice"), SilentReporter(), server=None)
+    assert contents(place.home) == before
+
+
+def test_what_a_killed_publish_leaves_is_told_right_and_a_rollback_goes_one_step(place: Place) -> None:
+    names = [place.deploy(value).name for value in ("one", "two", "three")]
+    settings, namespace = place.settings(), Namespace("alice")
+    log = (place.store / "audit.log").read_text().splitlines()
+    # Killed after the line, before the pointer.
+    (place.store / "current").write_text(f"{names[1]}\n")
+    told = history.releases(settings, namespace)
+    assert [each.name for each in told.releases] == [names[1], names[0], names[2]]
+    assert [line.get("effective", True) for line in told.audit] == [True, True, False]
+    assert place.deploy("three").name == names[2]
+    # And as a version that wrote its lines afterwards has left it: the pointer moved, the line is not there.
+    (place.store / "audit.log").write_text("\n".join(log[:2]) + "\n")
+    told = history.releases(settings, namespace)
+    assert [each.name for each in told.releases] == [names[2], names[1], names[0]]
+    place.deploy("four")
+    back = rollback.rollback(None, settings, namespace, SilentReporter(), find_server=None)
+    assert back.release == names[2]
+
+
+def test_rollback_chooses_when_it_has_the_lock(place: Place) -> None:
+    one, two = place.deploy("one"), place.deploy("two")
+    settings, target = place.settings(), place.target()
+    with lock.held(target, SilentReporter(), what="another terminal", timeout_s=0) as (token, _):
+        waiting = subprocess.Popen(
+            [sys.executable, "-m", "replayctl", "--profile", "cluster", "rollback"],
+            cwd=place.tmp_path,
+            env={"HOME": str(place.tmp_path), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert waiting.stderr
+        for line in waiting.stderr:
+            if "waiting for" in line:
+                break
+        three = place.release("three")
+        publish(target, token, three, previous=two.name)
+    assert waiting.wait(60) == 0
+    waiting.communicate()
+    target.shell.close()
+    assert history.releases(settings, Namespace("alice")).releases[0].name == two.name
+    assert (place.store / "current").read_text().strip() == two.name
+    assert one.name in {path.name for path in place.store.glob("r_*")}
+
+
+def publish(target: Target, token: str, release: Release, previous: str) -> None:
+    line = audit_line("publish", release=release.name, previous=previous)
+    metadata = json.dumps({"dags": {module: [] for module in release.modules}})
+    target.publish(token, Publication(release.name, line, upload=release, metadata=metadata))
+
+
+def test_term_ends_a_command_that_hangs_at_the_other_end_within_seconds(place: Place, server: SshServer) -> None:
+    place.deploy("now")
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom replayctl.cli import main\n"
+        # The other side hangs from the first script on, the unlock too, as on a dead mount.
+        "from replayctl.storage import shell\nread = shell._file\n"
+        "shell._file = lambda name: read(name) + ('\\nsleep 300\\n' if name in ('lock.sh', 'unlock.sh') else '')\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", code, "--profile", "cluster", "gc"]
+    place.settings()
+    running = subprocess.Popen(
+        command,
+        cwd=place.tmp_path,
+        env={"HOME": str(place.tmp_path), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not any("sleep 300" in line for line in listed()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    running.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    _, stderr = running.communicate(timeout=60)
+    assert time.monotonic() - started < 30
+    assert running.returncode == 143, stderr
+    assert "the lock may have stayed behind" in stderr

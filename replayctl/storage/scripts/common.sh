@@ -44,6 +44,7 @@ is_there() { [ -e "$1" ] || [ -h "$1" ]; }
 facts() {
     is_there "$1" && seen=$(ls -ldn -- "./$1" 2>/dev/null) || return 1
     set -f
+    # shellcheck disable=SC2086  # split into its fields
     set -- $seen
     set +f
     mode=$1 links=$2 uid=$3 size=$5
@@ -53,6 +54,7 @@ facts() {
 nature() {
     seen=$(ls -ld -- "./$1" 2>/dev/null) || seen='? ? nobody'
     set -f
+    # shellcheck disable=SC2086  # split into its fields
     set -- $seen
     set +f
     case $1 in
@@ -71,7 +73,7 @@ in_the_way() {
     nature "$1"
     place=${2:-$here}
     [ "$kind" != gone ] || fail "$place/$1 is not there any more" 75
-    case $kind in *folder) command='rm -r' ;; *) command=rm ;; esac
+    case $kind in *folder) command='rm -r' ;; *) command='rm' ;; esac
     fail "$place/$1 is $kind that belongs to $owner_name: not touched" 73 \
         "look at it there, then remove it (or ask $owner_name to): $command '$place/$1'"
 }
@@ -186,7 +188,7 @@ private() {
 
 # Leaves the private folder and removes it.
 leave_private() {
-    cd -P ..
+    cd -P .. || exit
     here=${here%/*}
     rm -rf -- "./.tmp.$token" 2>/dev/null || :
 }
@@ -233,7 +235,7 @@ discard() { # NAME…
             d*)
                 [ "$uid" = "$me" ] || { rmdir "./$left" 2>/dev/null || :; continue; }
                 # Nobody else can come in any more while it is emptied.
-                (enter "$left" && chmod 700 .) && rm -rf -- "./$left" 2>/dev/null || :
+                if (enter "$left" && chmod 700 .); then rm -rf -- "./$left" 2>/dev/null || :; fi
                 ;;
             *) rm -f -- "./$left" 2>/dev/null || : ;;
         esac
@@ -242,9 +244,10 @@ discard() { # NAME…
 
 # What the lock says, printable and bounded, and a mark by which to know it again: $lock and $mark, empty without a lock.
 read_lock() {
-    lock= mark=
+    lock='' mark=''
     is_there .lock && seen=$(ls -ldin ./.lock 2>/dev/null) || return 0
     set -f
+    # shellcheck disable=SC2086  # split into its fields
     set -- $seen
     set +f
     mark="$1 $2"

@@ -26,7 +26,7 @@ compare() { # KIND NAME
     text=$(find . -type d -name __pycache__ -prune -o -type f ! -path ./.manifest -exec cksum {} + -o ! -type d ! -type f -print 2>/dev/null) || :
     text="$text$end"
     printf '%s %s %d\n%s\n' "$1_sums" "$2" "${#text}" "$text"
-    cd -P ..
+    cd -P .. || exit
     here=${here%/*}
 }
 if is_there "$STORE" && enter "$STORE" && is_there "$owner"; then
@@ -35,7 +35,7 @@ if is_there "$STORE" && enter "$STORE" && is_there "$owner"; then
     echo "pointer $pointer"
     if is_there .lock; then
         read_lock
-        kind= owner_name=
+        kind='' owner_name=''
         is_file .lock || nature .lock
         echo "mark $mark"
         [ -z "$kind" ] || echo "nature $kind $owner_name"
@@ -71,6 +71,7 @@ done
     IFS=$end
     for line in $lines; do
         unset IFS
+        # shellcheck disable=SC2086  # split into its fields
         set -- $line
         uid=$3
         shift $(($# - 1))

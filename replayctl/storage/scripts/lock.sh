@@ -79,7 +79,7 @@ while :; do
     fi
     rm -f "$ticket"
     # In a subshell that cannot end us: what it is comes with the answer.
-    kind= owner_name=
+    kind='' owner_name=''
     is_file .lock || nature .lock
     echo "clock $now"
     echo "mark $mark"

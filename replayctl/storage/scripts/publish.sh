@@ -63,6 +63,7 @@ if [ "$upload" = 1 ]; then
         tar -xmopf - || fail "cannot write into $here: is the disk full?"
         sums_of submit | cmp -s - submit/.manifest || fail "what was written differs from what was sent: is the disk full?"
         store submit "../$release" || exit "$?"
+        # shellcheck disable=SC3013  # POSIX since 2024, and in every sh that we know
         [ .. -ef "$submit/$owner" ] || fail "$submit/$owner was exchanged meanwhile"
         leave_private
     ) || exit "$?"
@@ -71,7 +72,7 @@ if [ "$upload" = 1 ]; then
 fi
 echo "phase publish"
 if [ -n "$release" ]; then
-    is_folder "../$release" && is_file "../$release/.release.json" || fail "release $release is not stored whole"
+    { is_folder "../$release" && is_file "../$release/.release.json"; } || fail "release $release is not stored whole"
 fi
 
 # NAME in the DAG folder: whether it is ours by its name, what it says and whose it is.
@@ -107,6 +108,7 @@ done
 [ -n "$release" ] || rm -f ../current
 
 # What a reader finds, by the path that readers take.
+# shellcheck disable=SC3013  # POSIX since 2024, and in every sh that we know
 [ .. -ef "$top/$STORE/$owner" ] || fail "$top/$STORE/$owner was exchanged meanwhile: nothing is published there" 73
 published=
 ! is_file "$top/$STORE/$owner/current" || IFS= read -r published < "$top/$STORE/$owner/current" || :

@@ -15,7 +15,7 @@ remove() {
     private
     for name; do
         held "$own/.lock"
-        (cd -P .. && here=${here%/*} && check_folder "$name")
+        check_folder "../$name"
         ! is_there "../$name" || put "../$name" "$name"
     done
     leave_private
