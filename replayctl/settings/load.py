@@ -54,9 +54,10 @@ def load_settings(
         documents = [_read_document(SHIPPED_FILE), *documents]
     known = {LOCAL_PROFILE} | {each for document in documents for each in document.profiles}
     if name not in known:
+        file = documents[-1].path if documents[-1].path != SHIPPED_FILE else TEAM_FILE
         raise SettingsError(
             f"there is no profile {name!r}{_did_you_mean(name, known)}",
-            hint=f"list those there are: replayctl settings profiles; or add it to {documents[-1].path}",
+            hint=f"list those there are: replayctl settings profiles; or add it to {file}",
         )
     values: dict[str, _Value] = {setting.key: _Value(setting.default(), "default") for setting in SETTINGS}
     if name == LOCAL_PROFILE:
