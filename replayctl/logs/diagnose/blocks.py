@@ -135,14 +135,11 @@ class Block:
 
     def take(self, line: str, head: Head | None, number: int) -> Outcome:
         """Takes the line with this number if it belongs to the block."""
-        if head is not None and (head.level or self.form):
-            same = self.form is not None and same_form(self.form, line)
-            if self.each_prefixed is None:
-                self.each_prefixed = same
-            if same and self.each_prefixed and self.form is not None:
-                line = line[len(self.form) :]
-            elif head.level:
-                return "ended"
+        if self.each_prefixed is not False and self.form and same_form(self.form, line):
+            self.each_prefixed = True
+            line = line[len(self.form) :]
+        elif head is not None and head.level:
+            return "ended"
         elif self.each_prefixed is None:
             self.each_prefixed = False
         outcome = self._takes(line, fresh=self.last_line == number - 1)
@@ -157,6 +154,10 @@ class Block:
         return outcome
 
     def _takes(self, line: str, *, fresh: bool) -> Outcome:
+        if self.state == "stack" and line.startswith("\tat "):
+            # Most lines of a log with many errors are these.
+            self.sections[-1].add_frame(line)
+            return "taken"
         if self.in_worker:
             if line.startswith("  "):
                 return self._takes_of_worker(line[2:])
@@ -170,9 +171,7 @@ class Block:
         if self.state == "frames":
             return self._takes_frame(line)
         if JAVA_FRAME.match(line):
-            last = self.sections[-1]
-            if not last.python:
-                last.add(line)
+            self.sections[-1].add_frame(line)
             self.state = "stack"
             self.proven = True
             return "taken"

@@ -22,6 +22,12 @@ CONSEQUENCES = re.compile(
     r"|^KeyboardInterrupt|EOFException|^EOFError|Connection from \S+ closed|CalledProcessError"
     r"|Python worker exited unexpectedly \(crashed\)\W*$|AnnotatedConnectException|AbstractChannel\$Annotated"
 )
+# Executors ended, and their own logs may say why.
+FOLLOWS_LOSS = re.compile(
+    r"MetadataFetchFailed|Missing an output location for shuffle|^FetchFailed"
+    r"|FetchFailedException(?!: (?:Too large|.*2 ?GB))"
+    r"|^ExecutorLostFailure(?!.*(?:[Ee]xit|memory limits|heartbeat|preempted))"
+)
 # Little is known from them, and what they caused may say more.
 WEAK = re.compile(
     r"java\.io\.IOException: error=\d+|[\w.$]*(?:TimeoutException|SocketException|InvocationTargetException"

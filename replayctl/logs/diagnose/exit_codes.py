@@ -7,7 +7,7 @@ import re
 from replayctl.logs.diagnose import ranks
 from replayctl.logs.diagnose.cause import Finding
 
-EXIT_CODE = re.compile(r"\b(?:exit ?(?:status|code)(?: is)?)[:=]?\s+(-?\d{1,5})\b", re.IGNORECASE)
+EXIT_CODE = re.compile(r"\b(?:exit ?(?:status|code)(?: is)?|exited with code)[:=]?\s+(-?\d{1,5})\b", re.IGNORECASE)
 _MEANINGS = {
     1: "the program failed; its own output says why",
     10: "an exception that nothing caught ended the ApplicationMaster",

@@ -7,11 +7,12 @@ says less than what it caused.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from replayctl.logs.diagnose import ranks
 from replayctl.logs.diagnose.blocks import Block
 from replayctl.logs.diagnose.cause import Finding
-from replayctl.logs.diagnose.echoes import CONSEQUENCES, NOISE, WEAK, lost_jvm, may_have_lost_jvm
+from replayctl.logs.diagnose.echoes import CONSEQUENCES, FOLLOWS_LOSS, NOISE, WEAK, lost_jvm, may_have_lost_jvm
 from replayctl.logs.diagnose.known_lines import known_line
 from replayctl.logs.diagnose.layout import QUIET
 from replayctl.logs.diagnose.limits import MAX_EXCERPT, MAX_SUMMARY
@@ -81,15 +82,17 @@ def _judged(block: Block, groups: list[_Group], *, driver: bool) -> Finding:
 def _rank_of_place(block: Block, effective: Thrown, rank: int, *, driver: bool) -> int:
     """How probable what a block says is by where it is told; the rank of what it says where that does not matter."""
     python_first = block.sections[0].python
-    if block.level in QUIET and not block.main and not block.of_task():
+    if block.level in QUIET and not block.main and not block.of_task() and rank != ranks.OUT_OF_MEMORY:
         return ranks.INFORMED_TRACEBACK if python_first and block.level == "INFO" else ranks.WARNED
     if driver and python_first:
         if block.level:
             return ranks.DRIVER_LOGGED_TRACEBACK
         if block.after_warning:
             return ranks.DRIVER_AFTER_WARNING
-        lost = effective.name in ("ExecutorLostFailure", "FetchFailed")
-        return ranks.DRIVER_LOST_EXECUTOR if lost else ranks.DRIVER_TRACEBACK
+        if FOLLOWS_LOSS.search(effective.full()):
+            return ranks.DRIVER_LOST_SHUFFLE
+        lost = effective.name == "ExecutorLostFailure"
+        return ranks.DRIVER_LOST_EXECUTOR if lost and rank != ranks.EXCEPTION else ranks.DRIVER_TRACEBACK
     if driver and block.main:
         return ranks.DRIVER_MAIN
     return rank
@@ -133,10 +136,16 @@ def _worth(thrown: Thrown) -> int:
         return 4
     if thrown.said:
         return 6
-    text = thrown.full()
+    return _worth_of_text(thrown.full(), thrown.name, empty=not thrown.message.strip())
+
+
+@lru_cache(maxsize=256)
+def _worth_of_text(text: str, name: str, *, empty: bool) -> int:
     # The worker's own exception stands in the text of this one.
-    wrapper = simple_name(thrown.name) == "PythonException" and not thrown.message.strip()
-    if wrapper or not thrown.name or NOISE.search(text):
+    wrapper = empty and simple_name(name) == "PythonException"
+    # A job may also be aborted for a reason of the driver.
+    of_driver = "Job aborted due to" in text and "Lost task" not in text and meaning(text, driver=True).complete
+    if wrapper or not name or (NOISE.search(text) and not of_driver):
         return 0
     if "EOFException" in text:
         return 1
@@ -146,7 +155,7 @@ def _worth(thrown: Thrown) -> int:
         return 2
     if meaning(text, driver=False).complete:
         return 5
-    return 4 if thrown.message.strip() or meaning(thrown.name, driver=False).advice else 3
+    return 3 if empty and not meaning(name, driver=False).advice else 4
 
 
 def _telling(group: list[Thrown]) -> int | None:

@@ -74,7 +74,8 @@ def known_line(text: str, *, driver: bool) -> Finding | None:
     yarn = _KILLED_BY_YARN.search(text)
     beyond = None if yarn else _BEYOND.search(text)
     if limits := yarn or beyond:
-        kind = (limits[1] or "physical").lower()
+        # Older versions of Spark name the kind with the sizes only.
+        kind = (limits[1] or ("virtual" if _USED["virtual"].search(text) else "physical")).lower()
         about = CONTAINER.search(text)
         whose = side(bool(DRIVER.match(about[0])) if about else driver and not yarn)
         used = _USED[kind].search(text)

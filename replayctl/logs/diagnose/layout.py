@@ -30,10 +30,13 @@ _LEVEL = (
 _TIMED = re.compile(rf"{_TIME}[ \t]?(?:[ \t]*(?:{_WORD}){{0,3}}?(?:[-\w.$]{{1,200}}:)?{_LEVEL})?")
 # Without a time, only a thread may stand before it; any more would be prose.
 _UNTIMED = re.compile(rf"(?:\[[^\]]{{1,200}}\]:?[ \t]{{1,8}})?{_LEVEL}(?<=[\s:])")
+# By Airflow (with the file and other things in braces), by collectors, by Jenkins, by containers, by syslog.
+_BRACES = r"[{]{1,2}[^{}]{1,200}[}]{1,2}"
 _CARRIED = re.compile(
-    rf"\[{_DATE}(?:T|,? ){_CLOCK}{_ZONE}\] [{{]{{1,2}}[^{{}}]{{1,200}}[}}]{{1,2}} (?P<airflow>{_LEVELS}) - "
-    r"(?:\[[\w.-]{1,63}\] )?"
+    rf"\[{_DATE}(?:T|,? ){_CLOCK}{_ZONE}\] {_BRACES}(?: {_BRACES})? (?P<airflow>{_LEVELS}) - "
+    rf"(?:\[(?!{_LEVELS})[\w.-]{{1,63}}\] )?"
     rf"|\[{_DATE}T{_CLOCK}{_ZONE}\](?:\[\w{{1,20}}\])? "
+    rf"|\d\d:\d\d:\d\d {{1,4}}(?={_DATE} {_CLOCK} )"
     rf"|{_DATE}T{_CLOCK}Z (?:std(?:out|err) [FP] )?"
     rf"|[A-Z][a-z]{{2}} [ \d]\d {_CLOCK} \S{{1,100}} \S{{1,100}}\[\d{{1,10}}\]: "
 )

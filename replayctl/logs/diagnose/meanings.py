@@ -41,6 +41,9 @@ class Meaning(NamedTuple):
 UNKNOWN = Meaning("")
 
 _OF_MEMORY = {
+    r"CUDA(?: error:)? out of memory|CUDA_ERROR_OUT_OF_MEMORY": (
+        "The memory of the GPU ran out: use smaller batches or a smaller model."
+    ),
     r"unable to create (?:new )?native thread|can't start new thread|pthread_create failed": (
         "The node or the container may not start more threads; ask for fewer cores (spark.{side}.cores,"
         " OMP_NUM_THREADS) or a higher limit of processes (ulimit -u)."
@@ -58,9 +61,6 @@ _OF_MEMORY = {
         " spark.sql.autoBroadcastJoinThreshold=-1."
     ),
     r"OutOfMemoryError|Unable to acquire \d+ bytes of memory": "The Java heap is too small. " + _MORE_MEMORY,
-    r"CUDA(?: error:)? out of memory|CUDA_ERROR_OUT_OF_MEMORY": (
-        "The memory of the GPU ran out: use smaller batches or a smaller model."
-    ),
     r"^(?:\w+\.)*_?(?:Array)?MemoryError|bad_alloc|(?:Cannot|Unable to) allocate (?:memory|[\d.]+ [KMGT]i?B)|"
     r"DefaultCPUAllocator: can't allocate|ArrowMemoryError|insufficient memory for the Java": MORE_OVERHEAD,
 }
@@ -148,19 +148,34 @@ _OTHERS = {
     r"TABLE_OR_VIEW_NOT_FOUND|Table or view not found|SCHEMA_NOT_FOUND|NoSuchTable|NoSuchDatabase": (
         "Check the name of the table, and that the application sees the metastore (enableHiveSupport, hive-site.xml)."
     ),
+    r"SessionHiveMetaStoreClient|meta ?store|TTransportException": (
+        "Hive's metastore cannot be reached: check hive.metastore.uris in hive-site.xml, as seen from the node."
+    ),
+    r"Failed to create (?:a temp directory|(?:any )?local dir)": (
+        "The local folders of the node are full or not writable (spark.local.dir, yarn.nodemanager.local-dirs)."
+    ),
     r"PARSE_SYNTAX_ERROR|ParseException": "The SQL text has an error where the message points.",
     r"DIVIDE_BY_ZERO|CAST_INVALID_INPUT|ARITHMETIC_OVERFLOW|CAST_OVERFLOW": (
         "The data holds a value that the expression cannot take; use the try_ form of the function, or set"
         " spark.sql.ansi.enabled=false to get nulls."
     ),
+    r"Disk quota exceeded|DSQuotaExceeded|NSQuotaExceeded|QuotaExceeded": (
+        "A quota is full: remove what is no longer used, or ask for a higher one (hdfs dfs -count -q FOLDER)."
+    ),
+    r"No space left on device": (
+        "A disk is full: shuffle files and spills need room (spark.local.dir); free some, or use more partitions."
+    ),
+    r"Too many open files": "Raise the limit of open files (ulimit -n), or use fewer partitions and open fewer files.",
     r"is not a Parquet file|CANNOT_READ_FILE_FOOTER|Could not read footer|corrupt(?:ed)? (?:footer|file)": (
         "The file is damaged, unfinished or no Parquet: remove it, or read only what the writer has completed."
     ),
     r"Path does not exist|PATH_NOT_FOUND|FileNotFound|NoSuchFileException|InvalidInputException|File does not exist": (
         "Check the path, the file system in front of it, and whether the step that writes it has run."
     ),
-    r"AccessControlException|Permission denied: user=|AccessDeniedException|Access Denied|403 Forbidden": (
-        "The application's user may not do this; change the owner or the mode of the folder, or write elsewhere."
+    r"AccessControlException|Permission denied: user=|AccessDeniedException|Access Denied|403 Forbidden"
+    r"|Status Code: 403": (
+        "The application's user may not do this; change the owner or the mode of the folder, use other credentials, or"
+        " write elsewhere."
     ),
     r"NoCredentialsError|Unable to load (?:AWS )?credentials|NoAuthWithAWSException": (
         "No credentials were given for this storage: set them for driver and executors."
@@ -188,13 +203,6 @@ _OTHERS = {
         "A package could not be fetched: check its coordinates and the repositories (spark.jars.repositories), or"
         " send the jar along with --jars."
     ),
-    r"Disk quota exceeded|DSQuotaExceeded|NSQuotaExceeded|QuotaExceeded": (
-        "A quota is full: remove what is no longer used, or ask for a higher one (hdfs dfs -count -q FOLDER)."
-    ),
-    r"No space left on device": (
-        "A disk is full: shuffle files and spills need room (spark.local.dir); free some, or use more partitions."
-    ),
-    r"Too many open files": "Raise the limit of open files (ulimit -n), or use fewer partitions and open fewer files.",
     r"UnknownHostException|Name or service not known|Temporary failure in name resolution|nodename nor servname": (
         "The node cannot resolve this host name; check its spelling and whether the cluster knows it."
     ),
@@ -228,8 +236,8 @@ _OTHERS = {
     ),
     r"can't open file": "Check that the file was sent along (--py-files, --files) and its path.",
     r"Py4JException: (?:Method|Constructor) .{1,400} does not exist|does not exist in the JVM": (
-        "Python and Java halves have different versions: the pyspark package must be the cluster's Spark, and jars"
-        " must fit it."
+        "Python and Java halves have different versions, or a jar is missing: the pyspark package must be the cluster's"
+        " Spark; add the jar with --jars or --packages."
     ),
     r"Py4JError: An error occurred while calling .{1,200}\. Trace": "The Java half refused the call; see its message.",
     r"BarrierJobSlotsNumberCheckFailed|BarrierJobUnsupported|barrier execution mode": (

@@ -92,7 +92,7 @@ class Diagnosis:
             line = ESCAPE.sub("", line)
         carried = ""
         first = line[:1]
-        if first == "[" or line[10:11] == "T" or line[6:7] == " ":
+        if first == "[" or line[10:11] == "T" or line[6:7] == " " or (line[8:9] == " " and line[2:3] == ":"):
             line, carried = uncarried(line)
             first = line[:1]
         if self._quotation is not None and self._quotation.ends(line, size):
@@ -169,7 +169,7 @@ class Diagnosis:
     def _ordinary(self, line: str, begins: Head | None) -> None:
         """A line that continues nothing."""
         voice = self._voice
-        if (quoted := quoted_bytes(line)) is not None:
+        if "bytes of" in line and (quoted := quoted_bytes(line)) is not None:
             self._begin_quotation(quoted)
             return
         level = (begins.level if begins else "") or (voice.carried[1] if voice.carried[0] == self._line else "")
@@ -179,7 +179,7 @@ class Diagnosis:
             self._close()
             voice.shutdown = True
             return
-        if named := CONTAINER.search(message):
+        if "container_" in message and (named := CONTAINER.search(message)):
             voice.names(named[0])
         if TRACEBACK in line or NOTEBOOK.match(message):
             self._begin_traceback(line, message, level, begins)
@@ -259,10 +259,11 @@ class Diagnosis:
         self._close()
         voice = self._voice
         notebook = NOTEBOOK.match(message)
-        form = line[: line.index(TRACEBACK)] if notebook is None else begins.form if begins else ""
-        block = self._open(level, form if begins and (level or begins.form == form) else None)
         told = message.partition(TRACEBACK)[0] if notebook is None else ""
         java = java_exception(told, anywhere=True)
+        # Each line may begin like this one.
+        form = line[: line.index(TRACEBACK)] if notebook is None and java is None else begins.form if begins else ""
+        block = self._open(level, form or None)
         if java:
             block.level = level or voice.level_before()
             block.main = "threw exception: " in message
@@ -281,7 +282,8 @@ class Diagnosis:
         block.main = "threw exception: " in text or text.startswith("Exception in thread") or self._announced()
         quiet = block.level in QUIET and not block.main
         block.muted = quiet and bool(HANDLED.search(block.opening))
-        block.proven = not quiet
+        # The name alone in a line is proof enough.
+        block.proven = not quiet or begins is None
         block.add_java(name, message, "first", line)
 
     def _begin_below(self, line: str, message: str, level: str) -> None:

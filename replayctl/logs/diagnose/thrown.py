@@ -17,6 +17,7 @@ from replayctl.logs.diagnose.texts import clean, simple_name
 Relation = Literal["first", "direct", "during", "nested", "caused", "suppressed"]
 
 _SHOWN_SHORT = re.compile(r"^(?:__main__|builtins|py4j\.protocol|pyspark\.(?:errors|sql)\.[\w.]+)\.")
+_JAVA_LINES = 12
 
 
 @dataclass(slots=True)
@@ -58,11 +59,16 @@ class Thrown:
 
     def add(self, text: str) -> None:
         """Keeps a line: a traceback tells most at its end, a Java exception at its beginning."""
-        if len(self.head) < (3 if self.python else 12):
+        if len(self.head) < (3 if self.python else _JAVA_LINES):
             self.head.append(clean(text))
         elif self.python:
             self.left_out |= len(self.tail) == self.tail.maxlen
             self.tail.append(clean(text))
+
+    def add_frame(self, line: str) -> None:
+        """Keeps a line of a Java stack, if the exception is Java's."""
+        if not self.python and len(self.head) < _JAVA_LINES:
+            self.head.append(clean(line))
 
     def lines(self, count: int) -> list[str]:
         """At most this many of its lines."""

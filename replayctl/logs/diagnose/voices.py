@@ -23,7 +23,7 @@ class Voice:
     log_line_number: int = 0
     carried: tuple[int, str] = (0, "")  # a log line's number, and the level that its carrier gave it
     _named: tuple[int, str] = (0, "")  # a log line's number, and the container that it or a line below it named
-    told: int = 0  # the last line that told something by itself
+    told: int = -1  # the last line that told something by itself
     shutdown: bool = False
 
     def level_before(self) -> str:
