@@ -6,8 +6,8 @@ Spark 3.5 and Hadoop 3.4.
 What Spark, Hadoop and Python write stands in `layout` and `notation`; what it means in `known_lines`, `meanings` and
 `exit_codes`, where a new message is added; what follows from causes in `echoes`. `reader` takes the lines and knows
 whose they are (`voices`, `quotes`), `blocks`, `thrown` and `crashes` hold what is being read, `judgement` says what it
-comes to, and `candidates` keeps and weighs what was found. `resource_manager` reads the diagnostics of YARN; nothing else
-depends on YARN's servers, so that any log may be fed.
+comes to, and `candidates` keeps and weighs what was found. `resource_manager` reads the diagnostics of YARN; nothing
+else depends on YARN's servers, so that any log may be fed.
 """
 
 from replayctl.logs.diagnose.cause import Cause
