@@ -84,18 +84,19 @@ def _rank_of_place(block: Block, effective: Thrown, rank: int, *, driver: bool) 
     python_first = block.sections[0].python
     if block.level in QUIET and not block.main and not block.of_task() and rank != ranks.OUT_OF_MEMORY:
         return ranks.INFORMED_TRACEBACK if python_first and block.level == "INFO" else ranks.WARNED
+    follows = FOLLOWS_LOSS.search(effective.full()) is not None
     if driver and python_first:
         if block.level:
             return ranks.DRIVER_LOGGED_TRACEBACK
         if block.after_warning:
             return ranks.DRIVER_AFTER_WARNING
-        if FOLLOWS_LOSS.search(effective.full()):
+        if follows:
             return ranks.DRIVER_LOST_SHUFFLE
         lost = effective.name == "ExecutorLostFailure"
         return ranks.DRIVER_LOST_EXECUTOR if lost and rank != ranks.EXCEPTION else ranks.DRIVER_TRACEBACK
     if driver and block.main:
-        return ranks.DRIVER_MAIN
-    return rank
+        return ranks.DRIVER_LOST_SHUFFLE if follows else ranks.DRIVER_MAIN
+    return max(rank, ranks.CONSEQUENCE) if follows else rank
 
 
 def _advice_of_others(groups: list[_Group], *, driver: bool) -> str:

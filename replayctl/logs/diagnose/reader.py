@@ -112,7 +112,9 @@ class Diagnosis:
         if voice.shutdown:
             # Logs of several applications may follow each other, as in a task's of Airflow.
             voice.shutdown = NEW_CONTEXT not in line
-            return
+            # A JVM that is killed for its memory says so when its shutdown has begun.
+            if "OutOfMemoryError" not in line:
+                return
         # Most lines hold none of these, and this is faster than any pattern.
         if (
             "rror" in line

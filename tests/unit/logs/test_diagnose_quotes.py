@@ -104,3 +104,32 @@ def test_a_warning_about_a_task_is_about_its_executor() -> None:
     assert "spark.executor.memory" in cause.explanation
     (cause,) = of_driver(line.format("localhost executor driver", heap))
     assert "spark.driver.memory" in cause.explanation
+
+
+def test_memory_that_ran_out_while_the_jvm_was_being_killed_for_it() -> None:
+    text = (
+        "26/11/24 02:12:33 ERROR CoarseGrainedExecutorBackend: RECEIVED SIGNAL TERM\n"
+        "26/11/24 02:12:33 ERROR Executor: Exception in task 1.0 in stage 2.0 (TID 2)\n"
+        "java.lang.OutOfMemoryError: Java heap space\n"
+        "\tat org.apache.spark.unsafe.types.UTF8String.repeat(UTF8String.java:833)\n"
+        "26/11/24 02:12:33 INFO Executor: Not reporting error to driver during JVM shutdown.\n"
+        "26/11/24 02:12:33 ERROR Utils: Uncaught exception in thread shutdown-hook-0\n"
+        "java.lang.IllegalStateException: shutting down\n\tat a.B.c(B.java:1)\n"
+    )
+    lost = (
+        "Traceback (most recent call last):\n"
+        '  File "job.py", line 3, in <module>\n'
+        "py4j.protocol.Py4JJavaError: An error occurred while calling o1.collect.\n"
+        ": org.apache.spark.SparkException: Job aborted due to stage failure: ShuffleMapStage 5 (collect at x) has "
+        "failed the maximum allowable number of times: 4. Most recent failure reason:\n"
+        "org.apache.spark.shuffle.MetadataFetchFailedException: Missing an output location for shuffle 0 partition 1\n"
+        "\tat a.B.c(B.java:1)\n"
+    )
+    for files in (
+        [(EXECUTOR, "stderr", text), (DRIVER, "stdout", lost)],
+        [(DRIVER, "stdout", lost), (EXECUTOR, "stderr", text)],
+    ):
+        first, second = diagnosed(*files)
+        assert first.summary == "java.lang.OutOfMemoryError: Java heap space"
+        assert "spark.executor.memory" in first.explanation
+        assert "MetadataFetchFailedException" in second.summary
