@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from replayctl.logs.diagnose.layout import Head
-from replayctl.logs.diagnose.limits import MAX_NOTEBOOK_LINES, MAX_SECTIONS, MAX_STORED_LINE, MAX_STRAY_LINES
+from replayctl.logs.diagnose.limits import (
+    MAX_LINES_BETWEEN,
+    MAX_NOTEBOOK_LINES,
+    MAX_SECTIONS,
+    MAX_STORED_LINE,
+    MAX_STRAY_LINES,
+)
 from replayctl.logs.diagnose.notation import (
     CAUSED_BY,
     DIRECT,
@@ -54,6 +60,7 @@ class Block:
     in_worker: bool = False  # in what a Python worker said before it ended
     pending: str = ""
     stray: int = 0
+    between: int = 0  # log lines since the last line that belonged to it
     of_notebook: int = 0  # lines of a notebook's traceback so far
     sections: list[Thrown] = field(default_factory=list)
 
@@ -139,12 +146,14 @@ class Block:
             self.each_prefixed = True
             line = line[len(self.form) :]
         elif head is not None and head.level:
-            return "ended"
+            # Another thread, or the other half of a driver, may write in between.
+            self.between += 1
+            return "ended" if self.state == "message" or self.between > MAX_LINES_BETWEEN else "passed"
         elif self.each_prefixed is None:
             self.each_prefixed = False
         outcome = self._takes(line, fresh=self.last_line == number - 1)
         if outcome == "taken":
-            self.stray = 0
+            self.stray = self.between = 0
             if line.strip():
                 self.last_line = number
         elif outcome == "passed":

@@ -18,6 +18,8 @@ MAX_NOTEBOOK_LINES = 500
 MAX_CRASH_LINES = 60
 MAX_SECTIONS = 20
 MAX_STRAY_LINES = 50
+# Log lines of others within a block.
+MAX_LINES_BETWEEN = 4
 # Causes, and containers that are counted for each.
 MAX_CANDIDATES = 40
 MAX_COUNTED = 1_000

@@ -86,6 +86,31 @@ def test_tracebacks_that_are_carried(carrier: str) -> None:
     assert (cause.first_line, cause.last_line) == (2, 11)
 
 
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("level", ["INFO", "WARN", "ERROR"])
+def test_lines_of_other_threads_in_between(level: str, count: int) -> None:
+    other = f"26/11/24 02:12:34 {level} BlockManagerInfo: Removed broadcast_1_piece0 on h:1 in memory\n" * count
+    text = (
+        "Traceback (most recent call last):\n"
+        f"{other}"
+        '  File "/opt/job.py", line 3, in <module>\n'
+        f"{other}"
+        "    frame.count()\n"
+        "py4j.protocol.Py4JJavaError: An error occurred while calling o1.count.\n"
+        f"{other}"
+        ": org.apache.spark.SparkException: Exception thrown in awaitResult: \n"
+        "\tat com.example.Job.run(Job.java:10)\n"
+        f"{other}"
+        "\tat com.example.Job.main(Job.java:3)\n"
+        f"{other}"
+        "Caused by: java.io.IOException: No space left on device\n"
+        "\tat com.example.Job.write(Job.java:7)\n"
+    )
+    (cause,) = of_driver(text)
+    assert cause.summary == "java.io.IOException: No space left on device"
+    assert (cause.first_line, cause.last_line) == (1, len(text.splitlines()))
+
+
 @pytest.mark.parametrize(
     "line",
     [
