@@ -56,16 +56,16 @@ _OF_MEMORY = {
     r"OutOfMemoryError.*Requested array size exceeds": (
         "One row, group or partition is larger than 2 GB: use more partitions, or collect less into one value."
     ),
-    r"OutOfMemoryError.*(?:build and broadcast|broadcast the table)|Not enough memory to build and broadcast": (
-        "The table that is broadcast does not fit into the driver: raise spark.driver.memory, or set"
-        " spark.sql.autoBroadcastJoinThreshold=-1."
-    ),
     r"OutOfMemoryError|Unable to acquire \d+ bytes of memory": "The Java heap is too small. " + _MORE_MEMORY,
     r"^(?:\w+\.)*_?(?:Array)?MemoryError|bad_alloc|(?:Cannot|Unable to) allocate (?:memory|[\d.]+ [KMGT]i?B)|"
     r"DefaultCPUAllocator: can't allocate|ArrowMemoryError|insufficient memory for the Java": MORE_OVERHEAD,
 }
 # Limits that a setting raises. The messages name them, or say by themselves what is wrong.
 _OF_SETTINGS = {
+    r"Not enough memory to build and broadcast": (
+        "The table that is broadcast does not fit into the driver: raise spark.driver.memory, or set"
+        " spark.sql.autoBroadcastJoinThreshold=-1."
+    ),
     r"bigger than (?:spark\.driver\.maxResultSize|local result size limit)|bigger than maxResultSize": (
         "Too much is collected on the driver: write it instead of collecting it, or raise spark.driver.maxResultSize."
     ),
@@ -169,6 +169,7 @@ _OTHERS = {
     r"is not a Parquet file|CANNOT_READ_FILE_FOOTER|Could not read footer|corrupt(?:ed)? (?:footer|file)": (
         "The file is damaged, unfinished or no Parquet: remove it, or read only what the writer has completed."
     ),
+    r"\.jar (?:does not exist|not found)": "The jar is not there: check --jars and spark.jars.",
     r"Path does not exist|PATH_NOT_FOUND|FileNotFound|NoSuchFileException|InvalidInputException|File does not exist": (
         "Check the path, the file system in front of it, and whether the step that writes it has run."
     ),
@@ -259,6 +260,7 @@ _OTHERS = {
     r"JAVA_HOME is not set|Could not create the Java Virtual|Unrecognized (?:VM )?option|Invalid maximum heap": (
         "Java could not be started: check JAVA_HOME and spark.{side}.extraJavaOptions."
     ),
+    r"CalledProcessError": "The output of that command, above, says why it failed.",
     r"\.py: error: ": "The arguments of the program are wrong; see its --help.",
     r"Python worker exited unexpectedly": (
         "The Python process of a task crashed or was killed, often for memory (spark.executor.memoryOverhead) or by a"
@@ -272,8 +274,8 @@ JAVA_SIDE_DIED = "The Java half of the driver died first; look for the reason th
 _RULES = tuple(
     (re.compile(pattern), Meaning(advice, memory, setting, complete))
     for rules, memory, setting, complete in (
-        (_OF_MEMORY, True, False, False),
         (_OF_SETTINGS, False, True, True),
+        (_OF_MEMORY, True, False, False),
         (_COMPLETE, False, False, True),
         (_OTHERS, False, False, False),
     )

@@ -18,6 +18,8 @@ _JAVA_IN_TEXT = re.compile(rf"(?<![\w.$/])({_THROWABLE})(?::\s?(.*)|(?=[\s,;)\]]
 _JAVA_START = re.compile(
     r'(?:# |Terminating due to |Exception in thread "[^"]{0,200}" |: |.{0,200}?threw exception: )?'
 )
+# Whatever the exception is called.
+THREAD_DIED = re.compile(r'Exception in thread "[^"]{0,200}" ([\w.$]{1,200})(?:: (.*)|$)', re.DOTALL)
 # Some carriers and layouts take the indentation away.
 JAVA_FRAME = re.compile(
     r"\s+(?:at [\w$.<>/@-]+\(|\.\.\. \d+ (?:more|common frames))"

@@ -35,6 +35,7 @@ from replayctl.logs.diagnose.notation import (
     LOST_TASK,
     NOTEBOOK,
     PYTHON_FRAME,
+    THREAD_DIED,
     TRACEBACK,
     java_exception,
 )
@@ -297,7 +298,7 @@ class Diagnosis:
         above = head(voice.before)
         text = voice.before[above.end :] if above else voice.before
         named = java_exception(text, anywhere=True)
-        if named is None and (match := JAVA_NAME.match(text)):
+        if named is None and (match := JAVA_NAME.match(text) or THREAD_DIED.match(text)):
             named = match[1], match[2] or ""
         caused = CAUSED_BY.match(message)
         if named is None and caused is None:
@@ -306,6 +307,7 @@ class Diagnosis:
         block.muted = block.level in QUIET and bool(HANDLED.search(block.opening))
         block.each_prefixed = False
         if named is not None:
+            block.main = text.startswith("Exception in thread")
             block.first_line -= 1
             block.add_java(*named, "first", voice.before)
         block.take(message, None, self._line) if block.sections else block.add_java("", "", "first", None)

@@ -46,6 +46,7 @@ def test_exceptions_of_python(last: str, advice: str) -> None:
             "hdfs dfs -count",
         ),
         ("java.io.FileNotFoundException: /data/blockmgr/0c/x.index (Too many open files)", "ulimit -n"),
+        ("java.io.FileNotFoundException: File file:/nope/x.jar does not exist", "--jars"),
         ("java.lang.ClassNotFoundException: Failed to find data source: kafka.", "--packages"),
         ("java.lang.IllegalArgumentException: System memory 259522560 must be at least 471859200.", "--driver-memory"),
         (

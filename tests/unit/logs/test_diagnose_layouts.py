@@ -118,6 +118,8 @@ def test_lines_of_other_threads_in_between(level: str, count: int) -> None:
         "the training failed with java.lang.Exception: boom",
         "? java.lang.Exception: boom",
         "com.example.Broken: boom",
+        'Exception in thread "main" com.example.Broken: boom',
+        'Exception in thread "main" Broken: boom',
     ],
 )
 def test_a_stack_proves_the_line_above_it(line: str) -> None:

@@ -72,6 +72,11 @@ FRAME = "\n\tat a.B.c(B.java:1)\n"
             "Nothing listens",
         ),
         (
+            "org.apache.spark.SparkException: Not enough memory to build and broadcast the table to all worker nodes.",
+            "java.lang.OutOfMemoryError: Java heap space",
+            "spark.sql.autoBroadcastJoinThreshold",
+        ),
+        (
             "org.apache.spark.SparkException: Python worker failed to connect back.",
             "java.net.SocketTimeoutException: Accept timed out",
             "PYSPARK_PYTHON",
