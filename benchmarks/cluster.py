@@ -5,8 +5,10 @@ import contextlib
 import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -60,6 +62,18 @@ def run(lab: Lab, pairs: Pairs) -> None:
                 lambda count=count, size=size: _download(kubectl, count, size),
                 5,
                 "≤ 1.0",
+            )
+        for name, work, count in (
+            ("one request in a connection of its own, median of 50", _one_by_one, 7),
+            ("200 such requests at once", _at_once, 7),
+            ("upload of 64 MiB", _upload, 7),
+        ):
+            pairs(
+                f"forward, {name}, time to kubectl port-forward",
+                lambda work=work: work(mine),
+                lambda work=work: work(kubectl),
+                count,
+                "≤ 1.5",
             )
     _logs(lab, pairs)
     _memory(lab)
@@ -115,6 +129,44 @@ def _logs(lab: Lab, pairs: Pairs) -> None:
         5,
         "≤ 0.3",
     )
+
+
+def _request(url: str) -> None:
+    with urllib.request.urlopen(f"{url}/bytes/1000", timeout=120) as page:  # noqa: S310 - our own forward
+        assert len(page.read()) == 1000
+
+
+def _one_by_one(url: str) -> float:
+    times = []
+    for _ in range(50):
+        started = time.perf_counter()
+        _request(url)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def _at_once(url: str) -> float:
+    begin = threading.Barrier(201)
+
+    def work() -> None:
+        begin.wait()
+        _request(url)
+
+    with concurrent.futures.ThreadPoolExecutor(200) as pool:
+        done = [pool.submit(work) for _ in range(200)]
+        begin.wait()
+        started = time.perf_counter()
+        for each in done:
+            each.result()
+        return time.perf_counter() - started
+
+
+def _upload(url: str) -> float:
+    body = bytes(64 * _MIB)
+    started = time.perf_counter()
+    with urllib.request.urlopen(url, body, timeout=120) as page:  # noqa: S310 - our own forward
+        assert len(page.read()) == 64
+    return time.perf_counter() - started
 
 
 def _download(url: str, count: int, size: int) -> float:

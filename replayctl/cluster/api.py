@@ -177,16 +177,12 @@ class Kubernetes:
             raise NotFound(f"pod {pod.name} has no port named {port!r}, to which {target} leads")
         return pod.ports[port]
 
-    def check_forward(self, target: Endpoint) -> None:
-        """Raises what must keep a target from being forwarded at all; that its pods are not there yet is nothing such.
-
-        NotFound without the target or its port, AuthFailed without the rights.
-        """
+    def check_port(self, target: Endpoint) -> None:
+        """NotFound when there is no such target, or it has no such port; that its pods may still come is no error."""
         pods = self.pods(target)
         port = self._port_behind(target)
         if isinstance(port, str) and pods:
             self.port_of(target, pods[0])
-        self._check_right_to_forward(target.namespace)
 
     def _port_behind(self, target: Endpoint) -> int | str:
         """A pod's port, by its number or name."""
@@ -207,7 +203,7 @@ class Kubernetes:
             hint=f"choose one of its ports: {known}" if known else None,
         )
 
-    def _check_right_to_forward(self, namespace: str) -> None:
+    def check_right_to_forward(self, namespace: str) -> None:
         """AuthFailed when the API server says that no verb allows it; which one does, depends on its version."""
         try:
             if any(self._may(verb, "pods", "portforward", namespace) for verb in ("get", "create")):

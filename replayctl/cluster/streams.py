@@ -1,9 +1,8 @@
-"""exec and port-forward over WebSocket, each stream a connection of its own.
+"""exec over WebSocket: `v5.channel.k8s.io`, else `v4.channel.k8s.io`.
 
-Protocols: `v5.channel.k8s.io`, else `v4.channel.k8s.io`, for exec (channels 0 stdin, 1 stdout, 2 stderr, 3 the final
-Status, 255 closes another); `v4.channel.k8s.io` for port-forward (0 data, 1 errors; the first message of each is the
-port's number). https://github.com/kubernetes/enhancements, KEP 4006. The final Status is the only proof of an end: a
-stream without it was cut off.
+Channels: 0 stdin, 1 stdout, 2 stderr, 3 the final Status, 255 closes another.
+https://github.com/kubernetes/enhancements, KEP 4006. The final Status is the only proof of an end: a stream without it
+was cut off.
 """
 
 from __future__ import annotations
@@ -155,17 +154,6 @@ def _exit_code(status: bytes, argv: Sequence[str], pod: Pod) -> int:
         if cause.get("reason") == "ExitCode":
             return int(cause["message"])
     raise OperationFailed(f"{argv[0]} cannot be run in pod {pod.namespace}/{pod.name}", details=document.get("message"))
-
-
-@asynccontextmanager
-async def dial(cluster: Kubernetes, pod: Pod, port: int) -> AsyncIterator[WebSocket]:
-    """A stream to a pod's port: messages of channel 0 are data, those of channel 1 errors.
-
-    The first message of each channel holds the port's number and nothing else. Raises what a refused connection means.
-    """
-    path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/portforward?ports={port}"
-    async with _connect(cluster, path, (_V4,), f"port-forward to {pod.namespace}/{pod.name}:{port}") as stream:
-        yield stream
 
 
 @asynccontextmanager

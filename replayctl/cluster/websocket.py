@@ -16,6 +16,8 @@ from replayctl.cluster.kubeconfig import ClusterAccess
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
+    from websockets.client import ClientProtocol
+    from websockets.datastructures import Headers
 
 _OPEN_TIMEOUT_S = 10.0
 _PING_EVERY_S, _SILENT_FOR_S = 20.0, 60.0
@@ -101,10 +103,22 @@ async def open_websocket(cluster: Kubernetes, path: str, protocols: Sequence[str
 
 async def _handshake(access: ClusterAccess, path: str, protocols: Sequence[str]) -> ClientConnection:
     """An open WebSocket; credentials that the server did not accept are made anew once."""
-    from websockets.asyncio.client import connect
-    from websockets.exceptions import InvalidStatus
-    from websockets.typing import Subprotocol
+    from websockets.asyncio.client import ClientConnection, connect
+    from websockets.exceptions import InvalidStatus, NegotiationError
 
+    class Connection(ClientConnection):
+        def __init__(self, protocol: ClientProtocol, **options: Any) -> None:
+            # The library refuses names with a slash, which RFC 6455 does not allow and Kubernetes has all the same.
+            vars(protocol)["process_subprotocol"] = choose
+            super().__init__(protocol, **options)
+
+    def choose(headers: Headers) -> str | None:
+        chosen = headers.get("Sec-WebSocket-Protocol")
+        if chosen is not None and chosen not in protocols:
+            raise NegotiationError(f"the server speaks {chosen}, which it was not offered")
+        return chosen
+
+    offer = ("Sec-WebSocket-Protocol", ", ".join(protocols))
     # Where there is none, it is the address's own.
     named: dict[str, Any] = {"server_hostname": access.server_name} if access.server_name else {}
     again = True
@@ -114,8 +128,8 @@ async def _handshake(access: ClusterAccess, path: str, protocols: Sequence[str])
                 access.server.replace("http", "ws", 1) + path,
                 ssl=access.tls,
                 **named,
-                additional_headers=await asyncio.to_thread(access.headers),
-                subprotocols=[Subprotocol(protocol) for protocol in protocols],
+                additional_headers=[*await asyncio.to_thread(access.headers), offer],
+                create_connection=Connection,
                 compression=None,
                 max_size=None,
                 max_queue=64,

@@ -10,33 +10,31 @@ import asyncio
 import contextlib
 import socket
 import struct
-import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from replayctl.cluster.api import Endpoint, Kubernetes, Pod
-from replayctl.cluster.streams import dial
-from replayctl.cluster.websocket import DisconnectedError, WebSocket
+from replayctl.cluster.pod_streams import BrokenStreamError, PodStream
+from replayctl.cluster.tunnels import Tunnels
 from replayctl.console.events import Reporter
 from replayctl.errors import AuthFailed, NotFound, ReplayctlError, UsageProblem
+from replayctl.forwarding.peers import has_left
 
 CHUNK = 1 << 16
-_DATA, _ERROR = 0, 1
 # How long a client waits for a pod that is on its way, and how often one is looked for meanwhile.
 _DIAL_FOR_S, _DIAL_EVERY_S = 20.0, 0.2
 # What a client has said before the pod's first byte is kept so long, for another pod if the first one refuses it.
 _KEEP_BYTES = 1 << 20
 # How much a slow client may have waiting here before its pod is held back.
 _UNSENT_BYTES = 1 << 19
-_POD_KEPT_S = 2.0
+# A way to a pod stays open for a while after the pod was deleted: it is asked for again soon.
+_POD_KEPT_S = 1.0
 _LEAVES_FOR_S = 3.0
 # Where nobody can tell whether a client that stopped talking still listens.
 _SILENT_FOR_S = 600.0
 _LOOK_EVERY_S = 1.0
 _SILENT_BEFORE_LOOK_S = 2.0
 _REFUSED = ("connection refused", "failed to connect", "unable to connect", "no such host", "not found", "dial")
-_FIN_WAIT_2 = "05"
 
 
 @dataclass
@@ -44,6 +42,7 @@ class PodChoice:
     """The pod that connections of one target go to, asked for again when it is old or has failed."""
 
     cluster: Kubernetes
+    tunnels: Tunnels
     target: Endpoint
     pod: Pod | None = None
     port: int = 0
@@ -51,6 +50,8 @@ class PodChoice:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     looked_at: dict[str, float] = field(default_factory=dict)
     dead: dict[str, bool] = field(default_factory=dict)
+    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    last_look: tuple[str, float, tuple[bool, bool]] = ("", 0.0, (False, False))
 
     async def get(self) -> tuple[Pod, int]:
         """A ready pod and its port; raises what finding one raises."""
@@ -76,10 +77,19 @@ class PodChoice:
         """
         deadline = time.monotonic() + _LEAVES_FOR_S
         while True:
-            dead, leaving = await asyncio.to_thread(self._look, pod)
+            dead, leaving = await self._look_from_now_on(pod)
             if dead or not leaving or time.monotonic() > deadline:
                 return dead
             await asyncio.sleep(_DIAL_EVERY_S)
+
+    async def _look_from_now_on(self, pod: Pod) -> tuple[bool, bool]:
+        """One look for all who ask before it begins."""
+        asked_at = time.monotonic()
+        async with self.looking:
+            if self.last_look[0] != pod.name or self.last_look[1] < asked_at:
+                began_at = time.monotonic()
+                self.last_look = (pod.name, began_at, await asyncio.to_thread(self._look, pod))
+            return self.last_look[2]
 
     def _look(self, pod: Pod) -> tuple[bool, bool]:
         """Whether the pod is dead, and whether it was asked to leave."""
@@ -93,7 +103,8 @@ class PodChoice:
         return now.life != pod.life, now.leaving
 
     def forget(self, pod: Pod) -> None:
-        """Has the next connection look for a pod anew."""
+        """Has the next connection look for a pod anew, and go another way if it is the same one."""
+        self.tunnels.retire(pod)
         if self.pod is pod:
             self.pod = None
 
@@ -118,16 +129,15 @@ class Connection:
         self._reader = reader
         self._writer = writer
         self._reporter = reporter
+        writer.transport.set_write_buffer_limits(high=_UNSENT_BYTES)
         # All that the client has said, for as long as it may have to be said again.
         self._said = bytearray()
         self._may_repeat = True
         self._answered = False
         self._client_done = asyncio.Event()
-        self._stream: WebSocket | None = None
+        self._stream: PodStream | None = None
         self._last_byte = time.monotonic()
         self._pod_died = False
-        self._unsent: list[memoryview] = []
-        self._waiting = 0
 
     async def run(self) -> None:
         """Carries the connection to its end, whichever; raises nothing but its own cancelling."""
@@ -157,8 +167,11 @@ class Connection:
             pod = None
             try:
                 pod, port = await self._choice.get()
-                async with dial(self._choice.cluster, pod, port) as stream:
+                stream = await self._choice.tunnels.dial(pod, port)
+                try:
                     refused = await self._carry(stream, pod)
+                finally:
+                    await stream.close()
                 if refused is None and not self._client_done.is_set() and await self._choice.has_just_died(pod):
                     self._may_repeat = self._may_repeat and not self._said
                     refused = f"pod {pod.name} ended in the middle of it"
@@ -178,61 +191,33 @@ class Connection:
             self._reporter.note(f"{self._name}: trying again: {refused}")
             await asyncio.sleep(_DIAL_EVERY_S)
 
-    async def _carry(self, stream: WebSocket, pod: Pod) -> str | None:
+    async def _carry(self, stream: PodStream, pod: Pod) -> str | None:
         """Carries data both ways until the pod ends it. Returns None for a clean end, else why it was none."""
         watching = [
             asyncio.create_task(self._watch_client(stream)),
             asyncio.create_task(self._watch_pod(stream, pod)),
         ]
-        trouble = ""
-        headers = {_DATA, _ERROR}
         try:
             told = 0
             while told < len(self._said):
                 # The client may go on talking meanwhile.
                 news = bytes(self._said[told:])
                 told += len(news)
-                await self._tell(stream, news)
+                await stream.write(news)
             self._stream = stream
-            while True:
-                message = await stream.receive()
-                channel, content = message[0], memoryview(message)[1:]
-                if channel in headers:
-                    headers.discard(int(channel))
-                    # The port's number; what follows in the same message is none of it.
-                    content = content[2:]
-                if not content:
-                    continue
-                if channel == _DATA:
-                    self._answered, self._last_byte = True, time.monotonic()
-                    self._said.clear()
-                    self._answer(content)
-                    if self._waiting + self._writer.transport.get_write_buffer_size() > _UNSENT_BYTES:
-                        self._send_answer()
-                        await self._writer.drain()
-                elif channel == _ERROR:
-                    trouble += bytes(content).decode("utf-8", "replace")
-        except DisconnectedError as error:
-            return self._judged(trouble or ("" if error.clean else f"the stream to the pod broke off ({error})"))
+            while data := await stream.read():
+                self._answered, self._last_byte = True, time.monotonic()
+                self._said.clear()
+                self._writer.write(data)
+                await self._writer.drain()
+            return self._judged("")
+        except BrokenStreamError as error:
+            return self._judged(str(error))
         finally:
-            self._send_answer()
             self._stream = None
             for task in watching:
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
-
-    def _answer(self, content: memoryview) -> None:
-        """Has something sent to the client with all that arrives in the same turn: a pod's messages are small."""
-        if not self._unsent:
-            asyncio.get_running_loop().call_soon(self._send_answer)
-        self._unsent.append(content)
-        self._waiting += len(content)
-
-    def _send_answer(self) -> None:
-        if self._unsent and not self._writer.transport.is_closing():
-            self._writer.write(b"".join(self._unsent))
-        self._unsent.clear()
-        self._waiting = 0
 
     def _judged(self, trouble: str) -> str | None:
         if self._pod_died:
@@ -260,15 +245,9 @@ class Connection:
                 self._said += data
             elif not self._answered:
                 self._may_repeat = False
-            await self._tell(self._stream, data)
+            await self._stream.write(data)
 
-    async def _tell(self, stream: WebSocket, data: bytes) -> None:
-        # The other task finds the same end and deals with it.
-        with contextlib.suppress(DisconnectedError):
-            for start in range(0, len(data), CHUNK):
-                await stream.send(bytes([_DATA]) + data[start : start + CHUNK])
-
-    async def _watch_client(self, stream: WebSocket) -> None:
+    async def _watch_client(self, stream: PodStream) -> None:
         """Ends the stream of a client that has gone; one that has only stopped talking still gets its answer.
 
         The protocol cannot pass a half-closed connection on, so whether anybody still listens is asked of the system.
@@ -278,7 +257,7 @@ class Connection:
             await asyncio.sleep(_LOOK_EVERY_S)
         await stream.close()
 
-    async def _watch_pod(self, stream: WebSocket, pod: Pod) -> None:
+    async def _watch_pod(self, stream: PodStream, pod: Pod) -> None:
         """Ends a silent stream whose pod has gone: some of them are never told of it, and would hang for ever."""
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
@@ -295,32 +274,6 @@ class Connection:
             return False
         gone = has_left(self._writer)
         return time.monotonic() - self._last_byte > _SILENT_FOR_S if gone is None else gone
-
-
-def has_left(writer: asyncio.StreamWriter) -> bool | None:
-    """Whether the process at the other end of a local connection has closed it altogether; None where nobody knows.
-
-    Linux lists its end without an inode then, and soon not at all. Both addresses are compared: the same local port may
-    serve other connections, from other addresses and to other ones.
-    """
-    client, own = (writer.get_extra_info(name) for name in ("peername", "sockname"))
-    if not client or not own:
-        return True
-    ends = [f"{_as_listed(host)}:{port:04X}" for host, port in (client, own)]
-    try:
-        lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
-    except OSError:
-        return None
-    for line in lines:
-        words = line.split()
-        if words[1:3] == ends:
-            return words[3] == _FIN_WAIT_2 and words[9] == "0"
-    return True
-
-
-def _as_listed(host: str) -> str:
-    """An IPv4 address as Linux lists it: a number in the machine's byte order."""
-    return f"{int.from_bytes(socket.inet_aton(host), sys.byteorder):08X}"
 
 
 def reset(writer: asyncio.StreamWriter) -> None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 
 from replayctl.cluster.api import Endpoint, Kubernetes
+from replayctl.cluster.tunnels import Tunnels
 from replayctl.console.events import Reporter
-from replayctl.errors import OperationFailed, PortTaken
+from replayctl.errors import AuthFailed, OperationFailed, PortTaken, ReplayctlError
 from replayctl.forwarding.connection import CHUNK, Connection, PodChoice
 
 _BACKLOG = 512
@@ -42,6 +43,7 @@ class Forwarder:
     def __init__(self, cluster: Kubernetes, reporter: Reporter) -> None:
         self.cluster = cluster
         self.reporter = reporter
+        self._tunnels = Tunnels(cluster)
         self._servers: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -56,6 +58,7 @@ class Forwarder:
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._tunnels.close()
 
     async def open(self, listener: Listener) -> Listener:
         """Opens a forward; returns it with the port that it really has.
@@ -63,13 +66,26 @@ class Forwarder:
         Raises PortTaken that names who has the port, AuthFailed or NotFound when the target cannot be forwarded at all.
         """
         # A missing right or a wrong name should be told now, and not by the first connection; a pod may come.
-        await asyncio.to_thread(self.cluster.check_forward, listener.target)
-        choice = PodChoice(self.cluster, listener.target)
+        await asyncio.to_thread(self.cluster.check_port, listener.target)
+        choice = PodChoice(self.cluster, self._tunnels, listener.target)
+        if not await self._is_prepared(choice):
+            await asyncio.to_thread(self.cluster.check_right_to_forward, listener.target.namespace)
 
         async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await Connection(listener.name, choice, reader, writer, self.reporter).run()
 
         return await self.listen(listener, carry)
+
+    async def _is_prepared(self, choice: PodChoice) -> bool:
+        """Opens the way for the first connection; AuthFailed when the server does not allow it."""
+        try:
+            return await self._tunnels.prepare(*await choice.get())
+        except AuthFailed:
+            raise
+        except ReplayctlError as error:
+            # A pod that serves may still come.
+            self.reporter.note(f"{choice.target}: {error}")
+            return False
 
     async def listen(
         self, listener: Listener, serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

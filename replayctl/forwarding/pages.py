@@ -18,9 +18,10 @@ from replayctl.cluster.api import Endpoint, Kubernetes
 from replayctl.console.events import Reporter
 from replayctl.errors import OperationFailed, ReplayctlError
 from replayctl.forwarding.addresses import AddressBook
-from replayctl.forwarding.connection import CHUNK, has_left, reset
+from replayctl.forwarding.connection import CHUNK, reset
 from replayctl.forwarding.forwarder import Forwarder, Listener
 from replayctl.forwarding.page_links import REWRITTEN_TYPES, LinkRewriter, Locate, rewrite_header
+from replayctl.forwarding.peers import has_left
 
 if TYPE_CHECKING:
     import h11

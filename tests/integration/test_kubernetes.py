@@ -40,8 +40,13 @@ def pod(lab: Lab, cluster: Kubernetes) -> Pod:
     return cluster.ready_pod(parse_endpoint(SERVER))
 
 
-@pytest.fixture
-def address(lab: Lab, cluster: Kubernetes) -> Iterator[str]:
+@pytest.fixture(params=["one tunnel", "a WebSocket each"])
+def address(
+    lab: Lab, cluster: Kubernetes, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    if request.param != "one tunnel":
+        # As with a server before Kubernetes 1.31.
+        monkeypatch.setattr("replayctl.cluster.tunnels._OFFERED", ("v4.channel.k8s.io",))
     lab.wait_for_server()
     with open_tunnel(cluster, parse_endpoint(SERVER), SilentReporter()) as url:
         yield url
@@ -250,6 +255,24 @@ def test_the_servers_close_comes_after_its_last_byte(address: str) -> None:
         while data := connection.recv(1 << 16):
             text += data
         assert len(text.partition(b"\r\n\r\n")[2]) == 3_000_000
+
+
+def test_a_reader_that_stops_keeps_nobody_waiting_and_loses_nothing(address: str) -> None:
+    size = 256 << 20
+    request = b"GET /close/%d HTTP/1.1\r\nHost: x\r\n\r\n"
+    with contextlib.ExitStack() as open_connections:
+        # As many as share a tunnel, and all of them begin.
+        stopped = [open_connections.enter_context(raw(address, request % size)) for _ in range(6)]
+        first = [connection.recv(1 << 16) for connection in stopped]
+        assert all(first)
+        for _ in range(20):
+            assert digest(address, 100_000)
+        digest(address, 32 << 20)
+        text = first[0]
+        seen = len(text.partition(b"\r\n\r\n")[2])
+        while data := stopped[0].recv(1 << 20):
+            seen += len(data)
+        assert seen == size
 
 
 @pytest.mark.parametrize("how", [("--force", "--grace-period=0"), ()])

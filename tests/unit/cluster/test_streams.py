@@ -15,6 +15,7 @@ from websockets.typing import Subprotocol
 from replayctl.cluster.api import Kubernetes, Pod
 from replayctl.cluster.kubeconfig import ClusterAccess
 from replayctl.cluster.streams import Executed, execute
+from replayctl.cluster.tunnels import Tunnels
 from replayctl.errors import AuthFailed, NotFound, OperationFailed, TimedOut, Unreachable
 
 POD = Pod("ns", "pod", ("main",), True, "Running", {})
@@ -31,6 +32,9 @@ def cluster(
 
     def look(connection: ServerConnection, request: Request) -> Response | None:
         seen.append(request)
+        # As a server that does not know of tunnels reads it; this one stumbles over the name.
+        offered = request.headers.pop("Sec-WebSocket-Protocol").split(", ")
+        request.headers["Sec-WebSocket-Protocol"] = ", ".join(each for each in offered if "/" not in each)
         if refusal is None:
             return None
         return connection.respond(refusal[0], json.dumps(refusal[1]))
@@ -237,3 +241,32 @@ def test_a_server_that_is_gone_is_noticed() -> None:
 
     with cluster(talk) as (found, _), pytest.raises(Unreachable, match="came 1 bytes of stdout"):
         run(found)
+
+
+def test_a_server_without_tunnels_carries_each_connection_by_itself() -> None:
+    async def talk(connection: ServerConnection) -> None:
+        await connection.send(b"\x00" + (8000).to_bytes(2, "little"))
+        await connection.send(b"\x01" + (8000).to_bytes(2, "little"))
+        async for message in connection:
+            await connection.send(message)
+            if message == b"\x00end":
+                return
+
+    async def work(found: Kubernetes) -> None:
+        tunnels = Tunnels(found)
+        assert await tunnels.prepare(POD, 8000) is False
+        one, two = await tunnels.dial(POD, 8000), await tunnels.dial(POD, 8000)
+        for stream, word in ((one, b"one"), (two, b"two")):
+            await stream.write(word)
+            assert await stream.read() == word
+        await one.write(b"end")
+        assert await one.read() == b"end"
+        assert await one.read() == b""
+        await two.close()
+        await one.close()
+        await tunnels.close()
+
+    with cluster(talk) as (found, seen):
+        asyncio.run(work(found))
+    assert len(seen) == 3
+    assert {each.path for each in seen} == {"/api/v1/namespaces/ns/pods/pod/portforward?ports=8000"}

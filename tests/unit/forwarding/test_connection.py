@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from replayctl.forwarding.connection import has_left
+from replayctl.forwarding.peers import has_left
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists connections in /proc")
 
