@@ -85,12 +85,18 @@ class Stack:
     def artifact(self, step: str) -> Path:
         """The one artifact of a step of the small experiment."""
         (found,) = [
-            path for path in (self.home / "artifacts" / "alice" / "sample" / step).iterdir() if path.name[0] != "."
+            path.parent
+            for path in (self.home / "artifacts" / "alice" / "sample").glob("*/*/manifest.json")
+            if path.parent.name[0] != "." and _step_of(json.loads(path.read_text())) == step
         ]
         return found
 
     def manifest(self, step: str) -> dict[str, Any]:
         return json.loads((self.artifact(step) / "manifest.json").read_text())
+
+
+def _step_of(manifest: dict[str, Any]) -> str:
+    return "_".join(word for word in (manifest["workload"], manifest["label"]) if word)
 
 
 def processes_of(home: Path) -> list[psutil.Process]:

@@ -77,7 +77,7 @@ def test_a_run_computes_everything_and_the_leaderboard_shows_every_model(stack: 
         "itemknn": "first",
         "lightgbm": "second",
     }
-    scores = [row["metrics"]["NDCG.10"] for row in board["rows"]]
+    scores = [row["metrics"]["NDCG@10"] for row in board["rows"]]
     assert scores == sorted(scores, reverse=True)
     assert min(scores) > 0
     by_recall = stack.call("leaderboard", "two_stage_sample", "--metric", "Recall@100").data
@@ -127,7 +127,7 @@ def test_a_task_killed_hard_fails_takes_its_driver_with_it_and_succeeds_when_cle
     assert after["run"]["run_id"] == run_id
     assert stack.manifest("combine")["run"]["run_id"] == run_id
     assert stack.manifest("split")["run"]["run_id"] != run_id
-    assert [path.name for path in folder.iterdir()] == [after["identity"]]
+    assert [path.name for path in folder.iterdir() if path.name[0] == "."] == []
 
 
 def _api(stack: Stack):
@@ -160,9 +160,9 @@ def test_a_failed_run_shows_why(stack: Stack, finished: Answer) -> None:
 
 
 def test_what_cannot_be_run_is_named(stack: Stack, deployed: Answer) -> None:
-    unknown = stack.call("run", "two_stage_nonsense")
+    unknown = stack.call("run", "two_stage_sampel")
     assert unknown.code == 6
-    assert "two_stage_sample_alice" in unknown.document["errors"][0]["hint"]
+    assert "did you mean two_stage_sample" in unknown.document["errors"][0]["hint"]
     force = stack.call("run", "two_stage_sample", "--force", "nonsense")
     assert force.code == 2
     assert "first_level_itemknn" in force.document["errors"][0]["hint"]
