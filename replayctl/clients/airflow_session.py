@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from replayctl.errors import AuthFailed, NotFound, OperationFailed, ServerTrouble, Unreachable
+from replayctl.errors import AuthFailed, NotFound, OperationFailed, ServerTrouble, Unreachable, in_words
 from replayctl.settings.proxies import proxy_from_environment
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def unreachable(url: str, error: Exception) -> Unreachable:
     return Unreachable(
         f"Airflow at {url} does not answer",
         hint="is it running? For the local profile: replayctl local status",
-        details=str(error),
+        details=in_words(error),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from replayctl.clients.proxies import make_pool
-from replayctl.errors import NotFound, OperationFailed, Unreachable
+from replayctl.errors import NotFound, OperationFailed, Unreachable, in_words
 
 _PAGE = 500
 _TIMEOUT_S = 30.0
@@ -97,7 +97,7 @@ class MlflowApi:
             raise Unreachable(
                 f"MLflow at {self.url} does not answer",
                 hint="is it running? For the local profile: replayctl local status",
-                details=str(error),
+                details=in_words(error),
             ) from error
         try:
             content = answer.json()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from replayctl.clients.waiting import Waiting, waiting_for_containers, waiting_to_start
-from replayctl.errors import AuthFailed, NotFound, OperationFailed, Unreachable, UsageProblem
+from replayctl.errors import AuthFailed, NotFound, OperationFailed, Unreachable, UsageProblem, in_words
 
 if TYPE_CHECKING:
     import urllib3
@@ -182,11 +182,12 @@ class HttpService:
                 preload_content=not stream,
                 redirect=False,
             )
-        except urllib3.exceptions.TimeoutError as error:
-            raise Unreachable(f"{self.name} did not answer within {self._timeout_s:.0f} s") from error
         except urllib3.exceptions.HTTPError as error:
-            # Behind the library's own words stands what happened.
-            raise Unreachable(f"{self.name} does not answer: {str(error.args[-1]).rpartition(': ')[2]}") from error
+            timed_out = isinstance(error, urllib3.exceptions.TimeoutError)
+            # To the library a refused connection is a timeout, too.
+            if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):
+                raise Unreachable(f"{self.name} did not answer within {self._timeout_s:.0f} s") from error
+            raise Unreachable(f"{self.name} does not answer: {in_words(error)}") from error
 
     def refusal(self, status: int, body: bytes, what: str) -> NotFound | AuthFailed | OperationFailed:
         """What an answer other than success means."""

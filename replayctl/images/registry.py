@@ -11,7 +11,7 @@ import urllib.parse
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from replayctl.errors import AuthFailed, OperationFailed, Unreachable
+from replayctl.errors import AuthFailed, OperationFailed, Unreachable, in_words
 from replayctl.images.engine import credentials
 from replayctl.images.reference import Reference
 
@@ -83,7 +83,7 @@ class Registry:
                 method, self._base + path, headers={"Accept": _ACCEPT, **self._headers}, redirect=False
             )
         except urllib3.exceptions.HTTPError as error:
-            raise Unreachable(f"{self.name} does not answer: {error}") from error
+            raise Unreachable(f"{self.name} does not answer: {in_words(error)}") from error
         return answer.status, answer.headers, answer.data
 
     def _sign_in(self, challenge: str, repository: str) -> None:
@@ -104,6 +104,6 @@ class Registry:
         try:
             answer = self._pool.request("GET", f"{realm}?{urllib.parse.urlencode(query)}", headers=basic)
         except urllib3.exceptions.HTTPError as error:
-            raise Unreachable(f"{realm} does not answer: {error}") from error
+            raise Unreachable(f"{realm} does not answer: {in_words(error)}") from error
         token = json.loads(answer.data) if answer.status == 200 else {}
         self._headers = {"Authorization": f"Bearer {token.get('token') or token.get('access_token') or ''}"}
