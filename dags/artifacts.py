@@ -1,8 +1,9 @@
 """Artifacts: folders that are either whole or not there.
 
 A step writes into a temporary sibling, adds `manifest.json` and `_SUCCESS`, then renames. Whole means that both
-files are present. Of two writers the first rename wins and the other discards its own, which is equal by
-construction. Standard library only: asked by the Airflow worker before any JVM starts, and by the Spark driver.
+files are present and that every file which the manifest lists is there in its size, and small ones with their
+content. Of two writers the first rename wins and the other discards its own, which is equal by construction. Standard
+library only: asked by the Airflow worker before anything starts, and by the step's own process.
 """
 
 from __future__ import annotations
@@ -14,10 +15,15 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 MANIFEST = "manifest.json"
 SUCCESS = "_SUCCESS"
 _OPEN = ".open"
+# Files up to this size are compared by content: reading them costs less than starting what would read them.
+_CHECKED_BYTES = 8 << 20
+_MAX_MANIFEST_BYTES = 64 << 20
+_FILES = "files"
 
 
 class ArtifactError(Exception):
@@ -43,17 +49,53 @@ class Artifact:
 
     def is_whole(self) -> bool:
         """Whether the step that makes it may be skipped."""
-        return (self.path / SUCCESS).is_file() and (self.path / MANIFEST).is_file()
+        return self.what_is_missing() is None
+
+    def what_is_missing(self) -> str | None:
+        """Why the artifact is not whole, in a few words; None when it is."""
+        if not (self.path / SUCCESS).is_file():
+            return f"no {SUCCESS}"
+        try:
+            files = self._read_manifest()[_FILES]
+            listed = {str(name): (int(entry["bytes"]), entry.get("blake2b")) for name, entry in files.items()}
+        except FileNotFoundError:
+            return f"no {MANIFEST}"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return f"{MANIFEST} cannot be read"
+        for name, (size, digest) in listed.items():
+            path = self.path / name
+            try:
+                if path.stat().st_size != size:
+                    return f"{name} has {path.stat().st_size} bytes, written were {size}"
+                if digest is not None and _digest(path) != digest:
+                    return f"{name} has changed"
+            except OSError:
+                return f"{name} is missing"
+        for path in sorted(self.path.glob("*/*.parquet")):
+            if path.relative_to(self.path).as_posix() not in listed:
+                return f"{path.relative_to(self.path)} was not written by the step"
+        return None
 
     def manifest(self) -> dict[str, object]:
         """What the writer recorded. Raises ArtifactError when the artifact is not whole."""
-        if not self.is_whole():
-            raise ArtifactError(f"artifact {self} is missing or not whole")
-        return dict(json.loads((self.path / MANIFEST).read_text(encoding="utf-8")))
+        missing = self.what_is_missing()
+        if missing:
+            raise ArtifactError(f"artifact {self} is missing or not whole: {missing}")
+        return self._read_manifest()
 
-    def table(self, name: str) -> str:
-        """Path of one Parquet table inside, for Spark: local paths need the scheme where HDFS is the default."""
-        return f"file://{self.path}/{name}"
+    def _read_manifest(self) -> dict[str, Any]:
+        with (self.path / MANIFEST).open("rb") as file:
+            text = file.read(_MAX_MANIFEST_BYTES + 1)
+        if len(text) > _MAX_MANIFEST_BYTES:
+            raise ValueError(f"{MANIFEST} is longer than {_MAX_MANIFEST_BYTES} bytes")
+        return dict(json.loads(text))
+
+    def parts(self, name: str) -> list[Path]:
+        """The Parquet files of one table, in order; ArtifactError when there is no such table."""
+        files = sorted((self.path / name).glob("*.parquet"))
+        if not files:
+            raise ArtifactError(f"artifact {self} has no table {name}")
+        return files
 
     def begin(self, owner: str) -> Artifact:
         """A fresh temporary sibling to write into; `commit` publishes it.
@@ -80,6 +122,7 @@ class Artifact:
             (temporary.path / _OPEN).unlink()
         except FileNotFoundError:
             raise ArtifactError(f"{temporary} was removed by a newer try of the same task: not published") from None
+        manifest = {**manifest, _FILES: _listed(temporary.path)}
         _write_synced(temporary.path / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
         _write_synced(temporary.path / SUCCESS, "")
         aside = None
@@ -102,6 +145,21 @@ class Artifact:
     def discard(self) -> None:
         """Removes a temporary folder whose writer failed."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _listed(folder: Path) -> dict[str, dict[str, object]]:
+    """Every file below `folder` with its size, and with a checksum where that is cheap."""
+    listed: dict[str, dict[str, object]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            size = path.stat().st_size
+            digest = {"blake2b": _digest(path)} if size <= _CHECKED_BYTES else {}
+            listed[path.relative_to(folder).as_posix()] = {"bytes": size, **digest}
+    return listed
+
+
+def _digest(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
 def _write_synced(path: Path, text: str) -> None:

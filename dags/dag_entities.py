@@ -18,6 +18,8 @@ _MAX_USER_NAME = 32
 _MAX_READABLE = 60
 
 Place = Literal["pod", "yarn"]
+# What computes a step: one process without a JVM, or Spark in any place.
+Engine = Literal["embedded", "spark"]
 SplitStrategy = Literal["query_time", "query_random", "global_time"]
 
 
@@ -221,6 +223,20 @@ class FirstLevelModel:
     class_path: str
     parameters: Mapping[str, object] = field(default_factory=dict)
     overridden: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """The engines that have the model."""
+        return ("embedded", "spark") if self.class_path in EMBEDDED_MODELS else ("spark",)
+
+
+# The models that the embedded engine has, too, with each engine's implementation where the results differ: they then
+# are artifacts of their own. Where the mathematics are the same, either engine's artifact serves both.
+EMBEDDED_MODELS: Mapping[str, Mapping[Engine, str]] = {
+    "replay.models.PopRec": {},
+    "replay.models.ItemKNN": {},
+    "replay.models.ALSWrap": {"embedded": "implicit", "spark": "spark.ml"},
+}
 
 
 FIRST_LEVEL_MODELS: Mapping[str, FirstLevelModel] = {

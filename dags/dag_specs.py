@@ -10,9 +10,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
-from .dag_entities import RESOURCE_TIERS, Namespace, Place, Resources
+from .dag_entities import RESOURCE_TIERS, Engine, Namespace, Place, Resources
 from .workload_code import code_digest, workload_code
 
 FORCE_ALL = "all"
@@ -34,6 +34,10 @@ class StepSpec:
     `parameters` are JSON values and decide the result together with the workload's code and the inputs; what must not
     decide it (paths, cores, release) does not belong there. `label` is the name under which pages and tables show the
     step; `overridden` are the general parameters that the data set's own have replaced, to be shown beside them.
+
+    `engines` can compute the step; `engine` is the one that it asks for, None the profile's. `implementations` names,
+    by engine, what differs in the results: the name of the engine's own becomes a parameter. `environment` is the
+    Python environment of the step's process, the engine's own when empty.
     """
 
     name: str
@@ -45,6 +49,10 @@ class StepSpec:
     place: Place = "pod"
     tier: str = "default"
     overridden: Mapping[str, object] = field(default_factory=dict, hash=False)
+    engines: tuple[Engine, ...] = ("embedded", "spark")
+    engine: Engine | None = None
+    implementations: Mapping[Engine, str] = field(default_factory=dict, hash=False)
+    environment: str = ""
 
     def __post_init__(self) -> None:
         if not _TASK_NAME.fullmatch(self.name):
@@ -56,6 +64,20 @@ class StepSpec:
             workload_code(self.workload)
         except ValueError as error:
             raise ValueError(f"step {self.name}: {error}") from error
+
+    def on(self, engine: Engine, *, override: bool = False) -> StepSpec:
+        """The step, with all before it, on the engine that will compute it.
+
+        That is its own, else `engine`; with `override` it is `engine` wherever that can compute the step.
+        """
+        chosen = engine if override or self.engine is None else self.engine
+        if chosen not in self.engines:
+            chosen = self.engine if self.engine in self.engines else self.engines[0]
+        parameters = self.parameters
+        if chosen in self.implementations:
+            parameters = {**parameters, "implementation": self.implementations[chosen]}
+        inputs = tuple(parent.on(engine, override=override) for parent in self.inputs)
+        return replace(self, engine=chosen, parameters=parameters, inputs=inputs)
 
     @property
     def identity(self) -> str:
@@ -92,6 +114,10 @@ class DagSpec:
                 raise ValueError(f"DAG {self.dag_id}: step {step.name!r} stands before its input {late[0]!r}")
             seen.add(step.name)
 
+    def on(self, engine: Engine, *, override: bool = False) -> DagSpec:
+        """The DAG with every step on the engine that will compute it; see `StepSpec.on`."""
+        return replace(self, steps=tuple(step.on(engine, override=override) for step in self.steps))
+
     def upstream(self, step: StepSpec) -> Iterator[StepSpec]:
         """The step's direct inputs that are steps of this DAG."""
         return (parent for parent in step.inputs if parent in self.steps)
@@ -111,7 +137,7 @@ class Deployment:
     Paths are as the workers see them. `places` maps a step's place to the one used here, `tiers` overrides
     resources, `pool` is an Airflow pool with one slot per step that fits into the machine's memory (None: no
     pool), `tracking_uri` None means the worker's own MLFLOW_TRACKING_URI. `yarn_url` is the ResourceManager's web
-    address, `yarn_conf` Spark's configuration for steps there.
+    address, `yarn_conf` Spark's configuration for steps there. `engine` computes the steps that ask for none.
     """
 
     release: str
@@ -127,6 +153,7 @@ class Deployment:
     pool: str | None = None
     yarn_url: str | None = None
     yarn_conf: Mapping[str, str] = field(default_factory=dict)
+    engine: Engine = "spark"
 
     @classmethod
     def from_json(cls, text: str, *, release: str) -> Deployment:
@@ -191,5 +218,7 @@ class Deployment:
             "tracking_uri": self.tracking_uri,
             "profile": self.profile,
             "user": self.user,
+            "engine": step.engine or self.engine,
             "cores": self.resources(step).cores,
+            "memory_gib": self.resources(step).memory_gib,
         }

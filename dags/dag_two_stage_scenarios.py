@@ -10,8 +10,10 @@ from dataclasses import asdict
 
 from .dag_entities import (
     DATASETS,
+    EMBEDDED_MODELS,
     SECOND_LEVEL_MODELS,
     DatasetInfo,
+    Engine,
     FirstLevelModel,
     Namespace,
     Place,
@@ -36,6 +38,8 @@ def _step(
     tier: str = "default",
     place: Place = "pod",
     overridden: Mapping[str, object] | None = None,
+    engines: tuple[Engine, ...] = ("embedded", "spark"),
+    implementations: Mapping[Engine, str] | None = None,
 ) -> StepSpec:
     return StepSpec(
         name=name or (f"{workload}_{label}" if label else workload),
@@ -47,6 +51,8 @@ def _step(
         tier=tier,
         place=place,
         overridden=overridden or {},
+        engines=engines,
+        implementations=implementations or {},
     )
 
 
@@ -76,7 +82,17 @@ def first_level_step(dataset: DatasetInfo, name: str, model: FirstLevelModel) ->
     """
     parameters = {"class_path": model.class_path, "kwargs": dict(model.parameters), "candidates": CANDIDATES}
     split = split_step(dataset)
-    return _step("first_level", dataset, parameters, (split,), label=name, place="yarn", overridden=model.overridden)
+    return _step(
+        "first_level",
+        dataset,
+        parameters,
+        (split,),
+        label=name,
+        place="yarn",
+        overridden=model.overridden,
+        engines=model.engines,
+        implementations=EMBEDDED_MODELS.get(model.class_path),
+    )
 
 
 def second_level_steps(
@@ -92,7 +108,15 @@ def second_level_steps(
         place="yarn",
     )
     parameters = {"k": CANDIDATES, **SECOND_LEVEL_MODELS[model_name]}
-    rerank = _step("second_level", dataset, parameters, (split, combine), label=model_name, tier="extra_big")
+    rerank = _step(
+        "second_level",
+        dataset,
+        parameters,
+        (split, combine),
+        label=model_name,
+        tier="extra_big",
+        engines=("embedded",),
+    )
     return combine, rerank
 
 
@@ -100,7 +124,8 @@ def evaluate_step(dataset: DatasetInfo, rows: tuple[StepSpec, ...]) -> StepSpec:
     """Metrics of every given model on the same test queries, recorded in MLflow."""
     # Here names are part of the result: metrics are recorded under them.
     parameters = {"k": list(METRICS_AT), "names": [row.label for row in rows]}
-    return _step("evaluate", dataset, parameters, (split_step(dataset), *rows), tier="big")
+    inputs = (split_step(dataset), *rows)
+    return _step("evaluate", dataset, parameters, inputs, tier="big", engines=("embedded",))
 
 
 def build_fit_predict_first_level_models_dag(

@@ -30,9 +30,9 @@ def load_deployment() -> Deployment:
 
 
 def load_specs(module: str, deployment: Deployment) -> tuple[DagSpec, ...]:
-    """The specs of one DAG module of this release; empty for a module that builds its DAGs itself."""
+    """The specs of one DAG module, on the deployment's engines; empty for a module that builds its DAGs itself."""
     specs = getattr(load_module(module), "dag_specs", None)
-    return tuple(specs(deployment.namespace)) if specs else ()
+    return tuple(spec.on(deployment.engine) for spec in specs(deployment.namespace)) if specs else ()
 
 
 def import_from(release: str, module: str) -> ModuleType:

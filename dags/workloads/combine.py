@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from pyspark.sql import DataFrame, Window
-from pyspark.sql import functions as F
+import ibis
 
 from ..artifacts import Artifact
-from .context import Input, StepContext
+from . import tables
+from .context import StepContext, StepError
 
-_PAIR = ["query_id", "item_id"]
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from .engines import Engine
+
+_PAIR = ("query_id", "item_id")
 
 
 def run(context: StepContext, output: Artifact) -> dict[str, Any]:
@@ -23,74 +28,91 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
     added, but counted. Queries without a positive among their candidates teach nothing and are left out of train.
     """
     if context.parameters["mode"] != "union":
-        raise ValueError(f"unknown mode {context.parameters['mode']!r}; known: union")
+        raise StepError(f"unknown mode {context.parameters['mode']!r}; known: union")
     # Of two names for the same artifact one is enough.
-    models = list({entry.identity: entry for entry in context.inputs if entry.workload == "first_level"}.values())
+    models = {entry.column: entry.artifact for entry in context.inputs if entry.workload == "first_level"}
     if not models:
-        raise ValueError("there is no first-level model to combine")
-    split = context.input("split")
-    first = context.read(split, "first_level_train")
-    second = context.read(split, "second_level_train")
-    labels = second.select(*_PAIR, F.lit(1).alias("target"))
-    pairs = union_of_candidates(context, models, "train_candidates")
-    labelled = with_counts(pairs, first).join(labels, _PAIR, "left").fillna(0, ["target"]).cache()
+        raise StepError("there is no first-level model to combine")
+    engine = context.engine
+    split = context.input("split").artifact
+    first, second = (engine.table(split, name) for name in ("first_level_train", "second_level_train"))
+
+    def union(table: str) -> ir.Table:
+        return union_of_candidates({column: engine.table(artifact, table) for column, artifact in models.items()})
+
+    labelled = engine.keep(with_labels(union("train_candidates"), second))
     train = sample_negatives(
         labelled, int(context.parameters["negatives_per_query"]), int(context.parameters["seed"])
-    ).cache()
-    train.write.parquet(output.table("train"))
-    predict = with_counts(union_of_candidates(context, models, "candidates"), first.unionByName(second))
-    predict.write.parquet(output.table("predict"))
-    results = _counts(labelled, train, second)
-    results["predict_rows"] = context.spark.read.parquet(output.table("predict")).count()
-    train.unpersist()
-    labelled.unpersist()
-    return results
-
-
-def union_of_candidates(context: StepContext, models: list[Input], table: str) -> DataFrame:
-    """One row per pair that any model proposed: its score and rank by each model (null where not), and n_models."""
-    frames = [context.read(entry, table).withColumn("model", F.lit(entry.column)) for entry in models]
-    together = reduce(DataFrame.unionByName, frames)
-    columns = []
-    for entry in models:
-        for value in ("score", "rank"):
-            chosen = F.when(F.col("model") == entry.column, F.col(value))
-            columns.append(F.max(chosen).alias(f"{value}_{entry.column}"))
-    return together.groupBy(*_PAIR).agg(*columns, F.count(F.lit(1)).cast("int").alias("n_models"))
-
-
-def with_counts(pairs: DataFrame, interactions: DataFrame) -> DataFrame:
-    """Adds query_count and item_count: how many interactions each has in the rows that the candidates' models saw."""
-    for key, name in (("query_id", "query_count"), ("item_id", "item_count")):
-        counted = interactions.groupBy(key).agg(F.count(F.lit(1)).cast("int").alias(name))
-        pairs = pairs.join(counted, key, "left")
-    return pairs.fillna(0, ["query_count", "item_count"])
-
-
-def sample_negatives(labelled: DataFrame, per_query: int, seed: int) -> DataFrame:
-    """All positives, and of each query with one at most `per_query` negatives: those with the smallest hash."""
-    by_query = Window.partitionBy("query_id")
-    shuffled = F.xxhash64(F.lit(seed), F.col("query_id"), F.col("item_id"))
-    place = F.row_number().over(Window.partitionBy("query_id", "target").orderBy(shuffled, "item_id"))
-    marked = labelled.withColumns({"place": place, "positives": F.sum("target").over(by_query)})
-    kept = (F.col("positives") > 0) & ((F.col("target") == 1) | (F.col("place") <= per_query))
-    return marked.where(kept).drop("place", "positives")
-
-
-def _counts(labelled: DataFrame, train: DataFrame, second: DataFrame) -> dict[str, Any]:
-    all_rows = labelled.agg(F.count(F.lit(1)), F.sum("target"), F.countDistinct("query_id")).first()
-    kept = train.agg(F.count(F.lit(1)), F.sum("target"), F.countDistinct("query_id")).first()
-    assert all_rows is not None
-    assert kept is not None
-    positives = second.count()
-    proposed = int(all_rows[1] or 0)
+    )
+    engine.write(with_counts(train, first), output, "train")
+    both = first.select(*_PAIR).union(second.select(*_PAIR))
+    engine.write(with_counts(union("candidates"), both), output, "predict")
+    results = _counts(engine, labelled, engine.table(output, "train"))
+    positives = tables.rows(split, "second_level_train")
+    missed = positives - results.pop("positives_proposed")
     return {
-        "candidates": int(all_rows[0]),
         "positives": positives,
-        "positives_outside_candidates": positives - proposed,
-        "positives_outside_candidates_share": round((positives - proposed) / positives, 6) if positives else 0.0,
-        "train_rows": int(kept[0]),
-        "train_positives": int(kept[1] or 0),
-        "train_queries": int(kept[2]),
-        "queries_without_positives": int(all_rows[2]) - int(kept[2]),
+        "positives_outside_candidates": missed,
+        "positives_outside_candidates_share": round(missed / positives, 6) if positives else 0.0,
+        **results,
+        "predict_rows": tables.rows(output, "predict"),
+    }
+
+
+def union_of_candidates(candidates: Mapping[str, ir.Table]) -> ir.Table:
+    """One row per pair that any model proposed: its score and rank by each model (null where not), and n_models."""
+    together = ibis.union(*(table.mutate(model=ibis.literal(column)) for column, table in candidates.items()))
+    columns = {}
+    for column in candidates:
+        for value in ("score", "rank"):
+            columns[f"{value}_{column}"] = together[value].max(where=together.model == column)
+    return together.group_by(_PAIR).agg(**columns, n_models=together.count().cast("int32"))
+
+
+def with_labels(pairs: ir.Table, positives: ir.Table) -> ir.Table:
+    """Adds target: 1 where the pair is among the positives, else 0."""
+    labels = positives.select(*_PAIR).mutate(target=ibis.literal(1, "int32"))
+    joined = pairs.left_join(labels, list(_PAIR)).drop("query_id_right", "item_id_right")
+    return joined.mutate(target=joined.target.fill_null(ibis.literal(0, "int32")))
+
+
+def with_counts(pairs: ir.Table, interactions: ir.Table) -> ir.Table:
+    """Adds query_count and item_count: how many interactions each has in the rows that the candidates' models saw."""
+    for key, name in zip(_PAIR, ("query_count", "item_count"), strict=True):
+        counted = interactions.group_by(key).agg(**{name: interactions.count().cast("int32")})
+        joined = pairs.left_join(counted, key).drop(f"{key}_right")
+        pairs = joined.mutate(**{name: joined[name].fill_null(ibis.literal(0, "int32"))})
+    return pairs
+
+
+def sample_negatives(labelled: ir.Table, per_query: int, seed: int) -> ir.Table:
+    """All positives, and of each query with one at most `per_query` negatives: those with the smallest hash.
+
+    The hash is SHA-256 over seed, query and item.
+    """
+    text = ibis.literal(f"{seed}:") + labelled.query_id.cast("string") + ":" + labelled.item_id.cast("string")
+    hashed = labelled.mutate(shuffled=text.hexdigest("sha256"))
+    marked = hashed.mutate(
+        place=ibis.row_number().over(
+            ibis.window(group_by=[hashed.query_id, hashed.target], order_by=[hashed.shuffled, hashed.item_id])
+        ),
+        positives=hashed.target.sum().over(ibis.window(group_by=hashed.query_id)),
+    )
+    kept = (marked.positives > 0) & ((marked.target == 1) | (marked.place < per_query))
+    return marked.filter(kept).drop("place", "positives", "shuffled")
+
+
+def _counts(engine: Engine, labelled: ir.Table, train: ir.Table) -> dict[str, int]:
+    (every,) = engine.values(
+        labelled.agg(rows=labelled.count(), positives=labelled.target.sum(), queries=labelled.query_id.nunique())
+    )
+    (kept,) = engine.values(train.agg(rows=train.count(), positives=train.target.sum(), queries=train.query_id.nunique()))
+    number = {f"{name}_{key}": int(str(row[key] or 0)) for name, row in (("all", every), ("kept", kept)) for key in row}
+    return {
+        "candidates": number["all_rows"],
+        "positives_proposed": number["all_positives"],
+        "train_rows": number["kept_rows"],
+        "train_positives": number["kept_positives"],
+        "train_queries": number["kept_queries"],
+        "queries_without_positives": number["all_queries"] - number["kept_queries"],
     }

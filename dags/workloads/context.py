@@ -1,4 +1,4 @@
-"""What a workload gets: its parameters, its inputs' artifacts and a Spark session when it asks for one."""
+"""What a workload gets: its parameters, its inputs' artifacts and the engine when it asks for one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
-
 from ..artifacts import Artifact
+from .engines import Engine, open_engine
 
 log = logging.getLogger("replay")
+
+
+class StepError(ValueError):
+    """A step cannot be computed for a reason that its user can mend; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -33,46 +37,42 @@ class Input:
 
 
 class StepContext:
-    """One step as its workload sees it. `document` is what `Deployment.step_document` made, plus `run` and `force`."""
+    """One step as its workload sees it.
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
+    `document` is what `Deployment.step_document` made, plus `run` and `force`; `scratch` a folder for what does not
+    fit into memory, which is gone after the step.
+    """
+
+    def __init__(self, document: Mapping[str, Any], scratch: Path) -> None:
         self.document = document
+        self.scratch = scratch
         self.parameters: Mapping[str, Any] = document["parameters"]
         self.dataset: str = document["dataset"]
         self.data_root: str = document["data_root"]
         self.cores: int = document["cores"]
+        self.memory_gib: int = document["memory_gib"]
         self.inputs = tuple(
             Input(entry["workload"], entry["label"], entry["identity"], entry["parameters"], Artifact(entry["path"]))
             for entry in document["inputs"]
         )
-        self._spark_started = False
 
     def input(self, workload: str) -> Input:
         """The one input made by `workload`; LookupError when there is none or several."""
-        found = [entry for entry in self.inputs if entry.workload == workload]
-        if len(found) != 1:
-            raise LookupError(f"step {self.document['step']}: {len(found)} inputs of workload {workload!r}, expected 1")
-        return found[0]
+        matching = [entry for entry in self.inputs if entry.workload == workload]
+        if len(matching) != 1:
+            raise LookupError(
+                f"step {self.document['step']}: {len(matching)} inputs of workload {workload!r}, expected 1"
+            )
+        return matching[0]
 
     @cached_property
-    def spark(self) -> SparkSession:
-        """The Spark session of this step, started at the first use and known to RePlay.
-
-        RePlay would otherwise build one of its own, with 70 % of the machine's memory and a jar from the internet.
-        """
-        from replay.utils.session_handler import State
-
-        session = SparkSession.builder.getOrCreate()
-        session.sparkContext.setLogLevel("WARN")
-        State(session)
-        self._spark_started = True
-        return session
-
-    def read(self, entry: Input, table: str) -> DataFrame:
-        """One Parquet table of an input's artifact."""
-        return self.spark.read.parquet(entry.artifact.table(table))
+    def engine(self) -> Engine:
+        """The engine of this step, started at the first use."""
+        return open_engine(
+            self.document["engine"], cores=self.cores, memory_gib=self.memory_gib, scratch=self.scratch
+        )
 
     def close(self) -> None:
-        """Stops the session if one was started."""
-        if self._spark_started:
-            self.spark.stop()
+        """Stops the engine if it was started."""
+        if "engine" in self.__dict__:
+            self.engine.close()

@@ -1,103 +1,130 @@
-"""First level: one RePlay model proposes candidates, for the second level's training and for the test queries."""
+"""First level: one model proposes candidates, for the second level's training and for the test queries."""
 
 from __future__ import annotations
 
-import importlib
 import time
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pyspark.sql import DataFrame, Window
-from pyspark.sql import functions as F
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..artifacts import Artifact
-from .context import StepContext
+from . import tables
+from .context import StepContext, log
+
+if TYPE_CHECKING:
+    from .engines.spark import SparkEngine
+
+# Which table is written by a model fitted on which parts, for the queries of which part.
+_ROUNDS = (
+    ("train", "train_candidates", ("first_level_train",), "second_level_train"),
+    ("refit", "candidates", ("first_level_train", "second_level_train"), "test"),
+)
 
 
 def run(context: StepContext, output: Artifact) -> dict[str, Any]:
     """Writes train_candidates (model fitted on A, unseen there) and candidates (refitted on A and B, unseen there).
 
     Both are query_id, item_id, score, rank (from 1). Returns counts, seconds, and the share of B's rows that the
-    train candidates hold. Raises ValueError for a class or keyword arguments that RePlay does not have.
+    train candidates hold. Raises StepError for a class or keyword arguments that the engine does not have.
     """
     split = context.input("split")
-    first = context.read(split, "first_level_train").cache()
-    second = context.read(split, "second_level_train").cache()
-    test = context.read(split, "test")
+    results = split.artifact.manifest()["results"]
+    assert isinstance(results, dict)
+    shape = (int(results["queries"]), int(results["items"]))
     seconds: dict[str, float] = {}
-    top = int(context.parameters["candidates"])
-    _propose(context, first, second, top, output.table("train_candidates"), "train", seconds)
-    both = first.unionByName(second).cache()
-    _propose(context, both, test, top, output.table("candidates"), "refit", seconds)
-    train_candidates = context.spark.read.parquet(output.table("train_candidates"))
-    hits = train_candidates.join(second, ["query_id", "item_id"]).count()
-    positives = second.count()
-    results = {
-        "train_candidates": train_candidates.count(),
-        "candidates": context.spark.read.parquet(output.table("candidates")).count(),
+    for name, table, fitted_on, asked in _ROUNDS:
+        propose = _propose_on_spark if context.document["engine"] == "spark" else _propose_embedded
+        propose(context, split.artifact, fitted_on, asked, shape, (output, table), (name, seconds))
+        log.info("%s: %s rows, %s", table, tables.rows(output, table), seconds)
+    positives = tables.rows(split.artifact, "second_level_train")
+    proposed = _pairs_in_common(output, split.artifact, shape[1])
+    return {
+        "train_candidates": tables.rows(output, "train_candidates"),
+        "candidates": tables.rows(output, "candidates"),
         "second_level_positives": positives,
-        "second_level_positives_proposed": hits,
-        "second_level_recall": round(hits / positives, 6) if positives else 0.0,
+        "second_level_positives_proposed": proposed,
+        "second_level_recall": round(proposed / positives, 6) if positives else 0.0,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
-    for frame in (both, second, first):
-        frame.unpersist()
-    return results
 
 
-def make_model(parameters: Mapping[str, Any]) -> Any:
-    """A fresh model by its class path and keyword arguments; ValueError when RePlay has no such class or argument."""
-    module, _, name = parameters["class_path"].rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"RePlay has no model {parameters['class_path']!r}: {error}") from error
-    try:
-        return kind(**parameters["kwargs"])
-    except TypeError as error:
-        raise ValueError(f"{parameters['class_path']} does not take {dict(parameters['kwargs'])}: {error}") from error
-
-
-def replay_dataset(interactions: DataFrame) -> Any:
-    """Interactions in the form that RePlay's models take."""
-    from replay.data import Dataset, FeatureHint, FeatureInfo, FeatureSchema, FeatureType
-
-    schema = FeatureSchema(
-        [
-            FeatureInfo("query_id", FeatureType.CATEGORICAL, FeatureHint.QUERY_ID),
-            FeatureInfo("item_id", FeatureType.CATEGORICAL, FeatureHint.ITEM_ID),
-            FeatureInfo("rating", FeatureType.NUMERICAL, FeatureHint.RATING),
-            FeatureInfo("timestamp", FeatureType.NUMERICAL, FeatureHint.TIMESTAMP),
-        ]
-    )
-    return Dataset(schema, interactions, categorical_encoded=False, check_consistency=False)
-
-
-def _propose(
+def _propose_embedded(
     context: StepContext,
-    interactions: DataFrame,
-    asked: DataFrame,
-    top: int,
-    path: str,
-    name: str,
-    seconds: dict[str, float],
+    split: Artifact,
+    fitted_on: tuple[str, ...],
+    asked: str,
+    shape: tuple[int, int],
+    target: tuple[Artifact, str],
+    timing: tuple[str, dict[str, float]],
 ) -> None:
-    """Fits a fresh model and writes the `top` unseen items of every query that has rows in `asked`."""
-    context.spark.sparkContext.setJobDescription(f"{context.document['step']}: {name}")
-    model = make_model(context.parameters)
-    dataset = replay_dataset(interactions)
+    from .models import fits, scorer
+
+    name, seconds = timing
+    rows = pa.concat_tables([tables.read(split, part) for part in fitted_on])
+    columns = {key: rows.column(key).to_numpy() for key in ("query_id", "item_id", "rating", "timestamp")}
+    interactions = fits.Interactions(*columns.values(), shape)
+    queries = np.sort(pc.unique(tables.read(split, asked, ["query_id"]).column("query_id")).to_numpy())
     started = time.monotonic()
-    model.fit(dataset)
+    parameters = context.parameters
+    model = fits.fit(parameters["class_path"], parameters["kwargs"], interactions, threads=context.cores)
     seconds[f"{name}_fit"] = time.monotonic() - started
     started = time.monotonic()
-    queries = asked.select("query_id").distinct()
-    proposed = model.predict(dataset, k=top, queries=queries, filter_seen_items=True)
-    order = Window.partitionBy("query_id").orderBy(F.col("rating").desc(), F.col("item_id"))
-    ranked = proposed.withColumn("rank", F.row_number().over(order)).where(F.col("rank") <= top)
-    ranked.select(
-        F.col("query_id").cast("int").alias("query_id"),
-        F.col("item_id").cast("int").alias("item_id"),
-        F.col("rating").cast("double").alias("score"),
-        "rank",
-    ).write.parquet(path)
+    proposed = scorer.propose(
+        model, interactions.seen(), queries, int(parameters["candidates"]), threads=context.cores
+    )
+    tables.write(*target, scorer.CANDIDATES, proposed)
     seconds[f"{name}_predict"] = time.monotonic() - started
+
+
+def _propose_on_spark(
+    context: StepContext,
+    split: Artifact,
+    fitted_on: tuple[str, ...],
+    asked: str,
+    shape: tuple[int, int],
+    target: tuple[Artifact, str],
+    timing: tuple[str, dict[str, float]],
+) -> None:
+    from .models import replay_fits
+
+    name, seconds = timing
+    engine: SparkEngine = context.engine  # type: ignore[assignment]
+    engine.session.sparkContext.setJobDescription(f"{context.document['step']}: {name}")
+    interactions = engine.frames(split, fitted_on).cache()
+    queries = engine.frame(split, asked).select("query_id").distinct()
+    top = int(context.parameters["candidates"])
+    started = time.monotonic()
+    model = replay_fits.make(context.parameters["class_path"], context.parameters["kwargs"])
+    data = replay_fits.dataset(interactions)
+    model.fit(data)
+    learnt = replay_fits.learnt(model, shape)
+    seconds[f"{name}_fit"] = time.monotonic() - started
+    started = time.monotonic()
+    if learnt is None:
+        candidates = replay_fits.propose_by_replay(model, data, queries, top)
+    else:
+        candidates = replay_fits.propose(learnt, interactions, queries, shape[1], top)
+    engine.write_frame(candidates, *target)
+    seconds[f"{name}_predict"] = time.monotonic() - started
+    interactions.unpersist()
+
+
+def _pairs_in_common(output: Artifact, split: Artifact, items: int) -> int:
+    """How many rows of the second level's part are among the train candidates."""
+
+    def keys(artifact: Artifact, table: str) -> list[np.ndarray]:
+        return [
+            batch.column(0).to_numpy().astype(np.int64) * items + batch.column(1).to_numpy()
+            for batch in tables.batches(artifact, table, ["query_id", "item_id"])
+        ]
+
+    wanted = np.sort(np.concatenate([np.empty(0, np.int64), *keys(split, "second_level_train")]))
+    if not len(wanted):
+        return 0
+    common = 0
+    for block in keys(output, "train_candidates"):
+        places = np.minimum(np.searchsorted(wanted, block), len(wanted) - 1)
+        common += int((wanted[places] == block).sum())
+    return common

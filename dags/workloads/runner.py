@@ -7,9 +7,11 @@ import importlib.util
 import logging
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -22,36 +24,45 @@ _WATCH_INTERVAL_S = 1.0
 def run(document: Mapping[str, Any]) -> None:
     """Makes the artifact that `document` describes, once.
 
-    Returns without starting Spark when the artifact is whole and `force` is not set. Raises ValueError for an
-    unknown workload, ArtifactError when an input is missing or another try took over; whatever the workload raises
+    Returns without starting an engine when the artifact is whole and `force` is not set. Raises StepError for what
+    the step's user can mend, ValueError for an unknown workload, ArtifactError when an input is missing or another try took over; whatever the workload raises
     passes through and leaves no artifact.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    # Threads of OpenMP that spin while they wait take the cores from those that work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _end_with_supervisor(document.get("supervisor_pid"))
     workload = _workload(document["workload"])
     artifact = Artifact(document["output"])
     if artifact.is_whole() and not document.get("force"):
         log.info("%s is whole: nothing to compute", artifact)
         return
-    context = StepContext(document)
-    for entry in context.inputs:
-        if not entry.artifact.is_whole():
+    inputs = [(entry, Artifact(entry["path"])) for entry in document["inputs"]]
+    for entry, made in inputs:
+        if not made.is_whole():
             raise ArtifactError(
-                f"step {document['step']}: its input {entry.artifact} ({entry.workload} {entry.label}) is missing or "
-                "not whole; run the DAG that makes it, or clear that task"
+                f"step {document['step']}: its input {made} ({entry['workload']} {entry['label']}) is missing or "
+                f"not whole ({made.what_is_missing()}); run the DAG that makes it, or clear that task"
             )
     run_info = document.get("run", {})
     owner = "/".join(str(run_info.get(key, "")) for key in ("dag_id", "run_id", "task_id", "map_index"))
     temporary = artifact.begin(owner)
     started = time.time()
     try:
-        results = workload.run(context, temporary)
+        # Beside the tables, so that it is on the same disk and goes with them when this process is killed.
+        with tempfile.TemporaryDirectory(prefix=".scratch", dir=temporary.path) as scratch:
+            context = StepContext(document, Path(scratch))
+            try:
+                results = workload.run(context, temporary)
+            finally:
+                context.close()
         manifest = {
             "identity": document["identity"],
             "workload": document["workload"],
             "code": document["code"],
             "label": document["label"],
             "dataset": document["dataset"],
+            "engine": document["engine"],
             "parameters": document["parameters"],
             "inputs": [entry["identity"] for entry in document["inputs"]],
             "release": document["package"],
@@ -67,8 +78,6 @@ def run(document: Mapping[str, Any]) -> None:
     except BaseException:
         temporary.discard()
         raise
-    finally:
-        context.close()
 
 
 def _workload(name: str) -> ModuleType:

@@ -2,83 +2,112 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pyspark.sql import DataFrame, Window
-from pyspark.sql import functions as F
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from ..artifacts import Artifact
+from . import tables
 from .context import StepContext
 
 if TYPE_CHECKING:
     import lightgbm
-    import pandas as pd
 
 MODEL_FILE = "model.txt"
+RECOMMENDATIONS = pa.schema(
+    [("query_id", pa.int32()), ("item_id", pa.int32()), ("score", pa.float64()), ("rank", pa.int32())]
+)
 _NOT_FEATURES = ("query_id", "item_id", "target")
 # Parameters of the step that are not LightGBM's.
 _OWN = ("k", "num_boost_round")
-_SCORED = "query_id int, item_id int, score double"
+_THREADS = re.compile(r"^\[num_threads: \d+\]$", re.MULTILINE)
 
 
 def run(context: StepContext, output: Artifact) -> dict[str, Any]:
     """Writes recommendations (query_id, item_id, score, rank from 1, at most k per query) and the model's text.
 
-    Returns counts, seconds and the gain of each feature. The training rows are collected to the driver, the
-    candidates are scored where they lie.
+    Returns counts, seconds and the gain of each feature. One process does it all on any engine; the candidates are
+    scored a piece at a time.
     """
-    combined = context.input("combine")
-    train = context.read(combined, "train").toPandas()
+    combined = context.input("combine").artifact
+    train = tables.read(combined, "train")
     started = time.monotonic()
-    model = fit(train, context.parameters, cores=context.cores)
+    model = fit(train, context.parameters, threads=context.cores)
     fitted = time.monotonic()
-    (output.path / MODEL_FILE).write_text(model.model_to_string(), encoding="utf-8")
-    scored = score(context.read(combined, "predict"), model)
-    order = Window.partitionBy("query_id").orderBy(F.col("score").desc(), F.col("item_id"))
-    ranked = scored.withColumn("rank", F.row_number().over(order)).where(F.col("rank") <= int(context.parameters["k"]))
-    ranked.write.parquet(output.table("recommendations"))
+    (output.path / MODEL_FILE).write_text(text_of(model), encoding="utf-8")
+    query, item, score = _scored(combined, model, threads=context.cores)
+    recommendations = rank(query, item, score, int(context.parameters["k"]))
+    tables.write(output, "recommendations", RECOMMENDATIONS, [recommendations])
     gains = dict(zip(model.feature_name(), model.feature_importance("gain").round(2).tolist(), strict=True))
     return {
-        "train_rows": len(train),
-        "train_positives": int(train["target"].sum()),
-        "recommendations": context.spark.read.parquet(output.table("recommendations")).count(),
+        "train_rows": train.num_rows,
+        "train_positives": int(train.column("target").to_numpy().sum()),
+        "recommendations": recommendations.num_rows,
         "gain": dict(sorted(gains.items(), key=lambda pair: -pair[1])),
         "seconds": {"fit": round(fitted - started, 3), "predict": round(time.monotonic() - fitted, 3)},
     }
 
 
-def fit(train: pd.DataFrame, parameters: Mapping[str, Any], *, cores: int) -> lightgbm.Booster:
-    """A booster on rows of (query_id, item_id, target, features), the same for any order of the rows.
+def fit(train: pa.Table, parameters: Mapping[str, Any], *, threads: int) -> lightgbm.Booster:
+    """A model of `target` over all feature columns, the same for any order of the rows and any number of threads.
 
     `lambdarank` learns within each query's rows (Burges 2010, MSR-TR-2010-82), other objectives on single rows.
     """
     import lightgbm
 
-    train = train.sort_values(["query_id", "item_id"], kind="stable")
-    features = [name for name in train.columns if name not in _NOT_FEATURES]
-    settings = {key: value for key, value in parameters.items() if key not in _OWN}
-    settings |= {"deterministic": True, "force_row_wise": True, "num_threads": cores, "verbosity": -1}
+    train = train.sort_by([("query_id", "ascending"), ("item_id", "ascending")])
+    features = sorted(name for name in train.column_names if name not in _NOT_FEATURES)
+    settings = {name: value for name, value in parameters.items() if name not in _OWN}
+    settings |= {"deterministic": True, "force_row_wise": True, "num_threads": threads, "verbosity": -1}
     group = None
     if settings["objective"] == "lambdarank":
-        group = train.groupby("query_id", sort=True).size().to_numpy()
-    data = lightgbm.Dataset(train[sorted(features)], label=train["target"], group=group)
+        group = np.unique(train.column("query_id").to_numpy(), return_counts=True)[1]
+    data = lightgbm.Dataset(
+        _matrix(train, features), label=train.column("target").to_numpy(), group=group, feature_name=features
+    )
     return lightgbm.train(settings, data, num_boost_round=int(parameters["num_boost_round"]))
 
 
-def score(candidates: DataFrame, model: lightgbm.Booster) -> DataFrame:
-    """Candidates as (query_id, item_id, score), a batch at a time in the workers."""
-    text = model.model_to_string()
-    features = model.feature_name()
+def text_of(model: lightgbm.Booster) -> str:
+    """The model as text, without the number of threads that it was fitted with."""
+    return _THREADS.sub("[num_threads: 0]", model.model_to_string())
 
-    def apply(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        import lightgbm
 
-        booster = lightgbm.Booster(model_str=text)
-        for batch in batches:
-            # One thread a worker: Spark runs as many of them as there are cores.
-            scores = booster.predict(batch[features], num_threads=1)
-            yield batch[["query_id", "item_id"]].assign(score=scores)
+def rank(
+    query: npt.NDArray[np.int32], item: npt.NDArray[np.int32], score: npt.NDArray[np.float64], top: int
+) -> pa.Table:
+    """The `top` rows of each query by score, ranked from 1; equal scores are ordered by item."""
+    order = np.lexsort((item, -score, query))
+    query, item, score = query[order], item[order], score[order]
+    place = np.arange(len(query)) - np.searchsorted(query, query)
+    kept = place < top
+    arrays = [query[kept], item[kept], score[kept], (place[kept] + 1).astype(np.int32)]
+    return pa.table(arrays, schema=RECOMMENDATIONS)
 
-    return candidates.mapInPandas(apply, _SCORED)
+
+def _scored(
+    combined: Artifact, model: lightgbm.Booster, *, threads: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+    pieces = [
+        (
+            batch.column("query_id").to_numpy(),
+            batch.column("item_id").to_numpy(),
+            np.asarray(model.predict(_matrix(batch, model.feature_name()), num_threads=threads)),
+        )
+        for batch in tables.batches(combined, "predict")
+    ]
+    if not pieces:
+        return np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0)
+    query, item, score = (np.concatenate(column) for column in zip(*pieces, strict=True))
+    return query, item, score
+
+
+def _matrix(rows: pa.Table | pa.RecordBatch, features: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Rows × features; null is NaN, which LightGBM takes for a missing value."""
+    columns = (rows.column(name).cast(pa.float64()) for name in features)
+    return np.column_stack([column.to_numpy(zero_copy_only=False) for column in columns])

@@ -1,192 +1,182 @@
 """Split: raw interactions → training rows of both levels and test rows, with dense ids.
 
 Every choice follows from the rows' own keys: (time, hash of seed, query and item, item). So the result is the same for
-any partitioning and any order of the rows, ties in time included.
+any engine, partitioning and order of the rows, ties in time included.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pyspark.sql import Column, DataFrame, Window
-from pyspark.sql import functions as F
+import ibis
 
 from ..artifacts import Artifact
-from .context import StepContext, log
+from . import raw
+from .context import StepContext, StepError, log
 
-KEYS = ("query", "item", "rating", "timestamp")
-# Shares such as 0.29 of 100 rows must not lose a row to binary fractions.
-_ROUNDING = 1e-9
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from .engines import Engine
+
+PARTS = ("first_level_train", "second_level_train", "test")
+# Shares are taken in integers: 0.29 of 100 rows must not lose one to binary fractions, on any engine.
+_MILLION = 1_000_000
+# Measured peak of the embedded engine's process: bytes per row of the raw data, beside a constant part.
+_BYTES_PER_ROW = 150
 
 
 def run(context: StepContext, output: Artifact) -> dict[str, Any]:
     """Writes first_level_train (A), second_level_train (B), test, queries and items; returns counts and checksum.
 
-    Rows are query_id, item_id (dense, from 0), rating (1.0) and timestamp. Raises ValueError for unparsable cells,
-    for data that differ from what the data set declares, and when a part would be empty.
+    Rows are query_id, item_id (dense, from 0), rating (1.0) and timestamp. Raises StepError for cells that cannot be
+    read, for data that differ from what the data set declares, and when a part would be empty.
     """
     parameters = context.parameters
-    raw = read_interactions(context)
-    checksum, rows = _checked(raw, parameters["dataset"])
-    latest = raw.groupBy("query", "item").agg(F.max(F.struct("timestamp", "rating")).alias("last"))
-    positives = latest.where(F.col("last.rating") >= parameters["positive_threshold"]).select(
-        "query", "item", F.col("last.timestamp").alias("timestamp")
+    path = Path(context.data_root) / parameters["log_path"]
+    imported = raw.import_log(
+        path, parameters["file_format"], parameters["columns"], int(parameters["split"]["seed"]), context.scratch
     )
-    parts = assign_parts(positives, parameters["split"]).cache()
-    train = parts.where(F.col("part") != "test")
-    queries = _dense(train, "query", "query_id")
-    items = _dense(train, "item", "item_id")
-    encoded = (
-        parts.join(queries, "query", "left")
-        .join(items, "item", "left")
-        .select("part", "query_id", "item_id", F.lit(1.0).alias("rating"), "timestamp")
-        .cache()
+    _check(imported, parameters["dataset"])
+    engine = context.engine
+    names = {key: engine.file(context.scratch / file) for key, file in (("query", raw.QUERIES), ("item", raw.ITEMS))}
+    events = engine.file(context.scratch / raw.EVENTS)
+    parts = engine.keep(
+        assign_parts(latest_positives(events, float(parameters["positive_threshold"])), parameters["split"], engine)
     )
-    counts = _counts(encoded)
-    for part in ("first_level_train", "second_level_train", "test"):
-        if not counts[part]:
-            raise ValueError(f"the split leaves no rows in {part}: {counts}")
-        warm = F.col("query_id").isNotNull() & F.col("item_id").isNotNull()
-        rows_of_part = encoded.where((F.col("part") == part) & warm).drop("part")
-        rows_of_part.write.parquet(output.table(part))
-    queries.write.parquet(output.table("queries"))
-    items.write.parquet(output.table("items"))
-    for frame in (encoded, parts, raw):
-        frame.unpersist()
-    return {"raw_rows": rows, "checksum": checksum, **counts}
+    train = parts.filter(parts.part != "test")
+    ids = {key: engine.keep(dense_ids(train, key, table)) for key, table in names.items()}
+    encoded = engine.keep(_encoded(parts, ids))
+    counts = _counts(engine, encoded)
+    empty = [part for part in PARTS if not counts[part]]
+    if empty:
+        raise StepError(f"the split leaves no rows in {empty[0]}: {counts}")
+    for part in PARTS:
+        warm = encoded.query_id.notnull() & encoded.item_id.notnull()
+        engine.write(encoded.filter((encoded.part == part) & warm).drop("part"), output, part)
+    engine.write(ids["query"].select("query", "query_id"), output, "queries")
+    engine.write(ids["item"].select("item", "item_id"), output, "items")
+    return {"raw_rows": imported.rows, "checksum": imported.checksum, **counts}
 
 
-def read_interactions(context: StepContext) -> DataFrame:
-    """The raw log as (query string, item string, rating double, timestamp long), cached.
-
-    Without a rating column every rating is infinite (each row is a positive), without timestamps all are 0.
-    """
-    parameters = context.parameters
-    path = f"file://{context.data_root}/{parameters['log_path']}"
-    reader = context.spark.read
-    raw = reader.csv(path, header=True) if parameters["file_format"] == "csv" else reader.parquet(path)
-    columns: Mapping[str, str | None] = parameters["columns"]
-    missing = [name for name in columns.values() if name is not None and name not in raw.columns]
-    if missing:
-        raise ValueError(f"{path} has no column {', '.join(missing)}; it has {', '.join(raw.columns)}")
-
-    def given(key: str, kind: str, otherwise: Column) -> Column:
-        name = columns[key]
-        return otherwise.alias(key) if name is None else F.col(name).cast(kind).alias(key)
-
-    return raw.select(
-        given("query", "string", F.lit(None)),
-        given("item", "string", F.lit(None)),
-        given("rating", "double", F.lit(float("inf"))),
-        given("timestamp", "long", F.lit(0).cast("long")),
-    ).cache()
-
-
-def content_checksum(interactions: DataFrame) -> tuple[str, int, dict[str, int]]:
-    """`<rows>-<16 hex digits>` of canonical interactions, the number of rows, and the null cells of each column.
-
-    The digits are the sum, modulo 2^64, of XXH64 (https://xxhash.com) over each row's four values: equal for any
-    order and file format of the same rows. It finds accidents, not forgeries.
-    """
-    hashes = F.xxhash64(*KEYS).cast("decimal(20,0)")
-    nulls = [F.sum(F.col(key).isNull().cast("long")).alias(key) for key in KEYS]
-    found = interactions.agg(F.count(F.lit(1)).alias("rows"), F.sum(hashes).alias("total"), *nulls).first()
-    assert found is not None
-    rows = int(found["rows"])
-    digits = int(found["total"] or 0) % 2**64
-    return f"{rows}-{digits:016x}", rows, {key: int(found[key] or 0) for key in KEYS}
-
-
-def _checked(raw: DataFrame, dataset: Mapping[str, Any]) -> tuple[str, int]:
-    checksum, rows, nulls = content_checksum(raw)
-    if rows == 0:
-        raise ValueError(f"data set {dataset['name']} is empty")
-    bad = [f"{count} in {key}" for key, count in nulls.items() if count]
-    if bad:
-        raise ValueError(f"data set {dataset['name']} has empty or unparsable cells: {', '.join(bad)} (of {rows} rows)")
+def _check(imported: raw.RawLog, dataset: Mapping[str, Any]) -> None:
+    if imported.rows == 0:
+        raise StepError(f"data set {dataset['name']} is empty")
     declared = dataset["checksum"]
     if declared is None:
-        log.warning("data set %s declares no checksum; its content is %s", dataset["name"], checksum)
-    elif declared != checksum:
-        raise ValueError(
+        log.warning("data set %s declares no checksum; its content is %s", dataset["name"], imported.checksum)
+    elif declared != imported.checksum:
+        raise StepError(
             f"the data of {dataset['name']} {dataset['version']} have changed: declared checksum {declared}, found "
-            f"{checksum}. New data need a new version: set version and checksum in dag_entities.DATASETS"
+            f"{imported.checksum}. New data need a new version: set version and checksum in dag_entities.DATASETS"
         )
-    return checksum, rows
 
 
-def assign_parts(positives: DataFrame, split: Mapping[str, Any]) -> DataFrame:
-    """Adds `part` (first_level_train, second_level_train or test) to unique rows of (query, item, timestamp).
+def latest_positives(events: ir.Table, threshold: float) -> ir.Table:
+    """Of each pair of query and item that was liked at the last: query, item, timestamp, shuffle.
+
+    Of several ratings at a pair's last moment the highest counts.
+    """
+    pairs = events.group_by(["query", "item"]).agg(
+        timestamp=events.timestamp.max(),
+        liked=events.timestamp.max(where=events.rating >= threshold),
+        shuffle=events.shuffle.max(),
+    )
+    return pairs.filter(pairs.liked == pairs.timestamp).drop("liked")
+
+
+def assign_parts(positives: ir.Table, split: Mapping[str, Any], engine: Engine) -> ir.Table:
+    """Adds `part` (first_level_train, second_level_train or test) to unique rows of (query, item, timestamp, shuffle).
 
     Per query, floor(test_share · n) rows go to test and floor(second_level_share · rest) to the second level, the
     latest ones (`query_time`) or those with the greatest hash (`query_random`); so every query keeps a row for the
     first level. `global_time` cuts at two moments instead: a part begins with the row at its share, and rows of one
     moment stay together.
     """
-    test_share, second_share = split["test_share"], split["second_level_share"]
+    test_share, second_share = (round(split[key] * _MILLION) for key in ("test_share", "second_level_share"))
     if split["strategy"] == "global_time":
-        return _parts_by_moment(positives, test_share, second_share)
-    shuffled = F.xxhash64(F.lit(int(split["seed"])), F.col("query"), F.col("item"))
-    order = [F.col("timestamp")] if split["strategy"] == "query_time" else []
-    latest_first = [column.desc() for column in (*order, shuffled, F.col("item"))]
-    count = F.count(F.lit(1)).over(Window.partitionBy("query"))
-    place = F.row_number().over(Window.partitionBy("query").orderBy(*latest_first))
-    test_rows = F.floor(F.col("n") * test_share + _ROUNDING)
-    second_rows = F.floor((F.col("n") - F.col("test_rows")) * second_share + _ROUNDING)
-    part = (
-        F.when(F.col("place") <= F.col("test_rows"), "test")
-        .when(F.col("place") <= F.col("test_rows") + second_rows, "second_level_train")
-        .otherwise("first_level_train")
+        return _parts_by_moment(positives, test_share, second_share, engine)
+    order = [positives.timestamp] if split["strategy"] == "query_time" else []
+    latest_first = [column.desc() for column in (*order, positives.shuffle, positives.item)]
+    placed = positives.mutate(
+        n=positives.count().over(ibis.window(group_by=positives.query)),
+        place=ibis.row_number().over(ibis.window(group_by=positives.query, order_by=latest_first)),
     )
-    counted = positives.withColumns({"n": count, "place": place}).withColumn("test_rows", test_rows)
-    return counted.withColumn("part", part).select("query", "item", "timestamp", "part")
-
-
-def _parts_by_moment(positives: DataFrame, test_share: float, second_share: float) -> DataFrame:
-    def border(frame: DataFrame, share: float) -> int:
-        found = frame.agg(F.expr(f"percentile_disc({1 - share}) within group (order by timestamp)")).first()
-        if found is None or found[0] is None:
-            raise ValueError("no rows to split by time")
-        return int(found[0])
-
-    test_from = border(positives, test_share)
-    second_from = border(positives.where(F.col("timestamp") < test_from), second_share)
-    part = (
-        F.when(F.col("timestamp") >= test_from, "test")
-        .when(F.col("timestamp") >= second_from, "second_level_train")
-        .otherwise("first_level_train")
+    placed = placed.mutate(test_rows=placed.n * test_share // _MILLION)
+    second_rows = (placed.n - placed.test_rows) * second_share // _MILLION
+    part = ibis.cases(
+        (placed.place < placed.test_rows, "test"),
+        (placed.place < placed.test_rows + second_rows, "second_level_train"),
+        else_="first_level_train",
     )
-    return positives.withColumn("part", part).select("query", "item", "timestamp", "part")
+    return placed.mutate(part=part).select("query", "item", "timestamp", "part")
 
 
-def _dense(train: DataFrame, key: str, name: str) -> DataFrame:
-    """Ids 0 … n-1 in the order of the original ones."""
-    numbered = F.row_number().over(Window.orderBy(key)) - 1
-    return train.select(key).distinct().withColumn(name, numbered.cast("int")).cache()
-
-
-def _counts(encoded: DataFrame) -> dict[str, int]:
-    warm = F.col("query_id").isNotNull() & F.col("item_id").isNotNull()
-    rows = encoded.groupBy("part").agg(
-        F.count(F.lit(1)).alias("rows"),
-        F.sum(warm.cast("long")).alias("warm"),
-        F.countDistinct(F.when(warm, F.col("query_id"))).alias("queries"),
+def _parts_by_moment(positives: ir.Table, test_share: int, second_share: int, engine: Engine) -> ir.Table:
+    moments = engine.keep(positives.group_by("timestamp").agg(rows=positives.count()))
+    test_from = _border(engine, moments, test_share)
+    second_from = _border(engine, moments.filter(moments.timestamp < test_from), second_share)
+    part = ibis.cases(
+        (positives.timestamp >= test_from, "test"),
+        (positives.timestamp >= second_from, "second_level_train"),
+        else_="first_level_train",
     )
-    found = {row["part"]: row for row in rows.collect()}
-    totals = encoded.agg(F.max("query_id"), F.max("item_id")).first()
-    assert totals is not None
-    counts = {part: int(row["warm"]) for part, row in found.items()}
-    for part in ("first_level_train", "second_level_train", "test"):
-        counts.setdefault(part, 0)
-    test = found.get("test")
-    first_items = encoded.where(F.col("part") == "first_level_train").select("item_id").distinct().count()
+    return positives.mutate(part=part).select("query", "item", "timestamp", "part")
+
+
+def _border(engine: Engine, moments: ir.Table, share: int) -> int:
+    """The first moment up to which (1 - share) of the rows lie."""
+    rows = moments.rows.sum().over(ibis.window(order_by=moments.timestamp, preceding=(None, 0)))
+    so_far = moments.mutate(so_far=rows, total=moments.rows.sum().over(ibis.window()))
+    reached = so_far.filter(so_far.so_far * _MILLION >= so_far.total * (_MILLION - share))
+    (row,) = engine.values(reached.agg(moment=reached.timestamp.min()))
+    if row["moment"] is None:
+        raise StepError("no rows to split by time")
+    return int(str(row["moment"]))
+
+
+def dense_ids(train: ir.Table, key: str, names: ir.Table) -> ir.Table:
+    """position, `<key>` (the name) and `<key>_id`: 0 … n-1 in the order of the names, of those that `train` has."""
+    used = names.semi_join(train, names.position == train[key])
+    number = ibis.row_number().over(ibis.window(order_by=used.position)).cast("int32")
+    return used.mutate(**{f"{key}_id": number}).rename({key: "name"})
+
+
+def _encoded(parts: ir.Table, ids: Mapping[str, ir.Table]) -> ir.Table:
+    for key, table in ids.items():
+        chosen = table.select("position", f"{key}_id")
+        parts = parts.left_join(chosen, parts[key] == chosen.position).drop("position")
+    return parts.select("part", "query_id", "item_id", "timestamp").mutate(rating=ibis.literal(1.0, "float64"))[
+        ["part", "query_id", "item_id", "rating", "timestamp"]
+    ]
+
+
+def _counts(engine: Engine, encoded: ir.Table) -> dict[str, int]:
+    warm = encoded.query_id.notnull() & encoded.item_id.notnull()
+    rows = encoded.group_by("part").agg(
+        rows=encoded.count(),
+        warm=encoded.count(where=warm),
+        queries=encoded.query_id.nunique(where=warm),
+        items=encoded.item_id.nunique(where=warm),
+        last_query=encoded.query_id.max(),
+        last_item=encoded.item_id.max(),
+    )
+    by_part = {str(row["part"]): row for row in engine.values(rows)}
+
+    def of(part: str, name: str) -> int:
+        return int(str(by_part[part][name])) if part in by_part and by_part[part][name] is not None else 0
+
+    def ids(name: str) -> int:
+        return max((int(str(row[name])) + 1 for row in by_part.values() if row[name] is not None), default=0)
+
     return {
-        **counts,
-        "positives": sum(int(row["rows"]) for row in found.values()),
-        "queries": int(totals[0] + 1) if totals[0] is not None else 0,
-        "items": int(totals[1] + 1) if totals[1] is not None else 0,
-        "items_first_level": first_items,
-        "test_queries": int(test["queries"]) if test else 0,
-        "test_cold_rows_dropped": int(test["rows"] - test["warm"]) if test else 0,
+        **{part: of(part, "warm") for part in PARTS},
+        "positives": sum(of(part, "rows") for part in by_part),
+        "queries": ids("last_query"),
+        "items": ids("last_item"),
+        "items_first_level": of("first_level_train", "items"),
+        "test_queries": of("test", "queries"),
+        "test_cold_rows_dropped": of("test", "rows") - of("test", "warm"),
     }

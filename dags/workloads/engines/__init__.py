@@ -1,0 +1,51 @@
+"""Engines: what computes a step's tables. The steps are Ibis expressions, the same for every engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ...artifacts import Artifact
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+
+class Engine(Protocol):
+    """Reads, keeps and writes the tables of one step."""
+
+    name: str
+
+    def file(self, path: Path) -> ir.Table:
+        """One Parquet file as a table."""
+
+    def table(self, artifact: Artifact, name: str) -> ir.Table:
+        """One table of an artifact."""
+
+    def keep(self, table: ir.Table) -> ir.Table:
+        """The same table, computed once at its first use however often it is used."""
+
+    def write(self, table: ir.Table, artifact: Artifact, name: str) -> None:
+        """Writes a table into an artifact."""
+
+    def values(self, table: ir.Table) -> list[dict[str, object]]:
+        """The rows of a small table."""
+
+    def close(self) -> None:
+        """Gives back what the engine holds."""
+
+
+def open_engine(name: str, *, cores: int, memory_gib: int, scratch: Path) -> Engine:
+    """The engine `embedded` or `spark`; `scratch` is a folder for what does not fit into memory.
+
+    Raises ValueError for any other name.
+    """
+    if name == "embedded":
+        from .embedded import EmbeddedEngine
+
+        return EmbeddedEngine(cores=cores, memory_gib=memory_gib, scratch=scratch)
+    if name == "spark":
+        from .spark import SparkEngine
+
+        return SparkEngine()
+    raise ValueError(f"unknown engine {name!r}; known: embedded, spark")

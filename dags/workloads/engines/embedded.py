@@ -1,0 +1,63 @@
+"""The embedded engine: DuckDB inside this process."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ibis
+
+from ...artifacts import Artifact
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+# What the rest of the process needs beside DuckDB's buffers.
+_DATABASE_SHARE = 0.6
+
+
+class EmbeddedEngine:
+    """Tables in DuckDB, with a limit of memory; what exceeds it goes to `scratch`."""
+
+    name = "embedded"
+
+    def __init__(self, *, cores: int, memory_gib: float, scratch: Path) -> None:
+        self._names = (f"replayctl_{number}" for number in itertools.count())
+        self._connection = ibis.duckdb.connect(
+            threads=cores,
+            memory_limit=f"{max(256, int(memory_gib * 1024 * _DATABASE_SHARE))}MB",
+            temp_directory=str(scratch),
+            # The order of rows means nothing in any table of ours, and keeping it costs memory.
+            preserve_insertion_order=False,
+        )
+
+    def file(self, path: Path) -> ir.Table:
+        """One Parquet file as a table."""
+        return self._connection.read_parquet([glob.escape(str(path))], table_name=next(self._names))
+
+    def table(self, artifact: Artifact, name: str) -> ir.Table:
+        """One table of an artifact; ArtifactError when it has no such table."""
+        # DuckDB takes every path as a pattern.
+        files = [glob.escape(str(path)) for path in artifact.parts(name)]
+        return self._connection.read_parquet(files, table_name=next(self._names))
+
+    def keep(self, table: ir.Table) -> ir.Table:
+        """The same table, computed now."""
+        return self._connection.create_table(next(self._names), table, temp=True)
+
+    def write(self, table: ir.Table, artifact: Artifact, name: str) -> None:
+        """Writes a table as one Parquet file."""
+        folder = artifact.path / name
+        folder.mkdir()
+        self._connection.to_parquet(table, str(folder / "part-00000.parquet"), compression="zstd")
+
+    def values(self, table: ir.Table) -> list[dict[str, object]]:
+        """The rows of a small table."""
+        rows: list[dict[str, object]] = self._connection.to_pyarrow(table).to_pylist()
+        return rows
+
+    def close(self) -> None:
+        """Closes the database."""
+        self._connection.disconnect()

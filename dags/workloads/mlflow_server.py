@@ -1,0 +1,128 @@
+"""The few requests of MLflow's REST API (2.0) that an evaluation makes.
+
+MLflow's own client takes longer to import than a small experiment to run, and brings fifty packages. The variables
+of it that matter here count: MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+from .context import StepError
+
+_TIMEOUT_S = 60.0
+_PAGE = 1000
+
+
+class MlflowServer:
+    """A tracking server by its http(s) address; StepError for another kind of address."""
+
+    def __init__(self, url: str) -> None:
+        if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+            raise StepError(f"tracking server {url!r} is not an address with http:// or https://")
+        self.url = url.rstrip("/")
+
+    def experiment_id(self, name: str) -> str:
+        """The id of the experiment, which is created when it does not exist."""
+        for _ in range(2):
+            try:
+                found = self._ask("experiments/get-by-name", query={"experiment_name": name})
+                return str(found["experiment"]["experiment_id"])
+            except _Refused as refused:
+                if refused.code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+            try:
+                return str(self._ask("experiments/create", {"name": name})["experiment_id"])
+            except _Refused as refused:
+                # Somebody else has made it in the meantime.
+                if refused.code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+        raise StepError(f"MLflow at {self.url} has an experiment {name!r} and does not show it; is it deleted?")
+
+    def run_ids(self, experiment_id: str, condition: str) -> list[str]:
+        """Ids of the experiment's runs that meet a condition in MLflow's words."""
+        ids: list[str] = []
+        token = ""
+        while True:
+            request = {"experiment_ids": [experiment_id], "filter": condition, "max_results": _PAGE}
+            page = self._ask("runs/search", {**request, **({"page_token": token} if token else {})})
+            ids += [str(run["info"]["run_id"]) for run in page.get("runs", [])]
+            token = page.get("next_page_token", "")
+            if not token:
+                return ids
+
+    def create_run(self, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
+        """Begins a run; returns its id."""
+        listed = [{"key": key, "value": value} for key, value in tags.items()]
+        request = {"experiment_id": experiment_id, "run_name": name, "start_time": _now(), "tags": listed}
+        return str(self._ask("runs/create", request)["run"]["info"]["run_id"])
+
+    def log(self, run_id: str, params: Mapping[str, str], metrics: Mapping[str, float]) -> None:
+        """Adds parameters and metrics to a run."""
+        now = _now()
+        request = {
+            "run_id": run_id,
+            "params": [{"key": key, "value": value} for key, value in params.items()],
+            "metrics": [{"key": key, "value": value, "timestamp": now, "step": 0} for key, value in metrics.items()],
+        }
+        self._ask("runs/log-batch", request)
+
+    def end_run(self, run_id: str, status: str) -> None:
+        """Ends a run as FINISHED or FAILED."""
+        self._ask("runs/update", {"run_id": run_id, "status": status, "end_time": _now()})
+
+    def delete_run(self, run_id: str) -> None:
+        """Deletes a run."""
+        self._ask("runs/delete", {"run_id": run_id})
+
+    def _ask(
+        self, path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        url = f"{self.url}/api/2.0/mlflow/{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json", **_authorization()}
+        try:
+            with urllib.request.urlopen(  # noqa: S310 - the scheme is checked
+                urllib.request.Request(url, data, headers), timeout=_TIMEOUT_S  # noqa: S310
+            ) as answer:
+                return dict(json.load(answer))
+        except urllib.error.HTTPError as error:
+            raise _Refused(self.url, path, error) from error
+        except (OSError, ValueError) as error:
+            raise StepError(f"MLflow at {self.url} did not answer {path}: {error}") from error
+
+
+class _Refused(StepError):
+    """The server answered with an error; `code` is MLflow's word for it."""
+
+    def __init__(self, url: str, path: str, error: urllib.error.HTTPError) -> None:
+        text = error.read(100_000).decode("utf-8", errors="replace")
+        try:
+            answer = dict(json.loads(text))
+        except ValueError:
+            answer = {}
+        self.code = str(answer.get("error_code", ""))
+        said = str(answer.get("message") or text)[:500]
+        super().__init__(f"MLflow at {url} refused {path} (HTTP {error.code} {self.code}): {said}")
+
+
+def _authorization() -> dict[str, str]:
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    if token:
+        return {"Authorization": f"Bearer {token}"}
+    user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "PASSWORD"))
+    if user and password:
+        return {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
+    return {}
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,154 @@
+"""The embedded engine's fits: sparse algebra, and implicit's ALS. Arguments are named as RePlay's classes name them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_matrix
+
+from ..context import StepError
+from . import Factors, Floats, Ids, ItemScores, ItemSimilarities, Model
+
+_ITEM_BLOCK = 512
+# Spark's ALS weighs the regularisation by each row's number of interactions, implicit's does not.
+_ALS_REGULARIZATION = 5.0
+_ALS_ITERATIONS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Interactions:
+    """What a model learns from: parallel arrays with a row per interaction, and how many ids there are."""
+
+    query: Ids
+    item: Ids
+    rating: Floats
+    timestamp: npt.NDArray[np.int64]
+    shape: tuple[int, int]
+
+    def seen(self) -> csr_matrix:
+        """Queries × items, 1 where there is an interaction."""
+        matrix = csr_matrix((np.ones(len(self.query)), (self.query, self.item)), shape=self.shape)
+        matrix.data[:] = 1.0
+        return matrix
+
+
+def fit(class_path: str, kwargs: Mapping[str, Any], interactions: Interactions, *, threads: int) -> Model:
+    """A model by RePlay's class path and keyword arguments.
+
+    Raises StepError for a class that the embedded engine does not have, and for arguments that it does not take.
+    """
+    if class_path not in FITS:
+        raise StepError(
+            f"the embedded engine has no model {class_path!r} (it has {', '.join(sorted(FITS))}): run the step on "
+            "Spark, with `replayctl run EXPERIMENT --engine spark` or engine='spark' in its spec"
+        )
+    try:
+        return FITS[class_path](interactions, threads, **kwargs)
+    except TypeError as error:
+        raise StepError(f"{class_path} does not take {dict(kwargs)}: {error}") from error
+
+
+def fit_popularity(interactions: Interactions, threads: int, *, use_rating: bool = False) -> Model:
+    """PopRec: the share of queries that have the item (as replay.models.PopRec), or the sum of ratings over them."""
+    weights = interactions.rating if use_rating else None
+    totals = np.bincount(interactions.item, weights, minlength=interactions.shape[1])
+    known = np.bincount(interactions.item, minlength=interactions.shape[1]) > 0
+    return ItemScores(np.where(known, totals / len(np.unique(interactions.query)), -np.inf))
+
+
+def fit_item_knn(
+    interactions: Interactions,
+    threads: int,
+    *,
+    num_neighbours: int = 10,
+    use_rating: bool = False,
+    shrink: float = 0.0,
+    weighting: str | None = None,
+) -> Model:
+    """ItemKNN: cosine similarity of items to their nearest ones (as replay.models.ItemKNN).
+
+    Of equally similar items those with the greater ids are taken.
+    """
+    values = interactions.rating if use_rating else np.ones(len(interactions.rating))
+    matrix = csr_matrix((values, (interactions.query, interactions.item)), shape=interactions.shape)
+    if weighting is not None:
+        matrix = _reweighted(matrix, weighting)
+    norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=0)).ravel())
+    columns = matrix.T.tocsr()
+    items = matrix.shape[1]
+
+    def nearest(start: int) -> csr_matrix:
+        rows = np.arange(start, min(start + _ITEM_BLOCK, items))
+        similar = (columns[rows] @ matrix).tocsr()
+        one = np.repeat(rows, np.diff(similar.indptr))
+        other = similar.indices
+        data = similar.data / (norms[one] * norms[other] + shrink)
+        kept = one != other
+        one, other, data = one[kept], other[kept], data[kept]
+        order = np.lexsort((-other, -data, one))
+        one, other, data = one[order], other[order], data[order]
+        place = np.arange(len(one)) - np.searchsorted(one, rows)[one - start]
+        best = place < num_neighbours
+        return csr_matrix((data[best], (one[best] - start, other[best])), shape=(len(rows), items))
+
+    from scipy.sparse import vstack
+
+    with ThreadPoolExecutor(threads) as pool:
+        return ItemSimilarities(vstack(list(pool.map(nearest, range(0, items, _ITEM_BLOCK))), format="csr"))
+
+
+def _reweighted(matrix: csr_matrix, weighting: str) -> csr_matrix:
+    if weighting not in ("tf_idf", "bm25"):
+        raise StepError(f"unknown weighting {weighting!r}; known: tf_idf, bm25")
+    matrix = matrix.copy()
+    items = len(np.unique(matrix.indices))
+    lengths = np.diff(matrix.indptr)
+    if weighting == "bm25":
+        per_item = np.bincount(matrix.indices, minlength=matrix.shape[1])
+        relative = per_item[matrix.indices] / (len(matrix.data) / items)
+        matrix.data = matrix.data * 2.2 / (matrix.data + 1.2 * (0.25 + 0.75 * relative))
+        idf = np.log1p((items - lengths + 0.5) / (lengths + 0.5))
+    else:
+        idf = np.log1p(items / np.maximum(lengths, 1))
+    matrix.data = matrix.data * np.repeat(idf, lengths)
+    return matrix
+
+
+def fit_als(
+    interactions: Interactions, threads: int, *, rank: int = 10, implicit_prefs: bool = True, seed: int | None = None
+) -> Model:
+    """ALS by implicit (Hu, Koren and Volinsky 2008). Not the same factors as Spark's: another start and solver."""
+    if not implicit_prefs:
+        raise StepError("the embedded engine has ALS for implicit feedback only: run the step on Spark")
+    from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    # Confidence 2 for an interaction and 1 for the rest, as Spark's alpha = 1 gives.
+    model = AlternatingLeastSquares(
+        factors=rank,
+        regularization=_ALS_REGULARIZATION,
+        alpha=2.0,
+        iterations=_ALS_ITERATIONS,
+        num_threads=threads,
+        random_state=seed if seed is not None else 0,
+        dtype=np.float32,
+    )
+    matrix = interactions.seen().astype(np.float32)
+    with threadpool_limits(1, "blas"):
+        model.fit(matrix, show_progress=False)
+    queries, items = np.array(model.user_factors), np.array(model.item_factors)
+    queries[np.diff(matrix.indptr) == 0] = np.nan
+    items[np.bincount(matrix.indices, minlength=matrix.shape[1]) == 0] = np.nan
+    return Factors(queries, items)
+
+
+FITS: Mapping[str, Callable[..., Model]] = {
+    "replay.models.PopRec": fit_popularity,
+    "replay.models.ItemKNN": fit_item_knn,
+    "replay.models.ALSWrap": fit_als,
+}
