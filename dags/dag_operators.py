@@ -15,7 +15,8 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk import DAG, Param
 
 from .artifacts import Artifact
-from .dag_entities import Namespace, artifact_tag
+from .dag_entities import Engine, Namespace, artifact_tag
+from .dag_process import StepProcess, StepProcessError, python_of
 from .dag_specs import RELEASE_LINE, DagSpec, Deployment, StepSpec
 from .dag_yarn import YarnSparkSubmitHook, connection
 from .release_package import import_from
@@ -73,6 +74,7 @@ class WorkloadOperator(SparkSubmitOperator):
         identities: Mapping[str, str],
         forced_by: frozenset[str],
         cores: int,
+        environment: str = "",
         **kwargs: Any,
     ) -> None:
         # The provider's durable mode remembers a finished application across a clear and then skips the work.
@@ -82,6 +84,8 @@ class WorkloadOperator(SparkSubmitOperator):
         self.identities = identities
         self.forced_by = forced_by
         self.cores = cores
+        self.environment = environment
+        self._process = StepProcess()
         self._acting: WorkloadOperator | None = None
         self._ended = False
 
@@ -93,10 +97,13 @@ class WorkloadOperator(SparkSubmitOperator):
         own = str(self.step_document["package"])
         release = notes.release(own)
         operator: WorkloadOperator | None = self
-        if release != own:
+        engine = context["params"].get("engine") or None
+        if engine and release == own:
+            operator = _operator_of(own, self.module, dag_id, self.task_id, engine)
+        elif release != own:
             self.log.info("%s is published by now, but this run began with %s and goes on with it", own, release)
             try:
-                operator = _operator_of(release, self.module, dag_id, self.task_id)
+                operator = _operator_of(release, self.module, dag_id, self.task_id, engine)
             except (ImportError, OSError) as error:
                 self.log.warning("cannot load %s (%s): going on with %s", release, error, own)
         if operator is None:
@@ -182,10 +189,18 @@ class WorkloadOperator(SparkSubmitOperator):
         self.application_args = [encoded(document)]
         self.submit(context)
         if not artifact.is_whole():
-            raise AirflowException(f"spark-submit ended well, but {artifact} is not whole")
+            raise AirflowException(f"the step ended well, but {artifact} is not whole: {artifact.what_is_missing()}")
 
     def submit(self, context: Context) -> None:
-        """Runs the driver to its end; raises when that is a failure."""
+        """Runs the step's process, or Spark's driver, to its end; raises when that is a failure."""
+        try:
+            if self.step_document["engine"] == "embedded":
+                argv = [python_of(self.environment or "embedded", os.environ), self.application]
+                self._process.run([*argv, *self.application_args], zip_file=self.py_files, on_line=self.log.info)
+                return
+            python_of(self.environment or "spark", os.environ)
+        except StepProcessError as error:
+            raise AirflowException(str(error)) from error
         self._hook = self._get_hook()
         self._hook.submit(self.application)
 
@@ -196,9 +211,11 @@ class WorkloadOperator(SparkSubmitOperator):
             self._acting.end()
 
     def end(self) -> None:
-        """Ends the driver."""
+        """Ends the step's process or the driver."""
         self._ended = True
-        super().on_kill()
+        self._process.end()
+        if self._hook is not None:
+            super().on_kill()
 
     def supervisor_pid(self) -> int | None:
         """The process without which the driver has to end, where it runs beside the driver."""
@@ -258,11 +275,14 @@ class YarnWorkloadOperator(WorkloadOperator):
             self._yarn.end()
 
 
-def _operator_of(release: str, module: str, dag_id: str, task_id: str) -> WorkloadOperator | None:
-    """The operator of a task as another release declares it; None when that has no such task."""
+def _operator_of(
+    release: str, module: str, dag_id: str, task_id: str, engine: Engine | None
+) -> WorkloadOperator | None:
+    """The operator of a task as a release declares it, on `engine` where that is given; None without such a task."""
     package = import_from(release, "release_package")
     deployment = package.load_deployment()
-    for spec in package.load_specs(module, deployment) if package.has_module(module) else ():
+    for declared in package.load_specs(module, deployment) if package.has_module(module) else ():
+        spec = declared.on(engine, override=True) if engine else declared
         for step in spec.steps if spec.dag_id == dag_id else ():
             if step.name == task_id:
                 operators = import_from(release, "dag_operators")
@@ -272,7 +292,7 @@ def _operator_of(release: str, module: str, dag_id: str, task_id: str) -> Worklo
 
 def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment, module: str) -> WorkloadOperator:
     """The operator of one step; raises ValueError for a place that this release cannot serve."""
-    place = deployment.place(step)
+    place = deployment.place(step) if step.engine == "spark" else "pod"
     if place == "yarn" and deployment.yarn_url is None:
         raise ValueError(f"step {step.name}: place 'yarn' is not available under profile {deployment.profile!r}")
     resources = deployment.resources(step)
@@ -285,6 +305,7 @@ def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment, module: 
         "identities": {other.name: other.identity for other in dag.steps},
         "forced_by": dag.forced_by(step),
         "cores": resources.cores,
+        "environment": step.environment,
         "application": f"{files}/dag_submit.py",
         "py_files": f"{files}/{deployment.release}.zip",
         "name": f"{dag.dag_id}.{step.name}",
@@ -322,7 +343,13 @@ def build_dag(spec: DagSpec, deployment: Deployment, module: str) -> DAG:
                 type="array",
                 items={"type": "string"},
                 description="Steps to compute anew, with all that depends on them; 'all' for every step",
-            )
+            ),
+            "engine": Param(
+                None,
+                type=["null", "string"],
+                enum=[None, "embedded", "spark"],
+                description="What computes the steps of this run, instead of what the profile and the steps say",
+            ),
         },
         doc_md=f"{spec.description}\n\n{RELEASE_LINE}{deployment.release}",
         is_paused_upon_creation=False,
@@ -340,5 +367,6 @@ def _describe(step: StepSpec, deployment: Deployment) -> str:
     own = ", ".join(f"`{name}` instead of {json.dumps(value)}" for name, value in step.overridden.items())
     return (
         f"{RELEASE_LINE}{deployment.release}\n\nArtifact: `{deployment.artifact_path(step)}`\n\n"
+        f"Engine: {step.engine}\n\n"
         f"```json\n{parameters}\n```\n" + (f"\nOf the data set's own (`model_overrides`): {own}\n" if own else "")
     )

@@ -17,7 +17,14 @@ def main(argv: list[str]) -> int:
         return 2
     document = json.loads(base64.urlsafe_b64decode(argv[1]))
     runner = importlib.import_module(f"{document['package']}.workloads.runner")
-    runner.run(document)
+    context = importlib.import_module(f"{document['package']}.workloads.context")
+    artifacts = importlib.import_module(f"{document['package']}.artifacts")
+    try:
+        runner.run(document)
+    except (context.StepError, artifacts.ArtifactError) as error:
+        # The user's to mend, and said in one line; of anything else the traceback is needed.
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return 1
     return 0
 
 

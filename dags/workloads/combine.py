@@ -41,9 +41,7 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
         return union_of_candidates({column: engine.table(artifact, table) for column, artifact in models.items()})
 
     labelled = engine.keep(with_labels(union("train_candidates"), second))
-    train = sample_negatives(
-        labelled, int(context.parameters["negatives_per_query"]), int(context.parameters["seed"])
-    )
+    train = sample_negatives(labelled, int(context.parameters["negatives_per_query"]), int(context.parameters["seed"]))
     engine.write(with_counts(train, first), output, "train")
     both = first.select(*_PAIR).union(second.select(*_PAIR))
     engine.write(with_counts(union("candidates"), both), output, "predict")
@@ -106,7 +104,9 @@ def _counts(engine: Engine, labelled: ir.Table, train: ir.Table) -> dict[str, in
     (every,) = engine.values(
         labelled.agg(rows=labelled.count(), positives=labelled.target.sum(), queries=labelled.query_id.nunique())
     )
-    (kept,) = engine.values(train.agg(rows=train.count(), positives=train.target.sum(), queries=train.query_id.nunique()))
+    (kept,) = engine.values(
+        train.agg(rows=train.count(), positives=train.target.sum(), queries=train.query_id.nunique())
+    )
     number = {f"{name}_{key}": int(str(row[key] or 0)) for name, row in (("all", every), ("kept", kept)) for key in row}
     return {
         "candidates": number["all_rows"],

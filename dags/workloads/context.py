@@ -68,9 +68,7 @@ class StepContext:
     @cached_property
     def engine(self) -> Engine:
         """The engine of this step, started at the first use."""
-        return open_engine(
-            self.document["engine"], cores=self.cores, memory_gib=self.memory_gib, scratch=self.scratch
-        )
+        return open_engine(self.document["engine"], cores=self.cores, memory_gib=self.memory_gib, scratch=self.scratch)
 
     def close(self) -> None:
         """Stops the engine if it was started."""

@@ -71,9 +71,7 @@ def _propose_embedded(
     model = fits.fit(parameters["class_path"], parameters["kwargs"], interactions, threads=context.cores)
     seconds[f"{name}_fit"] = time.monotonic() - started
     started = time.monotonic()
-    proposed = scorer.propose(
-        model, interactions.seen(), queries, int(parameters["candidates"]), threads=context.cores
-    )
+    proposed = scorer.propose(model, interactions.seen(), queries, int(parameters["candidates"]), threads=context.cores)
     tables.write(*target, scorer.CANDIDATES, proposed)
     seconds[f"{name}_predict"] = time.monotonic() - started
 

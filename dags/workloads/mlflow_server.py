@@ -89,10 +89,9 @@ class MlflowServer:
         url = f"{self.url}/api/2.0/mlflow/{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", **_authorization()}
+        request = urllib.request.Request(url, data, headers)  # noqa: S310 - the scheme is checked
         try:
-            with urllib.request.urlopen(  # noqa: S310 - the scheme is checked
-                urllib.request.Request(url, data, headers), timeout=_TIMEOUT_S  # noqa: S310
-            ) as answer:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
                 return dict(json.load(answer))
         except urllib.error.HTTPError as error:
             raise _Refused(self.url, path, error) from error

@@ -25,8 +25,8 @@ def run(document: Mapping[str, Any]) -> None:
     """Makes the artifact that `document` describes, once.
 
     Returns without starting an engine when the artifact is whole and `force` is not set. Raises StepError for what
-    the step's user can mend, ValueError for an unknown workload, ArtifactError when an input is missing or another try took over; whatever the workload raises
-    passes through and leaves no artifact.
+    the step's user can mend, ValueError for an unknown workload, ArtifactError when an input is missing or another try
+    took over; whatever the workload raises passes through and leaves no artifact.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     # Threads of OpenMP that spin while they wait take the cores from those that work.
@@ -96,13 +96,17 @@ def _end_with_supervisor(pid: int | None) -> None:
     if pid is None:
         return
 
+    # Where spark-submit's JVM stands between the supervisor and this process, that has to end, too.
+    parent = os.getppid()
+
     def watch() -> None:
         while True:
             try:
                 os.kill(pid, 0)
             except ProcessLookupError:
                 log.error("the task's supervisor (pid %d) is gone: ending", pid)
-                os.kill(os.getppid(), signal.SIGTERM)
+                if parent not in (pid, os.getpid(), 1):
+                    os.kill(parent, signal.SIGTERM)
                 os._exit(143)
             except PermissionError:
                 return

@@ -108,6 +108,6 @@ def _scored(
 
 
 def _matrix(rows: pa.Table | pa.RecordBatch, features: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Rows × features; null is NaN, which LightGBM takes for a missing value."""
+    """Rows by features; null is NaN, which LightGBM takes for a missing value."""
     columns = (rows.column(name).cast(pa.float64()) for name in features)
     return np.column_stack([column.to_numpy(zero_copy_only=False) for column in columns])

@@ -31,7 +31,7 @@ class Interactions:
     shape: tuple[int, int]
 
     def seen(self) -> csr_matrix:
-        """Queries × items, 1 where there is an interaction."""
+        """Queries by items, 1 where there is an interaction."""
         matrix = csr_matrix((np.ones(len(self.query)), (self.query, self.item)), shape=self.shape)
         matrix.data[:] = 1.0
         return matrix
