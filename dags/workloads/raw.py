@@ -240,9 +240,7 @@ class _Cells:
         self._refuse(pc.is_null(self.column), "is empty")
         if pa.types.is_integer(self.column.type):
             return self.column.cast(pa.string())
-        text = self._text("text or an integer")
-        self._refuse(pc.equal(pc.binary_length(text), 0), "is empty")
-        return text
+        return self._text("text or an integer")
 
     def ratings(self) -> pa.Array:
         self._refuse(pc.is_null(self.column), "is empty")
@@ -302,6 +300,11 @@ class _Cells:
         return numbers.cast(pa.int64())
 
     def _text(self, expected: str) -> pa.Array:
+        text = self._decoded(expected)
+        self._refuse(pc.equal(pc.binary_length(text), 0), "is empty")
+        return text
+
+    def _decoded(self, expected: str) -> pa.Array:
         kind = self.column.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
             return self.column.cast(pa.string())
@@ -320,9 +323,16 @@ class _Cells:
             return
         place = pc.index(bad, True).as_py()
         cell = self.column[place].as_py()
-        shown = cell.decode("utf-8", errors="backslashreplace") if isinstance(cell, bytes) else cell
-        text = "" if shown in (None, "") else f" {str(shown)[:_SHOWN]!r}"
+        text = "" if cell in (None, "", b"") else f" {_shown(cell)}"
         raise StepError(f"{self.file}, row {self.first_row + place}: {self.key}{text} {why}")
+
+
+def _shown(cell: object) -> str:
+    if isinstance(cell, bytes):
+        # As Python writes bytes, without its prefix; letters that are UTF-8 stay letters.
+        text = cell.decode("utf-8", errors="backslashreplace")
+        return repr(text[:_SHOWN]) if _is_utf8(cell) else f"'{text[:_SHOWN]}'"
+    return repr(str(cell)[:_SHOWN])
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -1,59 +1,27 @@
-"""One Spark session for all, and the pipeline computed once on a sample of the real MovieLens-100k."""
+"""The pipeline computed once on a sample of the real MovieLens-100k, and a real MLflow server for its metrics."""
 
 import csv
+import json
 import os
-import sys
+import socket
+import subprocess
+import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
-os.environ.update(
-    PYSPARK_PYTHON=sys.executable,
-    SPARK_LOCAL_IP="127.0.0.1",
-    PYSPARK_SUBMIT_ARGS=(
-        "--master local[2] --driver-memory 2g --conf spark.ui.enabled=false --conf spark.sql.shuffle.partitions=3 "
-        "--conf spark.default.parallelism=3 --conf spark.driver.host=127.0.0.1 "
-        "--conf spark.sql.execution.arrow.pyspark.enabled=true pyspark-shell"
-    ),
-)
-
-from pyspark.sql import SparkSession
-
-from dags.dag_entities import DATASETS, RESOURCE_TIERS, Namespace, Resources, model_params
+from dags.artifacts import Artifact
+from dags.dag_entities import DATASETS, RESOURCE_TIERS, Engine, Namespace, Resources, model_params
 from dags.dag_specs import DagSpec, Deployment, StepSpec
 from dags.dag_two_stage_scenarios import build_two_stage_dag
 from dags.workloads import runner
-from dags.workloads.context import StepContext
 
 SAMPLE_USERS = 120
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """py4j leaves its sockets to the garbage collector; that is not ours to mend."""
-    for item in items:
-        if "workloads" in str(item.path):
-            item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
-            item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
-
-
-@pytest.fixture(scope="session")
-def spark() -> Iterator[SparkSession]:
-    session = SparkSession.builder.getOrCreate()
-    session.sparkContext.setLogLevel("ERROR")
-    yield session
-    session.stop()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def shared_session() -> Iterator[None]:
-    """Steps stop their session at the end; the tests' steps share one."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(StepContext, "close", lambda self: None)
-    yield
-    patch.undo()
 
 
 def sample_rows() -> list[tuple[int, int, int, int]]:
@@ -74,19 +42,37 @@ def write_log(path: Path, rows: list[tuple[Any, ...]]) -> None:
         writer.writerows(rows)
 
 
+def rows(path: Path, table: str) -> list[dict[str, Any]]:
+    """All rows of a table of an artifact."""
+    return [row for part in Artifact(str(path)).parts(table) for row in pq.ParquetFile(part).read().to_pylist()]
+
+
+def pairs(path: Path, table: str) -> set[tuple[int, int]]:
+    return {(row["query_id"], row["item_id"]) for row in rows(path, table)}
+
+
 class Pipeline:
     """A two-stage experiment with cheap models, step by step, in a folder of its own."""
 
-    def __init__(self, root: Path, **models: dict[str, Any]) -> None:
-        self.deployment = Deployment("dags", "local", "alice", str(root / "data"), str(root / "artifacts"), "/f")
+    def __init__(self, root: Path, *, engine: Engine = "embedded", tracking: str = "", **models: dict[str, Any]) -> None:
         tiers = {tier: Resources(2, 3) for tier in RESOURCE_TIERS}
-        self.deployment = replace(self.deployment, tracking_uri=f"sqlite:///{root}/mlflow.db", tiers=tiers)
+        self.root = root
+        self.deployment = Deployment(
+            "dags",
+            "local",
+            "alice",
+            str(root / "data"),
+            str(root / "artifacts"),
+            "/f",
+            tracking_uri=tracking or None,
+            tiers=tiers,
+            engine=engine,
+        )
         overrides = models or {"poprec": {}, "itemknn": {"num_neighbours": 10}}
         self.dataset = replace(DATASETS["ml100k"], name="sample", checksum=None, model_overrides=overrides)
         chosen = model_params(*overrides, dataset=self.dataset)
-        self.spec: DagSpec = build_two_stage_dag(
-            "two_stage_sample_alice", "two_stage_sample_alice", chosen, self.dataset
-        )
+        name = "two_stage_sample_alice"
+        self.spec: DagSpec = build_two_stage_dag(name, name, chosen, self.dataset).on(engine)
 
     def step(self, name: str) -> StepSpec:
         return next(step for step in self.spec.steps if step.name == name)
@@ -100,8 +86,6 @@ class Pipeline:
         return Path(self.deployment.artifact_path(self.step(name)))
 
     def manifest(self, name: str) -> dict[str, Any]:
-        from dags.artifacts import Artifact
-
         return Artifact(str(self.path(name))).manifest()
 
     def run(self, *names: str) -> None:
@@ -109,13 +93,94 @@ class Pipeline:
             runner.run(self.document(name))
 
 
+class Mlflow:
+    """A real MLflow server of the tests' own."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        argv = [program, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        argv += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "PYTHON"))}
+        environ |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "NO_PROXY": "*"}
+        environ["PATH"] = f"{Path(program).parent}{os.pathsep}{environ['PATH']}"
+        self._log = (folder / "mlflow.log").open("wb")
+        self.process = subprocess.Popen(
+            argv, env=environ, cwd=folder, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+    def wait(self, deadline_s: float = 120.0) -> None:
+        deadline = time.monotonic() + deadline_s
+        while True:
+            assert self.process.poll() is None, "MLflow has ended"
+            try:
+                urllib.request.urlopen(f"{self.url}/health", timeout=5).close()
+                return
+            except OSError:
+                assert time.monotonic() < deadline, "MLflow does not answer"
+                time.sleep(0.2)
+
+    def runs(self, experiment: str) -> list[dict[str, Any]]:
+        """Runs of an experiment: id, status, name, tags, params and metrics."""
+        found = self.ask(f"experiments/get-by-name?experiment_name={experiment}")
+        request = {"experiment_ids": [found["experiment"]["experiment_id"]]}
+        return [
+            {
+                "id": run["info"]["run_id"],
+                "status": run["info"]["status"],
+                "name": run["info"]["run_name"],
+                **{
+                    kind: {entry["key"]: entry["value"] for entry in run["data"].get(kind, [])}
+                    for kind in ("tags", "params", "metrics")
+                },
+            }
+            for run in self.ask("runs/search", request).get("runs", [])
+        ]
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        data = json.dumps(body).encode() if body is not None else None
+        request = urllib.request.Request(
+            f"{self.url}/api/2.0/mlflow/{path}", data, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return dict(json.load(answer))
+
+    def stop(self) -> None:
+        import signal
+
+        os.killpg(self.process.pid, signal.SIGTERM)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self._log.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def starting_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mlflow]:
+    """Started before the first test and waited for by the first that needs it."""
+    server = Mlflow(os.environ["REPLAYCTL_TEST_MLFLOW"], tmp_path_factory.mktemp("mlflow"))
+    yield server
+    server.stop()
+
+
 @pytest.fixture(scope="session")
-def pipeline(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    root = tmp_path_factory.mktemp("two stage")
+def mlflow(starting_mlflow: Mlflow) -> Mlflow:
+    starting_mlflow.wait()
+    return starting_mlflow
+
+
+@pytest.fixture(scope="session")
+def pipeline(mlflow: Mlflow, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    # Brackets and braces are patterns for DuckDB and Spark.
+    root = tmp_path_factory.mktemp("two stage [a]{b}")
     write_log(root / "data" / "replay" / "ml100k_ratings.csv", sample_rows())
-    made = Pipeline(root)
+    made = Pipeline(root, tracking=mlflow.url)
     made.run()
     return made
 
 
-__all__ = ["Namespace", "Pipeline", "sample_rows", "write_log"]
+__all__ = ["Namespace", "Pipeline", "pairs", "rows", "sample_rows", "write_log"]
