@@ -7,8 +7,8 @@
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
-quickstart: ## Deploy, run and show a two-stage experiment on this machine (Python 3.11 and Java 17)
-	@scripts/quickstart
+quickstart: ## Deploy, run and show a two-stage experiment on this machine (ENGINE=spark: on Spark, needs Java 17)
+	@scripts/quickstart $(ENGINE)
 
 test: ## Pass all tests
 	@scripts/test

@@ -36,7 +36,7 @@ def main() -> None:
         print(test_tools())
         return
     found = environments.ensure(name, cache_dir(), None, StderrReporter())
-    if name == "workload":
+    if name.startswith("workload"):
         # The real data that the workload tests sample come in this package.
         from replayctl.local import datasets
 

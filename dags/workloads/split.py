@@ -148,9 +148,9 @@ def _encoded(parts: ir.Table, ids: Mapping[str, ir.Table]) -> ir.Table:
     for key, table in ids.items():
         chosen = table.select("position", f"{key}_id")
         parts = parts.left_join(chosen, parts[key] == chosen.position).drop("position")
-    return parts.select("part", "query_id", "item_id", "timestamp").mutate(rating=ibis.literal(1.0, "float64"))[
-        ["part", "query_id", "item_id", "rating", "timestamp"]
-    ]
+    # Not a literal 1.0, which is a decimal to Spark.
+    rating = ibis.literal(1, "int8").cast("float64")
+    return parts.mutate(rating=rating).select("part", "query_id", "item_id", "rating", "timestamp")
 
 
 def _counts(engine: Engine, encoded: ir.Table) -> dict[str, int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from replayctl.commands.options import DryRun
+from replayctl.commands.options import DryRun, Engine
 from replayctl.console.result import Block, Fields, Lines, Problem, Result, Status, Table
 from replayctl.errors import UsageProblem
 from replayctl.settings.context import AppContext
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from replayctl.settings.declared import Settings
 
 
-def up(ctx: typer.Context, dry_run: DryRun = False) -> Result:
+_WithEngine = Annotated[
+    Engine, typer.Option(help="What steps will be computed by: spark adds its environment, and needs Java.")
+]
+
+
+def up(ctx: typer.Context, engine: _WithEngine = "embedded", dry_run: DryRun = False) -> Result:
     """Start Airflow and MLflow on this machine; a second call finds the first one's stack."""
     from replayctl.local import stack
 
@@ -29,13 +34,13 @@ def up(ctx: typer.Context, dry_run: DryRun = False) -> Result:
 
         made = [
             (f"{name} environment", _state(environments.find_damage(name, settings.cache_dir), "would be made"))
-            for name in environments.NAMES
+            for name in environments.needed(spark=_is_spark(engine, settings))
         ]
         is_running = stack.status(settings).running
         data = {"home": settings.local.home, "environments": dict(made), "running": is_running, "dry_run": True}
         lines = (f"the stack in {settings.local.home} {'runs already' if is_running else 'would be started'}",)
         return Result("local up", data, (Lines(lines), Fields(tuple(made))))
-    running = stack.up(settings, ctx.obj.reporter)
+    running = stack.up(settings, ctx.obj.reporter, spark=_is_spark(engine, settings))
     return _result("local up", running, status="nothing-to-do" if running.found else "ok")
 
 
@@ -113,17 +118,20 @@ def data(
     return Result("local data", prepared, (Lines((line,)),), status="nothing-to-do" if prepared.found else "ok")
 
 
-def make_environments(ctx: typer.Context, dry_run: DryRun = False) -> Result:
+def make_environments(ctx: typer.Context, engine: _WithEngine = "embedded", dry_run: DryRun = False) -> Result:
     """Make the Python environments of the stack without starting anything; damaged ones are made again."""
     from replayctl.local import environments
 
     settings = _local_settings(ctx)
-    damage = {name: environments.find_damage(name, settings.cache_dir, thorough=True) for name in environments.NAMES}
+    spark = _is_spark(engine, settings)
+    names = environments.needed(spark=spark)
+    damage = {name: environments.find_damage(name, settings.cache_dir, thorough=True) for name in names}
     if not dry_run:
-        environments.find_java_home(settings.local.java_home)
-        for name in environments.NAMES:
+        if spark:
+            environments.find_java_home(settings.local.java_home)
+        for name in names:
             environments.ensure(name, settings.cache_dir, settings.local.python, ctx.obj.reporter, thorough=True)
-    paths = {name: environments.path_of(name, settings.cache_dir) for name in environments.NAMES}
+    paths = {name: environments.path_of(name, settings.cache_dir) for name in names}
     verb = "would be made" if dry_run else "made"
     rows = tuple((name, _state(damage[name], verb), str(paths[name])) for name in paths)
     whole = {name: damage[name] is None for name in paths}
@@ -146,6 +154,10 @@ def format_bytes(size: int) -> str:
 
 def _total(kept: Sequence[Leftover]) -> int:
     return sum(leftover.bytes for leftover in kept)
+
+
+def _is_spark(engine: str, settings: Settings) -> bool:
+    return "spark" in (engine, settings.deploy.engine)
 
 
 def _state(damage: str | None, verb: str) -> str:

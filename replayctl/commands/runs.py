@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from replayctl.commands.options import DryRun, Shared
+from replayctl.commands.options import DryRun, Engine, Shared
 from replayctl.console.result import Block, Fields, Lines, Problem, Result, Status, Table
 from replayctl.console.times import duration, short_duration
 from replayctl.errors import Interrupted, UsageProblem
@@ -38,6 +38,10 @@ def run(
             show_default=False,
         ),
     ] = None,
+    engine: Annotated[
+        Engine | None,
+        typer.Option(help="What computes the steps of this run, where they can be computed by it.", show_default=False),
+    ] = None,
     timeout: _Timeout = _A_DAY_S,
     shared: Shared = False,
     dry_run: DryRun = False,
@@ -50,9 +54,9 @@ def run(
     dag_info = find(dag)
     finding.check_force(api, dag_info, force or ())
     if dry_run:
-        data = {"dag_id": dag_info.dag_id, "force": force or [], "dry_run": True}
+        data = {"dag_id": dag_info.dag_id, "force": force or [], "engine": engine, "dry_run": True}
         return Result("run", data, (Lines((f"would start {dag_info.dag_id} on {api.url}",)),))
-    started = runs.start(api, dag_info, force or (), app.reporter)
+    started = runs.start(api, dag_info, force or (), app.reporter, engine=engine)
     if not wait:
         return _result("run", runs.report_of(api, started))
     return _result("run", _watched(app, api, started, timeout))

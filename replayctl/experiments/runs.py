@@ -80,12 +80,18 @@ class RunReport:
         return tuple(sorted({task.release for task in self.tasks if task.release}))
 
 
-def start(api: AirflowApi, dag: DagInfo, force: Sequence[str], reporter: Reporter) -> RunInfo:
-    """Starts a run of the DAG; `force` are steps to compute anew. A paused DAG is unpaused first."""
+def start(
+    api: AirflowApi, dag: DagInfo, force: Sequence[str], reporter: Reporter, *, engine: str | None = None
+) -> RunInfo:
+    """Starts a run of the DAG; `force` are steps to compute anew, `engine` computes them instead of their own.
+
+    A paused DAG is unpaused first.
+    """
     if dag.is_paused:
         reporter.step(f"{dag.dag_id} is paused: unpausing it")
         api.unpause(dag.dag_id)
-    run = api.trigger(dag.dag_id, {"force": list(force)} if force else {})
+    conf: dict[str, object] = {"force": list(force)} if force else {}
+    run = api.trigger(dag.dag_id, conf | ({"engine": engine} if engine else {}))
     reporter.step(f"started {dag.dag_id} as {run.run_id}")
     return run
 

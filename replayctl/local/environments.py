@@ -1,6 +1,6 @@
 """The Python environments of the embedded stack: made once from the pinned lists, kept in the cache folder.
 
-Airflow, the MLflow server and the Spark workloads cannot share one environment; each is a virtual environment named
+Airflow, the MLflow server and the workloads cannot share one environment; each is a virtual environment named
 by the hash of its list, so that a changed list makes a new one and an old checkout keeps its own.
 """
 
@@ -24,17 +24,18 @@ from replayctl.local.disk import disk_errors, full_disk_hint, is_full_disk
 from replayctl.local.locking import exclusive
 from replayctl.local.processes import MARK_VARIABLE
 
-PYTHON_VERSION = "3.11"
+SPARK = "workload-spark"
+NAMES = ("airflow", "workload", "mlflow")
+# The lists hold for these versions; where several are at hand the first that is found is taken.
+_PYTHON_VERSIONS = ("3.11", "3.12", "3.13")
+_SPARK_PYTHON_VERSIONS = ("3.11",)
+# To be changed when environments of the same list have to be made anew.
+_RECIPE = b"3.11"
 _JAVA_VERSIONS = (8, 11, 17)
 _COMPLETE = ".replayctl-complete"
-NAMES = ("airflow", "workload", "mlflow")
 # A program that hangs must not hang us: an answer takes well under a second.
 _ANSWER_DEADLINE_S = 20.0
 _DOTTED = re.compile(r'version "(?:1\.)?(\d+)')
-_PYTHON_HINT = (
-    "install it: `uv python install 3.11`, `pyenv install 3.11`, `brew install python@3.11` or your system's package "
-    "python3.11 with python3.11-venv; or name one in REPLAYCTL_LOCAL_PYTHON"
-)
 _JAVA_HINT = (
     "install it: `apt-get install openjdk-17-jre-headless`, `brew install openjdk@17` or https://adoptium.net; "
     "then set JAVA_HOME, or REPLAYCTL_LOCAL_JAVA_HOME"
@@ -55,24 +56,42 @@ class Environment:
     @property
     def site_packages(self) -> Path:
         """Where its packages lie."""
-        return self.path / "lib" / f"python{PYTHON_VERSION}" / "site-packages"
+        made = next((self.path / "lib").glob("python3.*/site-packages"), None)
+        return made or self.path / "lib" / "python3" / "site-packages"
 
 
-def find_python(configured: Path | None) -> Path:
-    """A Python of the version that the pinned lists are for; NotFound with ways to get it."""
+def needed(*, spark: bool) -> tuple[str, ...]:
+    """The environments of a local stack, with or without Spark."""
+    return (*NAMES, SPARK) if spark else NAMES
+
+
+def python_versions(name: str) -> tuple[str, ...]:
+    """The versions of Python that an environment's list holds for."""
+    return _SPARK_PYTHON_VERSIONS if name == SPARK else _PYTHON_VERSIONS
+
+
+def find_python(name: str, configured: Path | None) -> Path:
+    """A Python of a version that the environment's list holds for; NotFound with ways to get it."""
+    versions = python_versions(name)
     candidates = [str(configured)] if configured else []
     if not configured:
-        if sys.version_info[:2] == tuple(map(int, PYTHON_VERSION.split("."))):
+        if "{}.{}".format(*sys.version_info) in versions:
             candidates.append(sys.executable)
-        candidates += [path for path in (shutil.which(f"python{PYTHON_VERSION}"), shutil.which("python3")) if path]
+        programs = (shutil.which(program) for program in (*(f"python{version}" for version in versions), "python3"))
+        candidates += [path for path in programs if path]
     for candidate in candidates:
         with contextlib.suppress(RemoteCommandFailed, NotFound, TimedOut):
             script = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
             done = process.run([candidate, "-c", script], timeout_s=_ANSWER_DEADLINE_S)
-            if done.tail.strip() == PYTHON_VERSION:
+            if done.tail.strip() in versions:
                 return Path(candidate)
     tried = f" (tried {', '.join(candidates)})" if candidates else ""
-    raise NotFound(f"no Python {PYTHON_VERSION} with venv was found{tried}", hint=_PYTHON_HINT)
+    raise NotFound(
+        f"no Python {' or '.join(versions)} with venv was found for the {name} environment{tried}",
+        hint=f"install it: `uv python install {versions[0]}`, `pyenv install {versions[0]}`, "
+        f"`brew install python@{versions[0]}` or your system's package python{versions[0]} with "
+        f"python{versions[0]}-venv; or name one in REPLAYCTL_LOCAL_PYTHON",
+    )
 
 
 def find_java_home(configured: Path | None) -> Path:
@@ -94,6 +113,19 @@ def find_java_home(configured: Path | None) -> Path:
     raise NotFound(f"no Java 17 was found{tried}; Spark 3.5 needs Java 8, 11 or 17", hint=_JAVA_HINT)
 
 
+def known_java_home(configured: Path | None) -> Path | None:
+    """As `find_java_home`; None where there is no such Java, which only Spark needs."""
+    try:
+        return find_java_home(configured)
+    except NotFound:
+        return None
+
+
+def spark_home(cache_dir: Path) -> Path:
+    """Where Spark lies in its environment, or will lie."""
+    return path_of(SPARK, cache_dir) / "lib" / f"python{_SPARK_PYTHON_VERSIONS[0]}" / "site-packages" / "pyspark"
+
+
 def requirements(name: str) -> Path:
     """The pinned list of an environment."""
     return shipped.shipped_dir("docker") / "requirements" / f"{name}.txt"
@@ -101,7 +133,7 @@ def requirements(name: str) -> Path:
 
 def path_of(name: str, cache_dir: Path) -> Path:
     """Where the environment of today's list is, or will be."""
-    digest = hashlib.sha256(requirements(name).read_bytes() + PYTHON_VERSION.encode()).hexdigest()[:12]
+    digest = hashlib.sha256(requirements(name).read_bytes() + _RECIPE).hexdigest()[:12]
     return cache_dir / "environments" / f"{name}-{digest}"
 
 
@@ -145,7 +177,7 @@ def ensure(
             # The mark goes first: what is removed in part is not whole.
             (path / _COMPLETE).unlink(missing_ok=True)
             shutil.rmtree(path, ignore_errors=True)
-            process.run([str(find_python(python)), "-m", "venv", str(path)], env=_environ(path))
+            process.run([str(find_python(name, python)), "-m", "venv", str(path)], env=_environ(path))
             _install(environment, ["--no-deps", "-r", str(requirements(name))], reporter)
             packages.write_inventory(environment.site_packages, path / _COMPLETE)
     return environment

@@ -88,21 +88,27 @@ def airflow_program(
     return Program(name, tuple(argv), {**environment, **quiet}, port)
 
 
-def airflow_environment(
-    settings: Settings, made: Mapping[str, Environment], java_home: Path, ports: Ports, mark: str
-) -> dict[str, str]:
-    """What all parts of Airflow, and the tasks below them, find in their environment; OSError for a full disk."""
+def airflow_environment(settings: Settings, made: Mapping[str, Environment], ports: Ports, mark: str) -> dict[str, str]:
+    """What all parts of Airflow, and the tasks below them, find in their environment; OSError for a full disk.
+
+    Spark is named whether it is there or not: it may be added while the stack runs.
+    """
     home = settings.local.home
     airflow_home = home / "airflow"
-    spark_home = made["workload"].site_packages / "pyspark"
+    spark = environments.path_of(environments.SPARK, settings.cache_dir)
+    spark_home = environments.spark_home(settings.cache_dir)
+    java_home = environments.known_java_home(settings.local.java_home)
     own = _secrets(home)
-    path = [made["airflow"].path / "bin", spark_home / "bin", java_home / "bin", os.environ.get("PATH", "")]
+    java = [java_home / "bin"] if java_home else []
+    path = [made["airflow"].path / "bin", spark_home / "bin", *java, os.environ.get("PATH", "")]
     pages = f"http://127.0.0.1:{ports.airflow}"
     variables = {
         "PATH": os.pathsep.join(map(str, path)),
-        "JAVA_HOME": str(java_home),
+        **({"JAVA_HOME": str(java_home)} if java_home else {}),
         "SPARK_HOME": str(spark_home),
-        "PYSPARK_PYTHON": str(made["workload"].program("python")),
+        "PYSPARK_PYTHON": str(spark / "bin" / "python"),
+        "REPLAYCTL_PYTHON_EMBEDDED": str(made["workload"].program("python")),
+        "REPLAYCTL_PYTHON_SPARK": str(spark / "bin" / "python"),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_LOCAL_DIRS": str(home / "spark"),
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{ports.mlflow}",

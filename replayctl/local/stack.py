@@ -44,11 +44,12 @@ def status(settings: Settings) -> Stack:
     return state_in(settings.local.home)
 
 
-def up(settings: Settings, reporter: Reporter) -> Stack:
+def up(settings: Settings, reporter: Reporter, *, spark: bool = False) -> Stack:
     """Starts what does not run, and returns when all of it answers; a second call finds the first one's stack.
 
-    Makes the environments when needed. Ports that are taken are replaced by free ones. Interrupted or failed, it
-    stops what it has started. Raises NotFound without a fitting Python or Java, TimedOut with the log's last lines.
+    Makes the environments when needed, with `spark` that of the Spark engine, too. Ports that are taken are replaced by
+    free ones. Interrupted or failed, it stops what it has started. Raises NotFound without a fitting Python or Java,
+    TimedOut with the log's last lines.
     """
     home = make_private(settings.local.home, "local.home")
     with _exclusive(home, reporter):
@@ -65,16 +66,17 @@ def up(settings: Settings, reporter: Reporter) -> Stack:
             if parts.ensure_password(home) and stack.running:
                 reporter.step("the password's file was missing or broken: wrote it again")
             housekeeping.tidy(home, settings.local.keep_logs_days, idle=not stack.running)
+        if spark:
+            environments.find_java_home(settings.local.java_home)
         if stack.running:
-            _ensure_environments(settings, reporter)
+            _ensure_environments(settings, reporter, spark=spark)
             reporter.step(f"the local stack is running already, in {home}")
             return replace(stack, found=True)
-        java_home = environments.find_java_home(settings.local.java_home)
-        made = _ensure_environments(settings, reporter)
+        made = _ensure_environments(settings, reporter, spark=spark)
         try:
-            started = _start(settings, made, java_home, reporter)
+            started = _start(settings, made, reporter)
             airflow_api(settings).ensure_pool(
-                LOCAL_POOL, local_slots(settings), "Spark tasks that fit into this machine at once"
+                LOCAL_POOL, local_slots(settings), "Steps that fit into this machine at once"
             )
         except BaseException:
             with process.signals_deferred():
@@ -147,7 +149,7 @@ class _PortLostError(Exception):
         self.port = port
 
 
-def _start(settings: Settings, made: Mapping[str, Environment], java_home: Path, reporter: Reporter) -> Stack:
+def _start(settings: Settings, made: Mapping[str, Environment], reporter: Reporter) -> Stack:
     home = settings.local.home
     for _ in range(_ATTEMPTS):
         mlflow_port = _free_port(settings.local.mlflow_port, "MLflow", reporter)
@@ -157,7 +159,7 @@ def _start(settings: Settings, made: Mapping[str, Environment], java_home: Path,
         reporter.step(f"starting MLflow on port {ports.mlflow} and Airflow on port {ports.airflow}")
         try:
             with disk_errors("start the local stack in", home):
-                _spawn_all(settings, made, java_home, ports, reporter)
+                _spawn_all(settings, made, ports, reporter)
             stack = _wait_until_healthy(home, reporter)
             with disk_errors("start the local stack in", home):
                 # MLflow migrates its database by itself when it starts.
@@ -170,7 +172,7 @@ def _start(settings: Settings, made: Mapping[str, Environment], java_home: Path,
 
 
 def _spawn_all(
-    settings: Settings, made: Mapping[str, Environment], java_home: Path, ports: Ports, reporter: Reporter
+    settings: Settings, made: Mapping[str, Environment], ports: Ports, reporter: Reporter
 ) -> None:
     home = settings.local.home
     identity = record.ensure_identity(home)
@@ -186,16 +188,15 @@ def _spawn_all(
 
     databases.begin_migration(home / "mlflow" / "mlflow.db", made["mlflow"].path.name)
     start(parts.mlflow_program(settings, made, ports, record.mark(home, identity, MLFLOW)))
-    _migrate(settings, made, java_home, ports, record.mark(home, identity, "db"), reporter)
+    _migrate(settings, made, ports, record.mark(home, identity, "db"), reporter)
     for name in PARTS[1:]:
-        environment = parts.airflow_environment(settings, made, java_home, ports, record.mark(home, identity, name))
+        environment = parts.airflow_environment(settings, made, ports, record.mark(home, identity, name))
         start(parts.airflow_program(name, made, environment, ports))
 
 
 def _migrate(
     settings: Settings,
     made: Mapping[str, Environment],
-    java_home: Path,
     ports: Ports,
     mark: str,
     reporter: Reporter,
@@ -207,7 +208,7 @@ def _migrate(
         return
     reporter.status("preparing Airflow's database")
     databases.begin_migration(database, version)
-    program = parts.migration_program(made, parts.airflow_environment(settings, made, java_home, ports, mark))
+    program = parts.migration_program(made, parts.airflow_environment(settings, made, ports, mark))
     try:
         process.run(program.argv, env=program.environment, cwd=home, timeout_s=_MIGRATION_DEADLINE_S)
     except RemoteCommandFailed as error:
@@ -216,10 +217,10 @@ def _migrate(
     databases.end_migration(database, version)
 
 
-def _ensure_environments(settings: Settings, reporter: Reporter) -> dict[str, Environment]:
+def _ensure_environments(settings: Settings, reporter: Reporter, *, spark: bool) -> dict[str, Environment]:
     return {
         name: environments.ensure(name, settings.cache_dir, settings.local.python, reporter)
-        for name in environments.NAMES
+        for name in environments.needed(spark=spark)
     }
 
 

@@ -26,6 +26,7 @@ def deployment_json(settings: Settings, folders: Folders, user: str | None) -> s
         "places": {"pod": "pod", "yarn": "yarn" if settings.yarn.url_in_pods else "pod"},
         "yarn_url": settings.yarn.url_in_pods,
         "yarn_conf": dict(settings.yarn.spark_conf),
+        "engine": settings.deploy.engine or ("embedded" if settings.profile == LOCAL_PROFILE else "spark"),
     }
     if settings.profile == LOCAL_PROFILE:
         cores = local_cores(settings)

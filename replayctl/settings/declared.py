@@ -17,6 +17,7 @@ from replayctl.errors import SettingsError
 from replayctl.settings.base_dirs import base_dirs
 from replayctl.settings.values import (
     to_count,
+    to_engine,
     to_mode,
     to_number,
     to_path,
@@ -56,12 +57,12 @@ class LocalSettings:
     """The embedded stack; memory in GiB."""
 
     home: Path = _setting(to_path, "all state of the local stack", lambda: base_dirs().user_state_path / "local")
-    python: Path | None = _setting(to_path, "a Python 3.11 for the environments; found by itself when not set")
-    java_home: Path | None = _setting(to_path, "a Java 17; found by itself when not set")
+    python: Path | None = _setting(to_path, "a Python for the environments, 3.11 to 3.13; found by itself when not set")
+    java_home: Path | None = _setting(to_path, "a Java 17, for Spark; found by itself when not set")
     airflow_port: int = _setting(to_port, "preferred port of Airflow; the next free one is taken", 8080)
     mlflow_port: int = _setting(to_port, "preferred port of MLflow; the next free one is taken", 8811)
-    spark_cores: int | None = _setting(to_count, "cores of one Spark task; those of the machine, up to 4, when not set")
-    task_memory_gib: int = _setting(to_count, "memory of one Spark task in GiB", 3)
+    spark_cores: int | None = _setting(to_count, "cores of one step; those of the machine, up to 4, when not set")
+    task_memory_gib: int = _setting(to_count, "memory of one step in GiB", 3)
     keep_logs_days: int = _setting(to_count, "how long the stack's logs stay; older ones go at `local up`", 30)
 
 
@@ -175,6 +176,10 @@ class DeploySettings:
     directory_mode: str = _setting(to_mode, "rights of folders that a deploy makes, octal", "2775")
     file_mode: str = _setting(to_mode, "rights of files that a deploy writes, octal", "664")
     poll_s: float = _setting(to_number, "pause between two questions to a server", 0.5)
+    engine: str | None = _setting(
+        to_engine,
+        "what computes steps that say nothing else, embedded or spark; embedded in the local profile, spark elsewhere",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,6 +91,14 @@ def to_mode(value: Any) -> str:
     return octal
 
 
+def to_engine(value: Any) -> str:
+    """`embedded` or `spark`."""
+    text = to_text(value)
+    if text not in ("embedded", "spark"):
+        raise ValueError(f"is {value!r}, expected embedded or spark")
+    return text
+
+
 def to_url(value: Any) -> str:
     """An http or https address without a slash at its end."""
     url = to_text(value).rstrip("/")

@@ -54,7 +54,9 @@ def pairs(path: Path, table: str) -> set[tuple[int, int]]:
 class Pipeline:
     """A two-stage experiment with cheap models, step by step, in a folder of its own."""
 
-    def __init__(self, root: Path, *, engine: Engine = "embedded", tracking: str = "", **models: dict[str, Any]) -> None:
+    def __init__(
+        self, root: Path, *, engine: Engine = "embedded", tracking: str = "", **models: dict[str, Any]
+    ) -> None:
         tiers = {tier: Resources(2, 3) for tier in RESOURCE_TIERS}
         self.root = root
         self.deployment = Deployment(

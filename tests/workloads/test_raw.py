@@ -130,7 +130,8 @@ def parquet(tmp_path: Path, times: pa.Array, users: pa.Array | None = None) -> P
 
 
 @pytest.mark.parametrize(
-    ("kind", "unit"), [(pa.timestamp("us"), 10**6), (pa.timestamp("ms", "Europe/Paris"), 1000), (pa.timestamp("ns"), 10**9)]
+    ("kind", "unit"),
+    [(pa.timestamp("us"), 10**6), (pa.timestamp("ms", "Europe/Paris"), 1000), (pa.timestamp("ns"), 10**9)],
 )
 def test_moments_in_parquet_count_in_their_own_unit(tmp_path: Path, kind: pa.DataType, unit: int) -> None:
     moments = [datetime.datetime(2020, 1, 1, 0, 0, second, tzinfo=datetime.UTC) for second in range(3)]
@@ -162,7 +163,9 @@ def test_the_checksum_knows_content_and_not_order_or_format(tmp_path: Path) -> N
         if file_format == "csv":
             path.write_text(HEADER + "".join(f"{u},{i},{r},{t}\n" for u, i, r, t in rows))
         else:
-            pq.write_table(pa.table([list(c) for c in zip(*rows, strict=True)], ["user", "item", "rating", "time"]), path)
+            pq.write_table(
+                pa.table([list(c) for c in zip(*rows, strict=True)], ["user", "item", "rating", "time"]), path
+            )
         return raw.import_log(path, file_format, COLUMNS, 1, folder).checksum
 
     one = checksum(rows)

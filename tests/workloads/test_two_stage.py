@@ -72,7 +72,10 @@ def test_the_union_keeps_every_proposal_with_its_scores(pipeline: Pipeline, tmp_
     for model in MODELS:
         column = columns[model]
         for row in rows(pipeline.path(f"first_level_{model}"), "candidates"):
-            proposed[row["query_id"], row["item_id"]] |= {f"score_{column}": row["score"], f"rank_{column}": row["rank"]}
+            proposed[row["query_id"], row["item_id"]] |= {
+                f"score_{column}": row["score"],
+                f"rank_{column}": row["rank"],
+            }
     found = rows(pipeline.path("combine"), "predict")
     assert len(found) == len(proposed)
     for row in found:
