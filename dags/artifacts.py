@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ _OPEN = ".open"
 _CHECKED_BYTES = 8 << 20
 _MAX_MANIFEST_BYTES = 64 << 20
 _FILES = "files"
+_LEFT_FOR_DEAD_S = 7 * 86400.0
 
 
 class ArtifactError(Exception):
@@ -81,7 +83,9 @@ class Artifact:
         missing = self.what_is_missing()
         if missing:
             raise ArtifactError(f"artifact {self} is missing or not whole: {missing}")
-        return self._read_manifest()
+        manifest = self._read_manifest()
+        del manifest[_FILES]
+        return manifest
 
     def _read_manifest(self) -> dict[str, Any]:
         with (self.path / MANIFEST).open("rb") as file:
@@ -101,8 +105,10 @@ class Artifact:
         """A fresh temporary sibling to write into; `commit` publishes it.
 
         What an earlier, dead try of the same `owner` (a task of a run) left behind is removed. Should that try be
-        alive after all, it loses its folder and its `commit` is refused.
+        alive after all, it loses its folder and its `commit` is refused. Of others' tries those are removed that have
+        written nothing for a week.
         """
+        _sweep(self.path.parent)
         key = hashlib.sha256(owner.encode()).hexdigest()[:12]
         for leftover in self.path.parent.glob(f".{self.path.name}.{key}.*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -145,6 +151,19 @@ class Artifact:
     def discard(self) -> None:
         """Removes a temporary folder whose writer failed."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what killed writers have left: temporary folders, and old artifacts moved aside."""
+    for leftover in (*folder.glob(".*.tmp"), *folder.glob(".*.old")):
+        try:
+            entries = [leftover, *leftover.rglob("*")]
+            newest = max(entry.lstat().st_mtime for entry in entries)
+        except OSError:
+            # Renamed or removed meanwhile.
+            continue
+        if newest < time.time() - _LEFT_FOR_DEAD_S and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _listed(folder: Path) -> dict[str, dict[str, object]]:

@@ -1,6 +1,5 @@
 """Artifacts are whole or not there, whoever is killed and whoever comes first."""
 
-import json
 import os
 import random
 import signal
@@ -8,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,6 +67,50 @@ def test_a_retry_clears_what_its_dead_try_left_but_nobody_elses(tmp_path: Path) 
     artifact.begin("mine")
     assert not dead.path.exists()
     assert others.path.exists()
+
+
+@pytest.mark.parametrize("age_days", [0, 8])
+def test_what_dead_tries_of_others_left_goes_by_age(tmp_path: Path, age_days: float) -> None:
+    artifact = Artifact(str(tmp_path / "1"))
+    (dead := artifact.begin("a run that nobody retries").path / "table").mkdir()
+    (dead / "part").write_text("x")
+    then = time.time() - age_days * 86400
+    for path in (dead / "part", dead, dead.parent / ".open", dead.parent):
+        os.utime(path, (then, then))
+    Artifact(str(tmp_path / "2")).begin("another")
+    assert dead.exists() == (age_days == 0)
+    # A file that is written now keeps it, however old the folder is.
+    if dead.exists():
+        os.utime(dead.parent, (then - 30 * 86400,) * 2)
+        Artifact(str(tmp_path / "3")).begin("another")
+        assert dead.exists()
+
+
+@pytest.mark.parametrize(
+    ("harm", "why"),
+    [
+        (lambda path: (path / "data").unlink(), "data is missing"),
+        (lambda path: (path / "data").write_text("ol"), "data has 2 bytes, written were 3"),
+        (lambda path: (path / "data").write_text("odd"), "data has changed"),
+        (lambda path: (path / "manifest.json").write_text(""), "manifest.json cannot be read"),
+        (lambda path: (path / "manifest.json").write_text("[1]"), "manifest.json cannot be read"),
+        (lambda path: (path / "manifest.json").write_text("{}"), "manifest.json cannot be read"),
+        (lambda path: (path / "table" / "more.parquet").write_text("x"), "table/more.parquet was not written"),
+    ],
+)
+def test_a_part_that_is_gone_cut_changed_or_added_is_noticed_and_healed(
+    tmp_path: Path, harm: Callable[[Path], object], why: str
+) -> None:
+    artifact = Artifact(str(tmp_path / "1"))
+    assert write(artifact, "run", "old")
+    (artifact.path / "table").mkdir()
+    assert artifact.is_whole()
+    harm(artifact.path)
+    assert not artifact.is_whole()
+    with pytest.raises(ArtifactError, match=why):
+        artifact.manifest()
+    assert write(artifact, "run", "new")
+    assert artifact.manifest() == {"text": "new"}
 
 
 def test_a_try_that_was_overtaken_cannot_publish(tmp_path: Path) -> None:
@@ -138,5 +182,5 @@ def test_killed_anywhere_the_artifact_is_whole_or_not_there(tmp_path: Path) -> N
             texts = {(artifact.path / f"part-{part}").read_text() for part in range(20)}
             assert texts == {str(manifest["number"]) * 100}
     assert write(artifact, "task", "after", replace=True)
-    assert json.loads((artifact.path / "manifest.json").read_text()) == {"text": "after"}
+    assert artifact.manifest() == {"text": "after"}
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")] == []
