@@ -172,7 +172,7 @@ DATASETS: Mapping[str, DatasetInfo] = {
             "ml100k",
             version="1998-04",
             log_path="replay/ml100k_ratings.csv",
-            checksum="100000-8016ed0c6a9402bf",
+            checksum="100000-54023d510bf2019a",
             model_overrides={"als": {"rank": 32}, "itemknn": {"num_neighbours": 100}},
         ),
         DatasetInfo("ml1m", version="2003-02", log_path="replay/ml1m_ratings.csv"),
