@@ -292,7 +292,7 @@ def _operator_of(
 
 def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment, module: str) -> WorkloadOperator:
     """The operator of one step; raises ValueError for a place that this release cannot serve."""
-    place = deployment.place(step) if step.engine == "spark" else "pod"
+    place = deployment.place(step) if (step.engine or deployment.engine) == "spark" else "pod"
     if place == "yarn" and deployment.yarn_url is None:
         raise ValueError(f"step {step.name}: place 'yarn' is not available under profile {deployment.profile!r}")
     resources = deployment.resources(step)
@@ -367,6 +367,6 @@ def _describe(step: StepSpec, deployment: Deployment) -> str:
     own = ", ".join(f"`{name}` instead of {json.dumps(value)}" for name, value in step.overridden.items())
     return (
         f"{RELEASE_LINE}{deployment.release}\n\nArtifact: `{deployment.artifact_path(step)}`\n\n"
-        f"Engine: {step.engine}\n\n"
+        f"Engine: {step.engine or deployment.engine}\n\n"
         f"```json\n{parameters}\n```\n" + (f"\nOf the data set's own (`model_overrides`): {own}\n" if own else "")
     )
