@@ -10,21 +10,21 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.exceptions import AirflowException
-from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
-from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, BaseOperator, Param
 
 from .artifacts import Artifact
 from .dag_entities import Engine, Namespace, artifact_tag
 from .dag_process import StepProcess, StepProcessError, python_of
 from .dag_specs import RELEASE_LINE, DagSpec, Deployment, StepSpec
-from .dag_yarn import YarnSparkSubmitHook, connection
 from .release_package import import_from
 from .reuse import maker, parameter_changes, parameters_text, read_manifest, reused_text, why_computed
 from .run_notes import NOTE, RunNotes
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
+
+    from .dag_spark import LocalSparkSubmitHook
+    from .dag_yarn import YarnSparkSubmitHook
 
 _START_DATE = datetime.datetime(2021, 1, 1, tzinfo=datetime.UTC)
 _DRIVER_SHARE = 0.7
@@ -38,24 +38,10 @@ def encoded(document: dict[str, Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(document).encode("ascii")).decode("ascii")
 
 
-class LocalSparkSubmitHook(SparkSubmitHook):
-    """spark-submit on the worker itself; needs no connection in Airflow."""
+class WorkloadOperator(BaseOperator):
+    """Makes one step's artifact, unless it is whole already: in a process of its own, or by spark-submit.
 
-    def __init__(self, *, cores: int, **kwargs: Any) -> None:
-        self._cores = cores
-        super().__init__(**kwargs)
-
-    def _resolve_connection(self) -> dict[str, Any]:
-        return connection(f"local[{self._cores}]", spark_binary=self.spark_binary)
-
-    def _process_spark_submit_log(self, itr: Iterator[str]) -> None:
-        # The provider strips each line, and a traceback without its indentation is hard to read.
-        for line in itr:
-            self.log.info("%s", line.rstrip())
-
-
-class WorkloadOperator(SparkSubmitOperator):
-    """Makes one step's artifact, unless it is whole already.
+    Spark's provider, which takes longer to import than a small step to compute, is imported where Spark is used.
 
     `step_document` is what `Deployment.step_document` gives; `module` is the DAG module that declares the step;
     `identities` are those of all steps of the DAG. `forced_by` are the names that, found in the run's `force`
@@ -74,11 +60,20 @@ class WorkloadOperator(SparkSubmitOperator):
         identities: Mapping[str, str],
         forced_by: frozenset[str],
         cores: int,
+        application: str,
+        py_files: str,
+        application_name: str,
         environment: str = "",
+        conf: Mapping[str, str] | None = None,
+        driver_memory: str | None = None,
         **kwargs: Any,
     ) -> None:
-        # The provider's durable mode remembers a finished application across a clear and then skips the work.
-        super().__init__(durable=False, **kwargs)
+        super().__init__(**kwargs)
+        self.application = application
+        self.py_files = py_files
+        self.application_name = application_name
+        self.conf = dict(conf or {})
+        self.driver_memory = driver_memory
         self.module = module
         self.step_document = step_document
         self.identities = identities
@@ -86,6 +81,7 @@ class WorkloadOperator(SparkSubmitOperator):
         self.cores = cores
         self.environment = environment
         self._process = StepProcess()
+        self._hook: LocalSparkSubmitHook | None = None
         self._acting: WorkloadOperator | None = None
         self._ended = False
 
@@ -186,22 +182,21 @@ class WorkloadOperator(SparkSubmitOperator):
             "supervisor_pid": self.supervisor_pid(),
         }
         self.log.info("the step: %s", json.dumps(document))
-        self.application_args = [encoded(document)]
-        self.submit(context)
+        self.submit(context, encoded(document))
         if not artifact.is_whole():
             raise AirflowException(f"the step ended well, but {artifact} is not whole: {artifact.what_is_missing()}")
 
-    def submit(self, context: Context) -> None:
+    def submit(self, context: Context, document: str) -> None:
         """Runs the step's process, or Spark's driver, to its end; raises when that is a failure."""
         try:
             if self.step_document["engine"] == "embedded":
                 argv = [python_of(self.environment or "embedded", os.environ), self.application]
-                self._process.run([*argv, *self.application_args], zip_file=self.py_files, on_line=self.log.info)
+                self._process.run([*argv, document], zip_file=self.py_files, on_line=self.log.info)
                 return
             python_of(self.environment or "spark", os.environ)
         except StepProcessError as error:
             raise AirflowException(str(error)) from error
-        self._hook = self._get_hook()
+        self._hook = self.local_hook(document)
         self._hook.submit(self.application)
 
     def on_kill(self) -> None:
@@ -215,21 +210,23 @@ class WorkloadOperator(SparkSubmitOperator):
         self._ended = True
         self._process.end()
         if self._hook is not None:
-            super().on_kill()
+            self._hook.on_kill()
 
     def supervisor_pid(self) -> int | None:
         """The process without which the driver has to end, where it runs beside the driver."""
         return os.getpid()
 
-    def _get_hook(self) -> SparkSubmitHook:
+    def local_hook(self, document: str) -> LocalSparkSubmitHook:
+        """What runs spark-submit on this worker."""
+        from .dag_spark import LocalSparkSubmitHook
+
         return LocalSparkSubmitHook(
             cores=self.cores,
             conf=self.conf,
             py_files=self.py_files,
-            driver_memory=self._driver_memory,
-            name=self.name,
-            application_args=self.application_args,
-            env_vars=self.env_vars,
+            driver_memory=self.driver_memory,
+            name=self.application_name,
+            application_args=[document],
         )
 
 
@@ -246,8 +243,10 @@ class YarnWorkloadOperator(WorkloadOperator):
         self.user = user
         self._yarn: YarnSparkSubmitHook | None = None
 
-    def submit(self, context: Context) -> None:
+    def submit(self, context: Context, document: str) -> None:
         """Follows the application that is there, or submits one, and waits for its end."""
+        from .dag_yarn import YarnSparkSubmitHook
+
         dag_id, run_id, instance = context["dag_run"].dag_id, context["run_id"], context["ti"]
         tags = Namespace(self.user).task_tags(dag_id, run_id, self.task_id, instance.map_index)
         artifact = artifact_tag(str(self.step_document["identity"]))
@@ -255,10 +254,10 @@ class YarnWorkloadOperator(WorkloadOperator):
             url=self.url,
             instance_tag=tags[-1],
             artifact_tag=artifact,
-            conf={**(self.conf or {}), "spark.yarn.tags": ",".join((*tags, artifact))},
+            conf={**self.conf, "spark.yarn.tags": ",".join((*tags, artifact))},
             py_files=self.py_files,
-            name=self.name,
-            application_args=self.application_args,
+            name=self.application_name,
+            application_args=[document],
         )
         if self._ended:
             raise AirflowException("the task was ended")
@@ -292,7 +291,8 @@ def _operator_of(
 
 def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment, module: str) -> WorkloadOperator:
     """The operator of one step; raises ValueError for a place that this release cannot serve."""
-    place = deployment.place(step) if (step.engine or deployment.engine) == "spark" else "pod"
+    engine = step.engine or deployment.engine
+    place = deployment.place(step) if engine == "spark" else "pod"
     if place == "yarn" and deployment.yarn_url is None:
         raise ValueError(f"step {step.name}: place 'yarn' is not available under profile {deployment.profile!r}")
     resources = deployment.resources(step)
@@ -308,11 +308,12 @@ def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment, module: 
         "environment": step.environment,
         "application": f"{files}/dag_submit.py",
         "py_files": f"{files}/{deployment.release}.zip",
-        "name": f"{dag.dag_id}.{step.name}",
+        "application_name": f"{dag.dag_id}.{step.name}",
         "doc_md": _describe(step, deployment),
         # All tasks alike, so that the scheduler goes by the age of the runs: a newer one does not overtake an older.
         "weight_rule": "absolute",
         **({"pool": deployment.pool} if deployment.pool else {}),
+        "pool_slots": deployment.spark_slots if deployment.pool and engine == "spark" else 1,
     }
     if place == "pod":
         return WorkloadOperator(driver_memory=memory, conf=dict(deployment.spark_conf), **common)

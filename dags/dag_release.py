@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from airflow.sdk import get_parsing_context
+
 from .dag_operators import build_dag
 from .dag_specs import RELEASE_LINE
 from .release_package import has_module, load_deployment, load_module, load_specs
@@ -29,7 +31,11 @@ def load_dags(module: str) -> Mapping[str, DAG]:
                 # What proves to a deploy that the server shows this release.
                 task.doc_md = f"{RELEASE_LINE}{deployment.release}\n\n{task.doc_md or ''}"
     else:
-        dags = [build_dag(spec, deployment, module) for spec in load_specs(module, deployment)]
+        # A task needs its own DAG alone; None is what the DAG processor asks for.
+        wanted = get_parsing_context().dag_id
+        specs = load_specs(module, deployment)
+        specs = tuple(spec for spec in specs if spec.dag_id == wanted) or specs if wanted else specs
+        dags = [build_dag(spec, deployment, module) for spec in specs]
     suffix = deployment.namespace.suffix
     for dag in dags:
         # Published all the same, it would take the place of a colleague's DAG with that id.

@@ -135,9 +135,10 @@ class Deployment:
     """Where a release runs: written by the deploy into `deployment.json` of the release, read once per process.
 
     Paths are as the workers see them. `places` maps a step's place to the one used here, `tiers` overrides
-    resources, `pool` is an Airflow pool with one slot per step that fits into the machine's memory (None: no
-    pool), `tracking_uri` None means the worker's own MLFLOW_TRACKING_URI. `yarn_url` is the ResourceManager's web
-    address, `yarn_conf` Spark's configuration for steps there. `engine` computes the steps that ask for none.
+    resources. `pool` is an Airflow pool with one slot per step that fits into the machine, of which a step on Spark
+    takes `spark_slots` (None: no pool). `tracking_uri` None means the worker's own MLFLOW_TRACKING_URI. `yarn_url` is
+    the ResourceManager's web address, `yarn_conf` Spark's configuration for steps there. `engine` computes the steps
+    that ask for none.
     """
 
     release: str
@@ -154,6 +155,7 @@ class Deployment:
     yarn_url: str | None = None
     yarn_conf: Mapping[str, str] = field(default_factory=dict)
     engine: Engine = "spark"
+    spark_slots: int = 1
 
     @classmethod
     def from_json(cls, text: str, *, release: str) -> Deployment:

@@ -40,6 +40,8 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
         path, parameters["file_format"], parameters["columns"], int(parameters["split"]["seed"]), context.scratch
     )
     _check(imported, parameters["dataset"])
+    if context.document["engine"] == "embedded":
+        _refuse_what_does_not_fit(imported.rows, context.memory_gib)
     engine = context.engine
     names = {key: engine.file(context.scratch / file) for key, file in (("query", raw.QUERIES), ("item", raw.ITEMS))}
     events = engine.file(context.scratch / raw.EVENTS)
@@ -71,6 +73,17 @@ def _check(imported: raw.RawLog, dataset: Mapping[str, Any]) -> None:
         raise StepError(
             f"the data of {dataset['name']} {dataset['version']} have changed: declared checksum {declared}, found "
             f"{imported.checksum}. New data need a new version: set version and checksum in dag_entities.DATASETS"
+        )
+
+
+def _refuse_what_does_not_fit(rows: int, memory_gib: int) -> None:
+    """Raises StepError when the experiment's steps would need more memory than they may use."""
+    needed = rows * _BYTES_PER_ROW / 2**30
+    if needed > memory_gib:
+        raise StepError(
+            f"{rows} rows need about {needed:.0f} GiB of memory on the embedded engine, and a step has {memory_gib} "
+            "GiB: run it with `replayctl run EXPERIMENT --engine spark`, or give steps more memory (in the local "
+            "profile local.task_memory_gib)"
         )
 
 

@@ -69,7 +69,6 @@ import types
 from pathlib import Path
 
 # Named here because the DAG processor imports beforehand only what it reads in this file.
-import airflow.providers.apache.spark.operators.spark_submit
 import airflow.sdk
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from replayctl.local.capacity import LOCAL_POOL, local_cores
+from replayctl.local.capacity import LOCAL_POOL, local_cores, local_slots
 from replayctl.settings.declared import Settings
 from replayctl.settings.folders import Folders
 from replayctl.settings.load import LOCAL_PROFILE
@@ -33,6 +33,7 @@ def deployment_json(settings: Settings, folders: Folders, user: str | None) -> s
         resources = {"cores": cores, "memory_gib": settings.local.task_memory_gib}
         document["tiers"] = {tier: resources for tier in _TIERS}
         document["pool"] = LOCAL_POOL
+        document["spark_slots"] = min(cores, local_slots(settings))
         document["spark_conf"] = {
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,8 +38,8 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """Stands for spark-submit: makes the artifact and keeps the document."""
     documents: list[dict] = []
 
-    def submit(operator: WorkloadOperator, context: dict) -> None:
-        document = json.loads(base64.urlsafe_b64decode(operator.application_args[0]))
+    def submit(operator: WorkloadOperator, context: dict, argument: str) -> None:
+        document = json.loads(base64.urlsafe_b64decode(argument))
         documents.append(document)
         artifact = Artifact(document["output"])
         manifest = {key: document[key] for key in ("run", "parameters", "code")}
@@ -134,15 +135,15 @@ def test_force_of_a_step_reaches_what_depends_on_it(deployment: Deployment, subm
 def test_a_driver_that_ends_well_without_its_artifact_has_failed(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(WorkloadOperator, "submit", lambda self, context: None)
+    monkeypatch.setattr(WorkloadOperator, "submit", lambda self, context, document: None)
     with pytest.raises(AirflowException, match="not whole"):
         operator(deployment).execute(context())
 
 
 def test_the_command_needs_no_connection_and_no_shell(deployment: Deployment) -> None:
     made = operator(deployment)
-    made.application_args = [encoded({"x": "{{ a }} $(b)", "y": {"z": {}}})]
-    command = made._get_hook()._build_spark_submit_command(made.application)
+    argument = encoded({"x": "{{ a }} $(b)", "y": {"z": {}}})
+    command = made.local_hook(argument)._build_spark_submit_command(made.application)
     assert command[:3] == ["spark-submit", "--master", "local[3]"]
     assert command[-2] == "/files/alice/r_1/dag_submit.py"
     # What YARN and shells on the way might change is not in it.
@@ -150,6 +151,28 @@ def test_the_command_needs_no_connection_and_no_shell(deployment: Deployment) ->
     assert json.loads(base64.urlsafe_b64decode(command[-1])) == {"x": "{{ a }} $(b)", "y": {"z": {}}}
     assert "/files/alice/r_1/r_1.zip" in command
     assert command[command.index("--driver-memory") + 1] == "7g"
+
+
+def test_a_run_can_ask_for_another_engine(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the steps that both engines have; the class of the operator stays, what it submits does not."""
+    spec = dag_specs(Namespace("alice"))[0]
+    engines = {step.name: step.engine for step in spec.on("embedded").steps}
+    assert set(engines.values()) == {"embedded"}
+    engines = {step.name: step.engine for step in spec.on("embedded").on("spark", override=True).steps}
+    assert engines.pop("evaluate") == engines.pop("second_level_lightgbm") == "embedded"
+    assert set(engines.values()) == {"spark"}
+
+
+def test_the_embedded_engine_needs_no_spark_submit(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPLAYCTL_PYTHON_EMBEDDED", sys.executable)
+    spec = dag_specs(Namespace("alice"))[0].on("embedded")
+    made = make_operator(spec, spec.steps[0], deployment, "dag_two_stage_scenarios")
+    script = Path(deployment.artifacts_root) / "step.py"
+    script.write_text("import sys; sys.exit(f'StepError: {sys.argv[1]}')")
+    made.application = str(script)
+    with pytest.raises(AirflowException, match="the step failed: StepError: the-document"):
+        made.submit(context(), "the-document")
+    assert "airflow.providers.apache.spark.hooks" not in sys.modules or made._hook is None
 
 
 def test_parameters_are_data_and_not_templates(deployment: Deployment) -> None:
