@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from replayctl.local import environments
 from replayctl.local.capacity import local_slots
 from replayctl.local.disk import write_private
 from replayctl.local.environments import Environment
