@@ -162,8 +162,13 @@ class Mlflow:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def starting_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mlflow]:
-    """Started before the first test and waited for by the first that needs it."""
+def starting_mlflow(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mlflow | None]:
+    """Started before the first test, where any needs it, and waited for by the first that does."""
+    if not any("mlflow" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        yield None
+        return
     server = Mlflow(os.environ["REPLAYCTL_TEST_MLFLOW"], tmp_path_factory.mktemp("mlflow"))
     yield server
     server.stop()

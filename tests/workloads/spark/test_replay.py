@@ -1,0 +1,110 @@
+"""Where the embedded engine computes what RePlay computes, it gives RePlay's numbers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pyspark.sql import DataFrame
+
+from dags.workloads.engines.spark import SparkEngine
+from dags.workloads.metrics import measure
+from dags.workloads.models import fits, replay_fits, scorer
+
+from ..conftest import sample_rows
+
+POSITIVES = sorted({(user - 1, item - 1) for user, item, rating, _ in sample_rows() if rating >= 4})
+SHAPE = (max(user for user, _ in POSITIVES) + 1, max(item for _, item in POSITIVES) + 1)
+TOP = 20
+
+
+@pytest.fixture(scope="module")
+def frame(spark_engine: SparkEngine) -> DataFrame:
+    rows = [(user, item, 1.0, number) for number, (user, item) in enumerate(POSITIVES)]
+    schema = "query_id int, item_id int, rating double, timestamp long"
+    return spark_engine.session.createDataFrame(rows, schema).cache()
+
+
+@pytest.fixture(scope="module")
+def interactions() -> fits.Interactions:
+    query, item = (np.array(column, np.int32) for column in zip(*POSITIVES, strict=True))
+    return fits.Interactions(query, item, np.ones(len(query)), np.arange(len(query)), SHAPE)
+
+
+def proposed(model: Any, interactions: fits.Interactions) -> dict[tuple[int, int], tuple[int, float]]:
+    queries = np.unique(interactions.query)
+    tables = scorer.propose(model, interactions.seen(), queries, TOP, threads=2)
+    return {
+        (row["query_id"], row["item_id"]): (row["rank"], row["score"]) for table in tables for row in table.to_pylist()
+    }
+
+
+@pytest.mark.parametrize(
+    ("class_path", "kwargs"),
+    [
+        ("replay.models.PopRec", {}),
+        ("replay.models.PopRec", {"use_rating": True}),
+        ("replay.models.ItemKNN", {"num_neighbours": 10}),
+        ("replay.models.ItemKNN", {"num_neighbours": 100, "shrink": 7.0}),
+        ("replay.models.ItemKNN", {"num_neighbours": 30, "weighting": "tf_idf"}),
+        ("replay.models.ItemKNN", {"num_neighbours": 30, "weighting": "bm25", "use_rating": True}),
+    ],
+)
+def test_scores_are_replays(
+    frame: DataFrame, interactions: fits.Interactions, class_path: str, kwargs: dict[str, Any]
+) -> None:
+    """All three ways: the embedded fit, RePlay's fit with our scorer on Spark, and RePlay's own predict."""
+    mine = proposed(fits.fit(class_path, kwargs, interactions, threads=2), interactions)
+    model = replay_fits.make(class_path, kwargs)
+    data = replay_fits.dataset(frame)
+    model.fit(data)
+    queries = frame.select("query_id").distinct()
+    learnt = replay_fits.learnt(model, SHAPE)
+    assert learnt is not None
+    broadcast = replay_fits.propose(learnt, frame, queries, SHAPE[1], TOP).collect()
+    by_broadcast = {(row.query_id, row.item_id): (row["rank"], row.score) for row in broadcast}
+    own = replay_fits.propose_by_replay(model, data, queries, TOP).collect()
+    scores = {(row.query_id, row.item_id): row.score for row in own}
+    assert by_broadcast.keys() == mine.keys()
+    for pair, (_, score) in mine.items():
+        assert by_broadcast[pair][1] == pytest.approx(score, abs=1e-9)
+    # Which of equal scores are the last of the list is RePlay's chance; the scores themselves are not.
+    for pair in mine.keys() & scores.keys():
+        assert mine[pair][1] == pytest.approx(scores[pair], abs=1e-9)
+    by_query = {query: sorted((s for (q, _), (_, s) in mine.items() if q == query)) for query, _ in mine}
+    for query, values in by_query.items():
+        assert values == pytest.approx(sorted(s for (q, _), s in scores.items() if q == query), abs=1e-9)
+
+
+def test_als_gives_the_same_factors_for_any_partitioning(spark_engine: SparkEngine, frame: DataFrame) -> None:
+    factors = []
+    for partitions in (1, 3, 8):
+        model = replay_fits.make("replay.models.ALSWrap", {"rank": 8, "seed": 42})
+        model.fit(replay_fits.dataset(frame.repartition(partitions)))
+        factors.append(replay_fits.learnt(model, SHAPE))
+    for other in factors[1:]:
+        np.testing.assert_array_equal(factors[0].queries, other.queries)
+        np.testing.assert_array_equal(factors[0].items, other.items)
+
+
+def test_metrics_are_replays(tmp_path: Path) -> None:
+    import pandas as pd
+    from replay.metrics import MAP, NDCG, HitRate, OfflineMetrics, Recall
+
+    chance = np.random.default_rng(5)
+    lists = [(query, item, place + 1) for query in range(40) for place, item in enumerate(chance.permutation(60)[:25])]
+    truth = sorted({(int(query), int(item)) for query, item in chance.integers(0, (50, 60), (300, 2))})
+    ks = [1, 5, 10, 25]
+    recommended = pd.DataFrame(lists, columns=["query_id", "item_id", "rank"]).assign(score=lambda t: -t["rank"] * 1.0)
+    metrics = OfflineMetrics(
+        [NDCG(ks), MAP(ks), HitRate(ks), Recall(ks)],
+        query_column="query_id",
+        item_column="item_id",
+        rating_column="score",
+    )
+    theirs = metrics(recommended.drop(columns="rank"), pd.DataFrame(truth, columns=["query_id", "item_id"]))
+    columns = tuple(np.array(column) for column in zip(*lists, strict=True))
+    pairs = tuple(np.array(column) for column in zip(*truth, strict=True))
+    assert measure(columns, pairs, ks) == pytest.approx(
+        {name.replace("@", "."): value for name, value in theirs.items()}, abs=1e-9
+    )
