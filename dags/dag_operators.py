@@ -6,7 +6,7 @@ import base64
 import datetime
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.exceptions import AirflowException

@@ -20,9 +20,9 @@ RUN set -eu; \
     ln -s "${java%/bin/java}" /opt/java; \
     useradd --uid 50000 --gid 0 --no-create-home --home-dir /opt/airflow airflow
 
-COPY requirements/workload.txt /opt/requirements/
+COPY requirements/workload-spark.txt /opt/requirements/
 RUN python3 -m venv /opt/workload \
-    && /opt/workload/bin/pip install --quiet --no-deps --no-cache-dir --disable-pip-version-check -r /opt/requirements/workload.txt \
+    && /opt/workload/bin/pip install --quiet --no-deps --no-cache-dir --disable-pip-version-check -r /opt/requirements/workload-spark.txt \
     && ln -s "$(/opt/workload/bin/python -c 'import pyspark; print(pyspark.__path__[0])')" /opt/spark
 
 COPY requirements/airflow.txt /opt/requirements/

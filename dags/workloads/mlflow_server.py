@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
-from .context import StepError
+from .context import StepError, log
 
 _TIMEOUT_S = 60.0
 _PAGE = 1000
@@ -31,11 +31,18 @@ class MlflowServer:
         self.url = url.rstrip("/")
 
     def experiment_id(self, name: str) -> str:
-        """The id of the experiment, which is created when it does not exist."""
+        """The id of the experiment, which is created when it does not exist.
+
+        One that was deleted in MLflow's pages comes back with its runs: its name stays taken.
+        """
         for _ in range(2):
             try:
                 found = self._ask("experiments/get-by-name", query={"experiment_name": name})
-                return str(found["experiment"]["experiment_id"])
+                experiment = found["experiment"]
+                if experiment.get("lifecycle_stage") == "deleted":
+                    log.warning("experiment %r was deleted in MLflow: restoring it", name)
+                    self._ask("experiments/restore", {"experiment_id": experiment["experiment_id"]})
+                return str(experiment["experiment_id"])
             except _Refused as refused:
                 if refused.code != "RESOURCE_DOES_NOT_EXIST":
                     raise
@@ -45,7 +52,7 @@ class MlflowServer:
                 # Somebody else has made it in the meantime.
                 if refused.code != "RESOURCE_ALREADY_EXISTS":
                     raise
-        raise StepError(f"MLflow at {self.url} has an experiment {name!r} and does not show it; is it deleted?")
+        raise StepError(f"MLflow at {self.url} has an experiment {name!r} and does not show it")
 
     def run_ids(self, experiment_id: str, condition: str) -> list[str]:
         """Ids of the experiment's runs that meet a condition in MLflow's words."""

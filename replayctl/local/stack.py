@@ -171,9 +171,7 @@ def _start(settings: Settings, made: Mapping[str, Environment], reporter: Report
     raise PortTaken(f"another program took the ports of the local stack {_ATTEMPTS} times")
 
 
-def _spawn_all(
-    settings: Settings, made: Mapping[str, Environment], ports: Ports, reporter: Reporter
-) -> None:
+def _spawn_all(settings: Settings, made: Mapping[str, Environment], ports: Ports, reporter: Reporter) -> None:
     home = settings.local.home
     identity = record.ensure_identity(home)
     started: list[Part] = []
