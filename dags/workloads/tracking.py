@@ -71,7 +71,8 @@ def _row_tags(entry: Input, manifest: Mapping[str, object]) -> dict[str, str]:
         "replayctl.row": entry.label,
         "replayctl.artifact": entry.identity,
         "replayctl.release": str(manifest["release"]),
-        "replayctl.engine": str(manifest.get("engine", "")),
+        "replayctl.engine": str(manifest["engine"]),
+        "replayctl.implementation": str(entry.parameters.get("implementation", "")),
     }
     seconds = manifest.get("seconds")
     return tags | ({"replayctl.seconds": str(seconds)} if seconds is not None else {})

@@ -39,13 +39,14 @@ def leaderboard(
             row.level,
             *(_figure(row.metrics.get(name)) for name in names),
             duration(row.seconds),
+            f"{row.engine} ({row.implementation})" if row.implementation else row.engine,
             *((_words(found.differing(row)), row.recorded, row.run_id) if every else ()),
             row.evaluation,
         )
         for rank, row in enumerate(found.rows, start=1)
     )
     more = ("parameters that differ", "recorded", "run") if every else ()
-    columns = ("#", "model", "level", *names, "took", *more, "evaluation")
+    columns = ("#", "model", "level", *names, "took", "engine", *more, "evaluation")
     title = f"{found.experiment} on {found.dataset}"
     return Result("leaderboard", found, (Table(columns, rows, title=title, numeric=(0, *range(3, 4 + len(names)))),))
 

@@ -13,6 +13,7 @@ from replayctl.settings.namespace import Namespace
 
 # Tags written by dags/workloads/tracking.py.
 _EVALUATION, _LEVEL, _ROW = "replayctl.evaluation", "replayctl.level", "replayctl.row"
+_ENGINE, _IMPLEMENTATION = "replayctl.engine", "replayctl.implementation"
 _DATASET, _RELEASE, _SECONDS = "replayctl.dataset", "replayctl.release", "replayctl.seconds"
 _DAG, _RUN = "replayctl.dag_id", "replayctl.run_id"
 SHOWN_METRICS = ("NDCG", "MAP", "HitRate", "Recall")
@@ -23,7 +24,7 @@ class Row:
     """One model's results; `level` is `first` or `second`, `seconds` what its step took where that is known.
 
     Metrics are named as in the table, `NDCG@10`. `release` has made the model's rows, `dag_id` and `run_id` are of the
-    run that has evaluated them.
+    run that has evaluated them. `engine` has computed it; `implementation` is the model's, where the engines' differ.
     """
 
     model: str
@@ -33,6 +34,8 @@ class Row:
     evaluation: str
     release: str
     seconds: float | None
+    engine: str
+    implementation: str
     recorded: datetime.datetime
     dag_id: str
     run_id: str
@@ -115,6 +118,8 @@ def _row(run: MlflowRun) -> Row:
         evaluation=run.tags.get(_EVALUATION, ""),
         release=run.tags.get(_RELEASE, ""),
         seconds=float(seconds) if seconds else None,
+        engine=run.tags.get(_ENGINE, ""),
+        implementation=run.tags.get(_IMPLEMENTATION, ""),
         recorded=datetime.datetime.fromtimestamp(run.start_unix_ms / 1000, tz=datetime.UTC),
         dag_id=run.tags.get(_DAG, ""),
         run_id=run.tags.get(_RUN, ""),
