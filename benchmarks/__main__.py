@@ -14,16 +14,15 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks import engines
 from replayctl import deploy
 from replayctl.bundle.release import build_release
 from replayctl.bundle.stubs import stub_name, stub_text
 from replayctl.console.events import SilentReporter
 from replayctl.console.reporter import StderrReporter
-from replayctl.local import environments, stack
+from replayctl.local import datasets, environments, stack
 from replayctl.local.capacity import local_cores
-from replayctl.publishing.deployment import deployment_json
 from replayctl.settings.declared import Settings
-from replayctl.settings.folders import find_folders
 from replayctl.settings.load import load_settings
 from replayctl.settings.namespace import find_namespace
 
@@ -194,7 +193,7 @@ class Memory:
     """Samples the memory of a stack's process tree: proportional set sizes, so that shared pages count once."""
 
     def __init__(self, stack: stack.Stack) -> None:
-        self._leaders = [psutil.Process(service.pid) for service in stack.services]
+        self._leaders = [psutil.Process(part.leader.pid) for part in stack.parts if part.leader]
         self.peak: dict[str, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
@@ -222,8 +221,8 @@ class Memory:
             self.peak = {name: max(self.peak.get(name, 0.0), value) for name, value in now.items()}
 
 
-def bench_run(settings: Settings) -> None:
-    """The ml-100k experiment to the sum of its models' fit and predict times, measured alone with the same Spark."""
+def bench_run(settings: Settings, scratch: Path) -> None:
+    """The ml-100k experiment in Airflow to the script that people would write, in one run."""
     environ = {**os.environ, "REPLAYCTL_LOCAL_HOME": str(settings.local.home), "USERNAME_ON_CLUSTER": USER}
 
     def call(*argv: str) -> dict:
@@ -238,61 +237,51 @@ def bench_run(settings: Settings) -> None:
         with Memory(stack.status(settings)) as memory:
             run = call("run", EXPERIMENT, "--wait", "--force", "all")
         again = call("run", EXPERIMENT, "--wait")
-        alone = _alone(settings)
+        log = settings.local.home / "data" / "replay" / "ml100k_ratings.csv"
+        theirs = engines.script(log, scratch, _python("workload-spark", settings))
     finally:
         call("local", "down")
     tasks = {task["task_id"]: task["seconds"] for task in run["tasks"]}
-    steps = _manifests(settings)
-    models = sum(alone["models"].values())
-    starts = len(tasks) * alone["start"]
-    print(f"experiment to its models alone: {run['seconds'] / models:.2f} ({run['seconds']:.0f} s to {models:.0f} s)")
-    without = (run["seconds"] - starts) / models
-    print(f"the same less {len(tasks)} Spark starts of {alone['start']:.1f} s: {without:.2f} (goal ≤ 1.5)")
-    print(f"the models alone: {', '.join(f'{name} {value:.1f} s' for name, value in alone['models'].items())}")
+    in_steps = sum(json.loads(path.read_text())["seconds"] for path in _manifests(settings))
+    print(
+        f"experiment to the script: {run['seconds'] / theirs.wall_s:.2f} (goal ≤ 3; {run['seconds']:.0f} s to "
+        f"{theirs.wall_s:.0f} s; of the tasks' {sum(tasks.values()):.0f} s the steps themselves take {in_steps:.0f} s)"
+    )
     print(f"the tasks: {', '.join(f'{name} {value:.1f} s' for name, value in tasks.items())}")
-    in_models = sum(sum(step["results"]["seconds"].values()) for step in steps if "seconds" in step["results"])
-    in_steps = sum(step["seconds"] for step in steps)
-    parts = {
-        "fit and predict": in_models,
-        "other work of the steps, sessions included": in_steps - in_models,
-        "start of JVM and Python, Airflow's task": sum(tasks.values()) - in_steps,
-    }
-    print(f"where the tasks' time goes: {', '.join(f'{name} {value:.0f} s' for name, value in parts.items())}")
-    print(f"again, all artifacts whole: {again['seconds']:.1f} s")
+    print(f"again, all artifacts whole: {again['seconds']:.1f} s (goal ≤ 10)")
     print(f"peak memory (PSS): {', '.join(f'{name} {value:.0f} MiB' for name, value in memory.peak.items())}")
 
 
-def _manifests(settings: Settings) -> list[dict]:
+def bench_engines(settings: Settings, scratch: Path) -> None:
+    """The steps without Airflow to the script, by size: ml100k, and generated logs of ROWS (900,000 when not set)."""
+    embedded, peer = (_python(name, settings) for name in ("workload", "workload-spark"))
+    prepared = datasets.prepare("ml100k", settings, StderrReporter())
+    shutil.copy(prepared.path, scratch / "ml100k.csv")
+    logs = [scratch / "ml100k.csv"]
+    for rows in map(int, os.environ.get("ROWS", "900000").split(",")):
+        logs.append(scratch / f"zipf{rows}.csv")
+        seconds([peer, "-m", "benchmarks.generator", str(logs[-1]), str(rows)], {**os.environ, "PYTHONPATH": str(ROOT)})
+    for log in logs:
+        memory_gib = int(os.environ.get("MEMORY_GIB", "8"))
+        line = engines.compare(
+            log, scratch / "work", embedded, peer, cores=local_cores(settings), memory_gib=memory_gib
+        )
+        print(line, flush=True)
+
+
+def _python(name: str, settings: Settings) -> str:
+    made = environments.ensure(name, settings.cache_dir, settings.local.python, StderrReporter())
+    return str(made.program("python"))
+
+
+def _manifests(settings: Settings) -> list[Path]:
     folder = settings.local.home / "artifacts" / USER / "ml100k"
-    return [json.loads(path.read_text()) for path in folder.glob("*/*/manifest.json")]
-
-
-def _alone(settings: Settings) -> dict:
-    """Runs `models_alone.py` by spark-submit, with the settings of a local deployment."""
-    workload = environments.ensure("workload", settings.cache_dir, settings.local.python, StderrReporter())
-    spark_home = workload.site_packages / "pyspark"
-    cores = local_cores(settings)
-    (split,) = (settings.local.home / "artifacts" / USER / "ml100k" / "split").iterdir()
-    (combine,) = (settings.local.home / "artifacts" / USER / "ml100k" / "combine").iterdir()
-    conf = json.loads(deployment_json(settings, find_folders(settings), USER))["spark_conf"]
-    argv = [str(spark_home / "bin" / "spark-submit"), "--master", f"local[{cores}]", "--driver-memory", "2g"]
-    argv += [word for key, value in conf.items() for word in ("--conf", f"{key}={value}")]
-    answer = settings.local.home / "alone.json"
-    argv += [str(ROOT / "benchmarks" / "models_alone.py"), str(split), str(combine), str(cores), str(answer)]
-    environ = {**os.environ, "SPARK_HOME": str(spark_home), "PYSPARK_PYTHON": str(workload.program("python"))}
-    environ |= {"PYTHONPATH": str(ROOT), "SPARK_LOCAL_IP": "127.0.0.1"}
-    subprocess.run(argv, env=environ, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    empty = [
-        *argv[: argv.index(str(ROOT / "benchmarks" / "models_alone.py"))],
-        str(ROOT / "benchmarks" / "spark_start.py"),
-    ]
-    start = statistics.median(seconds(empty, environ) for _ in range(3))
-    return {"models": json.loads(answer.read_text()), "start": start}
+    return list(folder.glob("*/*/manifest.json"))
 
 
 def main() -> None:
     """Runs the named benchmarks, or all."""
-    wanted = sys.argv[1:] or ["help", "parse", "deploy", "cluster", "run"]
+    wanted = sys.argv[1:] or ["help", "parse", "deploy", "cluster", "engines", "run"]
     with tempfile.TemporaryDirectory(prefix="replayctl-bench-") as name:
         scratch = Path(name)
         environ = {**os.environ, "REPLAYCTL_LOCAL_HOME": str(scratch / "local"), "USERNAME_ON_CLUSTER": USER}
@@ -306,7 +295,9 @@ def main() -> None:
         if "cluster" in wanted:
             bench_cluster()
         if "run" in wanted:
-            bench_run(settings)
+            bench_run(settings, scratch)
+        if "engines" in wanted:
+            bench_engines(settings, scratch)
         shutil.rmtree(scratch / "local", ignore_errors=True)
 
 

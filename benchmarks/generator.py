@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,3 +41,7 @@ def write_log(path: Path, rows: int, *, users: int = 6040, items: int = 3700, se
 
 def _schema() -> pa.Schema:
     return pa.schema([(name, pa.int64()) for name in ("user_id", "item_id", "rating", "timestamp")])
+
+
+if __name__ == "__main__":
+    write_log(Path(sys.argv[1]), int(sys.argv[2]))
