@@ -63,7 +63,7 @@ def test_the_wheel_holds_dags_and_docker_and_no_top_level_of_theirs(wheel: Path)
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 
-@pytest.mark.parametrize("version", ["3.11", "3.12"])
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
 def test_pip_installs_it(wheel: Path, tmp_path: Path, version: str) -> None:
     python = find_python(version)
     if python is None:

@@ -42,7 +42,7 @@ def make_python(tmp_path: Path, then: str = "pass") -> Path:
     inner = PIP.format(python=sys.executable, then=then)
     python.write_text(
         f"#!{sys.executable}\nimport pathlib, sys\n"
-        f"if '-c' in sys.argv: print({environments.PYTHON_VERSION!r})\n"
+        f"if '-c' in sys.argv: print({environments.python_versions('mlflow')[0]!r})\n"
         "else:\n    folder = pathlib.Path(sys.argv[-1]); (folder / 'bin').mkdir(parents=True)\n"
         f"    program = folder / 'bin' / 'python'; program.write_text({inner!r}); program.chmod(0o755)\n"
     )
@@ -146,8 +146,25 @@ def test_a_program_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pyt
     hanging = tmp_path / "bin" / program
     hanging.write_text("#!/bin/sh\nexec sleep 600\n")
     hanging.chmod(0o755)
-    find, configured = (
-        (environments.find_java_home, tmp_path) if program == "java" else (environments.find_python, hanging)
-    )
     with pytest.raises(NotFound, match=str(tmp_path)):
-        find(configured)
+        if program == "java":
+            environments.find_java_home(tmp_path)
+        else:
+            environments.find_python("mlflow", hanging)
+
+
+@pytest.mark.parametrize(("name", "version", "fits"), [("airflow", "3.13", True), ("workload-spark", "3.13", False)])
+def test_lists_say_for_which_pythons_they_hold(tmp_path: Path, name: str, version: str, fits: bool) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho {version}\n")
+    python.chmod(0o755)
+    if fits:
+        assert environments.find_python(name, python) == python
+        return
+    with pytest.raises(NotFound, match=rf"no Python 3.11 with venv was found for the {name} environment \(tried"):
+        environments.find_python(name, python)
+
+
+def test_spark_is_there_only_where_it_is_asked_for() -> None:
+    assert environments.SPARK not in environments.needed(spark=False)
+    assert environments.needed(spark=True) == (*environments.NAMES, environments.SPARK)
