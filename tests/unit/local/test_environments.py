@@ -1,5 +1,6 @@
 """Environments are checked before they are used, made again when something is gone, and made by one at a time."""
 
+import functools
 import signal
 import subprocess
 import sys
@@ -146,11 +147,10 @@ def test_a_program_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pyt
     hanging = tmp_path / "bin" / program
     hanging.write_text("#!/bin/sh\nexec sleep 600\n")
     hanging.chmod(0o755)
+    find_python = functools.partial(environments.find_python, "mlflow")
+    find, configured = (environments.find_java_home, tmp_path) if program == "java" else (find_python, hanging)
     with pytest.raises(NotFound, match=str(tmp_path)):
-        if program == "java":
-            environments.find_java_home(tmp_path)
-        else:
-            environments.find_python("mlflow", hanging)
+        find(configured)
 
 
 @pytest.mark.parametrize(("name", "version", "fits"), [("airflow", "3.13", True), ("workload-spark", "3.13", False)])
