@@ -231,3 +231,10 @@ def test_a_refusal_of_mlflow_is_told_in_its_words(pipeline: Pipeline, mlflow: Ml
     document = pipeline.document("evaluate", output=str(tmp_path / "evaluate"), mlflow_experiment="x" * 600)
     with pytest.raises(StepError, match=r"refused experiments/create \(HTTP 400 INVALID_PARAMETER_VALUE\)"):
         runner.run(document)
+
+
+def test_an_experiment_that_was_deleted_comes_back(pipeline: Pipeline, mlflow: Mlflow) -> None:
+    experiment = mlflow.ask("experiments/get-by-name?experiment_name=two_stage_sample_alice")["experiment"]
+    mlflow.ask("experiments/delete", {"experiment_id": experiment["experiment_id"]})
+    runner.run(pipeline.document("evaluate", force=True))
+    assert len(mlflow.runs("two_stage_sample_alice")) == 4
