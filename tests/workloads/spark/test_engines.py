@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dags.workloads import combine, raw, split
+from dags.workloads.context import StepError
 from dags.workloads.engines.embedded import EmbeddedEngine
 from dags.workloads.engines.spark import SparkEngine
 
@@ -52,7 +53,15 @@ def values(engine: Any, table: Any) -> list[tuple[Any, ...]]:
     )
 
 
-def split_tables(engine: Any, folder: Path, strategy: str) -> list[list[tuple[Any, ...]]]:
+def split_tables(engine: Any, folder: Path, strategy: str) -> list[list[tuple[Any, ...]]] | str:
+    """All tables of the split; the message where the rows are too few for it."""
+    try:
+        return made_tables(engine, folder, strategy)
+    except StepError as error:
+        return str(error)
+
+
+def made_tables(engine: Any, folder: Path, strategy: str) -> list[list[tuple[Any, ...]]]:
     shares = {"strategy": strategy, "test_share": 0.29, "second_level_share": 0.25, "seed": 42}
     positives = split.latest_positives(engine.file(folder / raw.EVENTS), 3.0)
     parts = engine.keep(split.assign_parts(positives, shares, engine))
