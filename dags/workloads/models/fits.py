@@ -15,8 +15,9 @@ from ..context import StepError
 from . import Factors, Floats, Ids, ItemScores, ItemSimilarities, Model
 
 _ITEM_BLOCK = 512
-# Spark's ALS weighs the regularisation by each row's number of interactions, implicit's does not.
-_ALS_REGULARIZATION = 5.0
+# Spark's ALS weighs the regularisation by each row's number of interactions, implicit's does not. On the second
+# level's labels of ml100k, NDCG@10 is .1796 with 0.01, .1825 with 5, .1833 with 8, .1862 with 12, .1505 with 40.
+_ALS_REGULARIZATION = 8.0
 _ALS_ITERATIONS = 10
 
 
