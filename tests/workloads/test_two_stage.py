@@ -234,7 +234,9 @@ def test_a_refusal_of_mlflow_is_told_in_its_words(pipeline: Pipeline, mlflow: Ml
 
 
 def test_an_experiment_that_was_deleted_comes_back(pipeline: Pipeline, mlflow: Mlflow) -> None:
-    experiment = mlflow.ask("experiments/get-by-name?experiment_name=two_stage_sample_alice")["experiment"]
+    find = "experiments/get-by-name?experiment_name=two_stage_sample_alice"
+    experiment = mlflow.ask(find)["experiment"]
     mlflow.ask("experiments/delete", {"experiment_id": experiment["experiment_id"]})
     runner.run(pipeline.document("evaluate", force=True))
+    assert mlflow.ask(find)["experiment"]["experiment_id"] == experiment["experiment_id"]
     assert len(mlflow.runs("two_stage_sample_alice")) == 4
