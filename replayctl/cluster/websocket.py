@@ -69,7 +69,11 @@ class WebSocket:
         """Closes the connection; whoever receives is told."""
         self._heartbeat.cancel()
         await asyncio.gather(self._heartbeat, return_exceptions=True)
-        await self._stream.close()
+        try:
+            await self._stream.close()
+        finally:
+            # Even when whoever closes is cancelled meanwhile.
+            self._stream.transport.abort()
 
     async def _watch(self) -> None:
         from websockets.exceptions import ConnectionClosed
