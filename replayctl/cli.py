@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 
 from replayctl import __version__
+from replayctl.command_line import CommandLine, sort_out
 from replayctl.commands import dags, forward, images, leaderboard, local, runs, scaffold, settings, yarn
 from replayctl.console import output, redaction
 from replayctl.console.reporter import StderrReporter
@@ -37,8 +37,6 @@ from replayctl.errors import (
 from replayctl.settings.context import AppContext
 
 _Command = Callable[..., Result]
-_FLAGS = r"-v+|--verbose|-q|--quiet|--debug"
-_OPTIONS = ("--output", "--profile")
 _USAGE = 2
 # Characters of a command's first sentence: all of them.
 _WHOLE = 1000
@@ -70,6 +68,8 @@ app = typer.Typer(
     help="Deploy, run and understand two-stage recommender experiments on Airflow, Spark and MLflow.",
     cls=_Grouped,
     no_args_is_help=True,
+    # Commands below inherit it.
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=True,
     pretty_exceptions_enable=False,
 )
@@ -138,6 +138,28 @@ def _add_commands() -> None:
 _add_commands()
 
 
+@app.command("help", rich_help_panel="Settings")
+def _help(
+    ctx: typer.Context,
+    words: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND]...", help="The command's words.")] = None,
+) -> None:
+    """Show the help of a command, as its option -h does."""
+    context: Any = ctx.find_root()
+    for word in words or ():
+        command = context.command
+        below = getattr(command, "commands", {}).get(word)
+        if below is None:
+            import difflib
+
+            near = difflib.get_close_matches(word, getattr(command, "commands", {}), n=1)
+            raise UsageProblem(
+                f"{context.command_path} has no command {word!r}{f'; did you mean {near[0]!r}?' if near else ''}",
+                hint=f"see: {context.command_path} -h",
+            )
+        context = type(context)(below, info_name=word, parent=context)
+    typer.echo(context.get_help())
+
+
 class _Ended(BaseException):
     """A signal asked for the end; unwinds like Ctrl-C, so that everything is cleaned up."""
 
@@ -201,31 +223,6 @@ def _root(
     )
 
 
-def lift_global_options(argv: Sequence[str]) -> list[str]:
-    """The arguments with the global options in front, where Typer wants them and people do not type them.
-
-    What follows `--` is left alone.
-    """
-    lifted: list[str] = []
-    rest: list[str] = []
-    words = iter(argv)
-    for word in words:
-        if word == "--":
-            rest += [word, *words]
-        elif re.fullmatch(_FLAGS, word) or word.startswith(tuple(f"{option}=" for option in _OPTIONS)):
-            lifted.append(word)
-        elif word in _OPTIONS:
-            value = next(words, None)
-            # Without a value it stays last: in front it would take the command for its value.
-            if value is None:
-                rest.append(word)
-            else:
-                lifted += [word, value]
-        else:
-            rest.append(word)
-    return [*lifted, *rest]
-
-
 @functools.cache
 def _program() -> Any:
     """The commands as a tree; made once, because the making costs as much as half of Typer's import.
@@ -243,10 +240,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def run(argv: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; everything that can be raised becomes a message here."""
-    words = lift_global_options(argv)
-    out = output.Output("json" if _wants_json(words) else "human")
+    line = sort_out(_program(), argv)
+    out = output.Output("json" if line.mode == "json" else "human")
     try:
-        code = _run(words, out, _command_name(words))
+        code = _run(line, out)
         out.flush()
     except BrokenPipeError:
         # Whoever read our answer has seen enough.
@@ -259,12 +256,14 @@ def run(argv: Sequence[str]) -> int:
     return code
 
 
-def _run(words: Sequence[str], out: output.Output, command: str) -> int:
+def _run(line: CommandLine, out: output.Output) -> int:
     _install_signal_handlers()
     answered = False
+    command = line.command
     try:
-        _check_values_of_global_options(words)
-        answer = _answer(words, out, command)
+        if line.incomplete:
+            raise UsageProblem(f"option {line.incomplete} needs a value", hint="see: replayctl --help")
+        answer = _answer(line.words, out, command)
         if not isinstance(answer, Result):
             return answer
         answered = True
@@ -288,7 +287,7 @@ def _run(words: Sequence[str], out: output.Output, command: str) -> int:
             out.show_error(command, trouble, OperationFailed.exit_code)
             return OperationFailed.exit_code
         # The last resort: a bug becomes one line and a file.
-        out.show_error(command, _bug(error, debug="--debug" in words), EXIT_BUG)
+        out.show_error(command, _bug(error, debug=line.debug), EXIT_BUG)
         return EXIT_BUG
 
 
@@ -319,41 +318,6 @@ def _answer(words: Sequence[str], out: output.Output, command: str) -> Result | 
         # Typer's word for Ctrl-C; it has printed nothing.
         raise KeyboardInterrupt
     return int(answer or 0)
-
-
-def _check_values_of_global_options(words: Sequence[str]) -> None:
-    if words and words[-1] in _OPTIONS and "--" not in words:
-        raise UsageProblem(f"option {words[-1]} needs a value", hint="see: replayctl --help")
-
-
-def _wants_json(words: Sequence[str]) -> bool:
-    """Whether the last word on --output, before `--`, is json: the same one counts for Typer."""
-    mode = ""
-    options = iter(words)
-    for word in options:
-        if word == "--":
-            break
-        if word == "--output":
-            mode = next(options, "")
-        elif word.startswith("--output="):
-            mode = word.partition("=")[2]
-    return mode == "json"
-
-
-def _command_name(words: Sequence[str]) -> str:
-    """The command's words, for the envelope of a failure: options and their values are no part of it."""
-    names: list[str] = []
-    level = _program()
-    skip = False
-    for word in words:
-        if skip or word.startswith("-"):
-            skip = word in _OPTIONS
-            continue
-        level = getattr(level, "commands", {}).get(word)
-        if level is None:
-            break
-        names.append(word)
-    return " ".join(names) or "replayctl"
 
 
 def _install_signal_handlers() -> None:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replayctl import cli
+from replayctl.command_line import sort_out
 from replayctl.settings.context import AppContext
 
 ROOT = Path(__file__).parents[2]
@@ -46,17 +47,61 @@ def test_global_options_stand_anywhere(capfd: pytest.CaptureFixture[str], argv: 
 
 @given(
     st.lists(
-        st.sampled_from(["run", "x", "--wait", "--output", "json", "-v", "--profile", "p", "--force", "--", "--debug"])
+        st.sampled_from(
+            "run yarn-logs forwards list x --wait --output json -v --profile p --force -- --debug".split()
+            + "--grep -n -f -fn --tail=3".split()
+        )
     )
 )
-def test_lifting_loses_no_word_and_keeps_the_order_of_the_rest(words: list[str]) -> None:
-    lifted = cli.lift_global_options(words)
-    assert sorted(lifted) == sorted(words)
-    if "--" in words:
-        end = words.index("--")
-        # Only a value of a global option can have taken the mark itself.
-        if not (end and words[end - 1] in ("--output", "--profile")):
-            assert lifted[len(lifted) - (len(words) - end) :] == words[end:]
+def test_sorting_out_loses_no_word_and_keeps_the_order_of_the_rest(words: list[str]) -> None:
+    line = sort_out(cli._program(), words)
+    assert sorted(line.words) == sorted(words)
+    rest = iter(words)
+    assert all(word in rest for word in line.rest)
+    assert set(line.lifted) <= {"--output", "json", "-v", "--profile", "p", "--debug", *words}
+    assert line.lifted == [] or line.lifted[0] in ("--output", "-v", "--profile", "--debug")
+
+
+@pytest.mark.parametrize(
+    ("argv", "lifted", "rest"),
+    [
+        ("yarn-logs X --grep --debug", "", "yarn-logs X --grep --debug"),
+        ("yarn-logs X --grep --debug --debug", "--debug", "yarn-logs X --grep --debug"),
+        ("yarn-logs X --grep=--debug -v", "-v", "yarn-logs X --grep=--debug"),
+        ("yarn-logs X --grep --output json", "", "yarn-logs X --grep --output json"),
+        ("yarn-logs X --grep --profile --output json", "--output json", "yarn-logs X --grep --profile"),
+        ("yarn-logs -n --debug X", "", "yarn-logs -n --debug X"),
+        ("yarn-logs -fn --debug X", "", "yarn-logs -fn --debug X"),
+        ("yarn-logs -n5 --debug X", "--debug", "yarn-logs -n5 X"),
+        ("yarn-logs -f -q X", "-q", "yarn-logs -f X"),
+        ("yarn-logs X --grep -- --debug", "--debug", "yarn-logs X --grep --"),
+        ("yarn-logs X -- --debug", "", "yarn-logs X -- --debug"),
+        ("forwards -vv list --output=json", "-vv --output=json", "forwards list"),
+        ("run a --profile", "", "run a --profile"),
+    ],
+)
+def test_options_keep_their_values(argv: str, lifted: str, rest: str) -> None:
+    line = sort_out(cli._program(), argv.split())
+    assert (line.lifted, line.rest) == (lifted.split(), rest.split())
+
+
+@pytest.mark.parametrize("command", [(), ("yarn-logs",), ("forwards",), ("forwards", "list"), ("help",)])
+def test_help_is_asked_for_in_every_way(capfd: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
+    shown = [run(capfd, *words) for words in ((*command, "--help"), (*command, "-h"), ("help", *command))]
+    assert shown[0] == shown[1] == shown[2]
+    code, out, err = shown[0]
+    assert (code, err) == (0, "")
+    assert out.startswith(f"Usage: {' '.join(('replayctl', *command))} ")
+    assert "-h, --help" in out
+
+
+def test_help_of_what_is_not_there_names_what_is_near(capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capfd, "help", "yarn-log")
+    assert (code, out) == (2, "")
+    assert "replayctl has no command 'yarn-log'; did you mean 'yarn-logs'?" in err
+    code, _, err = run(capfd, "help", "forwards", "lits")
+    assert code == 2
+    assert "replayctl forwards has no command 'lits'; did you mean 'list'?" in err
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ def test_every_exit_code_is_documented() -> None:
 def test_changing_commands_have_a_dry_run() -> None:
     reads_only = {("settings", "show"), ("settings", "profiles"), ("local", "status"), ("leaderboard",), ("releases",)}
     reads_only |= {
+        ("help",),
         ("yarn-apps",),
         ("yarn-logs",),
         ("forwards", "list"),
