@@ -73,7 +73,9 @@ class SshServer:
     def run(self, *options: str) -> None:
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
+        # The first word on an option counts.
         lines = [
+            *options,
             f"Port {self.port}",
             "ListenAddress 127.0.0.1",
             f"HostKey {self.folder}/host_key",
@@ -86,7 +88,6 @@ class SshServer:
             "LogLevel VERBOSE",
             "MaxStartups 100:30:200",
             "MaxSessions 20",
-            *options,
         ]
         (self.folder / "sshd_config").write_text("\n".join(lines) + "\n")
         assert SSHD

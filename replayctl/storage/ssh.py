@@ -15,11 +15,13 @@ from functools import cached_property
 from pathlib import Path
 
 from replayctl import process
-from replayctl.errors import AuthFailed, NotFound, ReplayctlError, SettingsError, TimedOut, Unreachable
+from replayctl.errors import NotFound, ReplayctlError, SettingsError, TimedOut
 from replayctl.storage.shell import BOOTSTRAP, END_OF_SCRIPT, GREETING, answer_of, quiet_environment, script_text
+from replayctl.storage.ssh_troubles import Attempt, last_lines, trouble_of
 
 _SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
 _CONNECTION_LOST = 255
+_MOST_PRINTED = 4096
 # The first word on an option wins, so these hold for the host and for every host on the way to it.
 _OPTIONS = """\
 Match all
@@ -30,6 +32,8 @@ ServerAliveInterval 10
 ServerAliveCountMax 3
 ForwardAgent no
 ForwardX11 no
+ClearAllForwardings yes
+LogLevel INFO
 RequestTTY no
 RemoteCommand none
 SessionType default
@@ -101,9 +105,11 @@ class SshShell:
         """Ends the shared connection."""
         if self._folder is None:
             return
-        if self._sharing:
+        # Only what has been worked out: what has failed once would fail again.
+        sharing = self.__dict__.get("_sharing")
+        if sharing:
             with contextlib.suppress(ReplayctlError):
-                process.exchange([*self._ssh, *self._sharing, "-O", "exit", self._address.host], b"", timeout_s=5.0)
+                process.exchange([*self._ssh, *sharing, "-O", "exit", self._address.host], b"", timeout_s=5.0)
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder = None
         for name in ("_ssh", "_sharing", "_resolved"):
@@ -115,12 +121,12 @@ class SshShell:
         program = shutil.which("ssh")
         if program is None:
             raise NotFound("there is no ssh on this machine's PATH", hint="install OpenSSH's client")
+        own = self._address.config or Path.home() / ".ssh" / "config"
+        if self._address.config is not None and not _is_readable(own):
+            raise SettingsError(f"ssh.config names {own}, which is not a file")
+        included = "".join(f'Include "{path}"\n' for path in (own, _SYSTEM_CONFIG) if _is_readable(path))
         # Short: the path of a socket must fit into some 100 characters.
         self._folder = Path(tempfile.mkdtemp(prefix="rctl-"))
-        own = self._address.config or Path.home() / ".ssh" / "config"
-        if self._address.config is not None and not own.is_file():
-            raise SettingsError(f"ssh.config names {own}, which is not a file")
-        included = "".join(f'Include "{path}"\n' for path in (own, _SYSTEM_CONFIG) if path.is_file())
         path = self._folder / "config"
         path.write_text(_OPTIONS.format(connect_timeout_s=max(1, int(self._connect_timeout_s))) + included)
         return [program, "-F", str(path)]
@@ -146,46 +152,37 @@ class SshShell:
 
     def _no_connection(self, done: process.Exchanged) -> ReplayctlError:
         said = done.stderr.strip()
-        if self._is_behind_another and GREETING not in done.stdout:
+        began = GREETING in done.stdout
+        if self._is_behind_another and not began:
             # ssh silences the hosts on the way while it shares its connection: ask again without that.
             again = process.exchange([*self._ssh, *self._address.words, "exit"], b"", timeout_s=self._timeout_s)
             said = again.stderr.strip() or said
         own = ["-F", str(self._address.config)] if self._address.config else []
-        by_hand = shlex.join(["ssh", *own, *self._address.words])
-        if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
-            known = self._resolved.get("userknownhostsfile", "~/.ssh/known_hosts").split()[0]
-            return AuthFailed(
-                f"the host key of {self.name} is not the one that is known: somebody may be in between",
-                details=said,
-                hint="ask its administrator; if the key was changed on purpose: "
-                f"ssh-keygen -f {shlex.quote(known)} -R {shlex.quote(self._host_in_known_hosts)}",
+        return trouble_of(
+            Attempt(
+                machine=self.name,
+                by_hand=shlex.join(["ssh", *own, *self._address.words]),
+                resolved=self._resolved,
+                returncode=done.returncode,
+                said=said,
+                printed="" if began else last_lines(done.stdout[-_MOST_PRINTED:].decode("utf-8", "replace")),
+                began=began,
             )
-        if "Host key verification failed" in said:
-            return AuthFailed(
-                f"the host key of {self.name} (or of a host on the way) is not known yet",
-                details=said,
-                hint=f"compare and accept it once by hand: {by_hand}",
-            )
-        if "Permission denied" in said or "Too many authentication failures" in said:
-            return AuthFailed(
-                f"{self.name} does not let {self._resolved.get('user', 'you')} in",
-                details=said,
-                hint=f"load your key with ssh-add, then try: {by_hand}",
-            )
-        if GREETING in done.stdout:
-            return Unreachable(
-                f"the connection to {self.name} broke off half-way",
-                details=said,
-                hint="nothing is left by half; give the command again",
-            )
-        return Unreachable(f"{self.name} cannot be reached by ssh", details=said, hint=f"try: {by_hand}")
+        )
 
     @property
     def _is_behind_another(self) -> bool:
         return any(self._resolved.get(key, "none") != "none" for key in ("proxyjump", "proxycommand"))
 
-    @property
-    def _host_in_known_hosts(self) -> str:
-        host = self._resolved.get("hostkeyalias") or self._resolved.get("hostname", self._address.host)
-        port = self._resolved.get("port", "22")
-        return host if port == "22" else f"[{host}]:{port}"
+
+def _is_readable(path: Path) -> bool:
+    """Whether a configuration is there; SettingsError when it is, and cannot be read."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb"):
+            return True
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read ssh's configuration {path}: {error.strerror}", hint=f"ls -l {shlex.quote(str(path))}"
+        ) from error

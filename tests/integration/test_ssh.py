@@ -15,7 +15,7 @@ import pytest
 
 from dags.dag_entities import Namespace
 from replayctl import process
-from replayctl.errors import AuthFailed, Conflict, NotFound, OperationFailed, TimedOut, Unreachable
+from replayctl.errors import AuthFailed, Conflict, NotFound, OperationFailed, SettingsError, TimedOut, Unreachable
 from replayctl.storage.shell import BOOTSTRAP, END_OF_SCRIPT, LocalShell, answer_of, script_text
 from replayctl.storage.ssh import SshAddress, SshShell
 from replayctl.storage.target import Modes, Target
@@ -174,11 +174,124 @@ def test_an_account_without_a_shell_is_not_taken_for_an_empty_target(server: Ssh
     server.halt()
     server.run("ForceCommand /bin/false")
     try:
-        with pytest.raises(Unreachable):
+        with pytest.raises(AuthFailed, match="runs a command of its own instead of ours"):
             inspect(server, shell_for(server, config))
     finally:
         server.halt()
         server.run()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("MaxSessions 0", "opens no session for a command"),
+        ("ForceCommand echo 'Deploys are closed until Monday' >&2; exit 3", "it ended with status 3"),
+        ("ForceCommand echo 'This account is currently not available.'; exit 1", r"no shell \(nologin\)"),
+        ('ForceCommand /bin/bash -r -c "$SSH_ORIGINAL_COMMAND"', "shell is restricted"),
+        ("ForceCommand echo 'This service allows sftp connections only.'; exit 1", "only for sftp"),
+        ("ForceCommand internal-sftp", "runs a command of its own|only for sftp"),
+    ],
+)
+@pytest.mark.parametrize("level", ["", "LogLevel QUIET"])
+def test_accounts_that_run_no_commands_say_which_kind_they_are(
+    server: SshServer, tmp_path: Path, option: str, message: str, level: str
+) -> None:
+    config = server.client_config(tmp_path / "config", more=level)
+    server.halt()
+    server.run(option)
+    try:
+        with pytest.raises(AuthFailed, match=message) as caught:
+            inspect(server, shell_for(server, config, timeout_s=30))
+    finally:
+        server.halt()
+        server.run()
+    assert "lets" in str(caught.value)
+    if "Monday" in option:
+        assert "Deploys are closed until Monday" in (caught.value.details or "")
+
+
+@pytest.mark.parametrize("level", ["QUIET", "FATAL", "DEBUG3"])
+def test_refusals_are_told_whatever_the_users_log_level(server: SshServer, tmp_path: Path, level: str) -> None:
+    config = server.client_config(tmp_path / "config", known=False, more=f"LogLevel {level}")
+    with pytest.raises(AuthFailed, match="not known yet"):
+        inspect(server, shell_for(server, config))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.raises(Unreachable, match="cannot be reached by ssh: .*Connection refused"):
+        inspect(server, SshShell(SshAddress("127.0.0.1", None, port, config)))
+
+
+def test_forwards_of_the_users_configuration_are_not_ours_to_open(server: SshServer, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        forward = f"LocalForward {taken.getsockname()[1]} 127.0.0.1:80\nExitOnForwardFailure yes"
+        inspect(server, shell_for(server, server.client_config(tmp_path / "config", more=forward)))
+
+
+def test_a_control_path_that_cannot_be_is_named(server: SshServer, tmp_path: Path) -> None:
+    more = "ControlMaster auto\nControlPath /nowhere/at/all"
+    with pytest.raises(SettingsError, match="ControlPath /nowhere/at/all") as caught:
+        inspect(server, shell_for(server, server.client_config(tmp_path / "config", more=more)))
+    assert "ControlPath none" in (caught.value.hint or "")
+    more = f"ControlMaster auto\nControlPath /tmp/{'x' * 120}"
+    with pytest.raises(SettingsError, match="ControlPath"):
+        inspect(server, shell_for(server, server.client_config(tmp_path / "config", more=more)))
+
+
+@pytest.mark.parametrize("how", ["alias", "second file"])
+def test_the_hint_about_a_changed_host_key_removes_it(server: SshServer, tmp_path: Path, how: str) -> None:
+    config = server.client_config(tmp_path / "config")
+    known = tmp_path / "known_hosts"
+    old = known.read_text()
+    if how == "alias":
+        config.write_text(f"{config.read_text()}  HostKeyAlias the-cluster\n")
+        known.write_text(old.replace(f"[127.0.0.1]:{server.port}", "the-cluster"))
+    else:
+        (tmp_path / "first").touch()
+        text = config.read_text()
+        config.write_text(
+            text.replace(f"UserKnownHostsFile {known}", f"UserKnownHostsFile {tmp_path / 'first'} {known}")
+        )
+    inspect(server, shell_for(server, config))
+    server.halt()
+    server.new_host_key()
+    server.run()
+    with pytest.raises(AuthFailed, match="not the one that is known") as caught:
+        inspect(server, shell_for(server, config))
+    command = (caught.value.hint or "").rpartition("on purpose: ")[2]
+    subprocess.run(["sh", "-ec", command], check=True, capture_output=True)
+    assert known.read_text() == ""
+    with pytest.raises(AuthFailed, match="not known yet"):
+        inspect(server, shell_for(server, config))
+
+
+@pytest.mark.parametrize("text", ["Nonsense yes\n", "Port many\n", "Host a\n  IdentityFile\n", "Include\n", "\0\n"])
+def test_a_configuration_that_ssh_does_not_take_gives_one_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "config").write_text(text)
+    shell = SshShell(SshAddress("127.0.0.1", None, 1, tmp_path / "config"))
+    with pytest.raises((SettingsError, Unreachable)) as caught:
+        Target(shell, "/dags", "/files", "alice", Modes()).inspect()
+    assert isinstance(caught.value, SettingsError) == (text != "\0\n")
+    shell.close()
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_configuration_that_is_no_file_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "missing", tmp_path / "pipe"):
+        shell = SshShell(SshAddress("127.0.0.1", None, 1, path))
+        with pytest.raises(SettingsError, match="not a file"):
+            Target(shell, "/dags", "/files", "alice", Modes()).inspect()
+        shell.close()
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_a_connection_that_breaks_says_so_and_the_next_deploy_heals(server: SshServer, tmp_path: Path) -> None:
