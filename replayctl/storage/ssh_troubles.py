@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from replayctl.errors import AuthFailed, ReplayctlError, SettingsError, Unreachable
 
 _CONNECTION_LOST = 255
+# With this status sshd ends a session because of /etc/nologin, whose text it prints.
+_NO_LOGINS_NOW = 254
 _MOST_LINES = 20
 _BAD_CONFIGURATION = re.compile(
     r"bad configuration option|terminating, \d+ bad|Bad owner or permissions|Can't open (?:user config|include) file"
@@ -30,10 +32,11 @@ _BAD_FORWARD = re.compile(
 _NO_SESSION = re.compile(
     r"open failed|Session open refused|session request failed|(?:exec|shell|subsystem) request (?:failed|denied)"
 )
+# From what tells most to what only says that it is over.
 _REASONS = (
-    "Could not resolve hostname|Name or service not known|Connection refused|Connection timed out|No route to host"
-    "|Network is unreachable|Operation timed out|Connection reset|Connection closed|kex_exchange_identification"
-    "|Unable to negotiate|banner exchange|Broken pipe|Bad port|not found|No such file or directory"
+    r"Could not resolve|Name or service not known|Connection refused|timed out|No route to host|Network is unreachable"
+    r"|Unable to negotiate|Bad port|No such file or directory|not found|Cannot assign requested address|jumphost loop",
+    r"Connection reset|Connection closed|banner exchange|Broken pipe|kex_exchange_identification",
 )
 
 
@@ -142,7 +145,9 @@ def _of_the_account(attempt: Attempt) -> ReplayctlError | None:
         )
     if attempt.returncode == _CONNECTION_LOST and not printed:
         return None
-    if "not available" in both or "nologin" in both:
+    if attempt.returncode == _NO_LOGINS_NOW:
+        what = "but takes no logins for now (/etc/nologin there)"
+    elif "not available" in both or "nologin" in both:
         what = "but the account has no shell (nologin)"
     elif re.search(r"restricted|rbash", both):
         what = "but the account's shell is restricted, and runs no programs by their path"
@@ -156,7 +161,8 @@ def _of_the_account(attempt: Attempt) -> ReplayctlError | None:
 
 def _unreachable(attempt: Attempt) -> Unreachable:
     lines = attempt.said.splitlines()
-    reason = next((line for line in lines if re.search(_REASONS, line)), lines[-1] if lines else "")
+    telling = (line for pattern in _REASONS for line in lines if re.search(pattern, line))
+    reason = next(telling, lines[-1] if lines else "")
     why = f": {reason.strip()}" if reason else ", and ssh does not say why"
     return Unreachable(
         f"{attempt.machine} cannot be reached by ssh{why}",

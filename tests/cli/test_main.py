@@ -48,8 +48,10 @@ def test_global_options_stand_anywhere(capfd: pytest.CaptureFixture[str], argv: 
 @given(
     st.lists(
         st.sampled_from(
-            "run yarn-logs forwards list x --wait --output json -v --profile p --force -- --debug".split()
-            + "--grep -n -f -fn --tail=3".split()
+            [
+                *("run", "yarn-logs", "forwards", "list", "x", "--wait", "--output", "json", "-v", "--profile", "p"),
+                *("--force", "--", "--debug", "--grep", "-n", "-f", "-fn", "--tail=3"),
+            ]
         )
     )
 )

@@ -210,6 +210,28 @@ def test_accounts_that_run_no_commands_say_which_kind_they_are(
         assert "Deploys are closed until Monday" in (caught.value.details or "")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives an account another shell")
+@pytest.mark.parametrize(
+    ("shell", "message"),
+    [
+        ("/usr/sbin/nologin", r"no shell \(nologin\)"),
+        ("/bin/rbash", "shell is restricted"),
+        ("/bin/false", "it ended with status 1"),
+        ("/bin/cat", "it ended with status 1"),
+    ],
+)
+def test_accounts_with_another_shell(server: SshServer, tmp_path: Path, shell: str, message: str) -> None:
+    if not Path(shell).exists():
+        pytest.skip(f"no {shell} on this machine")
+    config = server.client_config(tmp_path / "config")
+    subprocess.run(["usermod", "-s", shell, ALICE], check=True)
+    try:
+        with pytest.raises(AuthFailed, match=message):
+            inspect(server, shell_for(server, config))
+    finally:
+        subprocess.run(["usermod", "-s", "/bin/sh", ALICE], check=True)
+
+
 @pytest.mark.parametrize("level", ["QUIET", "FATAL", "DEBUG3"])
 def test_refusals_are_told_whatever_the_users_log_level(server: SshServer, tmp_path: Path, level: str) -> None:
     config = server.client_config(tmp_path / "config", known=False, more=f"LogLevel {level}")
