@@ -56,6 +56,8 @@ _KNOWN_FORM = (
 _NAMED_BEFORE = r"""(?i)\b(?:name|key)\\{0,3}["']?\s{0,3}[:=]\s{0,3}\\{0,3}["']?\Z"""
 _VALUE_AFTER = r"""(?i)\\{0,3}["']?\s{0,40},?\s{0,40}\\{0,3}["']?value\\{0,3}["']?[ \t]*[:=][ \t]*"""
 _ELEMENT_AFTER = r"(?i)</(?:name|key)>\s{0,80}<value>"
+_FOR_SOMEBODY = r"[ \t]+for[ \t]+[^\n:]{1,80}:[ \t]+"
+_CURL = r"""(?ai:curl)\b[^\n]{0,400}?\s(?:-u|--user)[ =]?["']?[^\s:"']{1,80}:([^\s"']+)"""
 _NETRC_BEFORE = r"\blogin\s+\S+\s+\Z"
 _BLOCK_SCALAR = r"[|>][+-]?\d?[ \t]*\r?(?=\n)"
 _HEADER = r"""(?ai:authorization)(\\{0,3}["']?)\s{0,20}[:=]\s{0,20}(?:(\\{0,3}["'])?([\w-]+)(?:[ \t]{1,20}(?=\S))?)"""
@@ -124,7 +126,7 @@ def _line_end(text: str, start: int) -> int:
 
 def _named(text: str, place: int) -> Iterable[Span]:
     """The value behind a name that has this word in it."""
-    if text.startswith("KEY", place) and text.startswith("PRIVATE ", max(0, place - 8)):
+    if text[place] == "K" and text.startswith("PRIVATE KEY", max(0, place - 8)):
         return _key_block(text, place)
     match = _compiled(_NAME_AND_SEPARATOR).match(text, place)
     if match is None:
@@ -141,11 +143,13 @@ def _named(text: str, place: int) -> Iterable[Span]:
     sign = match.group(2)
     end = match.end() if sign is None else match.start(1)
     name = head + text[place:end]
-    kind = secret_kind(name)
+    kind = secret_kind(name) or ("password" if before.endswith(("?", "&")) and name.lower() == "pass" else None)
     if kind is None or before.endswith("nexpected "):
         # A parser's "unexpected token: X" is about a word of a text.
         return ()
     start = _value_start(text, end, before, name, kind) if sign in _LOOSE else match.end()
+    if start is None and kind == "password" and (somebody := _compiled(_FOR_SOMEBODY).match(text, end)):
+        start = somebody.end()
     if start is not None:
         return _value(text, start, before, name, kind)
     known = _compiled(_KNOWN_FORM).match(text, end)
@@ -164,7 +168,7 @@ def _value_start(text: str, end: int, before: str, name: str, kind: Kind) -> int
     close, sign = separator.groups()
     dashed, dotted, after = name.startswith("-"), "." in name, separator.end()
     if sign == ">":
-        assigned = before.endswith(("<", ":", 'name="', "name='"))
+        assigned = before.endswith(("<", ":", 'name="', "name='", 'key="', "key='"))
     elif sign == "|":
         assigned = dotted or kind == "password"
     elif sign == ",":
@@ -172,8 +176,11 @@ def _value_start(text: str, end: int, before: str, name: str, kind: Kind) -> int
     else:
         at_start = (dotted or text.startswith("\t", end)) and _starts_line(before)
         at_start = at_start or name.startswith(("spark.", "fs.", "hadoop."))
+        at_start = at_start or before.endswith(("ENV ", "setenv "))
         quoted = after > separator.end(1) and text.startswith(("'", '"', "`"), after)
-        assigned = (dashed and not text.startswith("-", after)) or (quoted and (dotted or kind == "password"))
+        assigned = (dashed and not text.startswith("-", after)) or (
+            quoted and (dotted or kind == "password" or name == "SECRET")
+        )
         netrc = "login " in before and _compiled(_NETRC_BEFORE).search(before)
         assigned = assigned or at_start or bool(netrc)
     return after if assigned else None
@@ -351,4 +358,5 @@ _LOOKS: tuple[tuple[str, Callable[[str, int], Iterable[Span]]], ...] = (
     ("sig", _group(_SIGNATURE)),
     ("eyj", _group(_JWT, 0)),
     ("identified", _identified),
+    ("curl", _group(_CURL)),
 )

@@ -80,6 +80,15 @@ token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJjNG5hcnkifQ.c4nary
 Invalid user token hf_c4naryc4naryc4nary
 Incorrect API key provided: sk-c4naryc4naryc4nary
 machine h login bob password c4nary
+curl -s -u bob:c4nary http://x
+<entry key="db.password">c4nary</entry>
+ENV AWS_SECRET_ACCESS_KEY c4nary
+CREATE SECRET x (TYPE S3, SECRET 'c4nary')
+http://h/login?user=bob&pass=c4nary
+Password for 'bob': c4nary
+redis://:c4nary@h:6379/0
+s3n://AKIAX:c4na/c4nary@bucket/x
+WANDB_API_KEY=c4nary
 -----BEGIN RSA PRIVATE KEY-----\nc4nary\nc4nary=\n-----END RSA PRIVATE KEY-----\n
 """
 
