@@ -151,7 +151,13 @@ class _Code:
         elif isinstance(node, ast.ImportFrom):
             base = f".{_absolute(module, node)}".rstrip(".") if node.level else node.module or ""
             for alias in node.names:
-                module.imported[alias.asname or alias.name] = f"{base}.{alias.name}"
+                if alias.name == "*":
+                    watched = (call for calls in CALLS.values() for call in calls)
+                    module.imported |= {
+                        name: call for call in watched for where, _, name in [call.rpartition(".")] if where == base
+                    }
+                else:
+                    module.imported[alias.asname or alias.name] = f"{base}.{alias.name}"
 
     def _visit(self, module: _Module, node: ast.AST) -> None:
         """Looks at code that runs now: bodies of functions do not, those of classes do."""
@@ -203,9 +209,10 @@ class _Code:
                 self._report(module, node, "namespace", f"the path {node.value!r}")
 
     def _note_alias(self, module: _Module, node: ast.Assign | ast.AnnAssign, value: ast.expr) -> None:
-        """now = time.time: another name for what is watched."""
+        """now = time.time, clock = time: another name for what is imported, or for a function that is watched."""
         name = _dotted(module, value)
-        if any(_is_one_of(name, calls) for calls in CALLS.values()):
+        imported = name.partition(".")[0] in {each.partition(".")[0] for each in module.imported.values()}
+        if imported or any(_is_one_of(name, calls) for calls in CALLS.values()):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             module.imported |= {target.id: name for target in targets if isinstance(target, ast.Name)}
 
