@@ -286,6 +286,10 @@ def _run(line: CommandLine, out: output.Output) -> int:
         if trouble := trouble_of(error):
             out.show_error(command, trouble, OperationFailed.exit_code)
             return OperationFailed.exit_code
+        if isinstance(error, UnicodeEncodeError) and any("\ud800" <= sign <= "\udfff" for sign in "".join(line.words)):
+            # Such words are good for names of files, which may be any bytes, and for nothing else.
+            out.show_error(command, Problem("usage", "an argument has bytes that are not UTF-8"), _USAGE)
+            return _USAGE
         # The last resort: a bug becomes one line and a file.
         out.show_error(command, _bug(error, debug=line.debug), EXIT_BUG)
         return EXIT_BUG

@@ -199,6 +199,18 @@ def test_a_bug_is_one_line_and_a_private_file_without_secrets(
     assert "Traceback" in err
 
 
+def test_an_argument_that_is_not_utf8_is_no_bug(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sends(_self: AppContext) -> None:
+        "caf\udce9".encode()
+
+    monkeypatch.setattr(AppContext, "settings", property(sends))
+    code, _, err = run(capfd, "run", "caf\udce9")
+    assert (code, "not UTF-8" in err) == (2, True)
+    assert run(capfd, "run", "cafe")[0] == 70
+
+
 _WAITS = """
 import sys, time
 from replayctl import cli
