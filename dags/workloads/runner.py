@@ -71,6 +71,9 @@ def run(document: Mapping[str, Any]) -> None:
             "seconds": round(time.time() - started, 3),
             "results": results,
         }
+        if _is_gone(document.get("supervisor_pid")):
+            # Its task has failed already, and a newer try may be at work.
+            raise ArtifactError(f"the task's supervisor is gone: {artifact} is not published")
         if artifact.commit(temporary, manifest, replace=bool(document.get("force"))):
             log.info("%s published after %.1f s: %s", artifact, time.time() - started, results)
         else:
@@ -87,6 +90,19 @@ def _workload(name: str) -> ModuleType:
     return importlib.import_module(path)
 
 
+def _is_gone(pid: int | None) -> bool:
+    """Whether the process has ended; not for None, which stands for one on another machine."""
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
 def _end_with_supervisor(pid: int | None) -> None:
     """Ends this driver when the local process that supervises it is gone.
 
@@ -101,15 +117,11 @@ def _end_with_supervisor(pid: int | None) -> None:
 
     def watch() -> None:
         while True:
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
+            if _is_gone(pid):
                 log.error("the task's supervisor (pid %d) is gone: ending", pid)
                 if parent not in (pid, os.getpid(), 1):
                     os.kill(parent, signal.SIGTERM)
                 os._exit(143)
-            except PermissionError:
-                return
             time.sleep(_WATCH_INTERVAL_S)
 
     threading.Thread(target=watch, name="supervisor-watch", daemon=True).start()

@@ -114,3 +114,14 @@ def test_a_driver_ends_when_its_supervisor_is_gone(tmp_path: Path) -> None:
         time.sleep(0.05)
     with pytest.raises(ProcessLookupError):
         os.kill(driver, 0)
+
+
+def test_what_nobody_waits_for_any_more_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_log(tmp_path / "data" / "replay" / "ml100k_ratings.csv", sample_rows()[:2000])
+    pipeline = Pipeline(tmp_path)
+    monkeypatch.setattr(runner, "_end_with_supervisor", lambda pid: None)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with pytest.raises(ArtifactError, match="the task's supervisor is gone"):
+        runner.run(pipeline.document("split", supervisor_pid=gone.pid))
+    assert list(pipeline.path("split").parent.iterdir()) == []
