@@ -1,7 +1,7 @@
-"""Applications on YARN, told once: which one is meant, why it failed, which nobody waits for, and how they are ended.
+"""Applications on YARN: which one is selected, why it failed, which ones are orphans, and how they are killed.
 
-Details lie in `clients.resource_manager` (questions), `logs` (where logs are, how they are read, what failed in them)
-and `forwarding` (the way there).
+Details are in `clients.resource_manager` (requests), `logs` (where logs are, how they are read and diagnosed) and
+`forwarding` (connections to the cluster).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What has become of one application; `gone` when it has come to an end, by us or by itself."""
+    """The result of killing one application; `gone` is true when it has ended, killed or by itself."""
 
     id: str
     state: str
@@ -36,31 +36,36 @@ class Outcome:
 
 
 def open_yarn(settings: Settings, environ: Mapping[str, str], reporter: Reporter) -> Yarn:
-    """YARN of the profile, reached through forwards; a context manager. SettingsError when no kubeconfig is there."""
+    """YARN of the profile, reached through forwards; a context manager. Raises SettingsError without a kubeconfig."""
     return Yarn(find_kubernetes(settings, environ), settings, reporter)
 
 
 def find_application(
     yarn: Yarn, name: str | None, selection: ApplicationSelection, settings: Settings, reporter: Reporter
 ) -> Application:
-    """The application of that id, or the newest that the selection has. UsageProblem for both or neither."""
+    """The application with this ID, or the newest one selected. Raises UsageProblem for both or neither."""
     if (name is None) != bool(selection):
-        raise UsageProblem("whose logs?", hint="name an application, or say --last, or some of --dag, --task and --run")
+        raise UsageProblem(
+            "no application is selected"
+            if name is None
+            else "an application ID cannot be combined with --last, --dag, --task or --run",
+            hint="pass an application ID, or --last, or any of --dag, --task and --run",
+        )
     if name is not None:
         return yarn.application(name)
     application, others = newest(yarn.manager, selection, settings)
     if others and selection.has_step:
-        reporter.step(f"{application.id} is the newest of {others + 1} that fit; replayctl yarn-apps lists them")
+        reporter.step(f"{application.id} is the newest of {others + 1} matches; list them: `replayctl yarn-apps`")
     return application
 
 
 def find_orphans(yarn: Yarn, settings: Settings) -> list[Orphan]:
-    """Running applications of the user's whose task has ended, by Airflow's word. SettingsError without an Airflow."""
+    """The user's running applications whose task has ended in Airflow. Raises SettingsError without an Airflow URL."""
     if settings.airflow.url is None:
-        # The local stack's own Airflow sends nothing to YARN: to it, everything there would be an orphan.
+        # The embedded Airflow submits nothing to YARN: judged by it, every application would be an orphan.
         raise SettingsError(
-            f"--orphans asks Airflow, and profile {settings.profile!r} has no airflow.url",
-            hint="choose the cluster's profile, or set REPLAYCTL_AIRFLOW_URL",
+            f"cannot find orphans: profile {settings.profile!r} has no airflow.url",
+            hint="set REPLAYCTL_AIRFLOW_URL, or select the profile of the cluster",
         )
     return orphans(yarn.manager, find_airflow(settings), settings)
 
@@ -70,42 +75,41 @@ def probable_causes(
     application: Application,
     files: Callable[[], Sequence[LogFile]],
     *,
-    wanted: bool | None,
+    requested: bool | None,
     again: Sequence[LogFile] = (),
 ) -> list[Cause]:
-    """Why it failed: when that is `wanted`, and when nobody says otherwise (None), after a failure.
+    """The probable causes of a failure: if `requested`, or, when that is None, if the application has failed.
 
-    The logs `again` will be shown afterwards.
+    The log files `again` are shown afterwards.
     """
-    asked = application.has_failed if wanted is None else wanted
-    return causes(yarn, application, files(), again=again) if asked else []
+    diagnosed = application.has_failed if requested is None else requested
+    return causes(yarn, application, files(), again=again) if diagnosed else []
 
 
 def kill(cluster: Yarn, applications: Sequence[Application], reporter: Reporter, *, timeout_s: float) -> list[Outcome]:
-    """Ends each application and waits for all. One that ends by itself meanwhile is no error."""
+    """Kill the applications and wait until all have ended. One that ends by itself meanwhile is not an error."""
     notes: dict[str, str] = {}
-    for each in applications:
-        reporter.step(f"ending {each.id} ({each.name})")
-        if not cluster.manager.kill(each.id):
-            reporter.note("the ResourceManager does not let us: asking its own program")
+    for application in applications:
+        reporter.step(f"killing {application.id} ({application.name})")
+        if not cluster.manager.kill(application.id):
+            reporter.note("the ResourceManager does not allow it; running `yarn application -kill` in its pod")
+            command = ["yarn", "application", "-kill", application_id(application.id)]
             try:
-                cluster.execute(
-                    ["yarn", "application", "-kill", application_id(each.id)], lambda _: None, timeout_s=120.0
-                )
+                cluster.execute(command, lambda _: None, timeout_s=120.0)
             except RemoteCommandFailed as error:
-                notes[each.id] = f"{error}: {error.details or ''}".strip(": ")
+                notes[application.id] = f"{error}: {error.details or ''}".strip(": ")
     deadline = time.monotonic() + timeout_s
-    now = list(applications)
+    latest = list(applications)
     while True:
         try:
-            now = [each if each.is_final else cluster.manager.application(each.id) for each in now]
+            latest = [item if item.is_final else cluster.manager.application(item.id) for item in latest]
         except Unreachable as error:
-            # What was asked for goes on; what is known so far is told at the end.
+            # The kill continues without us; the last known states are reported at the end.
             reporter.note(str(error))
-        alive = [each for each in now if not each.is_final]
+        alive = [application for application in latest if not application.is_final]
         if not alive or time.monotonic() > deadline:
-            return [_outcome(each, notes.get(each.id), timeout_s) for each in now]
-        reporter.status(f"waiting for the end of {', '.join(each.id for each in alive)}")
+            return [_outcome(application, notes.get(application.id), timeout_s) for application in latest]
+        reporter.status(f"waiting until {', '.join(application.id for application in alive)} ends")
         time.sleep(_POLL_S)
 
 

@@ -1,4 +1,4 @@
-"""YARN's ResourceManager by its REST API: applications, and their end.
+"""Client of the REST API of YARN's ResourceManager: it lists and kills applications.
 
 https://hadoop.apache.org/docs/r3.4.1/hadoop-yarn/hadoop-yarn-site/ResourceManagerRest.html
 """
@@ -24,7 +24,7 @@ _APPLICATION = re.compile(r"application_[0-9]{1,20}_[0-9]{4,20}")
 _CONTAINER = re.compile(r"container_(e[0-9]{1,10}_)?[0-9]{1,20}_[0-9]{4,20}_[0-9]{2,10}_[0-9]{6,20}")
 _NOT_FOUND = ("NotFoundException", "does not exist", "Can not find remote application directory")
 _LOG_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
-# Ours, of an application of which only the logs are left.
+# Not a state of YARN: only the logs of the application are left.
 _FORGOTTEN = "FORGOTTEN"
 _NOT_STARTED = ("NEW", "NEW_SAVING", "SUBMITTED", "ACCEPTED")
 FINAL_STATES = frozenset({"FINISHED", "FAILED", "KILLED"})
@@ -33,9 +33,9 @@ STATES = (*_NOT_STARTED, "RUNNING", *sorted(FINAL_STATES))
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """One application as the ResourceManager tells of it; `am_container` is the driver in cluster mode.
+    """One application as the ResourceManager reports it; `am_container` is the driver in cluster mode.
 
-    Of one that the ResourceManager has forgotten little is known but its logs, and that it has ended.
+    An application that the ResourceManager has forgotten has ended; little besides its logs is known of it.
     """
 
     id: str
@@ -59,32 +59,32 @@ class Application:
 
     @property
     def is_final(self) -> bool:
-        """Whether it has come to its end, whichever."""
+        """Whether it has ended, with any outcome."""
         return self.state in FINAL_STATES or self.is_forgotten
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it has not begun: it has no driver that runs."""
+        """Whether it has not started: no driver is running."""
         return self.state in _NOT_STARTED
 
     @property
     def is_forgotten(self) -> bool:
-        """Whether the ResourceManager does not know it any more."""
+        """Whether the ResourceManager has forgotten it."""
         return self.state == _FORGOTTEN
 
     @property
     def has_failed(self) -> bool:
-        """Whether that end was another than success, as far as is known."""
+        """Whether it has ended without success, or with an unknown outcome."""
         return self.is_final and self.final_status != "SUCCEEDED"
 
     @property
     def outcome(self) -> str:
-        """Its state in one word: what came of it once it has ended, such as SUCCEEDED, before that where it is."""
+        """Its final status once it has ended, such as SUCCEEDED; before that, its state."""
         return self.final_status if self.is_final and self.final_status not in ("", "UNDEFINED") else self.state
 
 
 def forgotten(name: str, known: Application | None = None) -> Application:
-    """An application that the ResourceManager does not know any more, with what is `known` of it from before."""
+    """An application that the ResourceManager has forgotten, with the details `known` from before."""
     if known is not None:
         return replace(known, state=_FORGOTTEN, final_status="", aggregation="", waits_for=None)
     return Application(
@@ -94,50 +94,56 @@ def forgotten(name: str, known: Application | None = None) -> Application:
 
 
 def application_id(text: str) -> str:
-    """The text, if it is an application's id of any length; UsageProblem otherwise."""
+    """The text, if it is an application ID of any length. Raises UsageProblem otherwise."""
     if not _APPLICATION.fullmatch(text):
-        raise UsageProblem(f"{text!r} is no application id", hint="such as application_1700000000000_0042")
+        raise UsageProblem(
+            f"{text!r} is not an application ID", hint="list application IDs: `replayctl yarn-apps --mine`"
+        )
     return text
 
 
 def state(text: str) -> str:
-    """The text as a state of YARN's, or as what has come of an application; UsageProblem otherwise."""
+    """The text as a state or a final status of an application. Raises UsageProblem otherwise."""
     known = (*STATES, "SUCCEEDED")
     if text.upper() not in known:
-        raise UsageProblem(f"{text!r} is no state of an application", hint=f"there are: {', '.join(known)}")
+        raise UsageProblem(f"{text!r} is not a state of an application", hint=f"use one of: {', '.join(known)}")
     return text.upper()
 
 
 def states_with(words: Collection[str]) -> list[str]:
-    """The states of YARN's in which an application may be of which one of the words is said."""
+    """YARN's states that an application with one of these states or final statuses can be in."""
     finished = {"SUCCEEDED", "FAILED", "KILLED"} & set(words)
     return sorted((set(words) & set(STATES)) | ({"FINISHED"} if finished else set()))
 
 
 def container_id(text: str) -> str:
-    """The text, if it is a container's id; UsageProblem otherwise."""
+    """The text, if it is a container ID. Raises UsageProblem otherwise."""
     if not _CONTAINER.fullmatch(text):
-        raise UsageProblem(f"{text!r} is no container id", hint="such as container_1700000000000_0042_01_000001")
+        raise UsageProblem(
+            f"{text!r} is not a container ID", hint="pass an ID such as container_1700000000000_0042_01_000001"
+        )
     return text
 
 
 def log_file(text: str) -> str:
-    """The text, if it can be the name of a log file; UsageProblem otherwise."""
+    """The text, if it can be the name of a log file. Raises UsageProblem otherwise."""
     if not _LOG_FILE.fullmatch(text) or ".." in text:
-        raise UsageProblem(f"{text!r} is no log file", hint="such as stdout, stderr or prelaunch.err")
+        raise UsageProblem(
+            f"{text!r} is not the name of a log file", hint="pass a name such as stdout, stderr or prelaunch.err"
+        )
     return text
 
 
 def log_files(text: str) -> tuple[str, ...]:
-    """Names of log files from a list with commas, blanks or both, each once; UsageProblem for anything else."""
+    """Distinct names of log files, separated by commas or spaces in the text. Raises UsageProblem otherwise."""
     names = tuple(dict.fromkeys(log_file(name) for name in re.split(r"[,\s]+", text) if name))
     if not names:
-        raise UsageProblem(f"{text!r} names no log file", hint="such as --log-files stdout,stderr")
+        raise UsageProblem(f"{text!r} names no log file", hint="pass --log-files stdout,stderr")
     return names
 
 
 class HttpService:
-    """A service of Hadoop's by its address: JSON and streams, with errors in words."""
+    """A web service of Hadoop: JSON and streams, with readable errors."""
 
     def __init__(self, name: str, url: str, *, timeout_s: float = _TIMEOUT_S) -> None:
         import urllib3
@@ -148,14 +154,14 @@ class HttpService:
         self._pool = urllib3.PoolManager(retries=False, maxsize=4)
 
     def json(self, path: str, what: str, parameters: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """A JSON answer; NotFound and OperationFailed with the server's own words."""
+        """A JSON answer. Raises NotFound and OperationFailed with the server's message."""
         answer = self.request("GET", path, parameters=parameters, accept="application/json")
         if answer.status != 200:
             raise self.refusal(answer.status, answer.data, what)
         try:
             return dict(json.loads(answer.data))
         except ValueError as error:
-            raise OperationFailed(f"{self.name} answered {what} with something that is no JSON") from error
+            raise OperationFailed(f"cannot read {what} from {self.name}: the answer is not JSON") from error
 
     def request(
         self,
@@ -167,7 +173,7 @@ class HttpService:
         body: bytes | None = None,
         stream: bool = False,
     ) -> urllib3.BaseHTTPResponse:
-        """Any request; Unreachable when there is no answer. A `stream` is read by the caller."""
+        """Send a request. The caller reads a `stream`. Raises Unreachable without an answer."""
         import urllib3
 
         url = f"{self.url}{path}{'?' + urllib.parse.urlencode(parameters) if parameters else ''}"
@@ -184,13 +190,13 @@ class HttpService:
             )
         except urllib3.exceptions.HTTPError as error:
             timed_out = isinstance(error, urllib3.exceptions.TimeoutError)
-            # To the library a refused connection is a timeout, too.
+            # urllib3 counts a refused connection as a timeout.
             if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):
                 raise Unreachable(f"{self.name} did not answer within {self._timeout_s:.0f} s") from error
             raise Unreachable(f"{self.name} does not answer: {in_words(error)}") from error
 
     def refusal(self, status: int, body: bytes, what: str) -> NotFound | AuthFailed | OperationFailed:
-        """What an answer other than success means."""
+        """The error for an answer other than success."""
         try:
             message = str(json.loads(body)["RemoteException"].get("message") or "")
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -198,7 +204,7 @@ class HttpService:
         if status in (401, 403):
             return AuthFailed(f"{self.name} does not allow {what}", details=message or None)
         if status == 404 or any(words in message for words in _NOT_FOUND):
-            return NotFound(f"{self.name} knows nothing of {what}", details=message or None)
+            return NotFound(f"{self.name} cannot find {what}", details=message or None)
         return OperationFailed(f"{self.name} refused {what} with status {status}", details=message or None)
 
 
@@ -216,9 +222,9 @@ class ResourceManager(HttpService):
         tags: Sequence[str] = (),
         started_since: datetime.datetime | None = None,
     ) -> list[Application]:
-        """All applications that fit all conditions (any of the tags), the newest first.
+        """All applications that match all conditions (any of the tags), newest first.
 
-        No limit is asked for: the ResourceManager would stop after the first ones that it meets, in no order.
+        The request has no limit: the ResourceManager would return that many applications in arbitrary order.
         """
         parameters = {"deSelects": "timeouts"}
         if states:
@@ -226,28 +232,28 @@ class ResourceManager(HttpService):
         if user:
             parameters["user"] = user
         if tags:
-            # YARN keeps them in small letters.
+            # YARN stores tags in lower case.
             parameters["applicationTags"] = ",".join(tag.lower() for tag in tags)
         if started_since:
             parameters["startedTimeBegin"] = str(int(started_since.timestamp() * 1000))
-        found = self.json("/ws/v1/cluster/apps", "the list of applications", parameters)
-        rows = (found.get("apps") or {}).get("app") or []
+        answer = self.json("/ws/v1/cluster/apps", "the list of applications", parameters)
+        rows = (answer.get("apps") or {}).get("app") or []
         return sorted((_application(row) for row in rows), key=_age, reverse=True)
 
     def application(self, name: str) -> Application:
-        """One application by its id; NotFound for one that the ResourceManager does not remember."""
-        found = self.json(f"/ws/v1/cluster/apps/{application_id(name)}", name)
-        return _application(found["app"])
+        """One application by its ID. Raises NotFound for one that the ResourceManager does not know."""
+        answer = self.json(f"/ws/v1/cluster/apps/{application_id(name)}", name)
+        return _application(answer["app"])
 
     def kill(self, name: str) -> bool:
-        """Asks for the end of an application; False when the ResourceManager does not let us."""
+        """Ask the ResourceManager to kill an application; False when it does not allow it."""
         path = f"/ws/v1/cluster/apps/{application_id(name)}/state"
         answer = self.request("PUT", path, body=json.dumps({"state": "KILLED"}).encode(), accept="application/json")
         if answer.status in (200, 202):
             return True
         if answer.status in (401, 403):
             return False
-        raise self.refusal(answer.status, answer.data, f"the end of {name}")
+        raise self.refusal(answer.status, answer.data, f"the request to kill {name}")
 
 
 def _application(row: Mapping[str, Any]) -> Application:
@@ -276,7 +282,7 @@ def _application(row: Mapping[str, Any]) -> Application:
 
 
 def _waits_for(state: str, diagnostics: str, queue: str, requests: object) -> Waiting | None:
-    rows = [each for each in requests if isinstance(each, dict)] if isinstance(requests, list) else []
+    rows = [row for row in requests if isinstance(row, dict)] if isinstance(requests, list) else []
     if state in _NOT_STARTED:
         return waiting_to_start(diagnostics, queue, rows)
     return waiting_for_containers(queue, rows) if state not in FINAL_STATES else None

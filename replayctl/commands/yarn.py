@@ -23,40 +23,49 @@ if TYPE_CHECKING:
     from replayctl.logs.stream import LogFile
     from replayctl.logs.view import LogSelection
 
-_ApplicationId = Annotated[str | None, typer.Argument(help="application_…; or say --last.", show_default=False)]
-_Mine = Annotated[bool, typer.Option("--mine", help="Only applications with your tag.")]
-_Last = Annotated[bool, typer.Option("--last", help="Your newest application.")]
-_Dag = Annotated[str | None, typer.Option("--dag", help="Of this DAG: its name or whole id.", show_default=False)]
-_Task = Annotated[str | None, typer.Option("--task", help="Of this task.", show_default=False)]
-_Run = Annotated[str | None, typer.Option("--run", help="Of this run, as Airflow calls it.", show_default=False)]
-_Container = Annotated[str | None, typer.Option(help="Another container than the driver's.", show_default=False)]
-_Executors = Annotated[bool, typer.Option("--executors", help="All containers but the driver's.")]
-_Every = Annotated[bool, typer.Option("--all", help="All containers.")]
-_LogFiles = Annotated[str, typer.Option(help="Which files, with commas between them.")]
+_ApplicationId = Annotated[
+    str | None, typer.Argument(help="An application ID; pass --last to use your newest one.", show_default=False)
+]
+_Mine = Annotated[bool, typer.Option("--mine", help="Only list applications with your tag.")]
+_Last = Annotated[bool, typer.Option("--last", help="Select your newest application.")]
+_Dag = Annotated[str | None, typer.Option("--dag", help="Select by DAG: its name or its full ID.", show_default=False)]
+_Task = Annotated[str | None, typer.Option("--task", help="Select by task ID.", show_default=False)]
+_Run = Annotated[str | None, typer.Option("--run", help="Select by Airflow's run ID.", show_default=False)]
+_Container = Annotated[
+    str | None, typer.Option(help="Show this container instead of the driver's.", show_default=False)
+]
+_Executors = Annotated[bool, typer.Option("--executors", help="Show all containers except the driver's.")]
+_Every = Annotated[bool, typer.Option("--all", help="Show all containers.")]
+_LogFiles = Annotated[str, typer.Option(help="The log files to show, separated by commas.")]
 _Tail = Annotated[
     int | None,
     typer.Option(
         "-n",
         "--tail",
         min=0,
-        help="Only so many last lines of each; with --follow, then what comes.",
+        help="Show this many last lines of each log file; with --follow, new lines as well.",
         show_default=False,
     ),
 ]
-_Follow = Annotated[bool, typer.Option("-f", "--follow", help="Go on while the application runs.")]
-_Grep = Annotated[str | None, typer.Option(help="Only lines with this pattern.", show_default=False)]
-_To = Annotated[
-    str | None, typer.Option("-o", "--to", help="Write there: a file, or a folder for a file each.", show_default=False)
+_Follow = Annotated[bool, typer.Option("-f", "--follow", help="Show new lines until the application ends.")]
+_Grep = Annotated[
+    str | None, typer.Option(help="Show only lines that match this regular expression.", show_default=False)
 ]
-_Raw = Annotated[bool, typer.Option("--raw", help="Bytes as they are, control characters too.")]
-_List = Annotated[bool, typer.Option("--list", help="Only say which files there are.")]
+_To = Annotated[
+    str | None,
+    typer.Option("-o", "--to", help="Write to this file, or one file per log into this folder.", show_default=False),
+]
+_Raw = Annotated[bool, typer.Option("--raw", help="Keep all bytes, including control characters.")]
+_List = Annotated[bool, typer.Option("--list", help="List the log files instead of showing them.")]
 _Diagnose = Annotated[
     bool | None,
     typer.Option(
-        "--diagnose/--no-diagnose", help="The probable cause first; the default after a failure.", show_default=False
+        "--diagnose/--no-diagnose",
+        help="Show the probable cause first; this is the default after a failure.",
+        show_default=False,
     ),
 ]
-_WaitFor = Annotated[float, typer.Option(help="Seconds to wait until YARN has gathered the logs.")]
+_WaitFor = Annotated[float, typer.Option(help="Seconds to wait until YARN has aggregated the logs.")]
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -67,56 +76,59 @@ def yarn_apps(
     dag: _Dag = None,
     task: _Task = None,
     run: _Run = None,
-    user: Annotated[str | None, typer.Option(help="YARN's user.", show_default=False)] = None,
+    user: Annotated[str | None, typer.Option(help="Select by user on YARN.", show_default=False)] = None,
     state: Annotated[
-        list[str] | None, typer.Option(help="RUNNING, SUCCEEDED, FAILED, KILLED … Repeatable.", show_default=False)
+        list[str] | None,
+        typer.Option(help="Select by state: RUNNING, SUCCEEDED, FAILED, KILLED …; repeatable.", show_default=False),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="A part of the name.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Option(help="Select by part of the name.", show_default=False)] = None,
     since: Annotated[
-        str | None, typer.Option(help="Started so long ago at most: 30m, 12h, 3d.", show_default=False)
+        str | None,
+        typer.Option(help="Select applications started within this time: 30m, 12h, 3d.", show_default=False),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="List at most this many applications.")] = 50,
 ) -> Result:
-    """List applications on YARN, the newest first."""
+    """List applications on YARN, newest first.
+
+    A line below the table says what each waiting application waits for.
+
+    \b
+    Examples:
+      replayctl yarn-apps --mine --state RUNNING
+      replayctl yarn-apps --dag two_stage_ml100k --since 3d
+    """
     from replayctl import yarn
     from replayctl.clients import resource_manager
     from replayctl.logs.selection import ApplicationSelection, select
 
     app: AppContext = ctx.obj
-    states = {resource_manager.state(each) for each in state or ()}
-    began = _ago(since) if since else None
+    states = {resource_manager.state(word) for word in state or ()}
+    started_since = _ago(since) if since else None
     with yarn.open_yarn(app.settings, app.environ, app.reporter) as cluster:
-        found = select(
+        selected = select(
             cluster.manager,
             ApplicationSelection(mine, dag, task, run),
             app.settings,
             states=resource_manager.states_with(states),
             user=user,
-            since=began,
+            since=started_since,
         )
-    fitting = [each for each in found if not states or states & {each.state, each.outcome}]
-    chosen = [each for each in fitting if name is None or name.lower() in each.name.lower()][:limit]
-    rows = [
-        (
-            each.id,
-            each.outcome,
-            each.name,
-            each.started,
-            _took(each),
-            each.user,
-            f"{each.memory_mb} MB, {each.vcores} cores" if each.memory_mb else None,
-        )
-        for each in chosen
-    ]
+    applications = [
+        application
+        for application in selected
+        if (not states or states & {application.state, application.outcome})
+        and (name is None or name.lower() in application.name.lower())
+    ][:limit]
+    rows = [_row(application) for application in applications]
     columns = ("application", "state", "name", "started", "took", "user", "uses")
-    view: Block = Table(columns, rows, numeric=(4,), shorten=(2,)) if rows else Lines(("none",))
-    waiting = tuple(f"{each.id} waits: {each.waits_for}" for each in chosen if each.is_waiting)
-    return Result("yarn-apps", {"applications": chosen}, (view,), warnings=waiting)
+    view: Block = Table(columns, rows, numeric=(4,), shorten=(2,)) if rows else Lines(("no application matches",))
+    waiting = tuple(f"{item.id} is waiting: {item.waits_for}" for item in applications if item.is_waiting)
+    return Result("yarn-apps", {"applications": applications}, (view,), warnings=waiting)
 
 
 def yarn_logs(
     ctx: typer.Context,
-    application: _ApplicationId = None,
+    application_id: _ApplicationId = None,
     last: _Last = False,
     dag: _Dag = None,
     task: _Task = None,
@@ -134,14 +146,23 @@ def yarn_logs(
     diagnose: _Diagnose = None,
     wait_for: _WaitFor = 60.0,
 ) -> Result:
-    """Show an application's logs: the driver's, and what has probably gone wrong first."""
+    """Show the logs of an application on YARN.
+
+    The driver's logs are shown unless other containers are selected. After a failure, the probable cause comes first.
+
+    \b
+    Examples:
+      replayctl yarn-logs --last --follow --tail 50
+      replayctl yarn-logs --dag two_stage_ml100k --task first_level_als
+      replayctl yarn-logs application_1700000000000_0042 --all -o logs/
+    """
     from replayctl import yarn
     from replayctl.clients import resource_manager
     from replayctl.logs import view
     from replayctl.logs.selection import ApplicationSelection
 
     app: AppContext = ctx.obj
-    wanted = view.LogSelection(
+    selection = view.LogSelection(
         container=resource_manager.container_id(container) if container else None,
         executors=executors,
         every=every,
@@ -150,95 +171,119 @@ def yarn_logs(
         pattern=view.pattern(grep) if grep else None,
     )
     if follow and (target is not None or listing):
-        raise UsageProblem("--follow shows what comes, -o and --list go by what there is: say one of them")
-    with yarn.open_yarn(app.settings, app.environ, app.reporter) as cluster:
-        found = yarn.find_application(
-            cluster, application, ApplicationSelection(last, dag, task, run), app.settings, app.reporter
+        raise UsageProblem(
+            "--follow cannot be combined with --to or --list", hint="pass --follow alone, or leave it out"
         )
-        if follow and not found.is_final:
-            return _followed(app, cluster, found, wanted, diagnose, raw=raw, wait_s=wait_for)
-        # All of them are wanted to list them, and to find a cause; a running application has none by itself.
-        driver_only = wanted.driver_only and not listing and not diagnose
+    with yarn.open_yarn(app.settings, app.environ, app.reporter) as cluster:
+        application = yarn.find_application(
+            cluster, application_id, ApplicationSelection(last, dag, task, run), app.settings, app.reporter
+        )
+        if follow and not application.is_final:
+            return _followed(app, cluster, application, selection, diagnose, raw=raw, wait_s=wait_for)
+        # A listing and a diagnosis need the files of all containers; a running application is not diagnosed by default.
+        driver_only = selection.driver_only and not listing and not diagnose
         try:
-            files = cluster.files(found, wait_s=wait_for, driver_only=driver_only)
+            files = cluster.files(application, wait_s=wait_for, driver_only=driver_only)
         except NotReady as error:
-            return _not_begun(found, error)
+            return _not_started(application, error)
         if listing:
-            return _listed(found, files)
-        return _shown(app, cluster, found, files, wanted, diagnose, target=target, raw=raw)
+            return _listed(application, files)
+        return _shown(app, cluster, application, files, selection, diagnose, target=target, raw=raw)
 
 
 def yarn_kill(
     ctx: typer.Context,
-    applications: Annotated[list[str] | None, typer.Argument(help="application_…", show_default=False)] = None,
-    mine: Annotated[bool, typer.Option("--mine", help="All running applications with your tag.")] = False,
+    application_ids: Annotated[list[str] | None, typer.Argument(help="Application IDs.", show_default=False)] = None,
+    mine: Annotated[bool, typer.Option("--mine", help="Select all running applications with your tag.")] = False,
     dag: _Dag = None,
     task: _Task = None,
     run: _Run = None,
     orphans: Annotated[
-        bool, typer.Option("--orphans", help="Your running applications whose task has ended or is unknown to Airflow.")
+        bool,
+        typer.Option(
+            "--orphans", help="Select your running applications whose task has ended or is unknown to Airflow."
+        ),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait until they are gone.")] = 60.0,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Kill without asking for confirmation.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait until the applications have ended.")] = 60.0,
     dry_run: DryRun = False,
 ) -> Result:
-    """End applications on YARN, and wait until they are gone. Those that no id names are yours alone."""
+    """Kill applications on YARN and wait until they have ended.
+
+    Options select among your own applications only. To kill an application of another user, pass its ID.
+
+    \b
+    Examples:
+      replayctl yarn-kill application_1700000000000_0042
+      replayctl yarn-kill --orphans --dry-run
+    """
     from replayctl import yarn
     from replayctl.clients import resource_manager
     from replayctl.logs.selection import ApplicationSelection, running
 
     app: AppContext = ctx.obj
-    names = [resource_manager.application_id(each) for each in applications or ()]
-    of_step = ApplicationSelection(dag=dag, task=task, run=run).has_step
-    if (bool(names), mine or of_step, orphans).count(True) != 1:
-        raise UsageProblem(
-            "kill which?", hint="name applications, or say --mine, or some of --dag, --task and --run, or --orphans"
-        )
+    names = [resource_manager.application_id(text) for text in application_ids or ()]
+    _require_one_selection(bool(names), mine or ApplicationSelection(dag=dag, task=task, run=run).has_step, orphans)
     reasons: dict[str, str] = {}
     with yarn.open_yarn(app.settings, app.environ, app.reporter) as cluster:
         if orphans:
-            found = yarn.find_orphans(cluster, app.settings)
-            chosen, reasons = [each.application for each in found], {each.application.id: each.reason for each in found}
+            orphaned = yarn.find_orphans(cluster, app.settings)
+            applications = [orphan.application for orphan in orphaned]
+            reasons = {orphan.application.id: orphan.reason for orphan in orphaned}
         elif names:
-            chosen = [cluster.manager.application(name) for name in names]
+            applications = [cluster.manager.application(name) for name in names]
         else:
-            chosen = running(cluster.manager, ApplicationSelection(True, dag, task, run), app.settings)
-        alive = [each for each in chosen if not each.is_final]
-        table = _to_kill(chosen, reasons)
-        data = {"applications": chosen, "reasons": reasons, "dry_run": dry_run}
+            applications = running(cluster.manager, ApplicationSelection(True, dag, task, run), app.settings)
+        alive = [application for application in applications if not application.is_final]
+        data = {"applications": applications, "reasons": reasons, "dry_run": dry_run}
         if dry_run or not alive:
-            line = Lines((f"would kill {len(alive)} of them" if alive else "nothing of it runs",))
-            view = (table, line) if chosen else (line,)
-            return Result("yarn-kill", data, view, status="nothing-to-do" if not alive else "ok")
+            line = f"would kill {len(alive)} of {len(applications)}" if alive else "no selected application is running"
+            table = (_to_kill(applications, reasons),) if applications else ()
+            status: Status = "ok" if alive else "nothing-to-do"
+            return Result("yarn-kill", data, (*table, Lines((line,))), status=status)
         if not yes:
-            said = (f"{each.id} ({each.name} of {each.user}{_because(reasons, each)})" for each in alive)
-            app.confirm(f"kill {', '.join(said)}?")
+            subjects = (f"{item.id} ({item.name} of {item.user}{_because(reasons, item)})" for item in alive)
+            app.confirm(f"kill {', '.join(subjects)}?")
         outcomes = yarn.kill(cluster, alive, app.reporter, timeout_s=timeout)
-    ends = [(each.id, each.state, each.note) for each in outcomes]
-    problems = tuple(Problem("timeout", f"{each.id}: {each.note}") for each in outcomes if not each.gone)
-    status: Status = "ok" if not problems else "partial" if len(problems) < len(outcomes) else "failed"
-    ended = Table(("application", "state", ""), ends, wrap=(2,))
+    rows = [(outcome.id, outcome.state, outcome.note) for outcome in outcomes]
+    problems = tuple(Problem("timeout", f"{outcome.id}: {outcome.note}") for outcome in outcomes if not outcome.gone)
+    status = "ok" if not problems else "partial" if len(problems) < len(outcomes) else "failed"
+    ended = Table(("application", "state", ""), rows, wrap=(2,))
     return Result("yarn-kill", {**data, "outcomes": outcomes}, (ended,), status=status, problems=problems)
 
 
-def _to_kill(chosen: Sequence[Application], reasons: Mapping[str, str]) -> Table:
+def _require_one_selection(by_id: bool, by_tags: bool, orphans: bool) -> None:
+    count = (by_id, by_tags, orphans).count(True)
+    if count == 1:
+        return
+    raise UsageProblem(
+        "application IDs, --orphans and --mine, --dag, --task, --run exclude each other"
+        if count
+        else "no application is selected",
+        hint="pass application IDs, or --orphans, or any of --mine, --dag, --task and --run",
+    )
+
+
+def _to_kill(applications: Sequence[Application], reasons: Mapping[str, str]) -> Table:
     columns = ("application", "state", "name", *(("why",) if reasons else ()), "took", "user")
     rows: list[list[Cell]] = []
-    for each in chosen:
-        why = [reasons[each.id]] if reasons else []
-        rows.append([each.id, each.outcome, each.name, *why, _took(each), each.user])
+    for application in applications:
+        reason = [reasons[application.id]] if reasons else []
+        rows.append(
+            [application.id, application.outcome, application.name, *reason, _took(application), application.user]
+        )
     return Table(columns, rows, numeric=(columns.index("took"),), shorten=(2,), wrap=(3,) if reasons else ())
 
 
-def _because(reasons: Mapping[str, str], each: Application) -> str:
-    return f": {reasons[each.id]}" if each.id in reasons else ""
+def _because(reasons: Mapping[str, str], application: Application) -> str:
+    return f": {reasons[application.id]}" if application.id in reasons else ""
 
 
 def _followed(
     app: AppContext,
     cluster: Yarn,
-    found: Application,
-    wanted: LogSelection,
+    application: Application,
+    selection: LogSelection,
     diagnose: bool | None,
     *,
     raw: bool,
@@ -247,10 +292,10 @@ def _followed(
     from replayctl import yarn
     from replayctl.logs.follow import follow
 
-    ended = follow(cluster, found, wanted, app.write_log, app.reporter, raw=raw, wait_s=wait_s)
-    # A ResourceManager that begins anew ends what it has forgotten: that is the cause, and the log shows its echoes.
-    wanted_causes = False if diagnose is None and ended.is_forgotten else diagnose
-    causes = yarn.probable_causes(cluster, ended, lambda: cluster.files(ended, wait_s=wait_s), wanted=wanted_causes)
+    ended = follow(cluster, application, selection, app.write_log, app.reporter, raw=raw, wait_s=wait_s)
+    # A restarted ResourceManager ends the applications that it has forgotten. The log shows only the consequences.
+    requested = False if diagnose is None and ended.is_forgotten else diagnose
+    causes = yarn.probable_causes(cluster, ended, lambda: cluster.files(ended, wait_s=wait_s), requested=requested)
     view = (_head(ended), *_causes(causes)) if causes else ()
     return Result("yarn-logs", {"application": ended, "causes": causes}, view)
 
@@ -258,9 +303,9 @@ def _followed(
 def _shown(
     app: AppContext,
     cluster: Yarn,
-    found: Application,
+    application: Application,
     files: Sequence[LogFile],
-    wanted: LogSelection,
+    selection: LogSelection,
     diagnose: bool | None,
     *,
     target: str | None,
@@ -269,68 +314,95 @@ def _shown(
     from replayctl import yarn
     from replayctl.logs import view
 
-    if found.waits_for is not None:
-        app.reporter.step(f"{found.id} waits: {found.waits_for}")
-    chosen = wanted.of(files, found)
-    causes = yarn.probable_causes(cluster, found, lambda: files, wanted=diagnose, again=chosen)
-    answer = {"application": found, "causes": causes, "files": chosen}
+    if application.waits_for is not None:
+        app.reporter.step(f"{application.id} is waiting: {application.waits_for}")
+    selected = selection.of(files, application)
+    causes = yarn.probable_causes(cluster, application, lambda: files, requested=diagnose, again=selected)
+    answer = {"application": application, "causes": causes, "files": selected}
     if causes:
-        app.show_first((_head(found), *_causes(causes), Lines(("",))))
+        app.show_first((_head(application), *_causes(causes), Lines(("",))))
     if target is not None:
-        return _written(answer, view.save(cluster, found, chosen, target, wanted))
-    for data in view.shown(cluster, found, chosen, wanted):
+        return _written(answer, view.save(cluster, application, selected, target, selection))
+    for data in view.shown(cluster, application, selected, selection):
         app.write_log(data, raw)
-    return Result("yarn-logs", answer, (), closing=(Lines(("",)), _head(found), *_causes(causes)) if causes else ())
+    return Result(
+        "yarn-logs", answer, (), closing=(Lines(("",)), _head(application), *_causes(causes)) if causes else ()
+    )
 
 
-def _not_begun(found: Application, error: NotReady) -> Result:
+def _not_started(application: Application, error: NotReady) -> Result:
     problem = Problem(error.code, str(error), error.hint, error.details)
-    data = {"application": found, "causes": [], "files": []}
-    return Result("yarn-logs", data, (_head(found),), status="failed", problems=(problem,))
+    data = {"application": application, "causes": [], "files": []}
+    return Result("yarn-logs", data, (_head(application),), status="failed", problems=(problem,))
 
 
-def _listed(found: Application, files: Sequence[LogFile]) -> Result:
-    rows = [(each.container, each.name, each.size) for each in files]
+def _listed(application: Application, files: Sequence[LogFile]) -> Result:
+    rows = [(file.container, file.name, file.size) for file in files]
     table = Table(("container", "file", "bytes"), rows, numeric=(2,))
-    return Result("yarn-logs", {"application": found, "files": files}, (_head(found), table))
+    return Result("yarn-logs", {"application": application, "files": files}, (_head(application), table))
 
 
 def _written(answer: Mapping[str, object], written: Sequence[tuple[Path, int]]) -> Result:
     lines = Lines(tuple(f"wrote {path} ({size} bytes)" for path, size in written))
-    whereto = [{"path": path, "bytes": size} for path, size in written]
-    return Result("yarn-logs", {**answer, "written": whereto}, (lines,))
+    paths = [{"path": path, "bytes": size} for path, size in written]
+    return Result("yarn-logs", {**answer, "written": paths}, (lines,))
 
 
-def _head(found: Application) -> Fields:
-    pairs = [("application", found.id), ("name", found.name), ("user", found.user), ("state", found.outcome)]
-    took = _took(found)
-    if found.started is not None and took is not None:
+def _head(application: Application) -> Fields:
+    pairs = [
+        ("application", application.id),
+        ("name", application.name),
+        ("user", application.user),
+        ("state", application.outcome),
+    ]
+    took = _took(application)
+    if application.started is not None and took is not None:
         since = short_duration(took.total_seconds())
         pairs.append(
-            ("started", f"{short_moment(found.started)}, {f'took {since}' if found.finished else f'{since} ago'}")
+            (
+                "started",
+                f"{short_moment(application.started)}, {f'took {since}' if application.finished else f'{since} ago'}",
+            )
         )
     return Fields([pair for pair in pairs if pair[1]])
 
 
 def _causes(causes: Sequence[Cause]) -> list[Block]:
     lines: list[str] = []
-    for number, each in enumerate(causes, start=1):
-        where = f"{each.container} {each.file}:{each.first_line}-{each.last_line}" if each.container else each.file
-        lines += ["", f"{number}. {each.summary}", f"   {where}"]
-        lines += [f"   {each.explanation}"] if each.explanation else []
-        # The rest of them in short: the first one is the probable one.
-        lines += [f"   | {line}" for line in each.excerpt] if number == 1 else []
+    for number, cause in enumerate(causes, start=1):
+        lines += ["", f"{number}. {cause.summary}", f"   {_place(cause)}"]
+        lines += [f"   {cause.explanation}"] if cause.explanation else []
+        # Only the most probable cause is shown with its excerpt.
+        lines += [f"   | {line}" for line in cause.excerpt] if number == 1 else []
     return [Lines(lines)] if lines else []
 
 
-def _took(each: Application) -> datetime.timedelta | None:
-    if each.started is None:
+def _row(application: Application) -> tuple[Cell, ...]:
+    return (
+        application.id,
+        application.outcome,
+        application.name,
+        application.started,
+        _took(application),
+        application.user,
+        f"{application.memory_mb} MB, {application.vcores} cores" if application.memory_mb else None,
+    )
+
+
+def _place(cause: Cause) -> str:
+    if not cause.container:
+        return cause.file
+    return f"{cause.container} {cause.file}:{cause.first_line}-{cause.last_line}"
+
+
+def _took(application: Application) -> datetime.timedelta | None:
+    if application.started is None:
         return None
-    return (each.finished or datetime.datetime.now(tz=datetime.UTC)) - each.started
+    return (application.finished or datetime.datetime.now(tz=datetime.UTC)) - application.started
 
 
 def _ago(text: str) -> datetime.datetime:
     match = _AGO.fullmatch(text)
     if match is None:
-        raise UsageProblem(f"{text!r} is no span of time", hint="such as 30m, 12h or 3d")
+        raise UsageProblem(f"{text!r} is not a duration", hint="pass a duration such as 30m, 12h or 3d")
     return datetime.datetime.now(tz=datetime.UTC) - datetime.timedelta(seconds=int(match[1]) * _UNITS[match[2]])

@@ -1,6 +1,6 @@
-"""`yarn logs` in the ResourceManager's pod: slow to start, but it works wherever YARN does.
+"""Runs `yarn logs` in the ResourceManager's pod: slow to start, but it works wherever YARN does.
 
-Each start of the program takes seconds, so all files that a command will ask for come by one.
+Each run takes seconds to start, so one run serves all log files that a command reads.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _LISTED_FILE = re.compile(r"^\s*(?P<name>[A-Za-z0-9][\w.-]*)\s+(?P<size>[0-9]+)\
 
 
 class Execute(Protocol):
-    """Runs a program in the ResourceManager's pod; RemoteCommandFailed with its last words when it fails."""
+    """Runs a program in the ResourceManager's pod. Raises RemoteCommandFailed with the end of its stderr."""
 
     def __call__(self, argv: list[str], on_stdout: Callable[[bytes], None], timeout_s: float | None = None) -> None:
-        """Its stdout goes to `on_stdout` as it comes."""
+        """Pass stdout to `on_stdout` as it arrives."""
 
 
 class LogProgram:
-    """Logs by YARN's own program. Use it as a context manager: what waits for its turn lies in temporary files."""
+    """Logs from `yarn logs`. Use it as a context manager: it buffers log files in a temporary folder."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
@@ -48,12 +48,12 @@ class LogProgram:
         self._open.close()
 
     def files(self, app: Application) -> list[LogFile]:
-        """All log files that YARN has gathered; NotFound when there are none, with the program's words."""
+        """All aggregated log files. Raises NotFound with the program's stderr if there are none."""
         text = bytearray()
         try:
             self._execute([*_command(app), "-show_container_log_info"], text.extend, timeout_s=_LISTING_TIMEOUT_S)
         except RemoteCommandFailed as error:
-            raise NotFound(f"`yarn logs` has none of {app.id}", details=error.details) from error
+            raise NotFound(f"`yarn logs` cannot find logs of {app.id}", details=error.details) from error
         files: list[LogFile] = []
         container = node = ""
         for line in text.decode("utf-8", "replace").split("\n"):
@@ -64,12 +64,12 @@ class LogProgram:
         return files
 
     def expect(self, app: Application, files: Sequence[LogFile], again: Sequence[LogFile], tail: int | None) -> None:
-        """Says which files will be read, and which of them more than once, so that one start of the program does."""
+        """Announce which log files will be read, and which of them twice, so that one run serves all of them."""
         if len(files) > 1 or again or tail is not None:
             self._expected = _Expected(app, tuple(files), frozenset(map(_key, again)), tail)
 
     def pieces(self, app: Application, file: LogFile, tail: int | None) -> Iterator[Piece]:
-        """One file's bytes as they come; with `tail` at most so many of its last ones."""
+        """Stream the bytes of a log file; with `tail` at most that many of its last ones."""
         if not file.size:
             yield Piece(file.container, file.name, 0, b"", first=True, last=True)
             return
@@ -92,7 +92,7 @@ class LogProgram:
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    """What one start of the program is to bring."""
+    """The log files that one run of the program will serve."""
 
     app: Application
     files: tuple[LogFile, ...]
@@ -111,9 +111,9 @@ class _Expected:
 
 
 class _Download:
-    """Files of one stream in any order: those whose turn has not come are kept on disk, and those read again.
+    """Log files of one stream in any order: files for later and files that are read twice are stored on disk.
 
-    Not more than once through: a file that was read and is not kept is had by a start of its own.
+    A file that was read and not stored needs another run of the program.
     """
 
     def __init__(self, expected: _Expected, stream: Iterator[Piece], folder: Path) -> None:
@@ -123,39 +123,39 @@ class _Download:
         self._keys = frozenset(map(_key, expected.files))
         self._lengths: dict[tuple[str, str], int] = {}
         self._stored: dict[tuple[str, str], Path] = {}
-        self._gone: set[tuple[str, str]] = set()
+        self._consumed: set[tuple[str, str]] = set()
 
     def has(self, app: Application, file: LogFile, tail: int | None) -> bool:
-        """Whether it can still give the file's bytes, as many as are asked for."""
+        """Whether it can still serve that many bytes of the log file."""
         key = _key(file)
         whole = self._expected.tail is None or file.size <= self._expected.tail
         enough = whole or (tail is not None and self._expected.tail is not None and tail <= self._expected.tail)
-        return app.id == self._expected.app.id and key in self._keys - self._gone and enough
+        return app.id == self._expected.app.id and key in self._keys - self._consumed and enough
 
     def pieces(self, file: LogFile, tail: int | None) -> Iterator[Piece]:
-        """The file's bytes, from disk or as they come. Raises NotFound when the stream ends without it."""
+        """The bytes of the log file, from disk or from the stream. Raises NotFound if the stream lacks it."""
         key = _key(file)
         if key not in self._stored:
             if key not in self._expected.again and tail == self._expected.tail:
-                self._gone.add(key)
-                yield from self._coming(key)
+                self._consumed.add(key)
+                yield from self._from_stream(key)
                 return
-            for _ in self._coming(key, store=True):
+            for _ in self._from_stream(key, store=True):
                 pass
         yield from self._from_disk(key, tail)
 
-    def _coming(self, key: tuple[str, str], *, store: bool = False) -> Iterator[Piece]:
+    def _from_stream(self, key: tuple[str, str], *, store: bool = False) -> Iterator[Piece]:
         for piece in self._stream:
             place = (piece.container, piece.file)
             if place == key and not store:
                 yield piece
-            elif place in self._keys - self._gone:
-                self._keep(place, piece)
+            elif place in self._keys - self._consumed:
+                self._store(place, piece)
             if place == key and piece.last:
                 return
-        raise NotFound(f"`yarn logs` has no {key[1]} of {key[0]}")
+        raise NotFound(f"`yarn logs` cannot find log file {key[1]} of {key[0]}")
 
-    def _keep(self, key: tuple[str, str], piece: Piece) -> None:
+    def _store(self, key: tuple[str, str], piece: Piece) -> None:
         path = self._folder / f"{key[0]}.{key[1]}"
         with path.open("wb" if piece.first else "ab") as file:
             file.write(piece.data)
@@ -181,23 +181,23 @@ def _key(file: LogFile) -> tuple[str, str]:
 
 
 def _command(app: Application) -> list[str]:
-    # Who owns an application that is forgotten, the program finds out by itself.
+    # The program finds the owner of a forgotten application itself.
     owner = ["-appOwner", app.user] if app.user else []
     return ["yarn", "logs", "-applicationId", application_id(app.id), *owner]
 
 
 def _chunks(execute: Execute, argv: list[str]) -> Generator[bytes]:
-    """A program's stdout in chunks; a few of them wait at most, so that a slow reader holds the program back."""
+    """A program's stdout in chunks. The queue is bounded, so that a slow reader slows the program down."""
     chunks: queue.Queue[bytes | None] = queue.Queue(maxsize=64)
     failed: list[ReplayctlError] = []
-    unwanted = threading.Event()
+    stopped = threading.Event()
 
     def take(data: bytes) -> None:
-        while not unwanted.is_set():
+        while not stopped.is_set():
             with contextlib.suppress(queue.Full):
                 chunks.put(data, timeout=0.5)
                 return
-        raise OperationFailed("nobody reads any more")
+        raise OperationFailed("the reader has stopped")
 
     def work() -> None:
         try:
@@ -217,4 +217,4 @@ def _chunks(execute: Execute, argv: list[str]) -> Generator[bytes]:
         if failed:
             raise failed[0]
     finally:
-        unwanted.set()
+        stopped.set()

@@ -1,6 +1,6 @@
-"""Which applications are meant: somebody's own, those of a DAG, a task or a run, those that their task has left behind.
+"""Selects applications: a user's own, those of a DAG, a task or a run, and orphans.
 
-Applications of steps carry tags that say whose they are (`Namespace.task_tags` in dags/dag_entities.py).
+Applications of steps carry tags that name their owner and their step (`Namespace.task_tags` in dags/dag_entities.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _RUNNING = tuple(state for state in STATES if state not in FINAL_STATES)
 
 @dataclass(frozen=True, slots=True)
 class ApplicationSelection:
-    """Conditions on applications, all of which hold; `dag` is a name in the namespace or a whole id."""
+    """Conditions on applications, combined with AND; `dag` is a name in the namespace or a full DAG ID."""
 
     mine: bool = False
     dag: str | None = None
@@ -32,27 +32,27 @@ class ApplicationSelection:
 
     @property
     def has_step(self) -> bool:
-        """Whether it says of which steps."""
+        """Whether it selects by DAG, task or run."""
         return self.dag is not None or self.task is not None or self.run is not None
 
     def tags(self, settings: Settings) -> list[frozenset[str]]:
-        """Sets of tags, of each of which an application has one; the rarest first. UsageProblem without a user."""
+        """Sets of tags, rarest first. A match has one tag of each set. Raises UsageProblem without a user."""
         if self.mine and not settings.user:
             raise UsageProblem(
-                f"profile {settings.profile!r} has no user: whose applications?",
+                f"cannot select your applications: profile {settings.profile!r} has no user",
                 hint="export USERNAME_ON_CLUSTER=<name>",
             )
-        found = []
+        alternatives = []
         if self.run is not None:
-            found.append(frozenset({yarn_tag("run", self.run)}))
+            alternatives.append(frozenset({yarn_tag("run", self.run)}))
         if self.dag is not None:
             names = {self.dag, find_namespace(settings).dag_id(self.dag) if settings.user else self.dag}
-            found.append(frozenset(yarn_tag("dag", name) for name in names))
+            alternatives.append(frozenset(yarn_tag("dag", name) for name in names))
         if self.task is not None:
-            found.append(frozenset({yarn_tag("task", self.task)}))
+            alternatives.append(frozenset({yarn_tag("task", self.task)}))
         if self.mine:
-            found.append(frozenset({find_namespace(settings).yarn_tags[-1]}))
-        return found
+            alternatives.append(frozenset({find_namespace(settings).yarn_tags[-1]}))
+        return alternatives
 
 
 def select(
@@ -64,58 +64,58 @@ def select(
     user: str | None = None,
     since: datetime.datetime | None = None,
 ) -> list[Application]:
-    """The applications that fit, the newest first. Raises what asking raises, UsageProblem without a user."""
-    wanted = selection.tags(settings)
-    rarest = sorted(wanted[0]) if wanted else ()
-    found = manager.applications(states=states, user=user, tags=rarest, started_since=since)
-    return [each for each in found if all(tags.intersection(each.tags) for tags in wanted)]
+    """The matching applications, newest first. Raises UsageProblem without a user, and the client's errors."""
+    required = selection.tags(settings)
+    rarest = sorted(required[0]) if required else ()
+    applications = manager.applications(states=states, user=user, tags=rarest, started_since=since)
+    return [item for item in applications if all(tags.intersection(item.tags) for tags in required)]
 
 
 def newest(manager: ResourceManager, selection: ApplicationSelection, settings: Settings) -> tuple[Application, int]:
-    """The newest application that fits, and how many more do: of yours, if any of them does. NotFound when none."""
-    found = select(manager, selection, settings)
+    """The newest matching application, and how many others match; yours first. Raises NotFound without a match."""
+    applications = select(manager, selection, settings)
     if settings.user:
         own = find_namespace(settings).yarn_tags[-1]
-        found = [each for each in found if own in each.tags] or found
-    if found:
-        return found[0], len(found) - 1
+        applications = [application for application in applications if own in application.tags] or applications
+    if applications:
+        return applications[0], len(applications) - 1
     if selection.has_step:
         raise NotFound(
-            "no application of such a step is known to YARN",
-            hint="steps that run in the worker's pod have none: `replayctl run … --wait` shows why they failed; "
-            "what there is: replayctl yarn-apps --mine",
+            "no application matches the step",
+            hint="run `replayctl yarn-apps --mine`; steps in the worker's pod have no application, "
+            "`replayctl run … --wait` shows why they failed",
         )
-    raise NotFound("no application has your tag", hint="list all: replayctl yarn-apps")
+    raise NotFound("no application has your tag", hint="run `replayctl yarn-apps` to list all applications")
 
 
 def running(manager: ResourceManager, selection: ApplicationSelection, settings: Settings) -> list[Application]:
-    """The applications that fit and have not ended, the newest first."""
+    """The matching applications that have not ended, newest first."""
     return select(manager, selection, settings, states=_RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A running application without a task: `reason` says what Airflow knows of its DAG."""
+    """A running application whose task has ended; `reason` says why it is considered an orphan."""
 
     application: Application
     reason: str
 
 
 def orphans(manager: ResourceManager, airflow: AirflowApi, settings: Settings) -> list[Orphan]:
-    """Your running applications whose task has ended, or is not known to Airflow any more.
+    """Your running applications whose task has ended or is unknown to Airflow.
 
-    Applications that no task has submitted are not among them. Nothing is an orphan unless Airflow has answered.
+    Applications that were not submitted by a task are excluded. Without an answer from Airflow, none is an orphan.
     """
-    # In this order: whatever runs now had its task running before, so a task that is not alive after it has ended.
-    candidates = running(manager, ApplicationSelection(mine=True), settings)
-    left = candidates
-    # Twice: a list that changes while it is read by pages may hide one of them.
+    # The order matters: an application in this list had an active task when it started, so a task that is not active
+    # afterwards has ended.
+    left = running(manager, ApplicationSelection(mine=True), settings)
+    # Twice: a list that changes while it is read page by page may omit an instance.
     for _ in range(2):
-        alive = {instance_tag(*each) for each in airflow.live_instances()} if left else set()
-        left = [each for each in left if (tag := _instance_of(each)) is not None and tag not in alive]
-    # One whose task has just ended ends with it.
-    still = {each.id for each in running(manager, ApplicationSelection(mine=True), settings)} if left else set()
-    return [Orphan(each, _reason(airflow, each)) for each in left if each.id in still]
+        alive = {instance_tag(*instance) for instance in airflow.live_instances()} if left else set()
+        left = [item for item in left if (tag := _instance_of(item)) is not None and tag not in alive]
+    # An application whose task has just ended may have ended with it.
+    running_ids = {item.id for item in running(manager, ApplicationSelection(mine=True), settings)} if left else set()
+    return [Orphan(item, _reason(airflow, item)) for item in left if item.id in running_ids]
 
 
 def _instance_of(app: Application) -> str | None:
@@ -126,7 +126,7 @@ def _reason(airflow: AirflowApi, app: Application) -> str:
     # Steps name their application DAG.STEP.
     dag_id = app.name.rpartition(".")[0]
     if not dag_id:
-        return "no task that is alive is its own"
+        return "no active task owns it"
     if airflow.find_dag(dag_id) is None:
-        return f"Airflow knows no DAG {dag_id!r}"
-    return f"no task of {dag_id} that is alive is its own"
+        return f"Airflow has no DAG {dag_id!r}"
+    return f"no active task of {dag_id} owns it"

@@ -1,7 +1,7 @@
-"""The text in which YARN hands out logs, as bytes of files: the same from its web services and from `yarn logs`.
+"""Parses the text format in which YARN's web services and `yarn logs` return log files.
 
-Each file comes with its length in front, which is the only thing to go by: a log may contain any words, and a stream
-that was cut off ends somewhere in the middle without a sign.
+Each log file is preceded by its length. Only the length is reliable: a log may contain any text, and a stream that was
+cut off ends without a marker.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LONGEST_HEADER = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class LogFile:
-    """One log file of one container: its size in bytes, and whether the container still runs."""
+    """One log file of one container, its size in bytes, and whether the container is still running."""
 
     container: str
     node: str
@@ -33,7 +33,7 @@ class LogFile:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some bytes of one container's file, in order; `length` is the file's, `first` and `last` mark its ends."""
+    """Consecutive bytes of a log file; `length` is that of the file, `first` and `last` mark its ends."""
 
     container: str
     file: str
@@ -44,10 +44,9 @@ class Piece:
 
 
 def read_pieces(chunks: Iterable[bytes], *, tail: int | None = None) -> Iterator[Piece]:
-    """The files in a stream of YARN's. With `tail`, each has at most that many of its last bytes.
+    """The log files in a stream from YARN. With `tail`, each has at most that many of its last bytes.
 
-    Raises OperationFailed that says how much came when the stream ends before a file does, or before its first one was
-    told whole.
+    Raises OperationFailed with the number of bytes received if the stream ends within a log file or its header.
     """
     reader = _Reader(iter(chunks))
     container, fields = "", dict[bytes, bytes]()
@@ -55,10 +54,10 @@ def read_pieces(chunks: Iterable[bytes], *, tail: int | None = None) -> Iterator
         line = reader.line()
         if line is None:
             if fields:
-                raise OperationFailed(f"the log was cut off in front of {_text(fields.get(b'LogType'))} of {container}")
+                raise OperationFailed(f"the log was cut off before {_text(fields.get(b'LogType'))} of {container}")
             return
-        if found := _HEADER.search(line):
-            container, fields = found["container"].decode(), {}
+        if header := _HEADER.search(line):
+            container, fields = header["container"].decode(), {}
         elif line.strip() in _CONTENTS and b"LogLength" in fields:
             yield from _file(reader, container, fields, tail)
             fields = {}
@@ -69,15 +68,15 @@ def read_pieces(chunks: Iterable[bytes], *, tail: int | None = None) -> Iterator
 def _file(reader: _Reader, container: str, fields: dict[bytes, bytes], tail: int | None) -> Iterator[Piece]:
     name, length = _text(fields.get(b"LogType")), int(fields[b"LogLength"])
     left = length if tail is None else min(tail, length)
-    wanted, first = left, True
+    expected, first = left, True
     if not left:
         yield Piece(container, name, length, b"", first=True, last=True)
     while left:
         data = reader.some(left)
         if not data:
             raise OperationFailed(
-                f"the log {name} of {container} was cut off: {wanted - left} of {wanted} bytes came",
-                hint="what came is not all; give the command again",
+                f"log file {name} of {container} was cut off: received {expected - left} of {expected} bytes",
+                hint="run the command again; the output is incomplete",
             )
         left -= len(data)
         yield Piece(container, name, length, data, first=first, last=not left)
@@ -96,7 +95,7 @@ class _Reader:
         self._buffer = b""
 
     def line(self) -> bytes | None:
-        """The next line; None at the end. One that is too long for a header comes in parts."""
+        """The next line; None at the end. A line that is too long for a header is returned in parts."""
         while b"\n" not in self._buffer and len(self._buffer) < _LONGEST_HEADER:
             more = next(self._chunks, None)
             if more is None:
@@ -106,12 +105,12 @@ class _Reader:
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
 
-    def some(self, most: int) -> bytes:
-        """The next bytes, at most so many; empty at the end."""
+    def some(self, limit: int) -> bytes:
+        """The next bytes, at most that many; empty at the end."""
         while not self._buffer:
             more = next(self._chunks, None)
             if more is None:
                 return b""
             self._buffer = more
-        data, self._buffer = self._buffer[:most], self._buffer[most:]
+        data, self._buffer = self._buffer[:limit], self._buffer[limit:]
         return data

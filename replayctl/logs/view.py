@@ -1,4 +1,4 @@
-"""What of an application's logs is shown: which files, which lines, and their probable cause."""
+"""Shows logs of an application: selects files and lines, diagnoses them, and writes them to files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from replayctl.logs.diagnose import Cause, Diagnosis, add_diagnostics
 from replayctl.logs.sources import Yarn
 from replayctl.logs.stream import LogFile
 
-# A guess at a line's length; doubled until there are lines enough.
+# An estimate of the length of a line; enlarged until enough lines have been read.
 _LINE_BYTES = 200
-# Where asking again is dear.
+# For sources where a second request is expensive.
 _LONG_LINE_BYTES, _LEAST_TAIL = 1000, 1 << 16
 _LONGEST_LINE = 1 << 20
 _MOST_CAUSES = 3
@@ -27,9 +27,9 @@ _MOST_CAUSES = 3
 
 @dataclass(frozen=True, slots=True)
 class LogSelection:
-    """Which containers, files and lines: the driver's unless others are asked for.
+    """Which containers, log files and lines are shown; by default those of the driver.
 
-    A `pattern` is looked for in what a screen shows of a line.
+    The `pattern` is matched with the last state of a line, as a terminal shows it.
     """
 
     container: str | None
@@ -40,28 +40,29 @@ class LogSelection:
     pattern: re.Pattern[bytes] | None
 
     def has_line(self, line: bytes) -> bool:
-        """Whether the line is wanted."""
+        """Whether the line is selected."""
         return self.pattern is None or bool(self.pattern.search(last_state(line)))
 
     @property
     def driver_only(self) -> bool:
-        """Whether it is the driver's container alone."""
+        """Whether only the driver's container is selected."""
         return self.container is None and not self.executors and not self.every
 
     def of(self, files: Sequence[LogFile], app: Application) -> list[LogFile]:
-        """The chosen ones of an application's files; NotFound that says what there is instead."""
+        """The selected log files of an application. Raises NotFound that lists the existing ones."""
         driver = app.am_container
-        found = [each for each in files if each.name in self.names and self._has(each.container, driver)]
-        # In the order in which they were asked for, container by container.
-        found.sort(key=lambda each: (each.container != driver, each.container, self.names.index(each.name)))
-        if not found:
-            there = sorted({each.name for each in files})
-            containers = sorted({each.container for each in files})
+        selected = [file for file in files if file.name in self.names and self._has(file.container, driver)]
+        # The driver first; within a container, in the order of `names`.
+        selected.sort(key=lambda file: (file.container != driver, file.container, self.names.index(file.name)))
+        if not selected:
+            names = sorted({file.name for file in files})
+            containers = sorted({file.container for file in files})
             raise NotFound(
-                f"{app.id} has no such log; files: {', '.join(there)}",
-                hint=f"containers: {', '.join(containers[:5])}; see: replayctl yarn-logs {app.id} --list",
+                f"no log file of {app.id} matches {', '.join(self.names)}; it has {', '.join(names)} "
+                f"in {', '.join(containers[:5])}{' …' if len(containers) > 5 else ''}",
+                hint=f"run `replayctl yarn-logs {app.id} --list`",
             )
-        return found
+        return selected
 
     def _has(self, container: str, driver: str | None) -> bool:
         if self.container is not None:
@@ -70,47 +71,46 @@ class LogSelection:
 
 
 def pattern(text: str) -> re.Pattern[bytes]:
-    """A regular expression over lines; UsageProblem for one that is none."""
+    """A regular expression for lines. Raises UsageProblem for an invalid one."""
     try:
         return re.compile(text.encode())
     except re.error as error:
-        raise UsageProblem(f"{text!r} is no regular expression: {error}") from error
+        raise UsageProblem(f"{text!r} is not a regular expression: {error}") from error
 
 
-def shown(cluster: Yarn, app: Application, files: Sequence[LogFile], wanted: LogSelection) -> Iterator[bytes]:
-    """The files one after the other, each with its name in front where there are several."""
-    expect(cluster, app, files, wanted)
+def shown(cluster: Yarn, app: Application, files: Sequence[LogFile], selection: LogSelection) -> Iterator[bytes]:
+    """The log files one after another; several get a heading each."""
+    expect(cluster, app, files, selection)
     for file in files:
         if len(files) > 1:
             yield f"==> {file.container} {file.name} ({file.size} bytes) <==\n".encode()
-        yield from content(cluster, app, file, wanted)
+        yield from content(cluster, app, file, selection)
 
 
-def expect(cluster: Yarn, app: Application, files: Sequence[LogFile], wanted: LogSelection) -> None:
-    """Says what will be read of the files."""
-    tail = None if wanted.tail is None else max(_LEAST_TAIL, wanted.tail * _LONG_LINE_BYTES)
+def expect(cluster: Yarn, app: Application, files: Sequence[LogFile], selection: LogSelection) -> None:
+    """Announces which parts of the log files will be read."""
+    tail = None if selection.tail is None else max(_LEAST_TAIL, selection.tail * _LONG_LINE_BYTES)
     cluster.expect(app, files, tail=tail)
 
 
-def content(cluster: Yarn, app: Application, file: LogFile, wanted: LogSelection) -> Iterator[bytes]:
-    """One file's bytes, or only the lines that are wanted of it. Memory stays flat."""
-    if wanted.tail is not None:
-        chunks: Iterator[bytes] = iter([last_lines(cluster, app, file, wanted.tail)[0]])
+def content(cluster: Yarn, app: Application, file: LogFile, selection: LogSelection) -> Iterator[bytes]:
+    """The bytes of one log file, or only its selected lines. Memory use is bounded."""
+    if selection.tail is not None:
+        chunks: Iterator[bytes] = iter([last_lines(cluster, app, file, selection.tail)[0]])
     else:
         chunks = (piece.data for piece in cluster.pieces(app, file))
-    if wanted.pattern is None:
+    if selection.pattern is None:
         yield from chunks
         return
     for line in _lines(chunks):
-        if wanted.has_line(line):
+        if selection.has_line(line):
             yield line
 
 
 def last_lines(cluster: Yarn, app: Application, file: LogFile, count: int) -> tuple[bytes, int]:
-    """The last `count` lines of a file, in memory, and how many bytes the file has with them.
+    """The last `count` lines of a log file, in memory, and the size of the file in bytes at that time.
 
-    A line ends with a line feed alone, as for tail: progress bars are one line. None are wanted of a file that is
-    followed from its end.
+    Only a line feed ends a line, as for tail, so a progress bar is one line. A `count` of 0 only gets the size.
     """
     size = max(1, count) * _LINE_BYTES
     while True:
@@ -119,14 +119,14 @@ def last_lines(cluster: Yarn, app: Application, file: LogFile, count: int) -> tu
             text += piece.data
             length = piece.length
         lines = re.findall(rb"[^\n]*\n|[^\n]+", text)
-        # The first one may have lost its beginning.
+        # The first line may be incomplete.
         if len(lines) > count or len(text) < size or size >= length:
             return b"".join(lines[max(0, len(lines) - count) :]), length
         size *= 4
 
 
 def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Lines with their ends; one without an end is cut at a length that fits into memory."""
+    """Lines with their line feeds; a line that does not fit into memory is cut."""
     rest = b""
     for chunk in chunks:
         rest += chunk
@@ -140,9 +140,9 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def causes(cluster: Yarn, app: Application, files: Sequence[LogFile], *, again: Sequence[LogFile] = ()) -> list[Cause]:
-    """The probable causes of a failure, the most probable first, from all containers' stdout and stderr.
+    """The probable causes of a failure, most probable first, from stdout and stderr of all containers.
 
-    Those `again` will be shown afterwards.
+    The log files `again` are shown afterwards.
     """
     diagnosis = Diagnosis()
     outputs = [file for file in files if file.name in ("stdout", "stderr") and file.size]
@@ -158,20 +158,20 @@ def causes(cluster: Yarn, app: Application, files: Sequence[LogFile], *, again: 
 
 
 def save(
-    cluster: Yarn, app: Application, files: Sequence[LogFile], target: str, wanted: LogSelection
+    cluster: Yarn, app: Application, files: Sequence[LogFile], target: str, selection: LogSelection
 ) -> list[tuple[Path, int]]:
-    """Writes the files: a single one into `target` itself unless that is a folder or ends like one, else below it.
+    """Write a single log file to `target`, or several below the folder `target`; a trailing slash marks a folder.
 
-    Returns paths and bytes. Each file is there whole or not at all. Raises OperationFailed when one cannot be written.
+    Returns paths and sizes in bytes. Each file is written completely or not at all. Raises OperationFailed.
     """
     folder = Path(target)
     if len(files) == 1 and not target.endswith("/") and not folder.is_dir():
-        return [(folder, _write(folder, content(cluster, app, files[0], wanted)))]
-    expect(cluster, app, files, wanted)
+        return [(folder, _write(folder, content(cluster, app, files[0], selection)))]
+    expect(cluster, app, files, selection)
     written = []
     for file in files:
         path = folder / app.id / f"{file.container}.{file.name}"
-        written.append((path, _write(path, content(cluster, app, file, wanted))))
+        written.append((path, _write(path, content(cluster, app, file, selection))))
     return written
 
 

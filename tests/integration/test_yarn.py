@@ -111,7 +111,7 @@ def test_a_large_log_comes_whole_or_says_how_much_came(lab: Lab, station: Workst
         said = cut.stderr.read().decode()
     lab.kubectl("-n", "spark-lama-exps", "rollout", "status", "deploy/yarn-jobhistory", "--timeout=120s")
     assert cut.returncode == 1, said
-    assert f"was cut off: {size} of {256 << 20} bytes came" in said
+    assert f"was cut off: received {size} of {256 << 20} bytes" in said
 
 
 def test_yarns_own_program_says_the_same_as_the_log_server(
@@ -139,7 +139,7 @@ def test_what_the_resource_manager_has_forgotten_is_found_by_its_logs(
     cluster: Kubernetes, jobs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, history: str
 ) -> None:
     def forget(manager: ResourceManager, name: str) -> None:
-        raise NotFound(f"the ResourceManager knows nothing of {name}")
+        raise NotFound(f"the ResourceManager cannot find {name}")
 
     monkeypatch.setattr(ResourceManager, "application", forget)
     environ = {"HOME": str(tmp_path), "REPLAYCTL_TARGETS_JOBHISTORY": history}

@@ -156,7 +156,7 @@ def steps(lab: Lab, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) 
     published = made.call("sync-dags", "--dags-dir", str(home / "dags"), "--no-wait")
     assert published.code == 0, published.document
     try:
-        # An Airflow that knows no DAG looks for new ones every five minutes, unless it begins anew.
+        # An Airflow that has no DAG looks for new ones every five minutes, unless it is restarted.
         lab.kubectl("-n", "airflow", "rollout", "restart", "deploy/airflow-scheduler")
         lab.kubectl("-n", "airflow", "rollout", "status", "deploy/airflow-scheduler", "--timeout=300s")
         until("Airflow shows the DAG", lambda: made.call("run", _DAG, "--dry-run").code == 0)
@@ -204,7 +204,7 @@ def test_what_a_lost_task_has_left_is_ended_as_an_orphan(steps: Steps) -> None:
     killed = steps.call("yarn-kill", "--orphans", "--yes")
     assert killed.code == 0, killed.document
     assert [(each["id"], each["state"]) for each in killed.document["data"]["outcomes"]] == [(app["id"], "KILLED")]
-    assert f"no task of {_DAG}_{_USER} that is alive" in killed.document["data"]["reasons"][app["id"]]
+    assert f"no active task of {_DAG}_{_USER} owns it" in killed.document["data"]["reasons"][app["id"]]
 
 
 @pytest.mark.parametrize("how", ["failed by hand", "its pod deleted"])

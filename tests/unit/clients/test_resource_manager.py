@@ -54,7 +54,7 @@ def test_a_log_that_is_cut_off_in_its_bytes_is_an_error_that_says_how_much_came(
     text = stream(("stdout", content))
     begin = text.index(b"LogContents:\n") + len(b"LogContents:\n")
     cut = data.draw(st.integers(begin, begin + len(content) - 1))
-    with pytest.raises(OperationFailed, match=f"{cut - begin} of {len(content)} bytes came"):
+    with pytest.raises(OperationFailed, match=f"received {cut - begin} of {len(content)} bytes"):
         read(text[:cut], 64)
 
 

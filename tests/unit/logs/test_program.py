@@ -114,7 +114,7 @@ def test_a_file_that_is_not_there_is_an_error_and_an_empty_one_costs_nothing() -
     with LogProgram(pod.execute) as program:
         missing = LogFile(container(1), "node", "stderr", 5, running=False)
         program.expect(APP, [missing, pod.files()[1, "stdout"]], [], None)
-        with pytest.raises(NotFound, match="has no stderr"):
+        with pytest.raises(NotFound, match="cannot find log file stderr"):
             read(program, missing)
         assert read(program, pod.files()[1, "stdout"]) == b"x"
         empty = replace(missing, size=0)

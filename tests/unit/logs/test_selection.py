@@ -114,7 +114,7 @@ def test_the_newest_is_taken_and_nothing_is_an_error(settings: Settings) -> None
     assert newest(others_too, ApplicationSelection(task="fit"), settings)[0].id[-4:] == "0001"  # type: ignore[arg-type]
     assert newest(others_too, ApplicationSelection(task="eval"), settings)[0].id[-4:] == "0003"  # type: ignore[arg-type]
     assert newest(others_too, ApplicationSelection(dag="a_bob"), settings)[0].id[-4:] == "0002"  # type: ignore[arg-type]
-    with pytest.raises(NotFound, match="no application of such a step"):
+    with pytest.raises(NotFound, match="no application matches the step"):
         newest(manager, ApplicationSelection(dag="other"), settings)  # type: ignore[arg-type]
     with pytest.raises(NotFound, match="has your tag"):
         newest(Manager(), ApplicationSelection(mine=True), settings)  # type: ignore[arg-type]
@@ -149,8 +149,8 @@ def test_orphans_are_those_whose_task_has_ended_or_is_unknown(settings: Settings
     )
     found = lost(settings, manager, Airflow([ALIVE], dags=["a_alice"]))
     assert found == {
-        "0002": "no task of a_alice that is alive is its own",
-        "0003": "Airflow knows no DAG 'old_alice'",
+        "0002": "no active task of a_alice owns it",
+        "0003": "Airflow has no DAG 'old_alice'",
     }
 
 

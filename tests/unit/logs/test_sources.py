@@ -54,7 +54,7 @@ def yarn(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Yarn:
     found = Yarn(cluster, settings, RecordingReporter())
 
     def application(name: str) -> Application:
-        raise NotFound(f"the ResourceManager knows nothing of {name}", details="not found")
+        raise NotFound(f"the ResourceManager cannot find {name}", details="not found")
 
     monkeypatch.setattr(Yarn, "manager", type("Manager", (), {"application": staticmethod(application)}))
     return found
@@ -111,7 +111,7 @@ def test_one_without_logs_is_refused_in_the_words_of_the_resource_manager(
 
     monkeypatch.setattr(yarn._program, "_execute", execute)
     yarn._log_server = LogServer(NotFound("none"))
-    with pytest.raises(NotFound, match="knows nothing of application_1_0001, and there are no logs of it") as error:
+    with pytest.raises(NotFound, match="cannot find application_1_0001, and YARN has no logs of it") as error:
         yarn.application(ID)
     assert error.value.details == "not found"
 
@@ -124,7 +124,7 @@ def test_one_that_ended_before_it_began_is_not_waited_for(yarn: Yarn, programs: 
 
     yarn._program._execute = nothing
     app = replace(forgotten(ID), state="KILLED", final_status="KILLED", aggregation="NOT_START", diagnostics="by bob")
-    with pytest.raises(NotFound, match="before it was given a container") as error:
+    with pytest.raises(NotFound, match="before a container was allocated") as error:
         yarn.files(app, wait_s=60)
     assert error.value.details == "by bob"
 
@@ -139,6 +139,6 @@ def test_logs_that_yarn_could_not_gather_are_not_waited_for(yarn: Yarn, programs
 def test_one_that_waits_says_at_once_for_what(yarn: Yarn, programs: list[list[str]]) -> None:
     waits = waiting_to_start("Queue's AM resource limit exceeded.", "root.default", [])
     app = replace(forgotten(ID), state="ACCEPTED", final_status="UNDEFINED", waits_for=waits)
-    with pytest.raises(NotReady, match="has not started; it waits: Queue's AM resource limit exceeded"):
+    with pytest.raises(NotReady, match="has not started; it is waiting: Queue's AM resource limit exceeded"):
         yarn.files(app, wait_s=60)
     assert programs == []

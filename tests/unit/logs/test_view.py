@@ -53,7 +53,7 @@ class Cluster:
         if self.looks[self.now][0] == "AWAY":
             raise Unreachable("the ResourceManager does not answer")
         if self.looks[self.now][0] == "FORGOTTEN":
-            raise NotFound(f"the ResourceManager knows nothing of {name}")
+            raise NotFound(f"the ResourceManager cannot find {name}")
         return replace(APP, state=self.looks[self.now][0])
 
     def files(self, app: Application, *, wait_s: float, driver_only: bool) -> list[LogFile]:
