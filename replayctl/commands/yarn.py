@@ -170,10 +170,7 @@ def yarn_logs(
         tail=tail,
         pattern=view.pattern(grep) if grep else None,
     )
-    if follow and (target is not None or listing):
-        raise UsageProblem(
-            "--follow cannot be combined with --to or --list", hint="pass --follow alone, or leave it out"
-        )
+    _require_compatible(follow, target, listing)
     with yarn.open_yarn(app.settings, app.environ, app.reporter) as cluster:
         application = yarn.find_application(
             cluster, application_id, ApplicationSelection(last, dag, task, run), app.settings, app.reporter
@@ -250,6 +247,13 @@ def yarn_kill(
     status = "ok" if not problems else "partial" if len(problems) < len(outcomes) else "failed"
     ended = Table(("application", "state", ""), rows, wrap=(2,))
     return Result("yarn-kill", {**data, "outcomes": outcomes}, (ended,), status=status, problems=problems)
+
+
+def _require_compatible(follow: bool, target: str | None, listing: bool) -> None:
+    if follow and (target is not None or listing):
+        raise UsageProblem(
+            "--follow cannot be combined with --to or --list", hint="pass --follow alone, or leave it out"
+        )
 
 
 def _require_one_selection(by_id: bool, by_tags: bool, orphans: bool) -> None:
