@@ -14,7 +14,8 @@ KEPT_BYTES=1048576
 
 # Ends whatever hangs (a FIFO put in our way, a dead mount), also when the client has gone.
 (
-    trap 'kill "$!" 2>/dev/null; wait; exit 0' TERM
+    # KILL: a TERM that arrives between fork and exec is taken by the shell's own handler, and lost.
+    trap 'kill -KILL "$!" 2>/dev/null; exit 0' TERM
     sleep "${limit:-600}" &
     wait "$!"
     kill -KILL 0
