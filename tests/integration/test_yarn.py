@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from replayctl import yarn
 from replayctl.clients.resource_manager import ResourceManager
 from replayctl.cluster.api import Kubernetes
 from replayctl.console.events import RecordingReporter
@@ -187,7 +188,8 @@ def test_what_the_rest_api_does_not_end_yarns_own_program_ends(
     submit(lab, {"long": JOBS["long"]})
     mine, *_ = station.call("yarn-kill", "--mine", "--dry-run").document["data"]["applications"]
     monkeypatch.setattr(ResourceManager, "kill", lambda *_: False)
-    with Yarn(cluster, load_settings(None, environ={"HOME": str(tmp_path)}, cwd=tmp_path), RecordingReporter()) as yarn:
-        app = yarn.manager.application(mine["id"])
-        (outcome,) = yarn.kill(yarn, [app], RecordingReporter(), timeout_s=60)
+    settings = load_settings(None, environ={"HOME": str(tmp_path)}, cwd=tmp_path)
+    with Yarn(cluster, settings, RecordingReporter()) as connection:
+        app = connection.manager.application(mine["id"])
+        (outcome,) = yarn.kill(connection, [app], RecordingReporter(), timeout_s=60)
     assert (outcome.state, outcome.note) == ("KILLED", "killed")
