@@ -124,7 +124,7 @@ def _moves(history: History) -> list[_Move]:
         if line.get("action") in _MOVING
     ]
     moves: list[_Move] = []
-    for line, pointer_afterwards in zip(lines, [*(line.previous for line in lines[1:]), history.pointer], strict=True):
+    for line, pointer_afterwards in zip(lines, [*(line.previous for line in lines[1:]), history.pointer], strict=False):
         if pointer_afterwards == line.release:
             moves.append(line)
             continue

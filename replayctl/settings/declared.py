@@ -173,8 +173,8 @@ class DeploySettings:
     load_timeout_s: float = _setting(to_number, "how long DAG modules may take to load", 30.0)
     lock_timeout_s: float = _setting(to_number, "how long a deploy waits for another one of the same name", 60.0)
     keep_releases: int = _setting(to_count, "how many releases gc keeps", 10)
-    directory_mode: str = _setting(to_mode, "rights of folders that a deploy makes, octal", "2775")
-    file_mode: str = _setting(to_mode, "rights of files that a deploy writes, octal", "664")
+    directory_mode: str = _setting(to_mode, "rights of deployed folders, octal; g+w counts with --shared", "2775")
+    file_mode: str = _setting(to_mode, "rights of deployed files, octal; g+w counts with --shared", "664")
     poll_s: float = _setting(to_number, "pause between two questions to a server", 0.5)
     engine: str | None = _setting(
         to_engine,

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dags.dag_entities import Namespace
 from replayctl.clients.airflow import DagInfo
@@ -59,6 +61,59 @@ def test_what_airflow_could_not_load_is_neither_the_release_before_nor_among_the
     known = {name: {"at": at(0)} for name in ("r_a", "r_b", "r_bad")}
     assert history.choose(None, History("r_b", known, audit, 0)).name == "r_a"
     assert [each.name for each in history.records_of(History("r_b", known, audit, 0))] == ["r_b", "r_a", "r_bad"]
+
+
+def test_a_line_of_which_nothing_came_is_no_publish() -> None:
+    known = {name: {"at": at(0)} for name in ("r_a", "r_b", "r_c")}
+    audit = (line("publish", 0, "r_a"), line("publish", 1, "r_b", "r_a"), line("publish", 2, "r_c", "r_b"))
+    cut_off = History("r_b", known, audit, 0)
+    assert [each.name for each in history.records_of(cut_off)] == ["r_b", "r_a", "r_c"]
+    assert history.choose(None, cut_off).name == "r_a"
+    # The same again, and done this time.
+    done = History("r_c", known, (*audit, line("publish", 3, "r_c", "r_b")), 0)
+    assert [each.name for each in history.records_of(done)] == ["r_c", "r_b", "r_a"]
+    assert history.choose(None, done).name == "r_b"
+
+
+def test_a_move_without_a_line_is_known_from_the_next_line_or_the_pointer() -> None:
+    known = {name: {"at": at(0)} for name in ("r_a", "r_b", "r_c")}
+    audit = (line("publish", 0, "r_a"), line("publish", 2, "r_c", "r_b"))
+    assert history.choose(None, History("r_c", known, audit, 0)).name == "r_b"
+    assert [each.name for each in history.records_of(History("r_c", known, audit, 0))] == ["r_c", "r_b", "r_a"]
+    lost = History("r_b", known, audit[:1], 0)
+    assert [each.name for each in history.records_of(lost)][:2] == ["r_b", "r_a"]
+    assert history.choose(None, lost).name == "r_a"
+    assert history.records_of(History("r_b", known, (), 0))[0].name == "r_b"
+
+
+@given(
+    st.sampled_from(["cut", "lost"]).flatmap(
+        lambda broken: st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["done", broken])), max_size=12)
+    )
+)
+def test_whatever_is_killed_the_history_is_what_the_pointer_did(steps: list[tuple[str, str]]) -> None:
+    pointer: str | None = None
+    audit: list[dict] = []
+    moved: list[str] = []
+    for minute, (letter, how) in enumerate(steps):
+        release = f"r_{letter}"
+        if release == pointer:
+            continue
+        # A version that wrote its lines afterwards may have lost one, but not two in a row back and forth.
+        if how == "lost" and (not moved or release in moved):
+            continue
+        if how != "lost":
+            audit.append(line("publish", minute, release, pointer))
+        if how != "cut":
+            pointer = release
+            moved.append(release)
+    known = {f"r_{letter}": {"at": at(0)} for letter in "abcd"}
+    records = history.records_of(History(pointer, known, tuple(audit), 0))
+    if pointer is not None:
+        assert records[0].name == pointer
+        before = [release for release in moved if release != pointer]
+        if before:
+            assert history.choose(None, History(pointer, known, tuple(audit), 0)).name == before[-1]
 
 
 def test_a_try_may_run_what_was_published_when_it_began_or_later() -> None:
