@@ -1,4 +1,4 @@
-"""Lines that were drawn over again and again, as progress bars are: what a terminal shows of them in the end."""
+"""Lines that were redrawn, such as progress bars, reduced to what a terminal shows in the end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 def last_states(text: str) -> str:
     """The text with the last state of each such line alone; other lines, and all line ends but `\\r\\n`, as they are.
 
-    A state that shows nothing counts only where no other one is left: bars are wiped with blanks.
+    An empty state counts only if there is no other: bars are erased with spaces.
     """
     if "\r" not in text and "\b" not in text:
         return text
@@ -22,13 +22,13 @@ def last_state(line: bytes) -> bytes:
     return last_states(line.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
 
-def without_former_states(begun: bytes) -> bytes:
-    """A line that is not over yet without the states that nobody will see, so that it stays short.
+def without_former_states(unfinished: bytes) -> bytes:
+    """An unfinished line without its former states, so that it stays short.
 
     What comes after its last `\\r` may still grow.
     """
-    drawn, sign, rest = begun.rpartition(b"\r")
-    return last_state(drawn) + sign + rest if b"\r" in drawn else begun
+    drawn, sign, rest = unfinished.rpartition(b"\r")
+    return last_state(drawn) + sign + rest if b"\r" in drawn else unfinished
 
 
 def _last_state(line: str) -> str:

@@ -1,4 +1,4 @@
-"""How lower layers say what they do, without knowing who listens."""
+"""The interface by which lower layers report progress."""
 
 from __future__ import annotations
 
@@ -15,69 +15,69 @@ class Reporter(Protocol):
     """Takes messages about the progress of a command."""
 
     def step(self, message: str) -> None:
-        """Something begins, or has changed."""
+        """Report a step that begins or a change."""
 
     def note(self, message: str) -> None:
-        """A detail for those who ask for details."""
+        """Report a detail for verbose output."""
 
     def warn(self, message: str) -> None:
-        """Something that the user should look at, though we go on."""
+        """Report a problem that does not stop the command."""
 
     def status(self, message: str) -> None:
-        """A sign of life while waiting; the next one takes its place."""
+        """Report what the command waits for; the next status replaces it."""
 
     def progress(
         self, message: str, total: float, unit: Unit = "items"
     ) -> AbstractContextManager[Callable[[float], None]]:
-        """How far work is whose size is known: call what it gives with each amount that is done."""
+        """Report progress of work of known size; call the result with each amount that is done."""
 
 
 class SilentReporter:
-    """Says nothing."""
+    """Discards all messages."""
 
     def step(self, message: str) -> None:
-        """Nothing."""
+        """Discard it."""
 
     def note(self, message: str) -> None:
-        """Nothing."""
+        """Discard it."""
 
     def warn(self, message: str) -> None:
-        """Nothing."""
+        """Discard it."""
 
     def status(self, message: str) -> None:
-        """Nothing."""
+        """Discard it."""
 
     @contextlib.contextmanager
     def progress(self, message: str, total: float, unit: Unit = "items") -> Iterator[Callable[[float], None]]:
-        """Nothing."""
+        """Discard it."""
         yield lambda _: None
 
 
 @dataclass
 class RecordingReporter:
-    """Keeps what it is told, as (kind, message)."""
+    """Records all messages as (kind, message)."""
 
     events: list[tuple[str, str]] = field(default_factory=list)
 
     def step(self, message: str) -> None:
-        """Kept."""
+        """Record it."""
         self.events.append(("step", message))
 
     def note(self, message: str) -> None:
-        """Kept."""
+        """Record it."""
         self.events.append(("note", message))
 
     def warn(self, message: str) -> None:
-        """Kept."""
+        """Record it."""
         self.events.append(("warn", message))
 
     def status(self, message: str) -> None:
-        """Kept."""
+        """Record it."""
         self.events.append(("status", message))
 
     @contextlib.contextmanager
     def progress(self, message: str, total: float, unit: Unit = "items") -> Iterator[Callable[[float], None]]:
-        """Kept, with the amount that was done in the end."""
+        """Record it with the total amount."""
         amounts: list[float] = []
         try:
             yield amounts.append
@@ -85,5 +85,5 @@ class RecordingReporter:
             self.events.append(("progress", f"{message}: {sum(amounts):.0f} of {total:.0f} {unit}"))
 
     def messages(self, kind: str) -> list[str]:
-        """What was said of one kind, in order."""
-        return [message for each, message in self.events if each == kind]
+        """The messages of one kind, in order."""
+        return [message for event, message in self.events if event == kind]

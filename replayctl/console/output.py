@@ -1,6 +1,6 @@
-"""Prints answers on stdout and errors on stderr, or one JSON document where it is asked for.
+"""Prints results to stdout and errors to stderr, or one JSON document with `--output json`.
 
-Text from elsewhere is never taken for markup, its control characters are taken out, and secrets are masked.
+Text from outside is never interpreted as markup, its control characters are removed, and secrets are masked.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _ERASE_LINE = "\r\x1b[2K"
 
 
 def to_json(value: object) -> Any:
-    """A value as JSON knows it; TypeError for what has no place there.
+    """A value as JSON. Raises TypeError for a type that cannot be converted.
 
-    Dataclasses become objects, paths and moments text. JSON has no NaN and no infinity: they become null. Secrets
+    Dataclasses become objects, paths and times text. JSON has no NaN and no infinity: they become null. Secrets
     become `***`, also within text.
     """
     if isinstance(value, float):
@@ -43,21 +43,21 @@ def to_json(value: object) -> Any:
     if isinstance(value, Secret):
         return MASK
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: _member_to_json(each.name, getattr(value, each.name)) for each in dataclasses.fields(value)}
+        return {item.name: _member_to_json(item.name, getattr(value, item.name)) for item in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {mask(str(key)): _member_to_json(str(key), each) for key, each in value.items()}
+        return {mask(str(key)): _member_to_json(str(key), member) for key, member in value.items()}
     if isinstance(value, (list, tuple)):
-        if value and all(isinstance(each, str) for each in value):
-            # Often the lines of one text, in which a private key has many.
+        if value and all(isinstance(item, str) for item in value):
+            # Often the lines of one text, which may contain a private key.
             return mask_lines(value)
-        return [to_json(each) for each in value]
+        return [to_json(item) for item in value]
     if isinstance(value, (set, frozenset)):
-        return sorted((to_json(each) for each in value), key=lambda each: (type(each).__name__, str(each)))
+        return sorted((to_json(item) for item in value), key=lambda item: (type(item).__name__, str(item)))
     if isinstance(value, PurePath):
         return mask(str(value))
     if isinstance(value, (datetime.datetime, datetime.date)):
         return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no place in a result")
+    raise TypeError(f"cannot convert {type(value).__name__} to JSON")
 
 
 def _member_to_json(name: str, value: object) -> Any:
@@ -67,7 +67,7 @@ def _member_to_json(name: str, value: object) -> Any:
 def envelope(
     command: str, status: str, exit_code: int, data: object, warnings: Sequence[str], errors: Sequence[Problem]
 ) -> dict[str, Any]:
-    """The one shape of every JSON answer, of success and of failure."""
+    """The JSON document of a result, for success and for failure."""
     return {
         "schema": SCHEMA,
         "command": command,
@@ -88,7 +88,7 @@ def envelope(
 
 
 class Output:
-    """Prints one command's answer, and errors, in the chosen mode."""
+    """Prints the result and the errors of one command in the selected mode."""
 
     def __init__(self, mode: Mode, *, stdout: TextIO | None = None, stderr: TextIO | None = None) -> None:
         self.mode = mode
@@ -101,23 +101,23 @@ class Output:
         self._log_cleaner = LogCleaner()
 
     def announce(self, result: Result) -> None:
-        """A part of the answer, at once; from then on each JSON document is one line."""
+        """Print a part of the result at once; from then on each JSON document is one line."""
         self._in_lines = True
         self.show(result)
         self.flush()
 
     def show_first(self, blocks: Sequence[Block]) -> None:
-        """What people want to know ahead of a log. Programs get one document, at the end."""
+        """Print blocks before a log, for people only. Programs get one document at the end."""
         if self.mode == "human":
             for block in blocks:
                 self._block(block)
             self.flush()
 
     def write_log(self, data: bytes, raw: bool) -> None:
-        """Some bytes of a log, in order: text without control characters and secrets, or as they are.
+        """Print consecutive bytes of a log: as text without control characters and secrets, or unchanged if `raw`.
 
-        Of a line that was drawn over, as progress bars are, only the last state is shown; a terminal has it as it
-        comes. With JSON, where stdout is for documents, logs go to stderr.
+        A line that was redrawn, such as a progress bar, is printed in its last state; a terminal shows each state. With
+        JSON, logs go to stderr, because stdout is for documents.
         """
         stream = self._stderr if self.mode == "json" else self._stdout
         self._log_shown |= bool(data)
@@ -125,20 +125,20 @@ class Output:
             stream.write_bytes(data)
             return
         self._log += data
-        # Whole lines, so that neither a character nor an escape sequence nor a secret is looked at by half.
+        # Complete lines, so that no character, escape sequence or secret is split.
         end = self._log.rfind(b"\n") + 1 or (len(self._log) if len(self._log) > _LONGEST_LOG_LINE else 0)
         text, self._log = self._log[:end], without_former_states(self._log[end:])
         if text:
             self._draw_bar(stream, "")
             stream.write(self._log_cleaner.clean(last_states(text.decode("utf-8", "replace"))))
-            # A log that is followed is read as it comes.
+            # A followed log is read as it grows.
             stream.flush()
         if stream.isatty():
-            # A state is whole when the next one begins.
+            # A state is complete when the next one begins.
             self._draw_bar(stream, last_states(self._log.rpartition(b"\r")[0].decode("utf-8", "replace")))
 
     def _draw_bar(self, stream: Stream, state: str) -> None:
-        """Draws the state of a line that is not over yet in place of the one that is shown; an empty one wipes it."""
+        """Replace the state of an unfinished line on the terminal; an empty state erases it."""
         if not state and not self._bar:
             return
         bar = shorten(clean(state), shutil.get_terminal_size().columns - 1)
@@ -148,13 +148,13 @@ class Output:
             self._bar = bar
 
     def flush(self) -> None:
-        """Hands all that was written to the reader; OSError when it cannot be."""
+        """Flush all output. Raises OSError."""
         if self._log:
             self.write_log(b"\n", raw=False)
         self._stdout.flush()
 
     def show(self, result: Result) -> None:
-        """The answer, and after it on stderr what should be looked at."""
+        """Print the result, then warnings and problems to stderr."""
         if self.mode == "json":
             self._document(
                 envelope(result.command, result.status, result.exit_code, result.data, result.warnings, result.problems)
@@ -174,7 +174,7 @@ class Output:
                 self._block(block)
 
     def show_error(self, command: str, error: Problem, exit_code: int, data: object = None) -> None:
-        """What ended the command, and in JSON what a program needs all the same."""
+        """Print the error that ended the command; in JSON, with the `data` that exists."""
         if self.mode == "json":
             self._document(envelope(command, "error", exit_code, data, (), (error,)))
         else:
@@ -186,7 +186,7 @@ class Output:
         indent = None if self._in_lines else 2
         text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
         if not self._stdout.can_show(text):
-            # Escaped, every reader gets the same value back.
+            # Escaped characters have the same value for every reader.
             text = json.dumps(document, indent=indent, allow_nan=False) + "\n"
         self._stdout.write(text)
 
@@ -217,5 +217,5 @@ class Output:
 
 
 def problem_of(error: ReplayctlError) -> Problem:
-    """An error of our tree in the form in which it is shown."""
+    """An error of replayctl in the form in which it is printed."""
     return Problem(error.code, str(error), error.hint, error.details)

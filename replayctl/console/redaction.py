@@ -1,4 +1,4 @@
-"""What no terminal and no document may show: control characters, and secrets, known or of the usual shapes."""
+"""Removes control characters and masks secrets, known ones and those in common notations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from replayctl.console.secret import MASK, mask_known
 
-# Tabs and line ends stay; everything else that could move a cursor or ring a bell goes.
+# Tabs and line ends stay; all other control characters are removed.
 # Patterns are compiled where they are first used, by re itself: help needs none of them.
 _ANY_CONTROL = r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 _CONTROL = r"\x1b\[[0-9;?]*[ -/]*[@-~]|" + _ANY_CONTROL
@@ -18,7 +18,7 @@ _LONGEST_CONTEXT = 1 << 16
 
 
 def clean(text: str) -> str:
-    """Text fit for a terminal: no control characters, no secrets, neither known ones nor those of the usual shapes."""
+    """Text that is safe for a terminal: without control characters and secrets."""
     if text.isascii() and "\x1b" not in text:
         return mask(text.translate(_ASCII_CONTROL))
     if re.search(_ANY_CONTROL, text):
@@ -27,7 +27,7 @@ def clean(text: str) -> str:
 
 
 def mask(text: str) -> str:
-    """Text without secrets, else as it is; data are masked so, since JSON keeps control characters harmless.
+    """Text without secrets, otherwise unchanged; for data, because JSON escapes control characters.
 
     Line ends stay where they are.
     """
@@ -46,7 +46,7 @@ def mask(text: str) -> str:
 
 
 def mask_value(name: str, value: str) -> str:
-    """The value of a variable, setting or column of that name, masked as a whole when the name is a secret's."""
+    """The value of a variable, setting or column of that name, completely masked if it is the name of a secret."""
     from replayctl.console.secret_places import is_secret
 
     return MASK if is_secret(name, value) else mask(value)
@@ -69,13 +69,13 @@ def _as_one(lines: Sequence[str], change: Callable[[str], str]) -> list[str]:
 
 
 class LogCleaner:
-    """`clean` for a text that comes in pieces of whole lines: what began in the last piece is masked to its end."""
+    """`clean` for a text in pieces of complete lines: a secret that begins in one piece is masked in the next."""
 
     def __init__(self) -> None:
         self._context = ""
 
     def clean(self, text: str) -> str:
-        """The next piece."""
+        """Clean the next piece."""
         shown = clean(self._context + text)
         for _ in range(self._context.count("\n")):
             shown = shown[shown.index("\n") + 1 :]

@@ -1,7 +1,7 @@
-"""The story of a command on stderr: lines for what happens, and how far long work is.
+"""Reports the steps and the progress of a command on stderr.
 
-On a terminal, waiting and progress replace one line; elsewhere they are a line every ten seconds. Text from elsewhere
-is never taken for markup.
+On a terminal, status and progress replace one line; elsewhere they are one line every ten seconds. Text from outside is
+never interpreted as markup.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 _EVERY_S = 10.0
-# Work that is done sooner has no bar: it would only flicker.
+# Shorter work has no bar: it would only flicker.
 _NO_BAR_BEFORE_S = 0.5
 _REDRAW_S = 0.1
 
 
 class StderrReporter:
-    """Tells the story, each line with the seconds since the start.
+    """Prints lines with the seconds since the start.
 
-    `quiet` leaves warnings alone; with `progress` off, as for JSON, nothing is said of waiting and of how far work is.
+    With `quiet`, only warnings are printed; without `progress`, as for JSON, neither status nor progress.
     """
 
     def __init__(
@@ -41,32 +41,32 @@ class StderrReporter:
         self._quiet = quiet
         self._progress = progress and not quiet
         self._started = time.monotonic()
-        # Without all characters, or on a terminal that cannot go back in a line, lines are what is left.
+        # Without these characters, or on a terminal that cannot redraw a line, plain lines are printed.
         self._redraws = self._stream.isatty() and self._stream.can_show("…━") and os.environ.get("TERM") != "dumb"
         self._console: Console | None = None
         self._live: Live | None = None
-        self._said_at = float("-inf")
+        self._printed_at = float("-inf")
 
     def step(self, message: str) -> None:
-        """One line."""
+        """Print a line."""
         if not self._quiet:
             self._line(message)
 
     def note(self, message: str) -> None:
-        """One line, with -v."""
+        """Print a line with -v."""
         if self._verbosity and not self._quiet:
             self._line(message)
 
     def warn(self, message: str) -> None:
-        """One line that is marked."""
+        """Print a line marked as a warning."""
         self._line(f"warning: {message}")
 
     def status(self, message: str) -> None:
-        """Replaces one line of a terminal; elsewhere a line now and then."""
+        """Replace one line on a terminal; elsewhere print a line every ten seconds."""
         if not self._progress:
             return
         if not self._redraws:
-            self._now_and_then(message)
+            self._periodically(message)
             return
         from rich.live import Live
         from rich.text import Text
@@ -81,7 +81,7 @@ class StderrReporter:
 
     @contextlib.contextmanager
     def progress(self, message: str, total: float, unit: Unit = "items") -> Iterator[Callable[[float], None]]:
-        """How far work is: call what it gives with each amount that is done."""
+        """Show progress; call the result with each amount that is done."""
         self.close()
         if not self._progress:
             yield lambda _: None
@@ -92,7 +92,7 @@ class StderrReporter:
             yield self._counted(message, total, unit)
 
     def close(self) -> None:
-        """Takes away a status line that is still shown."""
+        """Remove the status line."""
         live, self._live = self._live, None
         if live is not None:
             live.stop()
@@ -123,11 +123,11 @@ class StderrReporter:
 
         def advance(done: float) -> None:
             nonlocal drawn
-            now = time.monotonic()
+            current = time.monotonic()
             bar.update(task, advance=done)
-            if now - started < _NO_BAR_BEFORE_S or now - drawn < _REDRAW_S:
+            if current - started < _NO_BAR_BEFORE_S or current - drawn < _REDRAW_S:
                 return
-            drawn = now
+            drawn = current
             bar.start()
             bar.refresh()
 
@@ -137,43 +137,43 @@ class StderrReporter:
             bar.stop()
 
     def _counted(self, message: str, total: float, unit: Unit) -> Callable[[float], None]:
-        started = self._said_at = time.monotonic()
+        started = self._printed_at = time.monotonic()
         done = 0.0
 
         def advance(amount: float) -> None:
             nonlocal done
             done += amount
-            now = time.monotonic()
-            if now - self._said_at < _EVERY_S:
+            current = time.monotonic()
+            if current - self._printed_at < _EVERY_S:
                 return
-            left = (total - done) * (now - started) / done if done else 0.0
-            self._now_and_then(f"{message}: {_amount(done, total, unit)}, {left:.0f} s left")
+            left = (total - done) * (current - started) / done if done else 0.0
+            self._periodically(f"{message}: {_amount(done, total, unit)}, {left:.0f} s left")
 
         return advance
 
-    def _now_and_then(self, message: str) -> None:
-        if time.monotonic() - self._said_at >= _EVERY_S:
-            self._said_at = time.monotonic()
+    def _periodically(self, message: str) -> None:
+        if time.monotonic() - self._printed_at >= _EVERY_S:
+            self._printed_at = time.monotonic()
             self._line(f"… {message}")
 
     def _rich(self) -> Console:
         from rich.console import Console
 
         if self._console is None:
-            file = cast("IO[str]", _Unheard(self._stream))
+            file = cast("IO[str]", _IgnoringClosed(self._stream))
             self._console = Console(file=file, force_terminal=True, highlight=False, markup=False, emoji=False)
         return self._console
 
     def _line(self, message: str) -> None:
         self.close()
-        _Unheard(self._stream).write(f"{self._clock()} {clean(message)}\n")
+        _IgnoringClosed(self._stream).write(f"{self._clock()} {clean(message)}\n")
 
     def _clock(self) -> str:
         return f"[{time.monotonic() - self._started:7.1f}s]"
 
 
-class _Unheard:
-    """A stream whose reader may be gone: a deploy must not stop half-way because nobody listens to its story.
+class _IgnoringClosed:
+    """A stream that ignores a closed pipe: a deploy must not stop half-way because its reader has exited.
 
     Rich would end the program.
     """
@@ -189,7 +189,7 @@ class _Unheard:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing: what is written is flushed."""
+        """Do nothing: `write` flushes."""
 
 
 def _amount(done: float, total: float, unit: Unit) -> str:

@@ -1,4 +1,4 @@
-"""What commands return: data for programs, blocks of plain text for people. Nothing here prints."""
+"""Results of commands: data for programs, blocks of plain text for people. This module prints nothing."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Fields:
 class Table:
     """Rows under column titles, the most important columns first; `numeric` are the indices of those with numbers.
 
-    On a narrow terminal cells of the columns in `shorten` may lose their middle, and those in `wrap` go on in further
-    lines. All others stay whole, and where there is no room for them, the last columns go. Moments and durations are
-    short there, and exact elsewhere.
+    On a narrow terminal, cells of the columns in `shorten` may lose their middle, and those in `wrap` continue on
+    further lines. All others stay complete, and the last columns are omitted if they do not fit. Times and durations
+    are short on a terminal, and exact elsewhere.
     """
 
     columns: Sequence[str]
@@ -50,7 +50,7 @@ Block = Lines | Fields | Table
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that went wrong, in the form of an error that was not raised."""
+    """An error that is reported without being raised."""
 
     code: str
     message: str
@@ -60,9 +60,9 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One command's answer: `data` is a dataclass or a mapping and becomes JSON, `view` is the same for people.
+    """The result of one command: `data` is a dataclass or a mapping for JSON, `view` is the same for people.
 
-    `closing` is what a terminal shows once more in the end when a log has scrolled it away.
+    A terminal shows `closing` after a log, to repeat what has scrolled away.
     """
 
     command: str
@@ -75,5 +75,5 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0 also when there was nothing to do."""
+        """The exit code for the status."""
         return {"ok": 0, "nothing-to-do": 0, "partial": EXIT_PARTIAL, "failed": 1}[self.status]

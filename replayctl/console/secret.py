@@ -1,15 +1,15 @@
-"""Secrets: a text type that nothing shows, and the ones this process knows, to mask them wherever they turn up."""
+"""Secrets: a text type that is never printed, and the known secrets of this process, which are masked everywhere."""
 
 from __future__ import annotations
 
 MASK = "***"
-# Shorter ones would mask pieces of ordinary words, and protect nothing.
+# Shorter secrets would mask parts of ordinary words.
 _SHORTEST = 4
 _known: set[str] = set()
 
 
 class Secret:
-    """A text that no message, log or document shows: `reveal` gives it where it is needed."""
+    """A text that is never printed; `reveal` returns it."""
 
     __slots__ = ("_text",)
 
@@ -33,8 +33,8 @@ class Secret:
 
 
 def mask_known(text: str) -> str:
-    """The text without the secrets that were made in this process, wherever they stand: a server may repeat them."""
-    # The longest first: one may be a part of another.
+    """The text without the known secrets of this process: a server may repeat them."""
+    # Longest first: one may be part of another.
     for secret in sorted(_known, key=len, reverse=True):
         text = text.replace(secret, MASK)
     return text

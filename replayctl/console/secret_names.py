@@ -1,8 +1,8 @@
-"""Which names stand for secrets: `MYSQL_PASSWORD`, `fs.s3a.secret.key`, `refreshToken`; and which only look so.
+"""Recognises names of secrets, such as `MYSQL_PASSWORD`, `fs.s3a.secret.key` and `refreshToken`.
 
 The words are those of Spark's `spark.redaction.regex`, Hadoop's `hadoop.security.sensitive-config-keys`, Airflow's
-masker and the rules of common scanners (gitleaks, detect-secrets). A name is read in parts, since what a secret's name
-goes on with often says that the value is none: `token_count`, `password_file`, `secretName`.
+masker and the rules of common scanners (gitleaks, detect-secrets). A name is read in parts, because
+its last part often says that the value is not a secret: `token_count`, `password_file`, `secretName`.
 """
 
 from __future__ import annotations

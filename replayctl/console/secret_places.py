@@ -1,7 +1,7 @@
-"""Where in a text secrets stand: values behind telling names in the usual notations, headers, addresses, key blocks.
+"""Finds secrets in a text: values of names of secrets in common notations, headers, addresses, key blocks.
 
-Logs of gigabytes pass here. Each kind of place has a sign, which is in every text that has such a place; the text is
-only looked at where a sign stands, by patterns that begin there and have a bound.
+It must be fast enough for logs of gigabytes. Each kind of place has a sign, which every such place contains; patterns
+are only matched at a sign, and their length is bounded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Text streams that take every character, and what becomes of them when nobody reads any more."""
+"""Text streams that accept every character, and streams whose reader has exited."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import TextIO
 
 
 class Stream:
-    """A text stream, open or not, that takes every character: what its encoding lacks is written as an escape."""
+    """A text stream, open or closed, that accepts every character: those outside its encoding are escaped."""
 
     def __init__(self, stream: TextIO | None) -> None:
-        # Python has no stream at all where the caller closed it.
+        # Python has no stream object where the caller closed the descriptor.
         self.stream: TextIO = stream if stream is not None else io.StringIO()
 
     def write(self, text: str) -> None:
-        """Text, buffered as the stream does it."""
+        """Write text, buffered by the stream."""
         if not self.can_show(text):
             text = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
         self.stream.write(text)
 
     def write_bytes(self, data: bytes) -> None:
-        """Bytes as they are, at once."""
+        """Write bytes unchanged and unbuffered."""
         self.stream.flush()
         buffer = getattr(self.stream, "buffer", None)
         if buffer is None:
@@ -40,11 +40,11 @@ class Stream:
         return True
 
     def flush(self) -> None:
-        """Hands what is buffered to the reader; OSError when it cannot be."""
+        """Flush the buffer. Raises OSError."""
         self.stream.flush()
 
     def isatty(self) -> bool:
-        """Whether a terminal reads it."""
+        """Whether the stream is a terminal."""
         return self.stream.isatty()
 
     @property
@@ -54,7 +54,7 @@ class Stream:
 
 
 def reader_is_gone() -> bool:
-    """Whether stdout or stderr is a pipe that nobody reads any more: then a broken pipe is no failure of ours."""
+    """Whether the reader of stdout or stderr has exited, so that a broken pipe is not an error."""
     poll = select.poll()
     for descriptor in (1, 2):
         poll.register(descriptor, select.POLLOUT)
@@ -62,7 +62,7 @@ def reader_is_gone() -> bool:
 
 
 def silence() -> None:
-    """Sends what is still buffered for stdout nowhere, so that the interpreter's last flush cannot fail."""
+    """Discard what is buffered for stdout, so that the interpreter's last flush cannot fail."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)

@@ -1,7 +1,7 @@
-"""Tables: for people as wide as their terminal, for programs one row a line.
+"""Prints tables: fitted to the width of a terminal, or one row per line for programs.
 
-Nothing is cut without a mark. Where a terminal is too narrow, cells that may be shortened lose their middle, cells that
-may wrap go on in further lines, and then the last columns go as a whole, by name.
+On a narrow terminal, cells that may be shortened lose their middle, cells that may wrap continue on further lines, and
+then the last columns are omitted and named.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _NONE = "-"
 
 
 def plain_rows(table: Table) -> str:
-    """For pipes: cells parted by tabs, nothing folded or cut, moments in ISO 8601, durations in seconds."""
+    """For pipes: cells separated by tabs, nothing wrapped or cut, times in ISO 8601, durations in seconds."""
     rows = [table.columns, *([_exact(cell) for cell in row] for row in table.rows)]
     return "".join("\t".join(_one_line(cell) for cell in row) + "\n" for row in rows)
 
 
 def print_table(table: Table, stdout: TextIO) -> None:
-    """For a terminal: what fits into its width, and the names of the columns that do not."""
+    """For a terminal: the columns that fit, and the names of those that do not."""
     from rich import box
     from rich.cells import cell_len
     from rich.console import Console
@@ -60,7 +60,7 @@ def print_table(table: Table, stdout: TextIO) -> None:
 
 
 def fit(natural: Sequence[int], least: Sequence[int], room: int) -> list[int]:
-    """Widths of the first columns, as many as fit into `room` with two blanks between them, at least one.
+    """Widths of the first columns that fit into `room` with two spaces between them; at least one column.
 
     Each has between its `least` and its `natural` width; the widest gives way first.
     """
@@ -70,15 +70,17 @@ def fit(natural: Sequence[int], least: Sequence[int], room: int) -> list[int]:
             continue
         widths = list(natural[:count])
         while (excess := sum(widths) - left) > 0:
-            index = max((each for each in range(count) if widths[each] > least[each]), key=lambda each: widths[each])
-            # At once as much as leads to the next narrower one would be faster; tables are not that wide.
+            index = max(
+                (column for column in range(count) if widths[column] > least[column]), key=lambda column: widths[column]
+            )
+            # Larger steps would be faster; tables are not that wide.
             widths[index] -= min(1, excess)
         return widths
     return [min(natural[0], room)] if natural else []
 
 
 def shorten(text: str, width: int) -> str:
-    """The text, or its beginning and its end around an ellipsis: what tells names apart stands at either end."""
+    """The text, or its beginning and its end around an ellipsis: names differ at either end."""
     from rich.cells import cell_len
 
     if cell_len(text) <= width:

@@ -1,4 +1,4 @@
-"""Moments and durations as people read them; programs get ISO 8601 and seconds."""
+"""Times and durations for people; programs get ISO 8601 and seconds."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def short_duration(seconds: float) -> str:
 
 
 def duration(seconds: float | None) -> datetime.timedelta | None:
-    """Seconds as a table takes them."""
+    """Seconds as a table cell."""
     return None if seconds is None else datetime.timedelta(seconds=seconds)
 
 
 def moment(text: object) -> datetime.datetime | str | None:
-    """A moment that was written in ISO 8601, as a table takes it; what is none stays as it is."""
+    """An ISO 8601 time as a table cell; other text is returned unchanged."""
     if not isinstance(text, str) or not text:
         return None
     try:

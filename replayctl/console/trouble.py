@@ -1,4 +1,4 @@
-"""Trouble with a disk, or with rights on it, that no code has foreseen: still nobody's bug."""
+"""Unexpected errors of a disk or its permissions, which are not bugs of replayctl."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import errno
 from replayctl.console.result import Problem
 from replayctl.errors import OperationFailed
 
-# What a disk or its rights may say to any program.
+# Errors that a disk or its permissions may cause in any program.
 _KINDS = frozenset(
     {
         *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE),
@@ -17,7 +17,7 @@ _KINDS = frozenset(
 
 
 def trouble_of(error: Exception) -> Problem | None:
-    """The error as a problem of this machine; None when it is something else."""
+    """The error as a problem of this machine; None for any other error."""
     if not isinstance(error, OSError) or error.errno not in _KINDS:
         return None
     reason = error.strerror or str(error)

@@ -1,13 +1,13 @@
-"""The probable cause of a failed Spark application, from its container logs and from what the ResourceManager says.
+"""The probable cause of a failed Spark application, from its container logs and from the ResourceManager's diagnostics.
 
-Each line is looked at once and little is kept, so that a log of any size fits. Messages and exit codes are those of
-Spark 3.5 and Hadoop 3.4.
+Each line is read once and little is kept, so that memory use is bounded. Messages and exit codes are those of Spark 3.5
+and Hadoop 3.4.
 
-What Spark, Hadoop and Python write stands in `layout` and `notation`; what it means in `known_lines`, `meanings` and
-`exit_codes`, where a new message is added; what follows from causes in `echoes`. `reader` takes the lines and knows
-whose they are (`voices`, `quotes`), `blocks`, `thrown` and `crashes` hold what is being read, `judgement` says what it
-comes to, and `candidates` keeps and weighs what was found. `resource_manager` reads the diagnostics of YARN; nothing
-else depends on YARN's servers, so that any log may be fed.
+`layout` and `notation` describe what Spark, Hadoop and Python write. `known_lines`, `meanings` and `exit_codes` explain
+it; new messages are added there. `echoes` lists consequences of causes. `reader` takes the lines and tells processes
+apart (`voices`, `quotes`). `blocks`, `thrown` and `crashes` hold what is being read, `judgement` draws the conclusion,
+and `candidates` collects and ranks the findings. `resource_manager` reads YARN's diagnostics. Nothing else depends on
+YARN's servers, so that any log can be diagnosed.
 """
 
 from replayctl.logs.diagnose.cause import Cause

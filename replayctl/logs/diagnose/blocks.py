@@ -1,4 +1,4 @@
-"""The lines of a log that belong together: exceptions with what led to them, and which lines continue them."""
+"""The lines of a log that belong together: exceptions, their causes, and the lines that continue them."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from replayctl.logs.diagnose.notation import (
 from replayctl.logs.diagnose.texts import same_form, simple_name
 from replayctl.logs.diagnose.thrown import Relation, Thrown
 
-# What became of a line: it belongs to the block; or not, but later lines may; or not, and none can any more.
+# A line belongs to the block; or it does not, but later lines may; or it does not, and the block has ended.
 Outcome = Literal["taken", "passed", "ended"]
 
 
 @dataclass(slots=True)
 class Block:
-    """Lines that belong together: exceptions with what led to them.
+    """Lines that belong together: exceptions and their causes.
 
-    A block ends by itself only in what `take` answers; whoever feeds it lets go of it then, or sooner.
+    A block reports its end by the result of `take`; the caller then discards it.
     """
 
     first_line: int
@@ -54,10 +54,10 @@ class Block:
     main: bool = False
     proven: bool = True  # else it counts only if a stack follows
     after_warning: bool = False
-    each_prefixed: bool | None = None
+    all_prefixed: bool | None = None
     # In a traceback; after one; after the name of a Java exception; in its stack.
     state: Literal["frames", "done", "message", "stack"] = "message"
-    in_worker: bool = False  # in what a Python worker said before it ended
+    in_worker: bool = False  # in the output of a Python worker before it ended
     pending: str = ""
     stray: int = 0
     between: int = 0  # log lines since the last line that belonged to it
@@ -65,19 +65,19 @@ class Block:
     sections: list[Thrown] = field(default_factory=list)
 
     def append(self, thrown: Thrown) -> None:
-        """Adds an exception; of too many, those after the first are forgotten first."""
+        """Adds an exception; beyond the limit, the oldest but the first is dropped."""
         if len(self.sections) >= MAX_SECTIONS:
             del self.sections[1]
         self.sections.append(thrown)
 
     def of_task(self) -> bool:
-        """Whether the line that it stands in tells of a failed task."""
+        """Whether its log line reports a failed task."""
         return "Lost task" in self.opening
 
     def remote(self) -> bool:
-        """Whether it is about what a task did in an executor, wherever it is told."""
-        told = [self.opening, *(thrown.message for thrown in self.sections)]
-        tasks = [text for text in told if "Lost task" in text]
+        """Whether it reports an error of a task in an executor, whichever log contains it."""
+        texts = [self.opening, *(thrown.message for thrown in self.sections)]
+        tasks = [text for text in texts if "Lost task" in text]
         if tasks:
             return not any(IN_DRIVER.search(text) for text in tasks)
         return any("PythonException" in thrown.name for thrown in self.sections)
@@ -118,7 +118,7 @@ class Block:
             self._add_reason(task[1], line)
 
     def _add_reason(self, reason: str, line: str | None) -> None:
-        """Adds why a task failed, as the driver tells it."""
+        """Adds the reason for a failed task, as reported by the driver."""
         if lost := EXECUTOR_LOST.match(reason):
             inner = Thrown("ExecutorLostFailure", lost[1] or "", False, "nested", True)
         elif named := JAVA_NAME.match(reason.replace(TRACEBACK, "")):
@@ -142,15 +142,15 @@ class Block:
 
     def take(self, line: str, head: Head | None, number: int) -> Outcome:
         """Takes the line with this number if it belongs to the block."""
-        if self.each_prefixed is not False and self.form and same_form(self.form, line):
-            self.each_prefixed = True
+        if self.all_prefixed is not False and self.form and same_form(self.form, line):
+            self.all_prefixed = True
             line = line[len(self.form) :]
         elif head is not None and head.level:
             # Another thread, or the other half of a driver, may write in between.
             self.between += 1
             return "ended" if self.state == "message" or self.between > MAX_LINES_BETWEEN else "passed"
-        elif self.each_prefixed is None:
-            self.each_prefixed = False
+        elif self.all_prefixed is None:
+            self.all_prefixed = False
         outcome = self._takes(line, fresh=self.last_line == number - 1)
         if outcome == "taken":
             self.stray = self.between = 0
@@ -205,14 +205,14 @@ class Block:
         return "taken" if line.startswith("Driver stacktrace:") else "passed"
 
     def _takes_after_traceback(self, line: str, *, fresh: bool) -> Outcome:
-        """What py4j tells of Java stands below the Python exception."""
+        """py4j appends the Java exception to the Python exception."""
         last = self.sections[-1]
         if line.startswith(": ") and (named := JAVA_NAME.match(line, 2)):
             self.add_java(named[1], named[2] or "", "nested", line)
             return "taken"
         if fresh and (last.of_java() or line.startswith("JVM stacktrace:")):
-            if told := java_exception(line, anywhere=False):
-                self.add_java(*told, "nested", line)
+            if exception := java_exception(line, anywhere=False):
+                self.add_java(*exception, "nested", line)
                 return "taken"
             if not last.message.strip() or line.startswith("JVM stacktrace:"):
                 last.more(line)
@@ -221,7 +221,7 @@ class Block:
         return "passed"
 
     def _takes_message(self, line: str) -> Outcome:
-        """Further lines of a Java exception's message may tell of other exceptions."""
+        """Further lines of a Java exception's message may contain other exceptions."""
         last = self.sections[-1]
         if line.startswith(WORKER_SAYS):
             self.in_worker = True
@@ -249,11 +249,11 @@ class Block:
             return self._takes_frame(line)
         elif self.state == "message" and line.strip():
             program, colon, message = line.strip().partition(": ")
-            said = Thrown(program if colon else "Python worker", message or program, False, "nested", True, said=True)
-            said.add(line)
+            output = Thrown(program if colon else "Python worker", message or program, False, "nested", True, said=True)
+            output.add(line)
             if self.sections[-1].said and not self.sections[-1].python:
                 self.sections.pop()
-            self.append(said)
+            self.append(output)
         return "taken"
 
     def _takes_traceback(self, line: str) -> Outcome:

@@ -1,4 +1,4 @@
-"""The causes that were found so far: few of them, each once, with the containers that have it."""
+"""The causes so far: a bounded number, without repetitions, with the containers that have them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from replayctl.logs.diagnose.limits import MAX_CANDIDATES, MAX_COUNTED
 
 
 class Place(NamedTuple):
-    """Where something stands in the logs."""
+    """A place in the logs."""
 
     container: str
     file: str
@@ -29,7 +29,7 @@ class About(NamedTuple):
 
 @dataclass(slots=True)
 class Candidate:
-    """A finding with its place and those who have it."""
+    """A finding with its place and its containers."""
 
     finding: Finding
     order: int
@@ -39,7 +39,7 @@ class Candidate:
     containers: set[int] = field(default_factory=set)
 
     def cause(self) -> Cause:
-        """What the caller gets."""
+        """The candidate as a cause."""
         explanation = self.finding.explanation
         if (count := len(self.containers)) > 1:
             many = f"{count} or more" if count >= MAX_COUNTED else f"{count}"
@@ -61,14 +61,14 @@ class Candidate:
 
 
 class Candidates:
-    """Findings with their places; of too many, the least probable are forgotten."""
+    """Findings with their places; beyond the limit, the least probable are dropped."""
 
     def __init__(self) -> None:
         self._by_key: dict[str, Candidate] = {}
         self._order = 0
 
     def add(self, finding: Finding, place: Place, excerpt: tuple[str, ...], about: About, *, by_driver: bool) -> None:
-        """Keeps a cause, once for all processes that have it. `by_driver` says whether the driver's log tells it."""
+        """Add a finding, once for all processes that have it; `by_driver` is true for one in the driver's log."""
         self._order += 1
         # A driver raises its last exception when it ends; elsewhere the first error is the cause of others.
         order = -self._order if by_driver and finding.rank < ranks.KILLED_FOR_MEMORY else self._order
@@ -78,7 +78,7 @@ class Candidates:
         self.include(candidate)
 
     def include(self, candidate: Candidate) -> None:
-        """Keeps what may have been found elsewhere."""
+        """Add a candidate, possibly of another diagnosis."""
         key, finding = candidate.finding.key, candidate.finding
         former = self._by_key.get(key)
         if former is None:
@@ -102,7 +102,7 @@ class Candidates:
         return min(self._by_key.values(), key=Candidate.probability, default=None)
 
     def causes(self) -> list[Cause]:
-        """All of them, the most probable first, each summary once."""
+        """All causes, most probable first, each summary once."""
         causes: dict[str, Cause] = {}
         for candidate in sorted(_weighed(self._by_key.values()), key=Candidate.probability):
             cause = candidate.cause()
@@ -111,7 +111,7 @@ class Candidates:
 
 
 def _weighed(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Those that count: a driver's death goes before its echoes, and warnings count only where nothing else does."""
+    """The relevant ones: the end of a driver ranks before its consequences; warnings count only without errors."""
     known = list(candidates)
     if any(candidate.of_driver and candidate.finding.fatal for candidate in known):
         known = [_behind(candidate) if candidate.finding.echo else candidate for candidate in known]

@@ -1,4 +1,4 @@
-"""What a diagnosis answers: causes with their place, and findings, which have no place yet."""
+"""Results of a diagnosis: causes with their place in a log, and findings without one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """One probable cause of a failure. `rank` is smaller for the more probable, and comparable between all sources.
+    """One probable cause of a failure. A smaller `rank` is more probable; ranks of all sources are comparable.
 
-    `container`, `file` and the lines say where it stands; they are empty or 0 for what has no place in a log.
+    `container`, `file` and the lines are its place; they are empty or 0 for a cause without a place in a log.
     """
 
     rank: int
@@ -24,11 +24,11 @@ class Cause:
 
 
 class Finding(NamedTuple):
-    """What was found wrong. Findings with the same key are one cause, wherever they stand."""
+    """A sign of a failure. Findings with the same key are one cause, whatever their place."""
 
     key: str
     summary: str
     explanation: str
     rank: int
     fatal: bool = False  # it ends the process that it is about
-    echo: bool = False  # what is left to say when the driver's JVM is gone
+    echo: bool = False  # a consequence of the loss of the driver's JVM

@@ -1,4 +1,4 @@
-"""Exit codes of Spark's and YARN's containers: what they mean, and how much each tells of the cause."""
+"""Exit codes of Spark's and YARN's containers: their meaning, and how specific each is."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from replayctl.logs.diagnose.cause import Finding
 
 EXIT_CODE = re.compile(r"\b(?:exit ?(?:status|code)(?: is)?|exited with code)[:=]?\s+(-?\d{1,5})\b", re.IGNORECASE)
 _MEANINGS = {
-    1: "the program failed; its own output says why",
-    10: "an exception that nothing caught ended the ApplicationMaster",
+    1: "the program failed; see its output",
+    10: "an uncaught exception ended the ApplicationMaster",
     11: "too many executors failed (spark.executor.maxNumFailures)",
-    12: "the ApplicationMaster lost the ResourceManager, or failed too often at asking it for containers",
-    13: "the driver made no SparkContext: it failed before, or took longer than spark.yarn.am.waitTime allows",
+    12: "the ApplicationMaster lost the ResourceManager, or requested containers without success too often",
+    13: "the driver did not create a SparkContext: it failed before, or took longer than spark.yarn.am.waitTime allows",
     15: "the application's main class threw an exception",
     16: "the driver's JVM was stopped before the application had reported its end: by System.exit or by a signal",
     17: "the ApplicationMaster lost its connection to the driver",
-    50: "an exception that nothing caught ended the JVM",
-    51: "an exception that nothing caught ended the JVM, and it could not be logged",
+    50: "an uncaught exception ended the JVM",
+    51: "an uncaught exception ended the JVM and could not be logged",
     52: "the JVM ran out of memory (OutOfMemoryError)",
-    53: "no local folder could be made: the disk is full, or the folder is not writable",
+    53: "no local folder could be created: the disk is full, or the folder is not writable",
     56: "the executor could not send its heartbeats to the driver",
     126: "the command was found but could not be executed: wrong permissions or a wrong file format",
     127: "the command was not found: a wrong path, or a packed environment that was not unpacked",
@@ -28,11 +28,11 @@ _MEANINGS = {
     134: "aborted (SIGABRT): a native library failed an assertion, or the JVM crashed; stderr or an hs_err file names"
     " the library, whose version must fit the node and the packed environment",
     137: "killed (SIGKILL): usually by the kernel for too much memory, or by YARN when SIGTERM did not stop it in time",
-    139: "a native library read or wrote memory that it must not (SIGSEGV)",
+    139: "a native library accessed invalid memory (SIGSEGV)",
     143: "stopped (SIGTERM): usually by YARN, because the application ended or was killed, the container was released"
     " or preempted, or used too much memory; or by the JVM itself after an OutOfMemoryError",
-    255: "the program ended with code -1: a native library or the program itself gave up, or it was not started"
-    " properly; the last lines of its own output say why",
+    255: "the program ended with code -1: a native library or the program itself failed, or it was not started"
+    " properly; see the last lines of its output",
     -100: "the container was released, or its node was lost",
     -101: "too many local disks of the node are full or broken",
     -102: "YARN took the container back for another queue or application (preemption)",
@@ -68,7 +68,7 @@ def explain_exit_code(code: int) -> str | None:
 
 
 def exit_finding(code: int) -> Finding | None:
-    """What is found when something ended with this exit code; None for an unknown one."""
+    """The finding for this exit code; None for an unknown one."""
     words = explain_exit_code(code)
     if words is None:
         return None

@@ -1,7 +1,7 @@
-"""What a block of exceptions says when it is complete: which of them counts, how probable it is, what to show.
+"""Draws the conclusion from a block of exceptions: which one is relevant, how probable it is, what to show.
 
-Of the last exception that the program itself raised, the one that says most counts: that is the deepest, unless it
-says less than what it caused.
+Within the last exception that the program itself raised, the most specific one is relevant: the deepest, unless it is
+less specific than what it caused.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def conclusion(block: Block, *, driver: bool) -> tuple[Finding, tuple[str, ...]]
 
 
 def _judged(block: Block, groups: list[_Group], *, driver: bool) -> Finding:
-    """What the last of the exceptions that tell something comes to."""
+    """The finding of the last specific exception."""
     group, index = groups[-1]
     effective, text = group[index], group[index].full()
     own = driver and not block.remote()
@@ -67,7 +67,7 @@ def _judged(block: Block, groups: list[_Group], *, driver: bool) -> Finding:
     if CONSEQUENCES.search(text):
         return finding._replace(rank=ranks.CONSEQUENCE)
     if any("AnnotatedConnectException" in thrown.name for thrown in block.sections):
-        advice = "One half of the application lost the other; look for why that one ended."
+        advice = "One half of the application lost the other; find out why that one ended."
         return finding._replace(explanation=advice, rank=ranks.CONSEQUENCE)
     if not finding.explanation:
         finding = finding._replace(explanation=_advice_of_others(groups, driver=own))
@@ -118,10 +118,10 @@ def _summary(groups: list[_Group]) -> str:
     return summary
 
 
-def _excerpt(block: Block, wanted: list[Thrown]) -> tuple[str, ...]:
+def _excerpt(block: Block, relevant: list[Thrown]) -> tuple[str, ...]:
     """Lines of these exceptions, in the order of the log; the last one even if the log has none of its own."""
-    shown = [thrown for thrown in block.sections if any(thrown is each for each in wanted)]
-    shown = [thrown for thrown in shown if thrown.head] or [wanted[-1]]
+    shown = [thrown for thrown in block.sections if any(thrown is item for item in relevant)]
+    shown = [thrown for thrown in shown if thrown.head] or [relevant[-1]]
     excerpt: list[str] = []
     for thrown in shown:
         lines = thrown.lines(MAX_EXCERPT // len(shown))
@@ -130,7 +130,7 @@ def _excerpt(block: Block, wanted: list[Thrown]) -> tuple[str, ...]:
 
 
 def _worth(thrown: Thrown) -> int:
-    """How much an exception says by itself: 0 for nothing at all."""
+    """How specific an exception is: 0 if it says nothing."""
     if thrown.relation == "suppressed":
         return 0
     if not thrown.complete:
@@ -160,7 +160,7 @@ def _worth_of_text(text: str, name: str, *, empty: bool) -> int:
 
 
 def _telling(group: list[Thrown]) -> int | None:
-    """Which of the exceptions, each caused by the next, says most; None when none says anything."""
+    """The index of the most specific exception in a chain of causes; None if none is specific."""
     worths = [_worth(thrown) for thrown in group]
     if not any(worths):
         return None

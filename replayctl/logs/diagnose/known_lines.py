@@ -1,6 +1,6 @@
-"""What one line says by itself, without an exception: kills, limits, ends.
+"""Findings in single lines without an exception: kills, limits, exit codes.
 
-The reader passes over lines that hold none of its words, so each message here must hold one of them.
+The reader skips lines without any of its words, so each message here must contain one of them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ BAD_LINE = re.compile(
 
 
 def may_tell(line: str) -> bool:
-    """Whether a line holds a word of what matters, besides the most common ones."""
+    """Whether a line contains a relevant word, besides the most common ones."""
     return (
         "SIGNAL" in line
         or "EXIT" in line
@@ -70,7 +70,7 @@ def may_tell(line: str) -> bool:
 
 
 def known_line(text: str, *, driver: bool) -> Finding | None:
-    """What a line says that has no exception: kills, limits, exit codes; None for all others."""
+    """The finding of a line without an exception; None for all other lines."""
     yarn = _KILLED_BY_YARN.search(text)
     beyond = None if yarn else _BEYOND.search(text)
     if limits := yarn or beyond:
@@ -81,7 +81,7 @@ def known_line(text: str, *, driver: bool) -> Finding | None:
         used = _USED[kind].search(text)
         advice = MORE_OVERHEAD.replace("{side}", whose)
         if kind == "virtual":
-            advice += " Or let the cluster's owner switch yarn.nodemanager.vmem-check-enabled off."
+            advice += " Or ask the cluster's owner to turn off yarn.nodemanager.vmem-check-enabled."
         summary = f"{whose} killed by YARN for exceeding {kind} memory limits" + (f" ({used[1]})" if used else "")
         return Finding(f"{whose} {kind}", summary, advice, ranks.KILLED_FOR_MEMORY, fatal=True)
     if _HEARTBEAT.search(text):
@@ -93,13 +93,13 @@ def known_line(text: str, *, driver: bool) -> Finding | None:
             "bad_alloc", "std::bad_alloc: a native library ran out of memory", advice, ranks.OUT_OF_MEMORY, fatal=True
         )
     if _KILLED.search(text):
-        advice = "Usually the kernel does this for memory. " + MORE_OVERHEAD.replace("{side}", side(driver))
+        advice = "Usually the kernel does this when memory runs out. " + MORE_OVERHEAD.replace("{side}", side(driver))
         return Finding("Killed", "a process was killed (SIGKILL)", advice, ranks.EXIT_FOR_MEMORY, fatal=True)
     if not_started := _NOT_STARTED.search(text):
         advice = "The container's command could not be started; check the packed environment and its path."
         return Finding(not_started[0], f"{not_started[1]}: {not_started[2]}", advice, ranks.EXCEPTION)
     if _NOT_INITIALISED.search(text):
-        advice = "Look for earlier errors, or make the SparkContext sooner than spark.yarn.am.waitTime allows."
-        return Finding("not initialised", "the driver made no SparkContext in time", advice, ranks.EXIT)
+        advice = "Look for earlier errors, or create the SparkContext sooner than spark.yarn.am.waitTime allows."
+        return Finding("not initialised", "the driver did not create a SparkContext in time", advice, ranks.EXIT)
     code = EXIT_CODE.search(text)
     return exit_finding(int(code[1])) if code else None

@@ -1,4 +1,4 @@
-"""How much is read, kept and shown, at most.
+"""Limits on what is read, kept and shown.
 
 Together the limits bound the memory of a diagnosis, whatever a log holds.
 """

@@ -9,10 +9,10 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-_MORE_MEMORY = "Raise spark.{side}.memory, or give it less data at once."
+_MORE_MEMORY = "Raise spark.{side}.memory, or process less data at once."
 MORE_OVERHEAD = (
     "Python workers and native libraries need memory outside the Java heap: raise spark.{side}.memoryOverhead"
-    " or spark.{side}.memory, or give it less data at once."
+    " or spark.{side}.memory, or process less data at once."
 )
 _ADD_JAR = "add it with --jars or --packages (spark.jars, spark.jars.packages), for this version of Spark and Scala."
 _JAVA_TOO_NEW = (
@@ -20,16 +20,16 @@ _JAVA_TOO_NEW = (
     " open the package with --add-opens or --add-exports in spark.{side}.extraJavaOptions."
 )
 _NATIVE = (
-    "A native library failed: check that its version fits the node and the packed environment, and that it has memory"
-    " enough outside the Java heap (spark.{side}.memoryOverhead)."
+    "A native library failed: check that its version fits the node and the packed environment, and that it has"
+    " enough memory outside the Java heap (spark.{side}.memoryOverhead)."
 )
 
 
 class Meaning(NamedTuple):
-    """What is known of a message.
+    """The explanation of a message.
 
-    `memory`: memory ran out. `setting`: a limit was reached that a setting raises. `complete`: the message says all
-    there is to know, and what it was caused by says less.
+    `memory`: out of memory. `setting`: a limit was reached that a setting raises. `complete`: the message is more
+    specific than its cause.
     """
 
     advice: str
@@ -49,10 +49,11 @@ _OF_MEMORY = {
         " OMP_NUM_THREADS) or a higher limit of processes (ulimit -u)."
     ),
     r"OutOfMemoryError.*(?:Direct buffer|Metaspace|Compressed class)": (
-        "Not the heap but other memory of the JVM ran out: raise spark.{side}.memoryOverhead, and"
+        "The JVM ran out of memory outside the heap: raise spark.{side}.memoryOverhead, and"
         " -XX:MaxDirectMemorySize or -XX:MaxMetaspaceSize in spark.{side}.extraJavaOptions if they are set."
     ),
-    r"OutOfMemoryError.*GC overhead": "The JVM did little but collect garbage: its heap is too small. " + _MORE_MEMORY,
+    r"OutOfMemoryError.*GC overhead": "The JVM spent most of its time collecting garbage: its heap is too small. "
+    + _MORE_MEMORY,
     r"OutOfMemoryError.*Requested array size exceeds": (
         "One row, group or partition is larger than 2 GB: use more partitions, or collect less into one value."
     ),
@@ -84,14 +85,14 @@ _OF_SETTINGS = {
         " raise spark.rpc.message.maxSize."
     ),
     r"Too large frame|larger than 2 ?GB|Size exceeds Integer\.MAX_VALUE": (
-        "A block of shuffled data is larger than 2 GB: use more partitions (spark.sql.shuffle.partitions), or mend the"
+        "A block of shuffled data is larger than 2 GB: use more partitions (spark.sql.shuffle.partitions), or fix the"
         " skewed key."
     ),
     r"(?:max|maximum) allowable number of? ?times.*Fetch failure|spark\.stage\.maxConsecutiveAttempts": (
-        "Shuffle files were lost again and again; look for why executors ended."
+        "Shuffle files were lost again and again; find out why executors ended."
     ),
     r"(?:Requested|Required) (?:executor|AM|driver) memory|Required (?:executor|AM) memory": (
-        "Ask for less memory, or let the cluster's owner raise yarn.scheduler.maximum-allocation-mb."
+        "Ask for less memory, or ask the cluster's owner to raise yarn.scheduler.maximum-allocation-mb."
     ),
     r"System memory \d+ must be at least": "Raise spark.driver.memory or --driver-memory (at least 512m).",
     r"Executor memory \d+ must be at least": "Raise spark.executor.memory or --executor-memory (at least 512m).",
@@ -125,7 +126,7 @@ _COMPLETE = {
     ),
     r"IllegalAccessError: .*does not export|InaccessibleObjectException|does not \"?opens? ": _JAVA_TOO_NEW,
     r"SafeModeException|(?:Name ?node|NameNode) is in safe mode": (
-        "HDFS is in safe mode and can only be read: wait until it leaves it; if it stays, its owner looks for missing"
+        "HDFS is in safe mode and can only be read: wait until it leaves it, or ask its owner to check for missing"
         " blocks or full disks (hdfs dfsadmin -safemode get)."
     ),
     r"Output directory .{1,300} already exists|PATH_ALREADY_EXISTS|path .{1,300} already exists|FileAlreadyExists": (
@@ -136,7 +137,7 @@ _COMPLETE = {
     ),
     r"CONTEXT_ONLY_VALID_ON_DRIVER|SparkContext should only be created and accessed on the driver"
     r"|reference SparkContext from a broadcast": (
-        "A function of a task uses spark or a DataFrame: take what it needs out on the driver first."
+        "A function of a task uses spark or a DataFrame: collect what it needs on the driver first."
     ),
     r"Task not serializable|PicklingError|[Cc]an(?:no|')t pickle|Could not serialize object": (
         "A function of a task encloses an object that cannot be sent: make it inside the function, or send plain data."
@@ -167,9 +168,9 @@ _OTHERS = {
     ),
     r"Too many open files": "Raise the limit of open files (ulimit -n), or use fewer partitions and open fewer files.",
     r"is not a Parquet file|CANNOT_READ_FILE_FOOTER|Could not read footer|corrupt(?:ed)? (?:footer|file)": (
-        "The file is damaged, unfinished or no Parquet: remove it, or read only what the writer has completed."
+        "The file is damaged, incomplete or not Parquet: remove it, or read only what the writer has completed."
     ),
-    r"\.jar (?:does not exist|not found)": "The jar is not there: check --jars and spark.jars.",
+    r"\.jar (?:does not exist|not found)": "The jar does not exist: check --jars and spark.jars.",
     r"Path does not exist|PATH_NOT_FOUND|FileNotFound|NoSuchFileException|InvalidInputException|File does not exist": (
         "Check the path, the file system in front of it, and whether the step that writes it has run."
     ),
@@ -221,19 +222,19 @@ _OTHERS = {
         " or raise -Xss in spark.{side}.extraJavaOptions."
     ),
     r"MetadataFetchFailed|FetchFailed|Missing an output location for shuffle": (
-        "Shuffle files were lost, usually with the executor that had them; look for why it ended."
+        "Shuffle files were lost, usually with the executor that had them; find out why it ended."
     ),
     r"Delta(?:Concurrent\w+)|ConcurrentAppendException|CommitFailedException|OptimisticLock": (
-        "Another application wrote to the same table at the same time; run it again."
+        "Another application wrote to the same table at the same time; run this one again."
     ),
     r"(?:token|Token)\b.{0,200}(?:is|has) expired|InvalidToken|(?:cannot|can't) be found in cache|ExpiredToken": (
-        "The token has expired: give the application its keytab (--principal, --keytab), or start it anew."
+        "The token has expired: pass the application its keytab (--principal, --keytab), or restart it."
     ),
     r"GSSException|Kerberos|LoginException|Client cannot authenticate via|SaslException": (
-        "The Kerberos ticket is missing or has expired: run kinit, or give the application --principal and --keytab."
+        "The Kerberos ticket is missing or has expired: run kinit, or pass the application --principal and --keytab."
     ),
     r"Connection from \S+ closed|ExecutorLostFailure|Remote RPC client disassociated|Executor.{0,20} is lost": (
-        "A node or an executor ended while others needed it; its own log says why, often memory."
+        "A node or an executor ended while others needed it; see its own log; often it ran out of memory."
     ),
     r"can't open file": "Check that the file was sent along (--py-files, --files) and its path.",
     r"Py4JException: (?:Method|Constructor) .{1,400} does not exist|does not exist in the JVM": (
@@ -260,7 +261,7 @@ _OTHERS = {
     r"JAVA_HOME is not set|Could not create the Java Virtual|Unrecognized (?:VM )?option|Invalid maximum heap": (
         "Java could not be started: check JAVA_HOME and spark.{side}.extraJavaOptions."
     ),
-    r"CalledProcessError": "The output of that command, above, says why it failed.",
+    r"CalledProcessError": "See the output of that command above.",
     r"\.py: error: ": "The arguments of the program are wrong; see its --help.",
     r"Python worker exited unexpectedly": (
         "The Python process of a task crashed or was killed, often for memory (spark.executor.memoryOverhead) or by a"
@@ -270,7 +271,7 @@ _OTHERS = {
         "The data holds values that the fitted stage does not know; set its handleInvalid to skip or keep."
     ),
 }
-JAVA_SIDE_DIED = "The Java half of the driver died first; look for the reason there, often it is memory."
+JAVA_SIDE_DIED = "The Java half of the driver died first; find the reason there; often it ran out of memory."
 _RULES = tuple(
     (re.compile(pattern), Meaning(advice, memory, setting, complete))
     for rules, memory, setting, complete in (
@@ -284,13 +285,13 @@ _RULES = tuple(
 
 
 def side(driver: bool) -> str:
-    """Whose settings are meant by `{side}` in an explanation."""
+    """The process whose settings `{side}` stands for in an explanation."""
     return "driver" if driver else "executor"
 
 
 @lru_cache(maxsize=256)
 def meaning(text: str, *, driver: bool) -> Meaning:
-    """What is known of a message; UNKNOWN for the others."""
+    """The explanation of a message; UNKNOWN without one."""
     for pattern, known in _RULES:
         if pattern.search(text):
             return known._replace(advice=known.advice.replace("{side}", side(driver)))

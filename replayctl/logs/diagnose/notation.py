@@ -1,4 +1,4 @@
-"""How Java and Python write exceptions, how Spark tells of failed tasks, and how YARN names containers."""
+"""Patterns for exceptions in Java and Python, failed tasks in Spark, and container IDs of YARN."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def java_exception(text: str, *, anywhere: bool) -> tuple[str, str] | None:
     if "xception" not in text and "rror" not in text and "hrowable" not in text:
         return None
     start = _JAVA_START.match(text)
-    found = _JAVA_IN_TEXT.match(text, start.end() if start else 0)
-    if found is None:
-        found = _JAVA_IN_TEXT.match(text)
-    if found is None and anywhere:
-        found = _JAVA_IN_TEXT.search(text)
-    return (found[1], found[2] or "") if found else None
+    match = _JAVA_IN_TEXT.match(text, start.end() if start else 0)
+    if match is None:
+        match = _JAVA_IN_TEXT.match(text)
+    if match is None and anywhere:
+        match = _JAVA_IN_TEXT.search(text)
+    return (match[1], match[2] or "") if match else None

@@ -1,4 +1,4 @@
-"""What one process quotes of another: YARN's "Last 4096 bytes of stderr" in the log of a driver, or of a client."""
+"""Quotations of another process's log: YARN's "Last 4096 bytes of stderr" in the log of a driver, or of a client."""
 
 from __future__ import annotations
 

@@ -1,13 +1,12 @@
-"""How probable each kind of finding is as the cause: the smaller, the more probable.
+"""Ranks of findings: the smaller, the more probable as the cause.
 
-What YARN did on purpose needs no other cause. Then comes what ended the driver's program, for its end is that of the
-application; then memory, known and other exceptions, and exit codes; last what only follows from a cause, and warnings.
-The numbers leave room between them.
+A deliberate action of YARN needs no other cause. Next is what ended the driver's program, which ends the application;
+then memory, known and other exceptions, and exit codes; last are consequences and warnings. The numbers leave gaps.
 """
 
 from __future__ import annotations
 
-TOLD = 5
+DELIBERATE = 5
 DRIVER_TRACEBACK = 10
 DRIVER_SETTING = 11
 DRIVER_AFTER_WARNING = 12

@@ -1,6 +1,6 @@
-"""The reader of logs: it decides with each line whether it continues an exception, begins one or tells something alone.
+"""Reads logs line by line: a line continues an exception, begins one, or is a message by itself.
 
-Each line is looked at once. What it means is known elsewhere; here stands only what depends on the lines before it.
+Each line is read once. Other modules know what a line means; this one keeps track of the lines before it.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ def _says_more(name: str, message: str, text: str) -> bool:
     """Whether the exception that a text holds says more than the exit code that the text holds too."""
     if EXIT_CODE.search(text[: len(text) - len(message)]):
         return False
-    # Of a lost executor nothing but its exit code is told; other failures of tasks tell more than the job's own.
+    # A lost executor has only its exit code; other failures of tasks are more specific than the job's own.
     if "ExecutorLostFailure" in message:
         return False
     return not NOISE.search(f"{name}: {message}") or bool(LOST_TASK.search(message))
 
 
 class Diagnosis:
-    """Takes the lines of container logs one after another and says at the end what probably went wrong.
+    """Takes the lines of container logs one after another and finds the probable causes of a failure.
 
-    Little is kept of them, whatever comes. A container whose id ends in 1 is the driver's, as in YARN's cluster mode;
-    without an id, lines count as the driver's.
+    Memory use is bounded. A container whose ID ends in 1 is the driver's, as in YARN's cluster mode;
+    without an ID, lines count as the driver's.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Diagnosis:
             line = line[:MAX_LINE]
         line = line.rstrip("\r\n")
         if "\r" in line:
-            # A progress bar draws itself anew on the same line; what stays on the screen is the last text.
+            # A progress bar redraws its line; only the last state is relevant.
             line = line.rstrip().rpartition("\r")[2]
         if "\x1b" in line:
             line = ESCAPE.sub("", line)
@@ -132,7 +132,7 @@ class Diagnosis:
         voice.before = line
 
     def causes(self, *, limit: int = 5) -> list[Cause]:
-        """The probable causes so far, the most probable first, each once; empty when nothing tells of a failure.
+        """The probable causes so far, most probable first, without repetitions; empty if there is no sign of a failure.
 
         An exception whose lines are still coming counts as ended.
         """
@@ -141,17 +141,17 @@ class Diagnosis:
         return self._candidates.causes()[: max(limit, 0)]
 
     def include(self, candidate: Candidate) -> None:
-        """Weighs what was found elsewhere together with what the logs say."""
+        """Rank a finding from another source together with those of the logs."""
         self._candidates.include(candidate)
 
     def best(self) -> Candidate | None:
-        """The most probable cause so far, with whom it is about."""
+        """The most probable cause so far, with the process that it is about."""
         self._end_quotation()
         self._close()
         return self._candidates.best()
 
     def add(self, finding: Finding, line: int, excerpt: str) -> None:
-        """Keeps what another reader found in this line of the file."""
+        """Add a finding of another reader in this line of the file."""
         self._add(finding, line, line, (clean(excerpt),), self._own.about())
 
     def _begin_quotation(self, size: int) -> None:
@@ -238,13 +238,13 @@ class Diagnosis:
         return voice.log_line_number == self._line - 1 and "User class threw exception:" in voice.log_line
 
     def _lost_executor(self, message: str) -> bool:
-        """Whether the line told why an executor was lost, outside of any exception."""
+        """Whether the line says why an executor was lost, outside of an exception."""
         lost = EXECUTOR_LOST.search(message) if "ExecutorLostFailure" in message and "xception" not in message else None
         if lost is None or not lost[1]:
             return False
         thrown = Thrown("ExecutorLostFailure", lost[1], False, "first", False)
         known = known_line(thrown.message, driver=False) or Finding(
-            cause_key(thrown.text()), thrown.text(), "Its own log tells more.", ranks.EXCEPTION
+            cause_key(thrown.text()), thrown.text(), "See the log of the executor.", ranks.EXCEPTION
         )
         self._add_line(known, message, message)
         return True
@@ -253,7 +253,7 @@ class Diagnosis:
         # Executors are stopped like this at each end, also a good one.
         self._close()
         if self._voice.driver:
-            advice = "Somebody killed the application, YARN stopped it, or its container used too much memory."
+            advice = "A user killed the application, YARN stopped it, or its container used too much memory."
             summary = f"the driver was stopped from outside (SIG{signal})"
             self._add_line(Finding("signal", summary, advice, ranks.STOPPED, fatal=True), line)
         self._voice.shutdown = True
@@ -262,8 +262,8 @@ class Diagnosis:
         self._close()
         voice = self._voice
         notebook = NOTEBOOK.match(message)
-        told = message.partition(TRACEBACK)[0] if notebook is None else ""
-        java = java_exception(told, anywhere=True)
+        prefix = message.partition(TRACEBACK)[0] if notebook is None else ""
+        java = java_exception(prefix, anywhere=True)
         # Each line may begin like this one.
         form = line[: line.index(TRACEBACK)] if notebook is None and java is None else begins.form if begins else ""
         block = self._open(level, form or None)
@@ -290,10 +290,10 @@ class Diagnosis:
         block.add_java(name, message, "first", line)
 
     def _begin_below(self, line: str, message: str, level: str) -> None:
-        """A stack proves that the line above it tells of an exception, however it is written."""
+        """A stack proves that the line above it is an exception, whatever its notation."""
         voice = self._voice
         self._close()
-        if voice.told == self._line - 1:
+        if voice.finding_line == self._line - 1:
             return
         above = head(voice.before)
         text = voice.before[above.end :] if above else voice.before
@@ -305,7 +305,7 @@ class Diagnosis:
             return
         block = self._open(level or voice.level_before(), None)
         block.muted = block.level in QUIET and bool(HANDLED.search(block.opening))
-        block.each_prefixed = False
+        block.all_prefixed = False
         if named is not None:
             block.main = text.startswith("Exception in thread")
             block.first_line -= 1
@@ -337,8 +337,8 @@ class Diagnosis:
             self._add(finding, block.first_line, block.last_line, excerpt, about)
 
     def _add_line(self, finding: Finding, line: str, about: str = "") -> None:
-        """Keeps what this line alone says; the container that it names has it, or else the one of the log."""
-        self._voice.told = self._line
+        """Add the finding of a single line, for the container that the line names or else that of the log."""
+        self._voice.finding_line = self._line
         self._add(finding, self._line, self._line, (clean(line),), self._voice.about(about))
 
     def _add(self, finding: Finding, first: int, last: int, excerpt: tuple[str, ...], about: About) -> None:

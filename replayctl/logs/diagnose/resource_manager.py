@@ -1,4 +1,4 @@
-"""What the ResourceManager says of an application's end, in the text that YARN calls its diagnostics."""
+"""Reads the ResourceManager's report of an application's end, which YARN calls diagnostics."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _USER_EXIT = re.compile(r"User application exited with (?:status )?(\d{1,3})\b")
 
 
 def from_diagnostics(text: str) -> Cause | None:
-    """What the diagnostics of an application on YARN say of its end; None when they say nothing that is known.
+    """The cause in the diagnostics of an application on YARN; None if they contain nothing known.
 
     Its file is "diagnostics", its lines are those of the text.
     """
@@ -41,7 +41,7 @@ def from_diagnostics(text: str) -> Cause | None:
 
 
 def add_diagnostics(diagnosis: Diagnosis, text: str) -> None:
-    """Weighs what the diagnostics say together with what a diagnosis knows of the logs."""
+    """Add the findings of the diagnostics to a diagnosis of the logs."""
     best = _read(text).best()
     if best is not None:
         diagnosis.include(best)
@@ -63,27 +63,27 @@ def _refusal(text: str) -> re.Match[str] | None:
     words = _REFUSED.search(text)
     if words is None:
         return None
-    # Matched from here only: a search would read what may stand before the words anew at each character.
+    # Matched from here only: a search would read the text before the words again at each character.
     earliest = max(words.start() - _AROUND, 0)
     return _REFUSAL.match(text, max(earliest, text.rfind("\n", earliest, words.start()) + 1))
 
 
 def _verdicts(text: str) -> Iterator[tuple[Finding, re.Match[str]]]:
-    """What only the ResourceManager says, and what counts only when nobody says more."""
+    """Findings that only the ResourceManager reports, and those that count only without a better one."""
     if killed := _KILLED_BY_USER.search(text):
         summary = f"the application was killed by {killed[1] or 'a user'}"
-        yield Finding("killed", summary, "Nothing needs to be wrong with it.", ranks.TOLD), killed
+        yield Finding("killed", summary, "The application itself may be correct.", ranks.DELIBERATE), killed
     if lifetime := _LIFETIME.search(text):
         advice = "Raise the application's timeout or the queue's maximum lifetime, or make it faster."
-        yield Finding("lifetime", "YARN ended the application after its lifetime", advice, ranks.TOLD), lifetime
+        yield Finding("lifetime", "YARN ended the application after its lifetime", advice, ranks.DELIBERATE), lifetime
     if refused := _refusal(text):
-        advice = "YARN did not take the application: check its queue, and its memory and cores against the limits."
+        advice = "YARN rejected the application: check its queue, and its memory and cores against the limits."
         yield Finding("refused", clean(refused[0].strip())[:MAX_SUMMARY], advice, ranks.DRIVER_MAIN), refused
     if ended := _USER_EXIT.search(text):
-        advice = "The output of the driver says why."
+        advice = "See the output of the driver."
         yield Finding("user exit", f"the driver ended with exit code {ended[1]}", advice, ranks.EMPTY_WORDS), ended
     if executors := _EXECUTOR_FAILURES.search(text):
-        advice = "Their own logs say why; spark.executor.maxNumFailures sets how many may fail."
+        advice = "See the logs of the executors; spark.executor.maxNumFailures sets how many may fail."
         yield Finding("executors", "too many executors failed", advice, ranks.CONSEQUENCE), executors
     if early := _EARLY.search(text):
         advice = "Its JVM was stopped by a signal or by System.exit before the application had ended."

@@ -11,11 +11,11 @@ _LONG_HEX = re.compile(r"\b[0-9a-f]{8,}\b|\b[0-9a-f]{8}-[0-9a-f-]{27}\b")
 
 
 def clean(text: str) -> str:
-    """The text without what could confuse a terminal or could not be written as UTF-8."""
+    """The text without characters that could confuse a terminal or cannot be encoded as UTF-8."""
     text = text[:MAX_STORED_LINE].rstrip()
     if text.isprintable() or text.replace("\t", " ").isprintable():
         return text
-    return "".join(each if each.isprintable() or each == "\t" else "\N{REPLACEMENT CHARACTER}" for each in text)
+    return "".join(char if char.isprintable() or char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def simple_name(name: str) -> str:

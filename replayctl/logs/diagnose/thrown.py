@@ -1,4 +1,4 @@
-"""One exception of a log, as much of it as is kept."""
+"""One exception of a log, as far as it is kept."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Thrown:
         self.named(self.name, self.message)
 
     def named(self, name: str, message: str) -> None:
-        """Takes its name and message, or what is worth keeping of them."""
+        """Set the name and the message, both shortened to their limits."""
         self.name = name[:MAX_SUMMARY]
         self.message = message[:MAX_MESSAGE]
 
@@ -58,7 +58,7 @@ class Thrown:
         return self.python and simple_name(self.name) in ("Py4JError", "Py4JJavaError", "Py4JNetworkError")
 
     def add(self, text: str) -> None:
-        """Keeps a line: a traceback tells most at its end, a Java exception at its beginning."""
+        """Keep a line: of a traceback the end is the most relevant, of a Java exception the beginning."""
         if len(self.head) < (3 if self.python else _JAVA_LINES):
             self.head.append(clean(text))
         elif self.python:
@@ -81,7 +81,7 @@ class Thrown:
         return [*first, "  …", *everything[-(count - 2) :]]
 
     def text(self) -> str:
-        """What people read: `name: message`."""
+        """The text for people: `name: message`."""
         if self.name == "ExecutorLostFailure":
             known = known_line(self.message, driver=False)
             if known:
@@ -95,6 +95,6 @@ class Thrown:
         return clean(": ".join(part for part in (name, self.message.strip()) if part).expandtabs(1))[:MAX_SUMMARY]
 
     def full(self) -> str:
-        """What rules are matched with."""
+        """The text that rules are matched with."""
         text = f"{self.name}: {self.message}" if self.message else self.name
         return text + self.details

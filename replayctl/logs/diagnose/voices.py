@@ -1,4 +1,4 @@
-"""Whose lines are read: the process that a log belongs to, or another that it quotes."""
+"""The process whose lines are read: the owner of the log, or another process that it quotes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from replayctl.logs.diagnose.notation import CONTAINER, DRIVER
 
 @dataclass(slots=True)
 class Voice:
-    """A process whose lines are read, and what the lines before the next one were."""
+    """A process whose lines are read, and the state of its log so far."""
 
     container: str
     driver: bool
@@ -23,7 +23,7 @@ class Voice:
     log_line_number: int = 0
     carried: tuple[int, str] = (0, "")  # a log line's number, and the level that its carrier gave it
     _named: tuple[int, str] = (0, "")  # a log line's number, and the container that it or a line below it named
-    told: int = -1  # the last line that told something by itself
+    finding_line: int = -1  # the last line that was a finding by itself
     shutdown: bool = False
 
     def level_before(self) -> str:
@@ -41,7 +41,7 @@ class Voice:
         return self._named[1] if self._named[0] == self.log_line_number else ""
 
     def about(self, text: str = "") -> About:
-        """Whom a line is about: the container that it names, or the log line before it, or else its own."""
+        """The process that a line is about: the container named by the line or its log line, or else its own."""
         match = CONTAINER.search(text)
         named = match[0] if match else self.named()
         if named:

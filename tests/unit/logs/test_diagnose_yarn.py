@@ -109,7 +109,7 @@ def test_a_warning_counts_where_a_stack_follows_and_nothing_else_tells_more(line
         ("# java.lang.OutOfMemoryError: Java heap space", "java.lang.OutOfMemoryError: Java heap space"),
         (
             "26/11/24 02:12:34 ERROR ApplicationMaster: SparkContext did not initialize after waiting for 100000 ms.",
-            "the driver made no SparkContext in time",
+            "the driver did not create a SparkContext in time",
         ),
         (
             "/bin/bash: line 1: ./env/bin/python: No such file or directory",
