@@ -55,7 +55,7 @@ def find_application(
         return yarn.application(name)
     application, others = newest(yarn.manager, selection, settings)
     if others and selection.has_step:
-        reporter.step(f"{application.id} is the newest of {others + 1} matches; list them: `replayctl yarn-apps`")
+        reporter.step(f"{application.id} is the newest of {others + 1} matches; run `replayctl yarn-apps` to list them")
     return application
 
 

@@ -97,7 +97,7 @@ def application_id(text: str) -> str:
     """The text, if it is an application ID of any length. Raises UsageProblem otherwise."""
     if not _APPLICATION.fullmatch(text):
         raise UsageProblem(
-            f"{text!r} is not an application ID", hint="list application IDs: `replayctl yarn-apps --mine`"
+            f"{text!r} is not an application ID", hint="run `replayctl yarn-apps --mine` to list application IDs"
         )
     return text
 

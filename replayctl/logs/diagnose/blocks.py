@@ -244,14 +244,16 @@ class Block:
         """What the Python worker printed: a traceback, or one line that says why it ended."""
         if TRACEBACK in line:
             self.add_traceback("nested", True, line)
-            self.sections[-1].said = True
+            self.sections[-1].from_worker = True
         elif self.state == "frames":
             return self._takes_frame(line)
         elif self.state == "message" and line.strip():
             program, colon, message = line.strip().partition(": ")
-            output = Thrown(program if colon else "Python worker", message or program, False, "nested", True, said=True)
+            output = Thrown(
+                program if colon else "Python worker", message or program, False, "nested", True, from_worker=True
+            )
             output.add(line)
-            if self.sections[-1].said and not self.sections[-1].python:
+            if self.sections[-1].from_worker and not self.sections[-1].python:
                 self.sections.pop()
             self.append(output)
         return "taken"

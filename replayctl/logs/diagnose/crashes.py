@@ -53,7 +53,7 @@ class Crash:
         return "taken"
 
     def conclusion(self, *, driver: bool) -> Finding:
-        """What the report comes to."""
+        """The finding of the report."""
         first = self.excerpt[0].lstrip("# ")
         where = f" in {self.where}" if self.where else ""
         summary = f"the JVM crashed: {self.signal}{where}" if self.signal else first

@@ -1,10 +1,10 @@
-"""Exceptions that are no cause: they follow from one, or only say that there is one."""
+"""Exceptions that are not causes: they follow from a cause, or only report that there is one."""
 
 from __future__ import annotations
 
 import re
 
-# Nothing is known from them.
+# These are not specific at all.
 NOISE = re.compile(
     r"InterruptedException|InterruptedIOException|SparkUserAppException|RejectedExecutionException|TaskKilledException"
     r"|ClosedChannelException|ClosedByInterruptException|CancellationException|Broken ?pipe|Connection reset by peer"
@@ -28,7 +28,7 @@ FOLLOWS_LOSS = re.compile(
     r"|FetchFailedException(?!: (?:Too large|.*2 ?GB))"
     r"|^ExecutorLostFailure(?!.*(?:[Ee]xit|memory limits|heartbeat|preempted))"
 )
-# Little is known from them, and what they caused may say more.
+# These are hardly specific; what they caused may be more so.
 WEAK = re.compile(
     r"java\.io\.IOException: error=\d+|[\w.$]*(?:TimeoutException|SocketException|InvocationTargetException"
     r"|UndeclaredThrowableException|CompletionException$|ExecutionException$|ConvertNotSupportedException)"
@@ -44,12 +44,12 @@ _OF_PY4J = re.compile(r"py4j|clientserver\.py|java_gateway\.py")
 
 
 def lost_jvm(text: str, frame: str) -> bool:
-    """Whether a Python exception (as `name: message`, raised at this frame) says no more than that the JVM is gone."""
+    """Whether a Python exception (as `name: message`, raised at this frame) only reports that the JVM is lost."""
     return bool(_JVM_LOST.search(text) or (_OF_SOCKETS.match(text) and _OF_PY4J.search(frame)))
 
 
 def may_have_lost_jvm(text: str) -> bool:
-    """Whether a Python exception is what a JVM that is gone leaves behind, or one that is not the expected one."""
+    """Whether a Python exception may follow from a lost JVM, or from a JVM with other classes than expected."""
     return bool(_JVM_WITHOUT.search(text))
 
 

@@ -50,7 +50,7 @@ _SUMMARIES = {
     -103: "killed for using too much virtual memory (exit code -103)",
     -104: "killed for using too much memory (exit code -104)",
 }
-# These stand in each log of a failure, or of a success, and say nothing of the cause.
+# These appear in every log of a failure or a success and are not specific.
 CODES_WITHOUT_NEWS = frozenset({0, 1, 10, 15, -105, -107})
 KEYS_WITHOUT_NEWS = frozenset(f"exit {code}" for code in CODES_WITHOUT_NEWS)
 # At INFO: executors that were released end like this in each log.

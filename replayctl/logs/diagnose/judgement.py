@@ -135,7 +135,7 @@ def _worth(thrown: Thrown) -> int:
         return 0
     if not thrown.complete:
         return 4
-    if thrown.said:
+    if thrown.from_worker:
         return 6
     return _worth_of_text(thrown.full(), thrown.name, empty=not thrown.message.strip())
 

@@ -1,6 +1,6 @@
-"""How lines of logs begin: with a time and a level, in the layouts of log4j, Logback and Python.
+"""Beginnings of log lines: time and level, in the layouts of log4j, Logback and Python.
 
-A carrier (Airflow, a CI system, a collector of logs) puts its own beginning before each line; `uncarried` takes it off.
+A carrier (Airflow, a CI system, a log collector) adds a prefix to each line; `uncarried` removes it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def head(line: str) -> Head | None:
 def uncarried(line: str) -> tuple[str, str]:
     """The line without what its carrier wrote before it, and the level that the carrier gave it.
 
-    A carrier's INFO says nothing: all output of a task is logged at it.
+    A carrier's INFO is ignored: all output of a task is logged at this level.
     """
     match = _CARRIED.match(line)
     if match is None:

@@ -1,4 +1,4 @@
-"""What exceptions and messages mean, and what to do about those that are known.
+"""Explanations of known exceptions and messages, with advice.
 
 Rules are matched with `name: message`, for Java and Python alike; the first that fits counts.
 """
@@ -105,7 +105,7 @@ _OF_SETTINGS = {
         " raise spark.network.timeout."
     ),
 }
-# What Spark says to its users: nothing below it says more.
+# Messages of Spark to its users, which are more specific than their causes.
 _COMPLETE = {
     r"Parquet column cannot be converted|PARQUET_COLUMN_DATA_TYPE|Failed merging schema|CANNOT_MERGE_SCHEMAS": (
         "The files have another type for this column than the schema or the other files: read them with their own"

@@ -35,7 +35,7 @@ class Thrown:
     frame: str = ""
     complete: bool = True
     expected: str = ""  # the name that a notebook wrote in front of the traceback
-    said: bool = False  # by a Python worker, in words of its own
+    from_worker: bool = False  # the message of a Python worker itself
     details: str = ""  # what follows the first line of the message
 
     def __post_init__(self) -> None:
