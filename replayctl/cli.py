@@ -19,7 +19,7 @@ import typer
 
 from replayctl import __version__
 from replayctl.command_line import CommandLine, sort_out
-from replayctl.commands import dags, forward, images, leaderboard, local, runs, scaffold, settings, yarn
+from replayctl.commands import dags, forward, images, leaderboard, local, packages, runs, scaffold, settings, yarn
 from replayctl.console import output, redaction
 from replayctl.console.reporter import StderrReporter
 from replayctl.console.result import Block, Problem, Result
@@ -113,6 +113,7 @@ _COMMANDS: Mapping[str, Mapping[str, _Command | tuple[str, Mapping[str, _Command
         "build-airflow-image": images.build_airflow_image,
         "push-airflow-image": images.push_airflow_image,
         "images": images.images,
+        "upd-wheels-and-jars": packages.upd_wheels_and_jars,
     },
     "This machine": {"local": ("Run Airflow and MLflow on this machine, with data to try things on.", _LOCAL)},
     "Settings": {"settings": ("Show what is set, and where it comes from.", _SETTINGS)},

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import selectors
 import shlex
 import signal
 import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -22,6 +23,7 @@ _TAIL_LINES = 200
 _TAIL_CHARACTERS = 20_000
 _GRACE_S = 5.0
 _TICK_S = 0.2
+_READ_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,78 @@ def exchange(
                 raise _too_late(argv, timeout_s) from None
             raise
     return Exchanged(child.returncode, stdout, stderr.decode("utf-8", errors="replace")[-_TAIL_CHARACTERS:])
+
+
+def feed(
+    argv: Sequence[str],
+    chunks: Iterable[bytes],
+    *,
+    env: Mapping[str, str] | None = None,
+    silence_s: float,
+) -> Exchanged:
+    """Runs a program to its end while `chunks` go to its stdin one at a time, so that memory stays flat.
+
+    Raises NotFound without the program, and TimedOut when for `silence_s` it neither takes nor says anything: the
+    whole may last as long as it has to. A program that closes its stdin early is listened to until its end. Whatever
+    ends this call early, an error of `chunks` and Ctrl-C among it, ends the program's whole group too.
+    """
+    child = _start(argv, env, None, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with child:
+        try:
+            stdout, stderr = _feed(child, iter(chunks), argv, silence_s)
+            child.wait(silence_s)
+        except BaseException as error:
+            _end_group(child)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise _silent(argv, silence_s) from None
+            raise
+    return Exchanged(child.returncode, stdout, stderr.decode("utf-8", errors="replace"))
+
+
+def _feed(
+    child: subprocess.Popen[bytes], chunks: Iterator[bytes], argv: Sequence[str], silence_s: float
+) -> tuple[bytes, bytes]:
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stderr is not None
+    stdout, stderr = bytearray(), bytearray()
+    rest = memoryview(b"")
+    stdin = child.stdin
+    os.set_blocking(stdin.fileno(), False)
+    with selectors.DefaultSelector() as selector:
+        selector.register(stdin, selectors.EVENT_WRITE)
+        selector.register(child.stdout, selectors.EVENT_READ, stdout)
+        selector.register(child.stderr, selectors.EVENT_READ, stderr)
+        while selector.get_map():
+            ready = selector.select(silence_s)
+            if not ready:
+                raise _silent(argv, silence_s)
+            for key, _ in ready:
+                if key.fileobj is not stdin:
+                    data = os.read(key.fd, _READ_BYTES)
+                    key.data.extend(data)
+                    if not data:
+                        selector.unregister(key.fileobj)
+                    continue
+                if not rest:
+                    rest = memoryview(next(chunks, b""))
+                written = _write_some(key.fd, rest)
+                rest = rest[written or 0 :]
+                # Either all is sent, or the program wants no more of it.
+                if not written:
+                    selector.unregister(stdin)
+                    with contextlib.suppress(BrokenPipeError):
+                        stdin.close()
+            del stderr[:-_TAIL_CHARACTERS]
+    return bytes(stdout), bytes(stderr)
+
+
+def _write_some(descriptor: int, data: memoryview) -> int:
+    """How many bytes went into a pipe that is ready; 0 without data, and when nobody reads it any more."""
+    try:
+        return os.write(descriptor, data) if data else 0
+    except BrokenPipeError:
+        return 0
 
 
 def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log_path: Path) -> int:
@@ -196,6 +270,10 @@ def _wait(child: subprocess.Popen[bytes], deadline: float | None, timeout_s: flo
 
 def _too_late(argv: Sequence[str], timeout_s: float | None) -> TimedOut:
     return TimedOut(f"{argv[0]} did not end within {timeout_s or 0:g} s")
+
+
+def _silent(argv: Sequence[str], silence_s: float) -> TimedOut:
+    return TimedOut(f"{argv[0]} has taken and said nothing for {silence_s:g} s")
 
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:

@@ -21,11 +21,13 @@ from replayctl.settings.values import (
     to_mode,
     to_number,
     to_path,
+    to_paths,
     to_port,
     to_properties,
     to_secret,
     to_text,
     to_url,
+    to_version,
 )
 
 _DECLARATION = "setting"
@@ -166,6 +168,18 @@ class ImageSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PackageSettings:
+    """Wheels and jars for Spark, and what they have to fit."""
+
+    wheels: tuple[Path, ...] = _setting(to_paths, "wheels to upload beside that of the workloads, one a line", ())
+    jars: tuple[Path, ...] = _setting(to_paths, "jars to upload, one a line", ())
+    python: str = _setting(to_version, "the Python of the workloads on the cluster", "3.11")
+    scala: str = _setting(to_version, "the Scala of the cluster's Spark", "2.12")
+    glibc: str = _setting(to_version, "the C library of the cluster's nodes, for wheels with compiled modules", "2.28")
+    machine: str = _setting(to_text, "the processor of the cluster's nodes", "x86_64")
+
+
+@dataclass(frozen=True, slots=True)
 class DeploySettings:
     """Deadlines and pauses of a deploy in seconds, and what it leaves: rights in octal, releases to keep."""
 
@@ -200,6 +214,7 @@ class Settings:
     yarn: YarnSettings
     links: LinkSettings
     images: ImageSettings
+    packages: PackageSettings
     deploy: DeploySettings
     sources: Mapping[str, str]
 
@@ -235,6 +250,7 @@ GROUPS: Mapping[str, type[Any]] = {
     "yarn": YarnSettings,
     "links": LinkSettings,
     "images": ImageSettings,
+    "packages": PackageSettings,
     "deploy": DeploySettings,
 }
 

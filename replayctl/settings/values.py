@@ -49,6 +49,19 @@ def to_path(value: Any) -> Path:
         raise ValueError(f"is {text!r}, and there is no such user's home folder") from None
 
 
+def to_paths(value: Any) -> tuple[Path, ...]:
+    """A path in each line."""
+    return tuple(to_path(line.strip()) for line in _to_lines(value).splitlines() if line.strip())
+
+
+def to_version(value: Any) -> str:
+    """A version of two numbers; only text, since YAML reads 3.10 as the number 3.1."""
+    version = to_text(value)
+    if not re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}", version):
+        raise ValueError(f"is {value!r}, expected two numbers in quotes, such as '3.11'")
+    return version
+
+
 def to_number(value: Any) -> float:
     """A number above 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Protocol
 
@@ -23,10 +23,14 @@ BOOTSTRAP = (
     'while IFS= read -r l; do if test "$l" = "$0"; then eval "$s"; exit; fi; s="$s$l$n"; done; exit 97'
 )
 END_OF_SCRIPT = "replayctl-end-of-script"
+# How long the other side may take and say nothing while it is fed.
+SILENCE_S = 120.0
 _NO_FOLDER = 66
 _IN_THE_WAY = 73
 _LOCK_LOST = 75
 _HINT = "replayctl-hint: "
+# A script that is fed ends with its input; this bounds one that hangs on a dead mount after its client has gone.
+_STREAM_LIMIT_S = 24 * 3600.0
 
 
 class Shell(Protocol):
@@ -49,6 +53,20 @@ class Shell(Protocol):
 
         Raises NotFound without the DAG folder, Conflict when the lock was lost or something of another's is in the way,
         OperationFailed when the script fails, TimedOut after `timeout_s`; by then the script ends by itself, too.
+        """
+
+    def stream(
+        self,
+        script: str,
+        variables: Mapping[str, str],
+        words: Sequence[str],
+        chunks: Iterable[bytes],
+        *,
+        silence_s: float = SILENCE_S,
+    ) -> bytes:
+        """Runs a script like `run` does, with data that comes piece by piece and need not fit into memory.
+
+        TimedOut when the other side neither takes nor says anything for `silence_s`; the whole may last for hours.
         """
 
     def close(self) -> None:
@@ -78,8 +96,30 @@ class LocalShell:
         done = process.exchange(["/bin/sh", "-c", BOOTSTRAP, END_OF_SCRIPT], sent, timeout_s=timeout_s)
         return answer_of(done, self.name)
 
+    def stream(
+        self,
+        script: str,
+        variables: Mapping[str, str],
+        words: Sequence[str],
+        chunks: Iterable[bytes],
+        *,
+        silence_s: float = SILENCE_S,
+    ) -> bytes:
+        """Runs a script on data that comes piece by piece, see `Shell`."""
+        sent = stream_of(script, variables, words, chunks)
+        done = process.feed(["/bin/sh", "-c", BOOTSTRAP, END_OF_SCRIPT], sent, silence_s=silence_s)
+        return answer_of(done, self.name)
+
     def close(self) -> None:
         """Nothing is kept open."""
+
+
+def stream_of(
+    script: str, variables: Mapping[str, str], words: Sequence[str], chunks: Iterable[bytes]
+) -> Iterator[bytes]:
+    """What goes to stdin of a script that is fed."""
+    yield script_text(script, variables, words, _STREAM_LIMIT_S)
+    yield from chunks
 
 
 def script_text(script: str, variables: Mapping[str, str], words: Sequence[str], limit_s: float = 600.0) -> bytes:
@@ -111,7 +151,7 @@ def _failure(done: process.Exchanged, machine: str) -> ReplayctlError:
     details = "\n".join(lines[-20:]) if len(lines) > 1 else None
     if done.returncode == _NO_FOLDER:
         hint = "for the local profile: replayctl local up; else check folders.dags with: replayctl settings show"
-        return NotFound(message, hint=hint)
+        return NotFound(message, hint=hints[-1] if hints else hint)
     if done.returncode == _IN_THE_WAY:
         return Conflict(message, hint=hints[-1] if hints else "look who writes there; then try again", details=details)
     if done.returncode == _LOCK_LOST:

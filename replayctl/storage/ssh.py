@@ -9,14 +9,23 @@ import contextlib
 import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from replayctl import process
 from replayctl.errors import NotFound, ReplayctlError, SettingsError, TimedOut
-from replayctl.storage.shell import BOOTSTRAP, END_OF_SCRIPT, GREETING, answer_of, quiet_environment, script_text
+from replayctl.storage.shell import (
+    BOOTSTRAP,
+    END_OF_SCRIPT,
+    GREETING,
+    SILENCE_S,
+    answer_of,
+    quiet_environment,
+    script_text,
+    stream_of,
+)
 from replayctl.storage.ssh_troubles import Attempt, last_lines, trouble_of
 
 _SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
@@ -90,16 +99,28 @@ class SshShell:
         """Runs a script, see `Shell`."""
         timeout_s = timeout_s or self._timeout_s
         sent = script_text(script, variables, words, timeout_s) + data
-        # The login shell there may be any; what it reads is one line of plain words and single quotes.
-        remote = f"exec /bin/sh -c '{BOOTSTRAP}' {END_OF_SCRIPT}"
-        argv = [*self._ssh, *self._sharing, *self._address.words, remote]
         try:
-            done = process.exchange(argv, sent, env=quiet_environment(), timeout_s=timeout_s)
+            done = process.exchange(self._argv, sent, env=quiet_environment(), timeout_s=timeout_s)
         except TimedOut as error:
             raise TimedOut(f"{self.name} did not answer within {timeout_s:g} s") from error
-        if GREETING not in done.stdout or done.returncode == _CONNECTION_LOST:
-            raise self._no_connection(done)
-        return answer_of(done, self.name)
+        return self._answer(done)
+
+    def stream(
+        self,
+        script: str,
+        variables: Mapping[str, str],
+        words: Sequence[str],
+        chunks: Iterable[bytes],
+        *,
+        silence_s: float = SILENCE_S,
+    ) -> bytes:
+        """Runs a script on data that comes piece by piece, see `Shell`."""
+        sent = stream_of(script, variables, words, chunks)
+        try:
+            done = process.feed(self._argv, sent, env=quiet_environment(), silence_s=silence_s)
+        except TimedOut as error:
+            raise TimedOut(f"{self.name} has taken and said nothing for {silence_s:g} s") from error
+        return self._answer(done)
 
     def close(self) -> None:
         """Ends the shared connection."""
@@ -114,6 +135,17 @@ class SshShell:
         self._folder = None
         for name in ("_ssh", "_sharing", "_resolved"):
             self.__dict__.pop(name, None)
+
+    @property
+    def _argv(self) -> list[str]:
+        # The login shell there may be any; what it reads is one line of plain words and single quotes.
+        remote = f"exec /bin/sh -c '{BOOTSTRAP}' {END_OF_SCRIPT}"
+        return [*self._ssh, *self._sharing, *self._address.words, remote]
+
+    def _answer(self, done: process.Exchanged) -> bytes:
+        if GREETING not in done.stdout or done.returncode == _CONNECTION_LOST:
+            raise self._no_connection(done)
+        return answer_of(done, self.name)
 
     @cached_property
     def _ssh(self) -> list[str]:

@@ -181,17 +181,20 @@ class Target:
 def open_target(settings: Settings, namespace: Namespace) -> Iterator[Target]:
     """The namespace's part of the profile's folders: behind ssh where `ssh.host` is set, else on this machine."""
     folders = find_folders(settings)
-    shell: Shell
-    given = settings.ssh
-    if given.host is None:
-        shell = LocalShell()
-    else:
-        shell = SshShell(SshAddress(given.host, given.user, given.port, given.config))
+    shell = shell_of(settings)
     modes = Modes(settings.deploy.directory_mode, settings.deploy.file_mode)
     try:
         yield Target(shell, str(folders.dags), str(folders.spark_submit_files), namespace.directory, modes)
     finally:
         shell.close()
+
+
+def shell_of(settings: Settings) -> Shell:
+    """A shell where the profile's folders are; whoever asks for it closes it."""
+    given = settings.ssh
+    if given.host is None:
+        return LocalShell()
+    return SshShell(SshAddress(given.host, given.user, given.port, given.config))
 
 
 def _archive(made: Publication, modes: Modes) -> tuple[bytes, bytes]:

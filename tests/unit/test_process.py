@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -117,3 +118,31 @@ def test_a_detached_program_outlives_the_call_and_writes_its_log(tmp_path: Path)
     pid = process.spawn_detached(python("print('hello')"), env={}, cwd=tmp_path, log_path=log)
     psutil.Process(pid).wait(20)
     assert log.read_text() == "hello\n"
+
+
+def test_what_is_fed_need_not_fit_and_the_answer_comes_whole() -> None:
+    sent = (b"x" * 1_000_000 for _ in range(50))
+    done = process.feed(["sh", "-c", "wc -c; echo late >&2"], sent, silence_s=20)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, b"50000000", "late\n")
+
+
+def test_who_stops_reading_is_still_heard() -> None:
+    sent = (b"x" * 100_000 for _ in range(1000))
+    done = process.feed(["sh", "-c", "exec <&-; echo enough; exit 3"], sent, silence_s=20)
+    assert (done.returncode, done.stdout) == (3, b"enough\n")
+
+
+def test_silence_ends_a_feed_and_its_group_and_slowness_does_not() -> None:
+    done = process.feed(["sh", "-c", "for n in 1 2 3 4; do sleep 0.4; echo $n; done"], (), silence_s=1.2)
+    assert done.stdout == b"1\n2\n3\n4\n"
+    with pytest.raises(TimedOut, match="nothing for 0.5 s"):
+        process.feed(["sh", "-c", "sleep 600"], (b"x" * 1_000_000 for _ in range(5)), silence_s=0.5)
+
+
+def test_an_error_of_the_source_ends_the_program() -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"x"
+        raise ValueError("the file changed")
+
+    with pytest.raises(ValueError, match="the file changed"):
+        process.feed(["cat"], broken(), silence_s=20)

@@ -1,0 +1,255 @@
+"""Wheels and jars as files: whether they are whole, and whether they fit the Python and Scala of a cluster."""
+
+from __future__ import annotations
+
+import email.parser
+import hashlib
+import os
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.tags import Tag, compatible_tags, cpython_tags
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.version import Version
+
+from replayctl.errors import UsageProblem
+
+Kind = Literal["wheel", "jar"]
+_CHUNK_BYTES = 1 << 20
+_MAX_NAME = 200
+_MAX_METADATA_BYTES = 4 << 20
+_MUSL_OR_MAC = ("musllinux", "macosx", "win", "ios", "android")
+_OLDEST_GLIBC = 5
+# The artifact's name ends in the Scala version that it was compiled for, before its own version.
+_SCALA = re.compile(r"_(2\.1[0-9]|3)(?=[-_.])")
+_VERSION = re.compile(r"-v?[0-9].*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What packages have to fit: versions of two numbers each, and a processor as in tags of wheels."""
+
+    python: str
+    scala: str
+    glibc: str
+    machine: str
+
+    def tags(self) -> tuple[Tag, ...]:
+        """The tags of all wheels that can be installed there."""
+        major, minor = (int(part) for part in self.python.split("."))
+        glibc_major, glibc_minor = (int(part) for part in self.glibc.split("."))
+        names = [f"manylinux_{glibc_major}_{number}" for number in range(glibc_minor, _OLDEST_GLIBC - 1, -1)]
+        names += ["manylinux2014", "manylinux2010", "manylinux1", "linux"]
+        platforms = [f"{name}_{self.machine}" for name in names]
+        return (
+            *cpython_tags((major, minor), platforms=platforms),
+            *compatible_tags((major, minor), interpreter=f"cp{major}{minor}", platforms=platforms),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PackageFile:
+    """One file to upload: `product` is its name without a version, `warnings` what to know of it; size in bytes."""
+
+    path: Path
+    name: str
+    kind: Kind
+    product: str
+    size: int
+    sha256: str
+    warnings: tuple[str, ...] = ()
+
+
+def kind_of(name: str) -> Kind | None:
+    """What a file is by the end of its name."""
+    return "wheel" if name.endswith(".whl") else "jar" if name.endswith(".jar") else None
+
+
+def product_of(name: str) -> str:
+    """A package's name without its version: what `prune` counts versions of."""
+    if name.endswith(".whl"):
+        return re.sub(r"[-_.]+", "-", name.partition("-")[0]).lower()
+    return _VERSION.sub("", name.removesuffix(".jar")) or name
+
+
+def read_package(path: Path, runtime: Runtime) -> PackageFile:
+    """A package that fits `runtime`, with its sha256; its contents' checksums are `check_contents`' affair.
+
+    Raises UsageProblem for a file that cannot be read, is no regular file, whose name, tags, `Requires-Python` or Scala
+    version do not fit, or that is no zip.
+    """
+    name = path.name
+    kind = kind_of(name)
+    if kind is None:
+        raise UsageProblem(f"{path} is neither a wheel nor a jar", hint="name files that end in .whl or .jar")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]*", name) or len(name) > _MAX_NAME:
+        raise UsageProblem(
+            f"{str(path)!r} cannot be uploaded: its name has other characters than letters, digits, '.', '_', '+' and "
+            f"'-', or more than {_MAX_NAME}",
+            hint="build it again, or rename the jar",
+        )
+    if kind == "wheel":
+        tags = _tags_of(path, runtime)
+    else:
+        _check_scala(path, runtime)
+    with _opened(path) as file, _zip(path, file) as archive:
+        names = archive.namelist()
+        if kind == "wheel":
+            _check_metadata(path, archive, runtime)
+        elif not any(entry.endswith((".class", ".tasty")) for entry in names) and "META-INF/MANIFEST.MF" not in names:
+            raise UsageProblem(f"{path} has neither classes nor a manifest in it: it is not a jar")
+        file.seek(0)
+        digest = hashlib.sha256()
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+        size = file.tell()
+    warnings: tuple[str, ...] = ()
+    if kind == "wheel" and all(tag.platform != "any" for tag in tags):
+        warnings = (
+            f"{name} has compiled modules, which cannot be imported from a wheel on Spark's path: "
+            "they belong into the workers' Python environment",
+        )
+    return PackageFile(path, name, kind, product_of(name), size, digest.hexdigest(), warnings)
+
+
+def check_contents(package: PackageFile) -> None:
+    """Reads every member of a package; UsageProblem that names the first one whose checksum is wrong."""
+    with _opened(package.path) as file, _zip(package.path, file) as archive:
+        try:
+            broken = archive.testzip()
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+            raise _damaged(package.path, str(error)) from error
+        if broken is not None:
+            raise _damaged(package.path, f"{broken} has another checksum than it should")
+
+
+def chunks_of(package: PackageFile, offset: int) -> Iterator[bytes]:
+    """A package's bytes from `offset` on, in pieces; UsageProblem when it has become another size meanwhile."""
+    with _opened(package.path) as file:
+        file.seek(offset)
+        left = package.size - offset
+        while left and (chunk := file.read(min(_CHUNK_BYTES, left))):
+            left -= len(chunk)
+            yield chunk
+        if left or file.read(1):
+            raise UsageProblem(f"{package.path} has changed meanwhile", hint="give the command again")
+
+
+def digest_of_start(package: PackageFile, size: int) -> str:
+    """The sha256 of the first `size` bytes of a package."""
+    digest = hashlib.sha256()
+    with _opened(package.path) as file:
+        while size > 0 and (chunk := file.read(min(_CHUNK_BYTES, size))):
+            digest.update(chunk)
+            size -= len(chunk)
+    return digest.hexdigest()
+
+
+def refuse_twins(packages: Sequence[PackageFile]) -> None:
+    """UsageProblem when two different files have one name, or are two versions of one package."""
+    seen: dict[tuple[str, str], PackageFile] = {}
+    for package in packages:
+        other = seen.setdefault((package.kind, package.product), package)
+        if other.sha256 != package.sha256:
+            raise UsageProblem(
+                f"{other.path} and {package.path} are two builds of {package.product}",
+                hint="upload one of them at a time: on one path only the first would count",
+            )
+
+
+def _tags_of(path: Path, runtime: Runtime) -> frozenset[Tag]:
+    try:
+        _, _, _, tags = parse_wheel_filename(path.name)
+    except InvalidWheelFilename as error:
+        raise UsageProblem(
+            f"{path} is not named like a wheel: {error}", hint="give it the name back under which it was built"
+        ) from error
+    if tags.isdisjoint(runtime.tags()):
+        foreign = next((tag.platform for tag in tags if tag.platform.startswith(_MUSL_OR_MAC)), None)
+        reason = f"for {foreign}" if foreign else f"for {', '.join(sorted(map(str, tags)))}"
+        raise UsageProblem(
+            f"{path} is {reason}, the cluster has Python {runtime.python} on {runtime.machine} with glibc "
+            f"{runtime.glibc}",
+            hint="take another wheel of it, or correct packages.python, packages.glibc or packages.machine",
+        )
+    return tags
+
+
+def _check_scala(path: Path, runtime: Runtime) -> None:
+    suffixes = _SCALA.findall(path.name)
+    if suffixes and suffixes[-1] != runtime.scala and not runtime.scala.startswith(f"{suffixes[-1]}."):
+        raise UsageProblem(
+            f"{path} is compiled for Scala {suffixes[-1]}, the cluster's Spark has Scala {runtime.scala}",
+            hint=f"take its build for _{runtime.scala}, or correct packages.scala",
+        )
+
+
+def _check_metadata(path: Path, archive: zipfile.ZipFile, runtime: Runtime) -> None:
+    name, version, _, _ = parse_wheel_filename(path.name)
+    metadata = [entry for entry in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", entry)]
+    if len(metadata) != 1 or f"{metadata[0].removesuffix('METADATA')}WHEEL" not in archive.namelist():
+        raise UsageProblem(f"{path} has no .dist-info folder with METADATA and WHEEL: it is not a wheel")
+    if archive.getinfo(metadata[0]).file_size > _MAX_METADATA_BYTES:
+        raise UsageProblem(f"{path}: its METADATA has more than {_MAX_METADATA_BYTES} bytes")
+    try:
+        text = archive.read(metadata[0]).decode("utf-8", "replace")
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        raise _damaged(path, str(error)) from error
+    headers = email.parser.Parser().parsestr(text, headersonly=True)
+    inside = f"{re.sub('[-_.]+', '-', str(headers.get('Name', ''))).lower()} {headers.get('Version', '')}"
+    if inside != f"{name} {headers.get('Version', '')}" or not _same_version(str(headers.get("Version", "")), version):
+        raise UsageProblem(f"{path} is {inside.strip() or 'nameless'} inside: it was renamed")
+    required = headers.get("Requires-Python")
+    if required is None:
+        return
+    try:
+        fits = SpecifierSet(str(required)).contains(f"{runtime.python}.99")
+    except InvalidSpecifier as error:
+        raise UsageProblem(f"{path} has an invalid Requires-Python: {error}") from error
+    if not fits:
+        raise UsageProblem(
+            f"{path} requires Python {required}, the cluster has {runtime.python}",
+            hint="take another version of it, or correct packages.python",
+        )
+
+
+def _same_version(text: str, version: Version) -> bool:
+    try:
+        return Version(text) == version
+    except ValueError:
+        return False
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        # Without waiting for a writer, should it be a named pipe.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise UsageProblem(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UsageProblem(f"{path} is no regular file")
+        yield file
+
+
+@contextmanager
+def _zip(path: Path, file: IO[bytes]) -> Iterator[zipfile.ZipFile]:
+    try:
+        archive = zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise _damaged(path, str(error)) from error
+    with archive:
+        yield archive
+
+
+def _damaged(path: Path, why: str) -> UsageProblem:
+    return UsageProblem(f"{path} is damaged: {why}", hint="download or build it again")

@@ -1,0 +1,92 @@
+"""The workloads' wheel: a DAG folder as a package, its version made of its content.
+
+uv builds it from a copy, without a network and without anything of the user's configuration: equal content makes equal
+names and bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from replayctl import __version__, process
+from replayctl.bundle.release import DEPLOYMENT_FILE, build_release
+from replayctl.errors import NotFound, OperationFailed, RemoteCommandFailed
+
+PACKAGE = "replayctl_workloads"
+_DIGITS = 12
+_TIMEOUT_S = 600.0
+_PROJECT = """\
+[build-system]
+requires = ["uv_build"]
+build-backend = "uv_build"
+
+[project]
+name = "replayctl-workloads"
+version = "{version}"
+description = "Workloads of replayctl"
+requires-python = ">={python}"
+
+[tool.uv.build-backend]
+module-name = "{package}"
+module-root = ""
+"""
+
+
+def build_workload_wheel(dags_dir: Path, folder: Path, *, owner: str, python: str) -> Path:
+    """Builds the wheel of a DAG folder into `folder`, its local version made of the owner and a hash of its content.
+
+    Raises UsageProblem for a folder that is not one of DAGs, RemoteCommandFailed with uv's words when it cannot build.
+    """
+    release = build_release(dags_dir, "{}")
+    source = folder / "source"
+    digest = hashlib.sha256()
+    for file in release.files:
+        # The wheel is the same wherever it runs.
+        if file.path == DEPLOYMENT_FILE:
+            continue
+        path = source / PACKAGE / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file.content)
+        digest.update(f"{file.path}\0{len(file.content)}\0".encode() + file.content)
+    # PEP 440: letters and digits, separated by full stops.
+    local = re.sub(r"[^a-z0-9]+", ".", owner.lower()).strip(".")
+    version = f"{__version__}+{local}.h{digest.hexdigest()[:_DIGITS]}"
+    (source / "pyproject.toml").write_text(_PROJECT.format(version=version, python=python, package=PACKAGE))
+    _uv_build(source, folder, "--offline", "--no-config")
+    return _only_wheel(folder)
+
+
+def build_project_wheel(project: Path, folder: Path) -> Path:
+    """Builds the wheel of a Python project, isolated, with the backend that its pyproject.toml names.
+
+    Raises RemoteCommandFailed with the backend's words when it cannot.
+    """
+    _uv_build(project, folder)
+    return _only_wheel(folder)
+
+
+def _uv_build(source: Path, folder: Path, *options: str) -> None:
+    argv = [_uv(), "build", "--wheel", "--no-create-gitignore", *options, "--out-dir", str(folder), str(source)]
+    try:
+        process.run(argv, timeout_s=_TIMEOUT_S)
+    except RemoteCommandFailed as error:
+        raise RemoteCommandFailed(f"cannot build the wheel of {source}", details=error.details) from error
+
+
+def _uv() -> str:
+    beside = Path(sys.executable).with_name("uv")
+    program = str(beside) if beside.is_file() else shutil.which("uv")
+    if program is None:
+        raise NotFound("there is no uv on this machine's PATH", hint="install replayctl again, or: pip install uv")
+    return program
+
+
+def _only_wheel(folder: Path) -> Path:
+    wheels = sorted(folder.glob("*.whl"))
+    if len(wheels) != 1:
+        raise OperationFailed(f"uv has built {len(wheels)} wheels in place of one")
+    return wheels[0]

@@ -1,0 +1,209 @@
+"""upd-wheels-and-jars: wheels and jars for Spark, beside its files."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from replayctl.commands.options import DryRun, Shared
+from replayctl.console.result import Lines, Result, Table
+from replayctl.errors import UsageProblem
+from replayctl.settings.context import AppContext
+
+if TYPE_CHECKING:
+    from replayctl.bundle.package_files import Runtime
+    from replayctl.publishing.packages import Upload
+    from replayctl.settings.declared import Settings
+    from replayctl.settings.namespace import Namespace
+    from replayctl.storage.packages import PackageStore, StoredPackage
+
+_COMMAND = "upd-wheels-and-jars"
+_KEEP = 5
+
+
+def upd_wheels_and_jars(
+    ctx: typer.Context,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Wheels, jars and folders of Python projects to build.", show_default=False),
+    ] = None,
+    dags_dir: Annotated[
+        Path | None,
+        typer.Option(help="The folder of the workloads; ./dags if there is one, else the shipped one."),
+    ] = None,
+    workloads: Annotated[
+        bool, typer.Option("--workloads/--no-workloads", help="Build and upload the wheel of the workloads.")
+    ] = True,
+    show_list: Annotated[bool, typer.Option("--list", help="List what is stored, and upload nothing.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove old builds of each package, and upload nothing.")
+    ] = False,
+    keep: Annotated[int, typer.Option(help="How many builds of each package --prune leaves.")] = _KEEP,
+    shared: Shared = False,
+    dry_run: DryRun = False,
+) -> Result:
+    """Upload wheels and jars for Spark: that of the workloads, those of the settings and those named here.
+
+    Files that do not fit the cluster are refused before anything is sent. What is there already is not sent again, what
+    was cut off goes on where it ended, and each file is there whole or not at all.
+
+    \b
+    Examples:
+      replayctl upd-wheels-and-jars --dry-run
+      replayctl upd-wheels-and-jars scala/target/scala-2.12/replay_2.12-0.1.jar
+      replayctl upd-wheels-and-jars --list
+      replayctl upd-wheels-and-jars --prune --keep 3
+    """
+    from replayctl.settings.folders import find_folders
+    from replayctl.settings.namespace import find_namespace
+    from replayctl.storage.packages import FOLDER, open_packages
+
+    app: AppContext = ctx.obj
+    if show_list and prune:
+        raise UsageProblem("--list and --prune do different things", hint="say --prune --dry-run to see what would go")
+    if (show_list or prune) and files:
+        raise UsageProblem(f"{'--list' if show_list else '--prune'} uploads nothing, so it takes no files")
+    namespace = find_namespace(app.settings, shared=shared)
+    in_pods = f"{find_folders(app.settings).spark_submit_files_in_pods}/{namespace.directory}/{FOLDER}"
+    with open_packages(app.settings, namespace) as store:
+        if show_list:
+            return _listed(store, in_pods)
+        if prune:
+            return _pruned(app, store, in_pods, keep, dry_run=dry_run)
+        with tempfile.TemporaryDirectory(prefix="replayctl-") as folder:
+            paths = _paths(app, namespace, dags_dir, files or (), Path(folder), workloads=workloads)
+            return _uploaded(app, store, in_pods, paths, dry_run=dry_run)
+
+
+def _paths(
+    app: AppContext,
+    namespace: Namespace,
+    dags_dir: Path | None,
+    given: Sequence[Path],
+    folder: Path,
+    *,
+    workloads: bool,
+) -> list[Path]:
+    """All files to upload, those that have to be built among them."""
+    from replayctl.bundle.workload_wheel import build_project_wheel, build_workload_wheel
+    from replayctl.deploy import find_dags_dir
+    from replayctl.shipped import shipped_dir
+
+    settings = app.settings
+    paths = []
+    if workloads:
+        source = find_dags_dir(dags_dir, app.cwd) or shipped_dir("dags")
+        app.reporter.step(f"building the workloads' wheel from {source}")
+        built = folder / "workloads"
+        built.mkdir()
+        paths.append(
+            build_workload_wheel(source, built, owner=namespace.user or "shared", python=settings.packages.python)
+        )
+    elif dags_dir:
+        raise UsageProblem("--dags-dir names the workloads' folder, and --no-workloads leaves them out")
+    for number, path in enumerate((*settings.packages.wheels, *settings.packages.jars, *given)):
+        entry = app.cwd / path
+        if not entry.is_dir():
+            paths.append(entry)
+        elif (entry / "pyproject.toml").is_file():
+            app.reporter.step(f"building the wheel of {entry}")
+            built = folder / f"project{number}"
+            built.mkdir()
+            paths.append(build_project_wheel(entry, built))
+        else:
+            raise UsageProblem(f"{entry} is a folder without pyproject.toml", hint="name wheels, jars or projects")
+    if not paths:
+        raise UsageProblem("there is nothing to upload", hint="name files, or leave out --no-workloads")
+    return paths
+
+
+def _uploaded(app: AppContext, store: PackageStore, in_pods: str, paths: Sequence[Path], *, dry_run: bool) -> Result:
+    from replayctl.publishing import packages
+
+    files = packages.read_packages(paths, _runtime(app.settings), app.reporter)
+    app.reporter.status(f"looking into {store.name}")
+    stored = store.look([file.sha256 for file in files])
+    uploads = packages.plan_uploads(files, stored)
+    packages.check_uploads(uploads, app.reporter)
+    if not dry_run:
+        packages.send(store, uploads, app.reporter)
+    rows = [_row(upload, store.path, in_pods, dry_run=dry_run) for upload in uploads]
+    data = {"target": store.name, "packages": rows, "dry_run": dry_run}
+    cells = [(row["name"], row["outcome"], row["sent_bytes"], row["path_in_pods"]) for row in rows]
+    sent = "would send" if dry_run else "sent"
+    view = (Table(("package", "outcome", f"bytes {sent}", "path in pods"), cells, title=store.name, numeric=(2,)),)
+    changed = any(upload.outcome != "unchanged" for upload in uploads)
+    warnings = tuple(warning for file in files for warning in file.warnings)
+    return Result(_COMMAND, data, view, status="ok" if changed else "nothing-to-do", warnings=warnings)
+
+
+def _row(upload: Upload, root: str, in_pods: str, *, dry_run: bool) -> dict[str, Any]:
+    from replayctl.publishing.packages import path_of
+
+    words = {"send": "sent", "resume": "resumed", "unchanged": "unchanged"}
+    outcome = f"would {upload.outcome}" if dry_run and upload.outcome != "unchanged" else words[upload.outcome]
+    package = upload.package
+    return {
+        "name": package.name,
+        "kind": package.kind,
+        "size": package.size,
+        "sha256": package.sha256,
+        "outcome": outcome,
+        "sent_bytes": upload.to_send,
+        "path": path_of(root, package),
+        "path_in_pods": path_of(in_pods, package),
+    }
+
+
+def _listed(store: PackageStore, in_pods: str) -> Result:
+    stored = sorted(store.look().packages.values(), key=lambda package: (package.name, package.folder))
+    rows = [_stored_row(package, store.path, in_pods) for package in stored]
+    data = {"target": store.name, "packages": rows}
+    return Result(_COMMAND, data, (_stored_table(rows, store.name),), status="ok")
+
+
+def _pruned(app: AppContext, store: PackageStore, in_pods: str, keep: int, *, dry_run: bool) -> Result:
+    from replayctl.publishing import packages
+
+    stored = store.look().packages
+    old = packages.surplus(stored, keep)
+    if old and not dry_run:
+        packages.prune(store, old)
+    rows = [_stored_row(package, store.path, in_pods) for package in old]
+    data = {"target": store.name, "removed": rows, "kept": len(stored) - len(old), "dry_run": dry_run}
+    line = f"{'would remove' if dry_run else 'removed'} {len(old)} of {len(stored)} packages"
+    view = (*((_stored_table(rows, store.name),) if rows else ()), Lines((line,)))
+    return Result(_COMMAND, data, view, status="ok" if old else "nothing-to-do")
+
+
+def _stored_row(package: StoredPackage, root: str, in_pods: str) -> dict[str, Any]:
+    from replayctl.publishing.packages import path_of
+
+    return {
+        "name": package.name,
+        "size": package.size,
+        "uploaded_at": package.facts.get("at"),
+        "by": package.facts.get("by"),
+        "path": path_of(root, package),
+        "path_in_pods": path_of(in_pods, package),
+    }
+
+
+def _stored_table(rows: Sequence[dict[str, Any]], title: str) -> Table | Lines:
+    from replayctl.console.times import moment
+
+    if not rows:
+        return Lines((f"no packages in {title}",))
+    cells = [(row["name"], row["size"], moment(row["uploaded_at"]), row["by"], row["path_in_pods"]) for row in rows]
+    return Table(("package", "bytes", "uploaded", "by", "path in pods"), cells, title=title, numeric=(1,))
+
+
+def _runtime(settings: Settings) -> Runtime:
+    from replayctl.bundle.package_files import Runtime
+
+    given = settings.packages
+    return Runtime(given.python, given.scala, given.glibc, given.machine)

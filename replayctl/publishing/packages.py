@@ -1,0 +1,157 @@
+"""Uploads of wheels and jars: what has to be sent, what is there already, and what may go."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from replayctl.bundle.package_files import (
+    PackageFile,
+    Runtime,
+    check_contents,
+    chunks_of,
+    digest_of_start,
+    product_of,
+    read_package,
+    refuse_twins,
+)
+from replayctl.console.events import Reporter
+from replayctl.errors import UsageProblem
+from replayctl.storage import lock
+from replayctl.storage.audit import audit_line
+from replayctl.storage.packages import PackageStore, Stored, StoredPackage, folder_of
+
+_LONG_AGO = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+Outcome = Literal["send", "resume", "unchanged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What becomes of one package: `offset` bytes of it have arrived before."""
+
+    package: PackageFile
+    outcome: Outcome
+    offset: int = 0
+
+    @property
+    def to_send(self) -> int:
+        """Bytes that have to be sent."""
+        return 0 if self.outcome == "unchanged" else self.package.size - self.offset
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """A stored package with the moment of its upload, for `prune`."""
+
+    package: StoredPackage
+    at: datetime.datetime
+
+    @property
+    def product(self) -> str:
+        """The package's name without its version."""
+        return product_of(self.package.name)
+
+
+def read_packages(paths: Sequence[Path], runtime: Runtime, reporter: Reporter) -> tuple[PackageFile, ...]:
+    """The packages that are to be uploaded, each once; UsageProblem for the first that does not fit."""
+    packages: dict[tuple[str, str], PackageFile] = {}
+    for path in paths:
+        reporter.status(f"reading {path.name}")
+        package = read_package(path, runtime)
+        packages.setdefault((package.name, package.sha256), package)
+    refuse_twins(tuple(packages.values()))
+    return tuple(packages.values())
+
+
+def plan_uploads(packages: Sequence[PackageFile], stored: Stored) -> tuple[Upload, ...]:
+    """What has to be sent. A part that has arrived counts only if its bytes are the beginning of ours."""
+    uploads = []
+    for package in packages:
+        if stored.has(package.sha256, package.name, package.size):
+            uploads.append(Upload(package, "unchanged"))
+            continue
+        part = stored.parts.get(package.sha256)
+        if part and 0 < part.size <= package.size and digest_of_start(package, part.size) == part.sha256:
+            uploads.append(Upload(package, "resume", part.size))
+        else:
+            uploads.append(Upload(package, "send"))
+    return tuple(uploads)
+
+
+def check_uploads(uploads: Sequence[Upload], reporter: Reporter) -> None:
+    """Reads all that is to be sent through to its last member; UsageProblem for one that is damaged."""
+    for upload in uploads:
+        if upload.outcome != "unchanged":
+            reporter.status(f"checking {upload.package.name}")
+            check_contents(upload.package)
+
+
+def send(store: PackageStore, uploads: Sequence[Upload], reporter: Reporter) -> None:
+    """Sends what is not there, one package after the other, each of which is there whole or not at all."""
+    for upload in uploads:
+        if upload.outcome == "unchanged":
+            continue
+        package = upload.package
+        if upload.offset:
+            reporter.step(f"{package.name}: {upload.offset} of {package.size} bytes have arrived before")
+        who = lock.whoami()
+        now = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
+        with reporter.progress(f"sending {package.name}", upload.to_send, unit="bytes") as advance:
+            store.send(
+                sha256=package.sha256,
+                name=package.name,
+                size=package.size,
+                offset=upload.offset,
+                chunks=_counted(chunks_of(package, upload.offset), advance),
+                facts={"at": now, "by": str(who["user"]), "host": str(who["host"])},
+                audit=audit_line("upload", package=package.name, sha256=package.sha256, size=package.size),
+            )
+
+
+def surplus(stored: Mapping[str, StoredPackage], keep: int) -> tuple[StoredPackage, ...]:
+    """What `prune` removes: of each product all but the `keep` builds that were uploaded last."""
+    if keep < 1:
+        raise UsageProblem(f"--keep {keep} would leave nothing", hint="say --keep 1 or more")
+    ages = sorted((Age(package, _moment(package)) for package in stored.values()), key=_newest_first)
+    seen: dict[str, int] = {}
+    old = []
+    for age in ages:
+        seen[age.product] = seen.get(age.product, 0) + 1
+        if seen[age.product] > keep:
+            old.append(age.package)
+    return tuple(old)
+
+
+def prune(store: PackageStore, packages: Sequence[StoredPackage]) -> None:
+    """Removes stored packages."""
+    names = [package.folder for package in packages]
+    store.prune(names, audit_line("prune", packages=[package.name for package in packages]))
+
+
+def path_of(root: str, package: PackageFile | StoredPackage) -> str:
+    """Where a package is, below the folder `root` of all packages."""
+    folder = package.folder if isinstance(package, StoredPackage) else folder_of(package.sha256)
+    return f"{root}/{folder}/{package.name}"
+
+
+def _newest_first(age: Age) -> tuple[float, str]:
+    return -age.at.timestamp(), age.package.folder
+
+
+def _moment(package: StoredPackage) -> datetime.datetime:
+    """When it was uploaded; long ago, where that is not known."""
+    try:
+        at = datetime.datetime.fromisoformat(package.facts.get("at", ""))
+    except ValueError:
+        return _LONG_AGO
+    return at if at.tzinfo else _LONG_AGO
+
+
+def _counted(chunks: Iterator[bytes], advance: Callable[[float], None]) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+        # Asked for the next one: this one has been taken.
+        advance(len(chunk))

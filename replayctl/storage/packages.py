@@ -1,0 +1,189 @@
+"""The wheels and jars of one namespace beside Spark's files: what is stored, and how more gets there.
+
+A package lies in a folder that is named after the start of its sha256, and is never changed there. What a cut leaves is
+gone on with only if its bytes are the beginning of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from replayctl.errors import OperationFailed
+from replayctl.settings.declared import Settings
+from replayctl.settings.folders import find_folders
+from replayctl.settings.namespace import Namespace
+from replayctl.storage.answers import Record, records_of
+from replayctl.storage.shell import Shell
+from replayctl.storage.target import Modes, shell_of
+
+FOLDER = "packages"
+_DIGITS = 16
+_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPackage:
+    """One package as it lies there: `sha256` is read from the file itself, None for one that was not asked for.
+
+    `facts` is what its upload has noted of it: at, by, host.
+    """
+
+    folder: str
+    name: str
+    size: int
+    sha256: str | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What has arrived of a package: so many bytes, and their sha256."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a look has found: packages by their folders, and parts by the sha256 of the whole."""
+
+    packages: Mapping[str, StoredPackage]
+    parts: Mapping[str, Part]
+
+    def has(self, sha256: str, name: str, size: int) -> bool:
+        """Whether the package is there, unharmed."""
+        package = self.packages.get(folder_of(sha256))
+        return package is not None and (package.sha256, package.name, package.size) == (sha256, name, size)
+
+
+def folder_of(sha256: str) -> str:
+    """The folder of a package."""
+    return f"p_{sha256[:_DIGITS]}"
+
+
+class PackageStore:
+    """The packages of one namespace, in the shell where the profile's folders are."""
+
+    def __init__(self, shell: Shell, submit: str, owner: str, modes: Modes) -> None:
+        self.shell = shell
+        self._submit = submit
+        self._owner = owner
+        self._is_common = owner.startswith("_")
+        self._modes = modes if self._is_common else modes.for_one_user
+
+    @property
+    def path(self) -> str:
+        """The folder of the packages, as this machine sees it."""
+        return f"{self._submit}/{self._owner}/{FOLDER}"
+
+    @property
+    def name(self) -> str:
+        """The folder and its machine, for messages."""
+        return f"{self.path} on {self.shell.name}"
+
+    def look(self, sha256: Sequence[str] = ()) -> Stored:
+        """What is stored; files whose `sha256` are asked for are read as a whole, and parts of them as well."""
+        answer = self.shell.stream("packages+packages_look", self._variables({}), sha256, ())
+        return _stored(records_of(answer, self.shell.name))
+
+    def send(
+        self,
+        *,
+        sha256: str,
+        name: str,
+        size: int,
+        offset: int,
+        chunks: Iterable[bytes],
+        facts: Mapping[str, str],
+        audit: str,
+    ) -> None:
+        """Stores a package whole, or leaves the old state; `chunks` are its bytes from `offset` on.
+
+        Conflict when the part that had arrived is not that of `look` any more, or something of another's is in the way;
+        after any other error what has arrived is kept for the next time.
+        """
+        variables = {
+            "token": secrets.token_hex(8),
+            "sha": sha256,
+            "name": name,
+            "size_sent": str(size),
+            "offset": str(offset),
+            "facts_text": json.dumps(dict(facts), ensure_ascii=True),
+            "audit": audit,
+        }
+        answer = self.shell.stream("packages+packages_send", self._variables(variables), (), chunks)
+        records = records_of(answer, self.shell.name)
+        if not any(record.kind == "stored" and record.name == folder_of(sha256) for record in records):
+            raise OperationFailed(f"{self.shell.name} does not say that {name} was stored")
+
+    def prune(self, folders: Sequence[str], audit: str) -> None:
+        """Removes stored packages, and what uploads have left behind a week ago."""
+        variables = self._variables({"token": secrets.token_hex(8), "audit": audit})
+        records_of(self.shell.stream("packages+packages_prune", variables, folders, ()), self.shell.name)
+
+    def _variables(self, more: Mapping[str, str]) -> dict[str, str]:
+        # Never changed once it is there.
+        package_mode = f"{int(self._modes.files, 8) & ~0o222:o}"
+        return {
+            "submit": self._submit,
+            "owner": self._owner,
+            "team": "1" if self._is_common else "0",
+            "dir_mode": self._modes.directories,
+            "file_mode": self._modes.files,
+            "package_mode": package_mode,
+            **more,
+        }
+
+
+@contextlib.contextmanager
+def open_packages(settings: Settings, namespace: Namespace) -> Iterator[PackageStore]:
+    """The namespace's packages in the profile's folder for Spark."""
+    folders = find_folders(settings)
+    modes = Modes(settings.deploy.directory_mode, settings.deploy.file_mode)
+    shell = shell_of(settings)
+    try:
+        yield PackageStore(shell, str(folders.spark_submit_files), namespace.directory, modes)
+    finally:
+        shell.close()
+
+
+def _stored(records: Sequence[Record]) -> Stored:
+    packages: dict[str, StoredPackage] = {}
+    sums: dict[str, str] = {}
+    parts: dict[str, Part] = {}
+    notes: dict[str, Mapping[str, str]] = {}
+    for record in records:
+        words = record.name.split()
+        if record.kind == "file" and len(words) == 3:
+            packages[words[0]] = StoredPackage(words[0], words[2], _count(words[1]))
+        elif record.kind == "package":
+            notes[record.name] = _facts(record.text)
+        elif record.kind == "sum" and len(words) == 2:
+            sums[words[0]] = words[1]
+        elif record.kind == "part" and len(words) == 3:
+            parts[words[0]] = Part(_count(words[1]), words[2])
+    described = {
+        name: StoredPackage(name, package.name, package.size, sums.get(name), notes.get(name, {}))
+        for name, package in packages.items()
+    }
+    return Stored(described, parts)
+
+
+def _count(text: str) -> int:
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0
+
+
+def _facts(text: str) -> Mapping[str, str]:
+    """The notes of an upload; in the common namespace anybody may have written them."""
+    try:
+        notes = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(notes, dict):
+        return {}
+    return {key: str(notes[key])[:_CHARACTERS] for key in ("at", "by", "host") if key in notes}

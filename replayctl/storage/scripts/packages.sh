@@ -1,0 +1,85 @@
+# Wheels and jars below $submit/$owner/packages: each in a folder p_<start of its sha256> with what is known of it, put there
+# whole by one rename and never changed. What has arrived of one lies in a folder that only we can enter, until it is all there.
+# $submit $owner $team $dir_mode $file_mode $package_mode
+go_to_packages() { # [make]
+    [ -z "${1:-}" ] || [ -d "$submit" ] || mkdir -m "$dir_mode" -- "$submit" 2>/dev/null || :
+    [ -n "${1:-}" ] || [ -d "$submit" ] || ! [ -d "${submit%/*}" ] || { echo whole; exit 0; }
+    go "$submit" || fail "the folder $submit does not exist or is closed to you" 66 \
+        'check folders.spark_submit_files with: replayctl settings show'
+    for folder in "$owner" packages; do
+        if [ -n "${1:-}" ]; then
+            own_folder "$folder" "$dir_mode"
+        else
+            is_there "$folder" || { echo whole; exit 0; }
+            enter_own "$folder"
+        fi
+    done
+    packages=$here
+}
+
+# The sha256 of stdin. OpenSSL's is several times as fast as others where the processor helps.
+digest() {
+    if command -v openssl >/dev/null 2>&1; then
+        hex=$(openssl dgst -sha256 -r)
+    elif command -v sha256sum >/dev/null 2>&1; then
+        hex=$(sha256sum)
+    else
+        hex=$(shasum -a 256)
+    fi
+    printf '%s\n' "${hex%% *}"
+}
+
+# Says that we live while large files are read.
+heartbeat() {
+    (
+        trap 'kill "$!" 2>/dev/null; wait; exit 0' TERM
+        while :; do
+            sleep 10 >/dev/null 2>&1 &
+            wait "$!"
+            echo alive
+        done
+    ) &
+    beat=$!
+}
+stop_heartbeat() { [ -z "${beat:-}" ] || { kill "$beat" 2>/dev/null && wait "$beat" || :; beat=; }; }
+
+# Enters the folder of what has arrived by half.
+enter_parts() { # [make]
+    [ -z "${1:-}" ] || make_folder ".parts.$me" 077
+    is_there ".parts.$me" || return 1
+    parts=.parts.$me
+    enter "$parts"
+    facts . || fail "$here cannot be read"
+    case $mode in drwx--[-S]---*) ;; *) fail "$here is open to others: not used" 73 "remove it there: rm -r '$here'" ;; esac
+    [ "$uid" = "$me" ] || { go "$packages" && in_the_way "$parts"; }
+}
+
+# NAME: whether it is a plain file of ours without other names; $size is its size.
+is_part() {
+    facts "$1" || return 1
+    case $mode in -*) ;; *) return 1 ;; esac
+    [ "$uid" = "$me" ] && [ "$links" = 1 ]
+}
+
+# What no upload has written to for long is left over from one that was killed: somebody may go on with it.
+adopt() { # SHA256
+    for work in "work.$1".*; do
+        ! is_part "$work" || [ -z "$(find "./$work" -mmin +10)" ] || mv -f -- "$work" "part.$1"
+    done
+}
+
+# NAME: the stored package's file in the present folder, $file; fails unless it is the only one, and plain.
+stored_file() {
+    file=
+    for entry in * .[!.]*; do
+        is_there "$entry" || continue
+        case $entry in
+            .package.json) ;;
+            *[!A-Za-z0-9._+-]*) return 1 ;;
+            *) [ -z "$file" ] || return 1; file=$entry ;;
+        esac
+    done
+    [ -n "$file" ] && facts "$file" || return 1
+    case $mode in -*) ;; *) return 1 ;; esac
+    [ "$links" = 1 ] && is_ours
+}

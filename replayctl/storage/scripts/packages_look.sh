@@ -1,0 +1,24 @@
+# Tells what is stored, and of each package that is asked for its sha256 as it is read now, or what has arrived of it so far.
+# Writes nothing but names of its own leftovers. After the common variables: sha256 of each package that is asked for.
+go_to_packages
+heartbeat
+for name in p_*; do
+    case $name in *[!0-9a-f_p]*) continue ;; esac
+    is_folder "$name" || continue
+    facts "$name" && is_ours || continue
+    enter "$name"
+    if stored_file; then
+        echo "file $name $size $file"
+        ! is_file .package.json || emit package "$name" .package.json
+        for sha; do
+            case $sha in "${name#p_}"*) echo "sum $name $(digest < "$file")" ;; esac
+        done
+    fi
+    go "$packages" || fail "$packages was moved away meanwhile"
+done
+[ "$#" -eq 0 ] || ! enter_parts || for sha; do
+    adopt "$sha"
+    ! is_part "part.$sha" || echo "part $sha $size $(head -c "$size" -- "part.$sha" | digest)"
+done
+stop_heartbeat
+echo "whole"

@@ -1,0 +1,16 @@
+# Removes stored packages, each moved away first, so that none is ever there by half; and old leftovers of uploads.
+# After the common variables: $token $audit; then the names of the packages' folders.
+go_to_packages
+for name; do check_folder "$name"; done
+private
+for name; do
+    ! is_there "../$name" || put "../$name" "$name"
+    echo "removed $name"
+done
+printf '%s\n' "$audit" > audit
+log_audit
+leave_private
+if enter_parts; then
+    find . ! -name . -prune -type f -mtime +6 -exec rm -f -- {} +
+fi
+echo "whole"

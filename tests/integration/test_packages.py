@@ -1,0 +1,255 @@
+"""Wheels and jars over a real sshd: what is sent, what is not, what a cut leaves, and what others plant."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tests.sshd import WHY_NOT, SshServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.skipif(WHY_NOT is not None, reason=WHY_NOT or "")]
+
+ALICE = f"rctl-{os.getpid()}-p"
+BOB = f"rctl-{os.getpid()}-q"
+_SLOW_BYTES = 300_000_000
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[SshServer]:
+    server = SshServer.start(ALICE, BOB)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+class Workstation:
+    """A home with settings whose folders are behind the server."""
+
+    def __init__(self, server: SshServer, home: Path) -> None:
+        self.home = home
+        self.share = server.folder / "share"
+        self.user = home.name[:20].replace("_", "").lower()
+        config = server.client_config(home / "config")
+        settings = {
+            "profiles": {
+                "far": {
+                    "user": self.user,
+                    "ssh": {"host": "cluster", "user": server.login(ALICE), "config": str(config)},
+                    "folders": {
+                        "dags": str(self.share / "dags"),
+                        "spark_submit_files": str(self.share / "files"),
+                        "spark_submit_files_in_pods": "/opt/files",
+                        "data_in_pods": "/opt/data",
+                        "artifacts_in_pods": "/opt/artifacts",
+                    },
+                }
+            }
+        }
+        (home / "replayctl.yaml").write_text(yaml.safe_dump(settings))
+
+    @property
+    def stored(self) -> Path:
+        return self.share / "files" / self.user / "packages"
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        environ = {"HOME": str(self.home), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"}
+        argv = [sys.executable, "-m", "replayctl", "--profile", "far", "--output", "json", "upd-wheels-and-jars"]
+        return subprocess.Popen(
+            [*argv, *words], cwd=self.home, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def run(self, *words: str, code: int = 0) -> Any:
+        process = self.start(*words)
+        stdout, stderr = process.communicate(timeout=240)
+        assert process.returncode == code, f"{stdout}\n{stderr}"
+        return json.loads(stdout)
+
+    def jar(self, size: int, name: str = "big_2.12-1.0.jar") -> Path:
+        path = self.home / name
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr("META-INF/MANIFEST.MF", "Manifest-Version: 1.0\n")
+            with archive.open("a.class", "w") as member:
+                for _ in range(size // 1_000_000):
+                    member.write(os.urandom(1_000_000))
+        return path
+
+
+@pytest.fixture
+def workstation(server: SshServer, tmp_path: Path) -> Workstation:
+    return Workstation(server, tmp_path)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_whole_way(workstation: Workstation) -> None:
+    jar = workstation.jar(2_000_000)
+    planned = workstation.run(str(jar), "--dry-run")
+    assert [row["outcome"] for row in planned["data"]["packages"]] == ["would send", "would send"]
+    assert not workstation.stored.exists()
+    first = workstation.run(str(jar))
+    wheel, big = first["data"]["packages"]
+    assert wheel["name"].startswith("replayctl_workloads-")
+    for row in (wheel, big):
+        assert row["outcome"] == "sent"
+        path = Path(row["path"])
+        assert sha256(path) == row["sha256"]
+        assert path.stat().st_mode & 0o777 == 0o444
+        assert row["path_in_pods"] == f"/opt/files/{workstation.user}/packages/{path.parent.name}/{path.name}"
+    again = workstation.run(str(jar))
+    assert again["status"] == "nothing-to-do"
+    assert [row["sent_bytes"] for row in again["data"]["packages"]] == [0, 0]
+    listed = workstation.run("--list")
+    assert {row["name"] for row in listed["data"]["packages"]} == {wheel["name"], big["name"]}
+    # Edited there by hand: noticed by its hash, and stored anew.
+    path = Path(big["path"])
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(1000)
+        file.write(b"x")
+    path.chmod(0o444)
+    healed = workstation.run(str(jar), "--no-workloads")
+    assert healed["data"]["packages"][0]["outcome"] == "sent"
+    assert sha256(path) == big["sha256"]
+    log = [json.loads(line) for line in (workstation.stored / "audit.log").read_text().splitlines()]
+    assert [line["package"] for line in log] == [wheel["name"], big["name"], big["name"]]
+    assert sorted(entry.name for entry in workstation.stored.iterdir() if entry.name.startswith(".tmp")) == []
+
+
+def test_prune_keeps_the_newest_builds_of_each_product(workstation: Workstation) -> None:
+    for number in range(3):
+        jar = workstation.jar(1_000_000, f"model_2.12-1.{number}.jar")
+        workstation.run(str(jar), "--no-workloads")
+        # Moments of uploads have whole seconds.
+        time.sleep(1.1)
+    planned = workstation.run("--prune", "--keep", "2", "--dry-run")
+    assert [row["name"] for row in planned["data"]["removed"]] == ["model_2.12-1.0.jar"]
+    assert len(workstation.run("--list")["data"]["packages"]) == 3
+    workstation.run("--prune", "--keep", "2")
+    left = workstation.run("--list")["data"]["packages"]
+    assert [row["name"] for row in left] == ["model_2.12-1.1.jar", "model_2.12-1.2.jar"]
+
+
+def test_a_large_file_is_cut_and_goes_on_in_flat_memory(server: SshServer, workstation: Workstation) -> None:
+    jar = workstation.jar(_SLOW_BYTES)
+    uploading = workstation.start(str(jar), "--no-workloads")
+    parts = workstation.stored
+    peak = 0
+    process = psutil.Process(uploading.pid)
+    while uploading.poll() is None:
+        peak = max(peak, process.memory_info().rss)
+        work = list(parts.glob(".parts.*/work.*"))
+        if work and work[0].stat().st_size > 50_000_000:
+            server.halt()
+            break
+        time.sleep(0.005)
+    stdout, stderr = uploading.communicate(timeout=60)
+    server.run()
+    answer = json.loads(stdout)
+    assert answer["exit_code"] != 0, stderr
+    assert answer["errors"][0]["code"] in ("unreachable", "failed")
+    assert not list(parts.glob("p_*"))
+    deadline = time.monotonic() + 20
+    while not (left := list(parts.glob(".parts.*/part.*"))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    arrived = left[0].stat().st_size
+    assert 50_000_000 < arrived < jar.stat().st_size
+    uploading = workstation.start(str(jar), "--no-workloads")
+    process = psutil.Process(uploading.pid)
+    while uploading.poll() is None:
+        peak = max(peak, process.memory_info().rss)
+        time.sleep(0.005)
+    row = json.loads(uploading.communicate()[0])["data"]["packages"][0]
+    assert row["outcome"] == "resumed"
+    assert row["sent_bytes"] == jar.stat().st_size - arrived
+    assert sha256(Path(row["path"])) == sha256(jar)
+    assert peak < 150_000_000
+
+
+def test_a_part_that_is_not_our_beginning_is_not_gone_on_with(workstation: Workstation) -> None:
+    jar = workstation.jar(3_000_000)
+    other = workstation.jar(1_000_000, "other_2.12-1.jar")
+    workstation.run(str(other), "--no-workloads")
+    parts = next(workstation.stored.glob(".parts.*"))
+    part = parts / f"part.{sha256(jar)}"
+    part.write_bytes(b"y" * 1_000_000)
+    os.chown(part, parts.stat().st_uid, -1)
+    row = workstation.run(str(jar), "--no-workloads")["data"]["packages"][0]
+    assert row["outcome"] == "sent"
+    assert row["sent_bytes"] == jar.stat().st_size
+    assert sha256(Path(row["path"])) == sha256(jar)
+
+
+def test_a_client_that_is_killed_leaves_nothing_by_half(workstation: Workstation) -> None:
+    jar = workstation.jar(100_000_000)
+    uploading = workstation.start(str(jar), "--no-workloads")
+    while not any(path.stat().st_size for path in workstation.stored.glob(".parts.*/work.*")):
+        assert uploading.poll() is None
+        time.sleep(0.005)
+    ssh = psutil.Process(uploading.pid).children(recursive=True)
+    uploading.send_signal(signal.SIGKILL)
+    for child in ssh:
+        child.kill()
+    uploading.communicate()
+    assert not list(workstation.stored.glob("p_*"))
+    row = workstation.run(str(jar), "--no-workloads")["data"]["packages"][0]
+    assert sha256(Path(row["path"])) == sha256(jar)
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "link-in-package"])
+def test_what_others_plant_is_not_followed(workstation: Workstation, kind: str) -> None:
+    jar = workstation.jar(1_000_000)
+    folder = f"p_{sha256(jar)[:16]}"
+    elsewhere = workstation.home / "elsewhere"
+    elsewhere.mkdir()
+    elsewhere.chmod(0o777)
+    if kind == "link-in-package":
+        row = workstation.run(str(jar), "--no-workloads")["data"]["packages"][0]
+        path = Path(row["path"])
+        path.unlink()
+        (elsewhere / "jar").write_bytes(jar.read_bytes())
+        path.symlink_to(elsewhere / "jar")
+        assert workstation.run(str(jar), "--no-workloads")["data"]["packages"][0]["outcome"] == "sent"
+        assert not path.is_symlink()
+        return
+    other = workstation.jar(1_000_000, "other_2.12-1.jar")
+    workstation.run(str(other), "--no-workloads")
+    place = workstation.stored / folder
+    if kind == "link":
+        place.symlink_to(elsewhere)
+    else:
+        os.mkfifo(place)
+    answer = workstation.run(str(jar), "--no-workloads", code=7)
+    assert folder in answer["errors"][0]["message"]
+    assert "rm '" in answer["errors"][0]["hint"]
+    assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs users of its own")
+def test_folders_of_others_are_refused(server: SshServer, workstation: Workstation) -> None:
+    jar = workstation.jar(1_000_000)
+    folder = workstation.share / "files" / workstation.user
+    folder.mkdir()
+    os.chown(folder, next(entry.pw_uid for entry in _people() if entry.pw_name == BOB), -1)
+    answer = workstation.run(str(jar), "--no-workloads", code=7)
+    assert BOB in answer["errors"][0]["message"]
+
+
+def _people() -> Any:
+    import pwd
+
+    return pwd.getpwall()

@@ -1,0 +1,202 @@
+"""Names, tags and contents of wheels and jars, as they are checked before anything is sent."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replayctl.bundle.package_files import (
+    Runtime,
+    check_contents,
+    chunks_of,
+    digest_of_start,
+    product_of,
+    read_package,
+    refuse_twins,
+)
+from replayctl.errors import UsageProblem
+
+RUNTIME = Runtime(python="3.11", scala="2.12", glibc="2.28", machine="x86_64")
+
+
+def wheel(folder: Path, name: str, *, metadata: str | None = None) -> Path:
+    path = folder / name
+    distribution, version = name.split("-")[:2]
+    text = metadata if metadata is not None else f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{distribution}/__init__.py", "VALUE = 1\n" * 100)
+        archive.writestr(f"{distribution}-{version}.dist-info/METADATA", text)
+        archive.writestr(f"{distribution}-{version}.dist-info/WHEEL", "Wheel-Version: 1.0\n")
+    return path
+
+
+def jar(folder: Path, name: str) -> Path:
+    path = folder / name
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/B.class", os.urandom(1000))
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a-1.0-py3-none-any.whl",
+        "a-1.0-py2.py3-none-any.whl",
+        "a-1.0+alice.h0123-py3-none-any.whl",
+        "a-1.0-1-py3-none-any.whl",
+        "a-1.0-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+        "a-1.0-cp311-cp311-manylinux_2_28_x86_64.whl",
+        "a-1.0-cp38-abi3-manylinux2014_x86_64.whl",
+        "a-1.0-py3-none-manylinux2014_x86_64.whl",
+    ],
+)
+def test_wheels_that_fit(tmp_path: Path, name: str) -> None:
+    package = read_package(wheel(tmp_path, name), RUNTIME)
+    assert (package.kind, package.product) == ("wheel", "a")
+    assert bool(package.warnings) == (not name.endswith("-any.whl"))
+    check_contents(package)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("a.whl", "not named like a wheel"),
+        ("a-1.0-py3-none.whl", "not named like a wheel"),
+        ("a-x.y-py3-none-any.whl", "not named like a wheel"),
+        ("a-1.0-cp310-cp310-manylinux2014_x86_64.whl", "the cluster has Python 3.11"),
+        ("a-1.0-cp311-cp311-manylinux_2_34_x86_64.whl", "glibc 2.28"),
+        ("a-1.0-cp311-cp311-manylinux2014_aarch64.whl", "on x86_64"),
+        ("a-1.0-cp311-cp311-musllinux_1_2_x86_64.whl", "for musllinux_1_2_x86_64"),
+        ("a-1.0-cp311-cp311-macosx_11_0_arm64.whl", "for macosx_11_0_arm64"),
+        ("a-1.0-py2-none-any.whl", "py2-none-any"),
+        ("a b-1.0-py3-none-any.whl", "other characters"),
+        ("a-1.0-py3-none-any.zip", "neither a wheel nor a jar"),
+    ],
+)
+def test_wheels_that_do_not_fit(tmp_path: Path, name: str, why: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(wheel(tmp_path, "b-1.0-py3-none-any.whl").read_bytes())
+    with pytest.raises(UsageProblem, match=why):
+        read_package(path, RUNTIME)
+
+
+@pytest.mark.parametrize(
+    ("required", "fits"),
+    [
+        (">=3.9", True),
+        (">=3.11,<3.12", True),
+        (">=3.11.4", True),
+        ("==3.11.*", True),
+        (">=3.12", False),
+        ("<3.11", False),
+        ("nonsense", False),
+    ],
+)
+def test_requires_python(tmp_path: Path, required: str, fits: bool) -> None:
+    metadata = f"Metadata-Version: 2.1\nName: a\nVersion: 1.0\nRequires-Python: {required}\n"
+    path = wheel(tmp_path, "a-1.0-py3-none-any.whl", metadata=metadata)
+    if fits:
+        assert read_package(path, RUNTIME)
+    else:
+        with pytest.raises(UsageProblem, match="Requires-Python|requires Python"):
+            read_package(path, RUNTIME)
+
+
+def test_a_renamed_wheel_is_refused(tmp_path: Path) -> None:
+    path = wheel(tmp_path, "a-1.0-py3-none-any.whl").rename(tmp_path / "a-2.0-py3-none-any.whl")
+    with pytest.raises(UsageProblem, match=r"is a 1\.0 inside"):
+        read_package(path, RUNTIME)
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [
+        ("replay_2.12-0.1.jar", True),
+        ("replay_2.12.jar", True),
+        ("replay_2.13-0.1.jar", False),
+        ("replay_2.11-0.1.jar", False),
+        ("replay_3-0.1.jar", False),
+        ("guava-2.13.jar", True),
+        ("postgresql-42.7.3.jar", True),
+        ("mssql-jdbc_3.jar", False),
+    ],
+)
+def test_scala(tmp_path: Path, name: str, fits: bool) -> None:
+    path = jar(tmp_path, name)
+    if fits:
+        assert read_package(path, RUNTIME).kind == "jar"
+    else:
+        with pytest.raises(UsageProblem, match=r"the cluster's Spark has Scala 2\.12"):
+            read_package(path, RUNTIME)
+
+
+@pytest.mark.parametrize("cut", [10, 200])
+def test_a_cut_download_is_refused(tmp_path: Path, cut: int) -> None:
+    path = jar(tmp_path, "a-1.jar")
+    path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(UsageProblem, match="is damaged"):
+        read_package(path, RUNTIME)
+
+
+def test_a_flipped_bit_is_refused(tmp_path: Path) -> None:
+    path = jar(tmp_path, "a-1.jar")
+    content = bytearray(path.read_bytes())
+    content[500] ^= 1
+    path.write_bytes(content)
+    package = read_package(path, RUNTIME)
+    with pytest.raises(UsageProblem, match="is damaged"):
+        check_contents(package)
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a-1.jar")
+    with pytest.raises(UsageProblem, match="no regular file"):
+        read_package(tmp_path / "a-1.jar", RUNTIME)
+    (tmp_path / "b-1.jar").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageProblem, match="cannot read .*b-1.jar: No such file"):
+        read_package(tmp_path / "b-1.jar", RUNTIME)
+
+
+def test_two_builds_of_one_package_are_refused(tmp_path: Path) -> None:
+    one = read_package(jar(tmp_path, "model_2.12-1.0.jar"), RUNTIME)
+    two = read_package(jar(tmp_path, "model_2.12-1.1.jar"), RUNTIME)
+    refuse_twins([one, one])
+    with pytest.raises(UsageProblem, match="two builds of model_2.12"):
+        refuse_twins([one, two])
+
+
+@given(offset=st.integers(0, 1200))
+def test_bytes_from_anywhere(tmp_path_factory: pytest.TempPathFactory, offset: int) -> None:
+    path = jar(tmp_path_factory.mktemp("jars"), "a-1.jar")
+    package = read_package(path, RUNTIME)
+    content = path.read_bytes()
+    offset = min(offset, len(content))
+    assert b"".join(chunks_of(package, offset)) == content[offset:]
+    assert digest_of_start(package, package.size) == package.sha256
+
+
+def test_a_file_that_changes_meanwhile_is_not_sent_by_half(tmp_path: Path) -> None:
+    path = jar(tmp_path, "a-1.jar")
+    package = read_package(path, RUNTIME)
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(UsageProblem, match="has changed meanwhile"):
+        list(chunks_of(package, 0))
+
+
+@given(
+    product=st.from_regex(r"[a-z][a-z0-9]{0,5}(-[a-z]{1,5})?(_2\.1[23])?", fullmatch=True),
+    version=st.from_regex(r"[0-9]{1,2}(\.[0-9]{1,3}){0,3}(-[a-z]{1,5})?", fullmatch=True),
+)
+def test_a_product_is_the_same_in_all_its_versions(product: str, version: str) -> None:
+    assert product_of(f"{product}-{version}.jar") == product_of(f"{product}-9.9.jar") == product
+
+
+@given(name=st.text(max_size=40))
+def test_any_name_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    for suffix in (".whl", ".jar", ""):
+        with pytest.raises((UsageProblem, ValueError)):
+            read_package(folder / f"{name}{suffix}", RUNTIME)
