@@ -279,9 +279,16 @@ def _manifests(settings: Settings) -> list[Path]:
     return list(folder.glob("*/*/manifest.json"))
 
 
+def bench_packages() -> None:
+    """Uploads of jars to scp."""
+    from benchmarks import packages
+
+    packages.run(pairs)
+
+
 def main() -> None:
     """Runs the named benchmarks, or all."""
-    wanted = sys.argv[1:] or ["help", "parse", "deploy", "cluster", "engines", "run"]
+    wanted = sys.argv[1:] or ["help", "parse", "deploy", "packages", "cluster", "engines", "run"]
     with tempfile.TemporaryDirectory(prefix="replayctl-bench-") as name:
         scratch = Path(name)
         environ = {**os.environ, "REPLAYCTL_LOCAL_HOME": str(scratch / "local"), "USERNAME_ON_CLUSTER": USER}
@@ -292,6 +299,8 @@ def main() -> None:
             bench_parse(settings, scratch)
         if "deploy" in wanted:
             bench_deploy(scratch)
+        if "packages" in wanted:
+            bench_packages()
         if "cluster" in wanted:
             bench_cluster()
         if "run" in wanted:
