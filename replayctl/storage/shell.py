@@ -155,7 +155,8 @@ def _failure(done: process.Exchanged, machine: str) -> ReplayctlError:
     if done.returncode == _IN_THE_WAY:
         return Conflict(message, hint=hints[-1] if hints else "look who writes there; then try again", details=details)
     if done.returncode == _LOCK_LOST:
-        return Conflict(message, hint="look who deploys with: replayctl releases; then deploy again", details=details)
+        hint = hints[-1] if hints else "look who deploys with: replayctl releases; then deploy again"
+        return Conflict(message, hint=hint, details=details)
     return OperationFailed(message, details=details)
 
 

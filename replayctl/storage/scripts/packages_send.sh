@@ -19,8 +19,8 @@ if [ "$offset" = 0 ]; then
     : > "$work" || fail "cannot write into $here"
     set +C
 else
-    mv -f -- "part.$sha" "$work" 2>/dev/null || fail "the part of $name that had arrived is not there any more" 75
-    is_part "$work" && [ "$size" = "$offset" ] || fail "the part of $name that had arrived has changed" 75
+    mv -f -- "part.$sha" "$work" 2>/dev/null || fail "the part of $name that had arrived is not there any more" 75 "give the command again: somebody else sends it, too"
+    is_part "$work" && [ "$size" = "$offset" ] || fail "the part of $name that had arrived has changed" 75 "give the command again: somebody else sends it, too"
 fi
 echo "phase receive"
 cat >> "$work" || fail "cannot write $name into $packages: is the disk full?"
