@@ -43,9 +43,11 @@ _WHOLE = 1000
 
 
 def _unwrapped(text: str) -> str:
-    """A docstring as help: its paragraphs in one line each, but for examples, which begin with `\\b`."""
+    """A docstring as help: each paragraph in one line, except examples, which begin with `\\b`."""
     paragraphs = inspect.cleandoc(text).split("\n\n")
-    return "\n\n".join(each if each.startswith("\b") else " ".join(each.split()) for each in paragraphs)
+    return "\n\n".join(
+        paragraph if paragraph.startswith("\b") else " ".join(paragraph.split()) for paragraph in paragraphs
+    )
 
 
 class _Grouped(typer.core.TyperGroup):
@@ -84,7 +86,7 @@ _LOCAL: Mapping[str, _Command] = {
 }
 _RUNS: Mapping[str, _Command] = {"list": runs.list_runs, "follow": runs.follow, "stop": runs.stop}
 _SETTINGS = {"show": settings.show, "profiles": settings.profiles}
-# The groups of the help, in the order in which a user meets them.
+# The groups of the help, in the order in which a user needs them.
 _COMMANDS: Mapping[str, Mapping[str, _Command | tuple[str, Mapping[str, _Command]]]] = {
     "Deploy": {
         "init": scaffold.init,
@@ -97,14 +99,14 @@ _COMMANDS: Mapping[str, Mapping[str, _Command | tuple[str, Mapping[str, _Command
     },
     "Run": {
         "run": runs.run,
-        "runs": ("List, follow and stop runs that were started.", _RUNS),
+        "runs": ("List, follow and stop runs.", _RUNS),
         "leaderboard": leaderboard.leaderboard,
     },
     "Cluster": {
         "port-forward": forward.port_forward,
         "airflow-port-forward": forward.airflow_port_forward,
         "open": forward.open_page,
-        "forwards": ("List and stop forwards that run in the background.", _FORWARDS),
+        "forwards": ("List and stop background forwards.", _FORWARDS),
         "yarn-apps": yarn.yarn_apps,
         "yarn-logs": yarn.yarn_logs,
         "yarn-kill": yarn.yarn_kill,
@@ -115,8 +117,8 @@ _COMMANDS: Mapping[str, Mapping[str, _Command | tuple[str, Mapping[str, _Command
         "images": images.images,
         "upd-wheels-and-jars": packages.upd_wheels_and_jars,
     },
-    "This machine": {"local": ("Run Airflow and MLflow on this machine, with data to try things on.", _LOCAL)},
-    "Settings": {"settings": ("Show what is set, and where it comes from.", _SETTINGS)},
+    "This machine": {"local": ("Run Airflow and MLflow on this machine, with sample data.", _LOCAL)},
+    "Settings": {"settings": ("Show settings, their sources and the profiles.", _SETTINGS)},
 }
 
 
@@ -162,7 +164,7 @@ def _help(
 
 
 class _Ended(BaseException):
-    """A signal asked for the end; unwinds like Ctrl-C, so that everything is cleaned up."""
+    """A signal ended the program; unwinds like Ctrl-C, so that everything is cleaned up."""
 
     def __init__(self, exit_code: int) -> None:
         self.exit_code = exit_code
@@ -176,30 +178,34 @@ def _show_version(value: bool) -> None:
 
 def _confirm(question: str) -> None:
     if not sys.stdin.isatty():
-        raise UsageProblem(f"{question} Nobody can be asked here", hint="say --yes")
+        raise UsageProblem(f"cannot ask for confirmation without a terminal: {question}", hint="pass --yes to confirm")
     if not typer.confirm(redaction.clean(question), err=True):
-        raise UsageProblem("nothing was done")
+        raise UsageProblem("canceled; nothing was changed")
 
 
 @app.callback()
 def _root(
     ctx: typer.Context,
     profile: Annotated[
-        str | None, typer.Option(help="The profile to work with; REPLAYCTL_PROFILE, or 'local'.", show_default=False)
+        str | None, typer.Option(help="Profile to use; $REPLAYCTL_PROFILE or 'local' by default.", show_default=False)
     ] = None,
-    mode: Annotated[str, typer.Option("--output", help="human, or json: one document on stdout.")] = "human",
-    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more of what is done.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the answer, warnings and errors.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an unexpected error.")] = False,
+    mode: Annotated[
+        str, typer.Option("--output", help="Output format: human, or json for one document on stdout.")
+    ] = "human",
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Show more of what is done; repeatable.")
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result, warnings and errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     if mode not in ("human", "json"):
-        raise typer.BadParameter(f"{mode!r} is neither human nor json", param_hint="--output")
+        raise typer.BadParameter(f"invalid format {mode!r}; choose human or json", param_hint="--output")
     out: output.Output = ctx.obj
     reporter = StderrReporter(verbose, quiet=quiet, progress=mode == "human")
-    # A status line that is still shown goes before the answer or the error comes.
+    # Clears the status line before the answer or the error is shown.
     ctx.call_on_close(reporter.close)
 
     def announce(result: Result) -> None:
@@ -247,12 +253,12 @@ def run(argv: Sequence[str]) -> int:
         code = _run(line, out)
         out.flush()
     except BrokenPipeError:
-        # Whoever read our answer has seen enough.
+        # The reader has closed the pipe.
         silence()
         return 0
     except OSError as error:
         silence()
-        StderrReporter().warn(f"the answer cannot be written: {error.strerror}")
+        StderrReporter().warn(f"cannot write the answer: {error.strerror}")
         return OperationFailed.exit_code
     return code
 
@@ -263,7 +269,7 @@ def _run(line: CommandLine, out: output.Output) -> int:
     command = line.command
     try:
         if line.incomplete:
-            raise UsageProblem(f"option {line.incomplete} needs a value", hint="see: replayctl --help")
+            raise UsageProblem(f"option {line.incomplete} requires a value", hint="run `replayctl --help`")
         answer = _answer(line.words, out, command)
         if not isinstance(answer, Result):
             return answer
@@ -277,10 +283,10 @@ def _run(line: CommandLine, out: output.Output) -> int:
         out.show_error(command, Problem("interrupted", "interrupted"), EXIT_INTERRUPTED)
         return EXIT_INTERRUPTED
     except _Ended as ended:
-        out.show_error(command, Problem("interrupted", "asked to end by a signal"), ended.exit_code)
+        out.show_error(command, Problem("interrupted", "terminated by a signal"), ended.exit_code)
         return ended.exit_code
     except Exception as error:
-        # Our own reader may be gone or full; a pipe or file of the command's that fails is another matter.
+        # Raised again when stdout is closed or full; other pipes and files of the command are handled below.
         unwritten = isinstance(error, OSError) and answered
         if unwritten or (isinstance(error, BrokenPipeError) and reader_is_gone()):
             raise
@@ -300,27 +306,27 @@ def _answer(words: Sequence[str], out: output.Output, command: str) -> Result | 
     try:
         answer = _program().main(args=list(words), prog_name="replayctl", standalone_mode=False, obj=out)
     except typer.TyperException as error:
-        # Usage errors of the parser: ours to show, in JSON too.
+        # Usage errors of the parser are shown here, in JSON too.
         shown = cast("Any", error)
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(shown.format_message(), err=True)
             return _USAGE
         context = getattr(shown, "ctx", None)
         where = context.command_path if context else "replayctl"
-        hint = f"see: {where} --help"
+        hint = f"run `{where} --help`"
         out.show_error(command, Problem("usage", shown.format_message(), hint), _USAGE)
         return _USAGE
     except (typer.Abort, EOFError):
         raise KeyboardInterrupt from None
     except SystemExit as ended:
-        # What Typer makes of any broken pipe, silently.
+        # Typer turns any broken pipe into this, silently.
         if isinstance(ended.__context__, BrokenPipeError):
             raise ended.__context__ from None
         raise
     if isinstance(answer, Result):
         return answer
     if answer == EXIT_INTERRUPTED:
-        # Typer's word for Ctrl-C; it has printed nothing.
+        # Typer's exit code for Ctrl-C; it has printed nothing.
         raise KeyboardInterrupt
     return int(answer or 0)
 
@@ -330,7 +336,7 @@ def _install_signal_handlers() -> None:
         raise _Ended(EXIT_TERMINATED if number == signal.SIGTERM else EXIT_HANGUP)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
-        # Ignored by our caller, as nohup does it, it stays ignored.
+        # A signal that our caller ignores, as nohup does, stays ignored.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, end)
 
@@ -349,6 +355,6 @@ def _bug(error: Exception, *, debug: bool) -> Problem:
             file.write(f"replayctl {__version__}, Python {sys.version.split()[0]}\n{text}")
     except OSError as unwritten:
         # A full disk must not hide the bug.
-        hint = f"please report it with this traceback, which could not be saved: {unwritten.strerror}"
+        hint = f"report it with this traceback, which could not be saved: {unwritten.strerror}"
         return Problem("bug", message, hint, text)
-    return Problem("bug", message, f"please report it with {path}", text if debug else None)
+    return Problem("bug", message, f"report it with {path}", text if debug else None)

@@ -1,4 +1,4 @@
-"""The errors that end a command, each with a stable word for scripts, an exit code and, if there is one, a way out."""
+"""The errors that end a command, each with a stable code for scripts, an exit code and, where there is one, a hint."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 
 
 class ReplayctlError(Exception):
-    """What happened, on which thing. `hint` is the next thing to type, `details` the other side's own words.
+    """What happened, on which thing. `hint` is the next thing to type, `details` the original output of the other side.
 
-    `data` is what a program needs all the same, such as the id of a run that goes on.
+    `data` is what a script needs in spite of the error, such as the id of a run that continues.
     """
 
     code = "failed"
@@ -25,15 +25,15 @@ class ReplayctlError(Exception):
 
 
 class OperationFailed(ReplayctlError):
-    """We reached the other side, and it said no."""
+    """The other side was reached and refused or failed."""
 
 
 class ServerTrouble(OperationFailed):
-    """The server failed by itself, and may answer again in a while (HTTP 429 and 5xx)."""
+    """The server failed, and a retry may succeed (HTTP 429 and 5xx)."""
 
 
 class UsageProblem(ReplayctlError):
-    """Options contradict each other, or name something that cannot be."""
+    """Options contradict each other or have invalid values."""
 
     code = "usage"
     exit_code = 2
@@ -54,35 +54,35 @@ class Unreachable(ReplayctlError):
 
 
 class AuthFailed(ReplayctlError):
-    """A service does not know us, or does not allow this."""
+    """A service rejects the credentials or does not permit the operation."""
 
     code = "auth"
     exit_code = 4
 
 
 class RemoteCommandFailed(ReplayctlError):
-    """A program ended badly; `details` holds its last lines."""
+    """A program failed; `details` holds its last lines."""
 
     code = "remote-command"
     exit_code = 5
 
 
 class NotFound(ReplayctlError):
-    """A DAG, file, pod or program is not there."""
+    """A DAG, file, pod or program does not exist."""
 
     code = "not-found"
     exit_code = 6
 
 
 class NotReady(ReplayctlError):
-    """It is there, but does not serve yet."""
+    """It exists but is not ready yet."""
 
     code = "not-ready"
     exit_code = 6
 
 
 class Conflict(ReplayctlError):
-    """Somebody or something else holds it; the message says who or what."""
+    """Another user or process holds it; the message names which."""
 
     code = "conflict"
     exit_code = 7
@@ -93,14 +93,14 @@ class PortTaken(Conflict):
 
 
 class TimedOut(ReplayctlError):
-    """Waited for it, and how long."""
+    """It did not finish in time; the message says how long the wait was."""
 
     code = "timeout"
     exit_code = 8
 
 
 class Interrupted(ReplayctlError):
-    """The user did not want to wait any longer, and something goes on."""
+    """The user stopped waiting while something continues in the background."""
 
     code = "interrupted"
     exit_code = 130
@@ -114,13 +114,13 @@ EXIT_TERMINATED = 143
 
 
 def error_of(code: object, message: str, *, hint: str | None = None, details: str | None = None) -> ReplayctlError:
-    """The error that another process of ours told as JSON; OperationFailed for a code that no error has."""
+    """The error that another replayctl process reported as JSON; OperationFailed for an unknown code."""
     kinds = {kind.code: kind for kind in ReplayctlError.__subclasses__()}
     return kinds.get(str(code), OperationFailed)(message, hint=hint, details=details)
 
 
 def in_words(error: BaseException) -> str:
-    """An error of a connection as a person would say it: the reason inside its wrappers, without Python's notation."""
+    """A connection error in plain words: the innermost reason, without Python's notation."""
     while True:
         inner = getattr(error, "reason", None)
         if not isinstance(inner, BaseException):
@@ -133,15 +133,15 @@ def in_words(error: BaseException) -> str:
         error = inner
     if verified := getattr(error, "verify_message", None):
         return f"the server's certificate is not trusted: {verified}"
-    said = str(getattr(error, "strerror", None) or error)
+    text = str(getattr(error, "strerror", None) or error)
     number = error.errno if isinstance(error, OSError) and type(error).__module__ == "builtins" else None
-    if number is None and (numbers := re.findall(r"\[Errno (\d+)\]", said)):
-        # asyncio makes one text of those of several addresses.
+    if number is None and (numbers := re.findall(r"\[Errno (\d+)\]", text)):
+        # asyncio joins the errors of several addresses into one text.
         number = int(numbers[0])
     if number:
-        # asyncio puts an address as a tuple in the place of the reason.
+        # asyncio reports the address as a tuple instead of the reason.
         return os.strerror(number)
-    if isinstance(error, TimeoutError) and not said:
-        return "no answer in time"
-    # OpenSSL's place in Python's source, and its code in capitals.
-    return re.sub(r"^\[[^\]]*\] | \(_ssl\.c:\d+\)$", "", said) or type(error).__name__
+    if isinstance(error, TimeoutError) and not text:
+        return "the request timed out"
+    # Drops the position in Python's source and OpenSSL's code in capitals.
+    return re.sub(r"^\[[^\]]*\] | \(_ssl\.c:\d+\)$", "", text) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Runs programs of this machine: argument lists only, in a process group of their own that never outlives the call."""
+"""Runs local programs by argument list, in a process group of their own that never outlives the call."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def run(
 ) -> Completed:
     """Runs a program to its end; each line goes to `on_line` as it comes.
 
-    Raises NotFound without the program, TimedOut after `timeout_s`, and with `check` RemoteCommandFailed when it ends
-    with another status than 0. Whatever ends this call early, Ctrl-C among it, ends the program's whole group too.
+    Raises NotFound when the program does not exist, TimedOut after `timeout_s`, and with `check` RemoteCommandFailed
+    when its status is not 0. An early end of this call, such as by Ctrl-C, also ends the program's whole group.
     """
     child = _start(argv, env, cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -71,7 +71,7 @@ def run(
 
 @dataclass(frozen=True, slots=True)
 class Exchanged:
-    """How a program ended that was given something to read; `stderr` as text, never more than its last part."""
+    """The result of a program that read input; `stderr` is text, cut to its last part."""
 
     returncode: int
     stdout: bytes
@@ -81,10 +81,10 @@ class Exchanged:
 def exchange(
     argv: Sequence[str], data: bytes, *, env: Mapping[str, str] | None = None, timeout_s: float | None = None
 ) -> Exchanged:
-    """Runs a program to its end with `data` on its stdin; both its streams are kept apart.
+    """Runs a program to its end with `data` on its stdin; stdout and stderr are kept separate.
 
-    Raises NotFound without the program and TimedOut after `timeout_s`. Whatever ends this call early, Ctrl-C among it,
-    ends the program's whole group too.
+    Raises NotFound when the program does not exist and TimedOut after `timeout_s`. An early end of this call, such as
+    by Ctrl-C, also ends the program's whole group.
     """
     child = _start(argv, env, None, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with child:
@@ -171,9 +171,9 @@ def _write_some(descriptor: int, data: memoryview) -> int:
 
 
 def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log_path: Path) -> int:
-    """Starts a program that goes on without us, in a session of its own; returns its process id.
+    """Starts a program that keeps running after us, in a session of its own; returns its process id.
 
-    Raises NotFound without the program.
+    Raises NotFound when the program does not exist.
     """
     with log_path.open("ab") as log:
         child = _start(argv, env, cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
@@ -191,7 +191,7 @@ def _start(
     stdout: int | IO[bytes],
     stderr: int,
 ) -> subprocess.Popen[bytes]:
-    """The program in a session of its own, so that its whole group can be ended; NotFound without it."""
+    """The program in a session of its own, so that its whole group can be ended; raises NotFound when it is missing."""
     try:
         return subprocess.Popen(
             list(argv),
@@ -208,7 +208,7 @@ def _start(
 
 @contextlib.contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Keeps Ctrl-C, TERM and HUP waiting for the few moments in which a half-done thing could be lost.
+    """Defers Ctrl-C, TERM and HUP for the few moments in which a partial change could be lost.
 
     Works in the main thread; elsewhere signals do not arrive anyway.
     """
@@ -230,29 +230,29 @@ def signals_deferred() -> Iterator[None]:
 
 
 def _lines(child: subprocess.Popen[bytes], timeout_s: float | None, argv: Sequence[str]) -> Iterator[str]:
-    """The child's lines until it closes its output; a thread reads, so that a silent child cannot outwait us."""
-    found: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    """The child's lines until it closes its output; a thread reads, so that a silent child cannot block the timeout."""
+    lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     assert child.stdout is not None
     stream = child.stdout
 
     def read() -> None:
         with stream:
             for line in stream:
-                found.put(line)
-        found.put(None)
+                lines.put(line)
+        lines.put(None)
 
     threading.Thread(target=read, daemon=True).start()
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while True:
         try:
-            line = found.get(timeout=_TICK_S)
+            line = lines.get(timeout=_TICK_S)
         except queue.Empty:
             # A grandchild may hold the pipe open for longer than the child lives.
-            if child.poll() is not None and found.empty():
+            if child.poll() is not None and lines.empty():
                 return
             line = b""
         if line is None:
-            # Its output is closed, which is not yet its end.
+            # The output is closed, but the child may still run.
             _wait(child, deadline, timeout_s, argv)
             return
         if line:
@@ -281,6 +281,6 @@ def _end_group(child: subprocess.Popen[bytes]) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, number)
-            # Killed after a polite end too: the leader may be gone while its children go on.
+            # SIGKILL follows even a clean end: children may outlive their leader.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(_GRACE_S)

@@ -9,9 +9,9 @@ from replayctl.errors import NotFound
 
 
 def shipped_dir(name: Literal["dags", "docker"]) -> Path:
-    """The folder of that name; NotFound when the installation lacks it."""
+    """The folder of that name; raises NotFound when the installation does not have it."""
     package = Path(__file__).parent
     for candidate in (package / "shipped" / name, package.parent / name):
         if candidate.is_dir():
             return candidate
-    raise NotFound(f"this installation of replayctl lacks its {name}/ folder", hint="install replayctl again")
+    raise NotFound(f"cannot find the folder {name}/ in this installation of replayctl", hint="reinstall replayctl")

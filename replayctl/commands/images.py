@@ -1,4 +1,4 @@
-"""build-airflow-image, push-airflow-image, images: the image that worker pods run."""
+"""build-airflow-image, push-airflow-image, images: the image of worker pods."""
 
 from __future__ import annotations
 
@@ -25,32 +25,31 @@ _DOCKERFILE = "airflow-worker.Dockerfile"
 _DockerDir = Annotated[
     Path | None,
     typer.Option(
-        help="The folder with the Dockerfile; ./docker if there is one, else the shipped one.", show_default=False
+        help="Folder with the Dockerfile; ./docker if it has one, else the shipped folder.", show_default=False
     ),
 ]
 _Tag = Annotated[
-    str | None, typer.Argument(help="A tag; the one of the current inputs if left out.", show_default=False)
+    str | None, typer.Argument(help="Tag to push; the tag of the current inputs by default.", show_default=False)
 ]
 _BuildArg = Annotated[
-    list[str] | None, typer.Option("--build-arg", help="NAME=VALUE for an ARG of the Dockerfile.", show_default=False)
+    list[str] | None,
+    typer.Option("--build-arg", help="Set an ARG of the Dockerfile, as NAME=VALUE; repeatable.", show_default=False),
 ]
 
 
 def build_airflow_image(
     ctx: typer.Context,
     docker_dir: _DockerDir = None,
-    base: Annotated[
-        str | None, typer.Option(help="The image to build upon; images.base if left out.", show_default=False)
-    ] = None,
+    base: Annotated[str | None, typer.Option(help="Base image; images.base by default.", show_default=False)] = None,
     build_args: _BuildArg = None,
-    latest: Annotated[bool, typer.Option("--latest", help="Tag the image as latest, too.")] = False,
+    latest: Annotated[bool, typer.Option("--latest", help="Also tag the image as latest.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Build even when the inputs are unchanged.")] = False,
     dry_run: DryRun = False,
 ) -> Result:
     """Build the image of the Airflow worker.
 
-    Nothing is built when an image of the same inputs is in the engine or the registry. The tag is your user name and a
-    digest of the inputs: files, base image, arguments.
+    The build is skipped when the engine or the registry already has an image of the same inputs. The tag is your user
+    name and a digest of the inputs: files, base image and arguments.
 
     \b
     Examples:
@@ -76,7 +75,7 @@ def build_airflow_image(
         "dry_run": dry_run,
     }
     if dry_run:
-        verdict = f"the {present} has it: nothing would be built" if present else "would be built"
+        verdict = f"the {present} already has it; the build would be skipped" if present else "would be built"
         return Result("build-airflow-image", data, (*_planned(plan), Lines((f"{plan.reference}: {verdict}",))))
     if present is None:
         app.reporter.step(f"building {plan.reference} from {len(plan.context.files)} files, {plan.context.size} bytes")
@@ -84,8 +83,8 @@ def build_airflow_image(
         data["id"] = build(engine, plan, app.reporter, commit=commit.commit if commit else None)
     if latest and present != "registry":
         engine.tag(str(plan.reference), Reference(plan.reference.registry, plan.reference.repository, "latest"))
-    line = f"{plan.reference} {'is built' if present is None else f'is in the {present} already'}"
-    hint = Lines((f"push it: replayctl push-airflow-image {plan.reference.tag}",)) if present != "registry" else None
+    line = f"{plan.reference} {'is built' if present is None else f'is already in the {present}'}"
+    hint = Lines((f"next: run `replayctl push-airflow-image {plan.reference.tag}`",)) if present != "registry" else None
     view: tuple[Block, ...] = (Lines((line,)), *((hint,) if hint else ()))
     return Result("build-airflow-image", data, view, status="ok" if present is None else "nothing-to-do")
 
@@ -95,14 +94,14 @@ def push_airflow_image(
     tag: _Tag = None,
     docker_dir: _DockerDir = None,
     base: Annotated[
-        str | None, typer.Option(help="The image it was built upon, if not images.base.", show_default=False)
+        str | None, typer.Option(help="Base image of the build; images.base by default.", show_default=False)
     ] = None,
     build_args: _BuildArg = None,
     dry_run: DryRun = False,
 ) -> Result:
     """Push an image of the Airflow worker to its registry.
 
-    It ends with the digest by which the registry knows the image. Layers that are there are not sent again.
+    The answer has the digest of the image in the registry. Layers that the registry already has are not sent again.
 
     \b
     Examples:
@@ -117,7 +116,8 @@ def push_airflow_image(
     repository = _repository(app.settings)
     if repository.registry is None:
         raise UsageProblem(
-            f"images.worker {repository} names no registry", hint="set images.worker to REGISTRY/NAME in replayctl.yaml"
+            f"images.worker must include a registry, but is {repository}",
+            hint="set images.worker to REGISTRY/NAME in replayctl.yaml",
         )
     engine = find_engine()
     reference = (
@@ -125,7 +125,9 @@ def push_airflow_image(
     )
     image = engine.image(str(reference))
     if image is None:
-        raise UsageProblem(f"the Docker engine has no image {reference}", hint="run: replayctl build-airflow-image")
+        raise UsageProblem(
+            f"image {reference} does not exist in the Docker engine", hint="run `replayctl build-airflow-image`"
+        )
     if dry_run:
         data = {"image": str(reference), "bytes": image.size, "dry_run": True}
         return Result("push-airflow-image", data, (Lines((f"would push {reference} ({image.size} bytes)",)),))
@@ -138,11 +140,12 @@ def push_airflow_image(
 
 
 def images(ctx: typer.Context) -> Result:
-    """List the worker's images in the engine and the registry, and which of them pods run now.
+    """List the worker's images in the engine and the registry, and the number of pods that run each.
 
     \b
-    Example:
+    Examples:
       replayctl images
+      replayctl images --output json
     """
     from replayctl.cluster.api import find_kubernetes, parse_endpoint
     from replayctl.images.build import INPUT_LABEL
@@ -157,18 +160,18 @@ def images(ctx: typer.Context) -> Result:
     try:
         engine = find_engine()
     except ReplayctlError as error:
-        warnings.append(f"images of the engine are not shown: {error}")
+        warnings.append(f"cannot list images of the engine: {error}")
     if repository.registry is not None:
         registry = Registry(repository.registry, engine.insecure_registries() if engine else ())
     namespace = parse_endpoint(app.settings.targets.airflow).namespace
     try:
         running = running_images(find_kubernetes(app.settings, app.environ), namespace)
     except ReplayctlError as error:
-        warnings.append(f"pods are not counted: {error}")
+        warnings.append(f"cannot count pods: {error}")
     try:
         rows = list_images(engine, registry, repository, running, INPUT_LABEL)
     except ReplayctlError as error:
-        warnings.append(f"tags of the registry are not shown: {error}")
+        warnings.append(f"cannot list tags of the registry: {error}")
         rows = list_images(engine, None, repository, running, INPUT_LABEL)
     cells = [
         (
@@ -180,7 +183,7 @@ def images(ctx: typer.Context) -> Result:
         )
         for row in rows
     ]
-    view: Block = Lines((f"no image of {repository}",))
+    view: Block = Lines((f"no images of {repository}",))
     if rows:
         view = Table(("tag", "in", "size", "pods", "digest"), cells, title=str(repository), numeric=(2, 3))
     return Result("images", {"repository": str(repository), "images": rows}, (view,), warnings=tuple(warnings))
@@ -196,7 +199,7 @@ def _repository(settings: Settings) -> Reference:
     reference = parse_reference(settings.images.worker)
     if reference.tag is not None:
         raise SettingsError(
-            f"images.worker {reference} has a tag", hint="leave it out: each build gets a tag of its own"
+            f"images.worker must not include a tag, but is {reference}", hint="remove the tag; each build gets its own"
         )
     return reference
 
@@ -211,7 +214,7 @@ def _plan(
     settings = app.settings
     if not settings.user:
         raise UsageProblem(
-            f"profile {settings.profile!r} has no user: whose image is this?",
+            f"user is required in profile {settings.profile!r}",
             hint="export USERNAME_ON_CLUSTER=<name>",
         )
     own = app.cwd / "docker"
@@ -230,7 +233,7 @@ def _plan(
 def _argument(text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator or not name.isidentifier():
-        raise UsageProblem(f"{text!r} is not a build argument", hint="write NAME=VALUE")
+        raise UsageProblem(f"invalid build argument {text!r}", hint="write it as NAME=VALUE")
     return name, value
 
 

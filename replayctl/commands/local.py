@@ -1,4 +1,4 @@
-"""local: the embedded stack on this machine, Airflow, MLflow and data."""
+"""local: the embedded stack on this machine: Airflow, MLflow and datasets."""
 
 from __future__ import annotations
 
@@ -19,27 +19,34 @@ if TYPE_CHECKING:
     from replayctl.settings.declared import Settings
 
 
-_WithEngine = Annotated[
-    Engine, typer.Option(help="What steps will be computed by: spark adds its environment, and needs Java.")
-]
+_WithEngine = Annotated[Engine, typer.Option(help="Engine of the steps; spark adds its environment and requires Java.")]
 
 
 def up(ctx: typer.Context, engine: _WithEngine = "embedded", dry_run: DryRun = False) -> Result:
-    """Start Airflow and MLflow on this machine; a second call finds the first one's stack."""
+    """Start Airflow and MLflow on this machine, and wait until both are ready.
+
+    A stack that is already running is left alone. Missing or damaged environments are created first, and ports that
+    are in use are replaced by free ones.
+
+    \b
+    Examples:
+      replayctl local up
+      replayctl local up --engine spark
+    """
     from replayctl.local import stack
 
     settings = _local_settings(ctx)
     if dry_run:
         from replayctl.local import environments
 
-        made = [
-            (f"{name} environment", _state(environments.find_damage(name, settings.cache_dir), "would be made"))
+        states = [
+            (f"{name} environment", _state(environments.find_damage(name, settings.cache_dir), "would create"))
             for name in environments.needed(spark=_is_spark(engine, settings))
         ]
         is_running = stack.status(settings).running
-        data = {"home": settings.local.home, "environments": dict(made), "running": is_running, "dry_run": True}
-        lines = (f"the stack in {settings.local.home} {'runs already' if is_running else 'would be started'}",)
-        return Result("local up", data, (Lines(lines), Fields(tuple(made))))
+        data = {"home": settings.local.home, "environments": dict(states), "running": is_running, "dry_run": True}
+        lines = (f"the stack in {settings.local.home} {'is already running' if is_running else 'would be started'}",)
+        return Result("local up", data, (Lines(lines), Fields(tuple(states))))
     running = stack.up(settings, ctx.obj.reporter, spark=_is_spark(engine, settings))
     return _result("local up", running, status="nothing-to-do" if running.found else "ok")
 
@@ -47,12 +54,15 @@ def up(ctx: typer.Context, engine: _WithEngine = "embedded", dry_run: DryRun = F
 def down(
     ctx: typer.Context,
     purge: Annotated[
-        bool, typer.Option("--purge", help="Remove data, results, experiments and environments, too; asks first.")
+        bool,
+        typer.Option("--purge", help="Also remove data, results, experiments and environments; asks for confirmation."),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation of --purge.")] = False,
     dry_run: DryRun = False,
 ) -> Result:
-    """Stop the local stack with everything it has started, and say what stays on the disk.
+    """Stop the local stack, and list what remains on the disk.
+
+    Every process that the stack has started is ended. With `--purge`, its files are removed as well.
 
     \b
     Examples:
@@ -64,26 +74,26 @@ def down(
     settings = _local_settings(ctx)
     app: AppContext = ctx.obj
     if yes and not purge:
-        raise UsageProblem("--yes answers what --purge asks", hint="add --purge, or leave --yes out")
+        raise UsageProblem("--yes requires --purge", hint="add --purge, or remove --yes")
     if purge and not dry_run and not yes:
-        app.reporter.status("measuring what is on the disk")
+        app.reporter.status("measuring disk usage")
         kept = leftovers.find_leftovers(settings)
         for leftover in kept:
             app.reporter.step(f"{format_bytes(leftover.bytes):>8}  {leftover.path}  ({leftover.purpose})")
-        app.confirm(f"Stop the stack and remove all of it, {format_bytes(_total(kept))}?")
+        app.confirm(f"Stop the stack and remove these files, {format_bytes(_total(kept))}?")
     stopped = stack.running_parts(settings) if dry_run else stack.down(settings, app.reporter)
-    app.reporter.status("measuring what is on the disk")
+    app.reporter.status("measuring disk usage")
     kept = leftovers.find_leftovers(settings)
     if purge and not dry_run:
         leftovers.purge(settings, kept, app.reporter)
     would = "would stop" if dry_run else "stopped"
-    view: list[Block] = [Lines((f"{would} {', '.join(stopped)}" if stopped else "nothing was running",))]
-    verb = ("would be removed" if dry_run else "removed") if purge else "stays"
+    view: list[Block] = [Lines((f"{would} {', '.join(stopped)}" if stopped else "the local stack is not running",))]
+    verb = ("would be removed" if dry_run else "removed") if purge else "kept"
     if kept:
         rows = [(format_bytes(leftover.bytes), str(leftover.path), leftover.purpose) for leftover in kept]
-        view.append(Table((verb, "path", "what it is"), rows, numeric=(0,), wrap=(1, 2)))
-        hint = () if purge else (("remove all of it with", "replayctl local down --purge"),)
-        view.append(Fields((("together", format_bytes(_total(kept))), *hint)))
+        view.append(Table((verb, "path", "content"), rows, numeric=(0,), wrap=(1, 2)))
+        hint = () if purge else (("remove with", "replayctl local down --purge"),)
+        view.append(Fields((("total", format_bytes(_total(kept))), *hint)))
     data = {
         "stopped": stopped,
         "home": settings.local.home,
@@ -96,9 +106,14 @@ def down(
 
 
 def status(ctx: typer.Context) -> Result:
-    """Show which parts of the local stack work, and where its pages are.
+    """Show the state and address of each part of the local stack.
 
-    The exit code is 0 when all of it works or nothing of it runs, and 9 when a part has ended or does not answer.
+    The exit code is 0 when all parts work or the stack is stopped, and 9 when a part has ended or does not answer.
+
+    \b
+    Examples:
+      replayctl local status
+      replayctl local status --output json
     """
     from replayctl.local import stack
 
@@ -107,19 +122,35 @@ def status(ctx: typer.Context) -> Result:
 
 
 def data(
-    ctx: typer.Context, name: Annotated[str, typer.Argument(help="The data set.")] = "ml100k", dry_run: DryRun = False
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of the dataset.")] = "ml100k",
+    dry_run: DryRun = False,
 ) -> Result:
-    """Prepare the raw data of a data set below the local data root."""
+    """Download the raw data of a dataset to the local data folder.
+
+    \b
+    Examples:
+      replayctl local data
+      replayctl local data ml100k --dry-run
+    """
     from replayctl.local import datasets
 
     prepared = datasets.prepare(name, _local_settings(ctx), ctx.obj.reporter, dry_run=dry_run)
-    verb = "would prepare" if dry_run and not prepared.found else "found" if prepared.found else "prepared"
+    verb = "would prepare" if dry_run and not prepared.found else "already prepared:" if prepared.found else "prepared"
     line = f"{verb} {prepared.path} ({prepared.rows} interactions)"
     return Result("local data", prepared, (Lines((line,)),), status="nothing-to-do" if prepared.found else "ok")
 
 
 def make_environments(ctx: typer.Context, engine: _WithEngine = "embedded", dry_run: DryRun = False) -> Result:
-    """Make the Python environments of the stack without starting anything; damaged ones are made again."""
+    """Create the Python environments of the stack without starting it.
+
+    Every installed file is checked, and a damaged environment is created again.
+
+    \b
+    Examples:
+      replayctl local environments
+      replayctl local environments --engine spark --dry-run
+    """
     from replayctl.local import environments
 
     settings = _local_settings(ctx)
@@ -132,11 +163,11 @@ def make_environments(ctx: typer.Context, engine: _WithEngine = "embedded", dry_
         for name in names:
             environments.ensure(name, settings.cache_dir, settings.local.python, ctx.obj.reporter, thorough=True)
     paths = {name: environments.path_of(name, settings.cache_dir) for name in names}
-    verb = "would be made" if dry_run else "made"
+    verb = "would create" if dry_run else "created"
     rows = tuple((name, _state(damage[name], verb), str(paths[name])) for name in paths)
-    whole = {name: damage[name] is None for name in paths}
-    status: Status = "nothing-to-do" if all(whole.values()) else "ok"
-    data = {"environments": paths, "found": whole, "damage": damage, "dry_run": dry_run}
+    complete = {name: damage[name] is None for name in paths}
+    status: Status = "nothing-to-do" if all(complete.values()) else "ok"
+    data = {"environments": paths, "found": complete, "damage": damage, "dry_run": dry_run}
     return Result(
         "local environments", data, (Table(("environment", "state", "path"), rows, wrap=(1, 2)),), status=status
     )
@@ -161,9 +192,9 @@ def _is_spark(engine: str, settings: Settings) -> bool:
 
 
 def _state(damage: str | None, verb: str) -> str:
-    """How an environment is: whole, never made (an empty text), or damaged."""
+    """The state of an environment: complete, not created yet (empty text) or damaged."""
     if damage is None:
-        return "whole"
+        return "complete"
     return f"{verb} again: {damage}" if damage else verb
 
 
@@ -171,8 +202,8 @@ def _local_settings(ctx: typer.Context) -> Settings:
     app: AppContext = ctx.obj
     if app.settings.profile != "local":
         raise UsageProblem(
-            f"profile {app.settings.profile!r} has no embedded stack",
-            hint="say --profile local, or leave --profile out",
+            f"profile {app.settings.profile!r} does not have an embedded stack",
+            hint="pass --profile local",
         )
     return app.settings
 
@@ -191,14 +222,16 @@ def _result(command: str, stack: Stack, status: Status = "ok") -> Result:
         "airflow_password_file": password_file(stack.home),
     }
     if stack.stopped:
-        return Result(command, data, (Lines((f"nothing runs (state in {stack.home})",)),), status=status)
+        return Result(
+            command, data, (Lines((f"the local stack is not running (its state is in {stack.home})",)),), status=status
+        )
     rows = tuple((part.name, part.problem or "works", part.url, part.pid) for part in stack.parts)
     problems = [Problem("not-ready", f"{part.name} {part.problem}") for part in stack.parts if part.problem]
     if stack.orphans:
         pids = ", ".join(map(str, stack.orphans))
-        problems.append(Problem("not-ready", f"processes of the stack run without their leader: {pids}"))
+        problems.append(Problem("not-ready", f"orphaned processes of the stack are running: {pids}"))
     if problems:
-        problems[-1] = replace(problems[-1], hint="stop the rest and start all of it with: replayctl local up")
+        problems[-1] = replace(problems[-1], hint="run `replayctl local up` to restart the stack")
     view = (
         Table(("part", "state", "address", "pid"), rows, wrap=(1,)),
         Fields(

@@ -6,16 +6,16 @@ from typing import Annotated, Literal
 
 import typer
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done without doing it.")]
 Shared = Annotated[bool, typer.Option("--shared", help="Work in the common namespace instead of your own.")]
-BreakLock = Annotated[bool, typer.Option("--break-lock", help="Take the lock away from whoever holds it.")]
+BreakLock = Annotated[bool, typer.Option("--break-lock", help="Take over the lock from its holder.")]
 Engine = Literal["embedded", "spark"]
-Force = Annotated[bool, typer.Option("--force", help="Give up changes made by hand on the target.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite changes that were made by hand on the target.")]
 Wait = Annotated[
     bool | None,
     typer.Option(
         "--wait/--no-wait",
-        help="End only when Airflow shows it; the default where an Airflow is configured.",
+        help="Wait until Airflow shows the release; the default when Airflow is configured.",
         show_default=False,
     ),
 ]

@@ -1,4 +1,4 @@
-"""init, new-dag: DAGs of one's own to edit."""
+"""init, new-dag: an editable DAG folder and new DAG modules."""
 
 from __future__ import annotations
 
@@ -15,41 +15,55 @@ from replayctl.settings.context import AppContext
 
 def init(
     ctx: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="Where to put it; the copy is FOLDER/dags.")],
+    folder: Annotated[Path, typer.Argument(help="Parent folder of the copy, which becomes FOLDER/dags.")],
     dry_run: DryRun = False,
 ) -> Result:
-    """Make an editable copy of the shipped DAGs and workloads."""
+    """Create an editable copy of the shipped DAGs and workloads.
+
+    \b
+    Examples:
+      replayctl init .
+      replayctl init my-experiments --dry-run
+    """
     from replayctl.bundle import scaffold
 
-    made = scaffold.init(folder, dry_run=dry_run)
+    scaffolded = scaffold.init(folder, dry_run=dry_run)
     verb = "would write" if dry_run else "wrote"
-    lines = [f"{verb} {len(made.files)} files to {made.path}"]
+    lines = [f"{verb} {len(scaffolded.files)} files to {scaffolded.path}"]
     if not dry_run:
         there = f"cd {shlex.quote(str(folder))} && " if folder.absolute() != Path.cwd() else ""
-        lines.append(f"go on with: {there}replayctl new-dag my_experiment")
-    return Result("init", made, (Lines(lines),))
+        lines.append(f"next: run `{there}replayctl new-dag my_experiment`")
+    return Result("init", scaffolded, (Lines(lines),))
 
 
 def new_dag(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="The DAG's name without your suffix: my_experiment.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="Name of the DAG without your suffix, such as my_experiment.", show_default=False)
+    ],
     dags_dir: Annotated[
-        Path, typer.Option(help="The DAG folder, made with `replayctl init`.", show_default=True)
+        Path, typer.Option(help="DAG folder that `replayctl init` has created.", show_default=True)
     ] = Path("dags"),
     free_form: Annotated[
-        bool, typer.Option("--free-form", help="A module with Airflow's own API instead of an experiment.")
+        bool, typer.Option("--free-form", help="Write a module for Airflow's own API instead of an experiment.")
     ] = False,
     dry_run: DryRun = False,
 ) -> Result:
-    """Write a DAG module of your own to start from."""
+    """Create a DAG module to start from.
+
+    \b
+    Examples:
+      replayctl new-dag my_experiment
+      replayctl new-dag my_report --free-form --dry-run
+    """
     from replayctl.bundle import scaffold
     from replayctl.settings.namespace import find_namespace
 
     app: AppContext = ctx.obj
     suffix = find_namespace(app.settings).suffix
-    made = scaffold.new_dag(name, dags_dir, suffix=suffix, free_form=free_form, dry_run=dry_run)
-    lines = [f"{'would write' if dry_run else 'wrote'} {made.path}"]
+    scaffolded = scaffold.new_dag(name, dags_dir, suffix=suffix, free_form=free_form, dry_run=dry_run)
+    lines = [f"{'would write' if dry_run else 'wrote'} {scaffolded.path}"]
     if not dry_run:
-        module = made.path.stem.removeprefix("dag_")
-        lines.append(f"edit it, then: replayctl sync-dags, and: replayctl run {module} --wait")
-    return Result("new-dag", made, (Lines(lines),))
+        module = scaffolded.path.stem.removeprefix("dag_")
+        lines.append(f"next: edit it, then run `replayctl sync-dags` and `replayctl run {module} --wait`")
+    return Result("new-dag", scaffolded, (Lines(lines),))

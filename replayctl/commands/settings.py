@@ -1,4 +1,4 @@
-"""settings: what is set, and where each value came from."""
+"""settings: the values in use and their sources."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from replayctl.settings.context import AppContext
 
 
 def show(ctx: typer.Context) -> Result:
-    """Show every setting of the profile with its source."""
+    """Show every setting of the profile with its value and source.
+
+    \b
+    Examples:
+      replayctl settings show
+      replayctl --profile bdcl settings show
+    """
     from replayctl.settings.declared import SETTINGS, value_of
 
     app: AppContext = ctx.obj
@@ -20,20 +26,31 @@ def show(ctx: typer.Context) -> Result:
         "settings": {key: {"value": value, "source": settings.sources[key]} for key, value in values.items()},
     }
     rows = [
-        (each.key, "-" if values[each.key] is None else str(values[each.key]), settings.sources[each.key], each.help)
-        for each in SETTINGS
+        (setting.key, _shown(values[setting.key]), settings.sources[setting.key], setting.help) for setting in SETTINGS
     ]
-    table = Table(("setting", "value", "source", "what for"), rows, wrap=(1, 2, 3), title=f"profile {settings.profile}")
+    table = Table(
+        ("setting", "value", "source", "description"), rows, wrap=(1, 2, 3), title=f"profile {settings.profile}"
+    )
     return Result("settings show", data, (table,))
 
 
 def profiles(ctx: typer.Context) -> Result:
-    """List the profiles and where they are defined."""
+    """List the profiles and the files that define them.
+
+    \b
+    Examples:
+      replayctl settings profiles
+      replayctl settings profiles --output json
+    """
     from replayctl.settings.load import list_profiles
 
     app: AppContext = ctx.obj
     active = app.settings.profile
-    found = list_profiles(app.environ, app.cwd)
-    rows = [("→" if name == active else "", name, where) for name, where in sorted(found.items())]
+    definitions = list_profiles(app.environ, app.cwd)
+    rows = [("→" if name == active else "", name, where) for name, where in sorted(definitions.items())]
     table = Table(("", "profile", "defined in"), rows, wrap=(2,))
-    return Result("settings profiles", {"active": active, "profiles": found}, (table,))
+    return Result("settings profiles", {"active": active, "profiles": definitions}, (table,))
+
+
+def _shown(value: object) -> str:
+    return "-" if value is None else str(value)

@@ -1,1 +1,1 @@
-"""Images of the Airflow worker: what goes into them, how they are built and pushed, and where they are."""
+"""Images of the Airflow worker: their inputs, builds, pushes and locations."""

@@ -1,4 +1,4 @@
-"""One build: planned from its inputs, skipped where an image of the same inputs is there, told step by step."""
+"""One build: planned from its inputs, skipped when an image of the same inputs exists, reported step by step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TAIL_LINES = 20
 _STEP = re.compile(r"Step (?P<number>\d+)/(?P<total>\d+) : (?P<command>.*)", re.DOTALL)
 # As `docker buildx build --progress plain` numbers its lines.
 _BUILDX_STEP = re.compile(r"#\d+ \[(?P<stage>[^\]]*?)(?P<number>\d+)/(?P<total>\d+)\] (?P<command>.*)")
-# What the classic builder says of itself between the lines of a step.
+# Lines of the classic builder itself between those of a step.
 _HOUSEKEEPING = ("--->", "Removing intermediate container")
 _BUILDX_LINE = re.compile(r"#\d+ [0-9.]+ (?P<text>.*)")
 
@@ -47,7 +47,7 @@ class BuildPlan:
     inputs: str
 
     def labels(self, commit: str | None) -> dict[str, str]:
-        """What the image says of itself."""
+        """The labels of the image."""
         return {INPUT_LABEL: self.inputs, **({_REVISION_LABEL: commit} if commit else {})}
 
 
@@ -63,7 +63,7 @@ def plan_build(
 ) -> BuildPlan:
     """The plan; its tag is `<owner>-<first 12 digits of the inputs>`.
 
-    Raises UsageProblem for names that are none, Unreachable when neither engine nor registry tells of the base image.
+    Raises UsageProblem for invalid names, Unreachable when neither engine nor registry can resolve the base image.
     """
     base_reference = parse_reference(base)
     if base_reference.tag is None:
@@ -92,12 +92,12 @@ def find_built(engine: Engine, plan: BuildPlan) -> str | None:
     try:
         return "registry" if engine.registry_digest(plan.reference) else None
     except ReplayctlError:
-        # A registry that cannot be asked does not keep anybody from building.
+        # An unavailable registry must not prevent a build.
         return None
 
 
 def build(engine: Engine, plan: BuildPlan, reporter: Reporter, *, commit: str | None = None) -> str:
-    """Builds, and gives the image's id. OperationFailed with the failing step, its command and its last lines."""
+    """Builds the image and returns its id; raises OperationFailed with the failed step, its command and last lines."""
     if _has_buildx():
         _build_by_buildx(plan, reporter, plan.labels(commit))
     else:
@@ -105,25 +105,25 @@ def build(engine: Engine, plan: BuildPlan, reporter: Reporter, *, commit: str | 
     image = engine.image(str(plan.reference))
     if image is None or image.labels.get(INPUT_LABEL) != plan.inputs:
         raise OperationFailed(
-            f"the build ended well, but {plan.reference} is not the image of these inputs",
-            hint=f"docker image inspect {plan.reference}",
+            f"the build succeeded, but {plan.reference} is not the image of these inputs",
+            hint=f"run `docker image inspect {plan.reference}`",
         )
     return image.id
 
 
 def _digest_of(engine: Engine, base: Reference) -> str:
-    """What the engine would build upon: its own image of that name, else the registry's."""
+    """The digest of the base image: the engine's own image of that name, else the registry's."""
     image = engine.image(str(base))
     if image is not None:
         return image.digest_in(base.name) or image.id
     digest = engine.registry_digest(base)
     if digest is None:
-        raise OperationFailed(f"the base image {base} is neither in the engine nor in its registry")
+        raise OperationFailed(f"base image {base} does not exist in the engine or in its registry")
     return digest
 
 
 class _Steps:
-    """Tells of steps, and keeps the last lines of the one that is at work."""
+    """Reports steps, and keeps the last lines of the current one."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
@@ -150,7 +150,7 @@ class _Steps:
         details = [f"{self.current}: {self.command}"] if self.command else []
         return OperationFailed(
             f"the build of {plan.reference} failed in {self.current or 'its first step'}: {reason}",
-            hint=f"correct {plan.context.folder / plan.context.dockerfile} or what the step needs, and build again",
+            hint=f"correct {plan.context.folder / plan.context.dockerfile} or the step's inputs, then build again",
             details="\n".join([*details, *self.tail]),
         )
 

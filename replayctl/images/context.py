@@ -1,4 +1,4 @@
-"""What a build gets: a folder as one deterministic tar, known before anything is sent."""
+"""The context of a build: a folder as one deterministic tar, computed before anything is sent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import IO
 from replayctl.errors import UsageProblem
 
 IGNORE_FILE = ".dockerignore"
-# What no image needs, whatever the ignore file says.
+# Never part of an image, whatever the ignore file says.
 _NEVER = frozenset({"__pycache__", ".git", ".DS_Store", IGNORE_FILE})
 _IN_MEMORY_BYTES = 16 << 20
 _BLOCK = 1 << 20
@@ -33,7 +33,7 @@ class ContextFile:
 
 @dataclass(frozen=True, slots=True)
 class BuildContext:
-    """The files of a folder that a build gets, sorted; `left_out` are those that the ignore rules keep here."""
+    """The sorted files that are sent to a build; `left_out` are those that the ignore rules exclude."""
 
     folder: Path
     dockerfile: str
@@ -48,7 +48,7 @@ class BuildContext:
     def tar(self) -> IO[bytes]:
         """The context as a tar archive whose bytes depend on names, contents and executable bits alone.
 
-        Raises UsageProblem when a file cannot be read or has changed its size since the plan.
+        Raises UsageProblem when a file cannot be read or its size has changed since the plan.
         """
         buffer = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - the caller closes it
         try:
@@ -71,7 +71,7 @@ class BuildContext:
             except OSError as error:
                 raise UsageProblem(f"cannot read {path}: {error}") from error
             if content.read(1):
-                raise UsageProblem(f"{path} changed while it was read", hint="try again")
+                raise UsageProblem(f"{path} changed while it was read", hint="run the command again")
 
     def digest(self) -> str:
         """The sha256 of the tar, in hex."""
@@ -85,17 +85,17 @@ class BuildContext:
 def plan_context(folder: Path, dockerfile: str) -> BuildContext:
     """The context of a folder by its `.dockerignore`.
 
-    Links are followed only inside the folder. Raises UsageProblem when the folder or the Dockerfile is not there, or
-    when something in it is neither file nor folder.
+    Links are followed only inside the folder. Raises UsageProblem when the folder or the Dockerfile does not exist, or
+    when the folder contains anything but files and folders.
     """
     from docker.utils.build import exclude_paths
 
     if not (folder / dockerfile).is_file():
         raise UsageProblem(
-            f"{folder} has no {dockerfile}", hint="name the folder with --docker-dir; the shipped one is docker/"
+            f"{dockerfile} does not exist in {folder}", hint="pass the folder of the Dockerfile with --docker-dir"
         )
     everything = list(_walk(folder))
-    # The Dockerfile itself always travels; `exclude_paths` adds it to the list that it is given.
+    # The Dockerfile is always sent; `exclude_paths` adds it to its list.
     kept = {Path(path).as_posix() for path in exclude_paths(str(folder), _ignored(folder), dockerfile=dockerfile)}
     kept = {path for path in kept if not _NEVER.intersection(Path(path).parts)}
     files = tuple(file for file in everything if file.path in kept)
@@ -119,13 +119,13 @@ def _walk(folder: Path) -> Iterator[ContextFile]:
     for path in sorted(paths, key=lambda path: path.relative_to(folder).as_posix()):
         relative = path.relative_to(folder).as_posix()
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise UsageProblem(f"{path} is a link that leaves the folder", hint="copy the file into the folder")
+            raise UsageProblem(f"{path} is a link that points outside the folder", hint="copy the file into the folder")
         try:
             status = path.stat()
         except OSError as error:
             raise UsageProblem(f"cannot read {path}: {error.strerror}") from error
         if not stat.S_ISREG(status.st_mode):
-            raise UsageProblem(f"{path} is neither a file nor a folder", hint=f"remove it, or name it in {IGNORE_FILE}")
+            raise UsageProblem(f"{path} is neither a file nor a folder", hint=f"remove it, or add it to {IGNORE_FILE}")
         if any(0xDC80 <= ord(character) <= 0xDCFF for character in relative):
             raise UsageProblem(f"the name of {path!r} is not UTF-8", hint="rename it")
         yield ContextFile(relative, status.st_size, bool(status.st_mode & stat.S_IXUSR))

@@ -1,4 +1,4 @@
-"""The Docker engine by its API: images that are there, builds and pushes as streams of events.
+"""The Docker engine by its API: its images, and builds and pushes as streams of events.
 
 Docker's Python library sends every stored credential with a build, and one broken credential helper of another registry
 then fails all of them; here each call gets only the credentials of its registry.
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from docker import APIClient
 
-# The engine may be silent for as long as one step of a build takes, and while a registry stores a large layer.
+# The engine sends nothing for as long as one build step takes, or while a registry stores a large layer.
 _SILENCE_S = 3600
 _HUB = "docker.io"
-# An engine's words for a registry that is not there, or not any more.
+# How an engine reports a registry that is unreachable or was lost.
 _AWAY = ("connection refused", "no such host", "eof", "connection reset", "broken pipe", "i/o timeout")
 
 
@@ -39,8 +39,8 @@ class LocalImage:
     labels: Mapping[str, str]
 
     def digest_in(self, repository: str) -> str | None:
-        """The digest by which the registry of the repository (`REGISTRY/NAME`) knows it, as far as the engine knows."""
-        return next((each.partition("@")[2] for each in self.digests if each.startswith(f"{repository}@")), None)
+        """The image's digest in a repository (`REGISTRY/NAME`), if the engine has recorded it."""
+        return next((name.partition("@")[2] for name in self.digests if name.startswith(f"{repository}@")), None)
 
 
 class Engine:
@@ -67,7 +67,7 @@ class Engine:
             return [_local_image(self._client.inspect_image(row["Id"])) for row in rows]
 
     def registry_digest(self, reference: Reference) -> str | None:
-        """The digest by which the registry knows a tag, asked by the engine; None when the registry lacks it."""
+        """The digest of a tag in its registry, as the engine resolves it; None when the tag does not exist there."""
         from docker.errors import APIError
 
         with self._speaking(str(reference)):
@@ -76,7 +76,7 @@ class Engine:
                     str(reference), auth_config=credentials(reference.registry) or {"username": "", "password": ""}
                 )
             except APIError as error:
-                # An unknown repository is "denied" by registries that do not tell who may see it.
+                # An unknown repository is "denied" by registries that hide which repositories exist.
                 if error.status_code == 404 or "manifest unknown" in str(error) or "not found" in str(error):
                     return None
                 raise
@@ -86,12 +86,12 @@ class Engine:
         """The registries to which the engine may speak plain HTTP, beside those on this machine."""
         with self._speaking("its configuration"):
             configured = (self._client.info().get("RegistryConfig") or {}).get("IndexConfigs") or {}
-            return frozenset(name for name, each in configured.items() if not each.get("Secure", True))
+            return frozenset(name for name, index in configured.items() if not index.get("Secure", True))
 
     def build(
         self, context: IO[bytes], dockerfile: str, tag: str, *, base: Reference, **options: Any
     ) -> Iterator[dict[str, Any]]:
-        """Builds by the classic builder; gives the engine's events as they come."""
+        """Builds by the classic builder; yields the engine's events as they arrive."""
         self._client.sent_credentials = _for_build(base)
         with self._speaking(f"the build of {tag}"):
             yield from self._client.build(
@@ -106,14 +106,14 @@ class Engine:
             )
 
     def push(self, reference: Reference) -> Iterator[dict[str, Any]]:
-        """Pushes a tag; gives the engine's events as they come."""
+        """Pushes a tag; yields the engine's events as they arrive."""
         with self._speaking(str(reference)):
             yield from self._client.push(
                 reference.name,
                 tag=reference.tag,
                 stream=True,
                 decode=True,
-                # Without any the library would look through all that is stored.
+                # Without it the library would read every stored credential.
                 auth_config=credentials(reference.registry) or {"username": "", "password": ""},
             )
 
@@ -138,7 +138,7 @@ class Engine:
 
 
 def find_engine() -> Engine:
-    """The engine, once it has answered; Unreachable when there is none."""
+    """The engine, after it has answered; raises Unreachable when it does not."""
     import requests
     from docker.errors import DockerException
 
@@ -155,7 +155,7 @@ def find_engine() -> Engine:
     address = os.environ.get("DOCKER_HOST") or _address_of_context()
     try:
         options = docker.utils.kwargs_from_env() if os.environ.get("DOCKER_HOST") else {"base_url": address}
-        # Left to the engine: newer ones refuse old versions of the API, older ones do not know new ones.
+        # Negotiated with the engine: newer ones reject old API versions, older ones do not support new ones.
         return Engine(Client(version="auto", timeout=_SILENCE_S, **options), address)
     except (DockerException, requests.RequestException) as error:
         raise _silent(address, error) from error
@@ -174,14 +174,14 @@ def credentials(registry: str | None) -> dict[str, str] | None:
         stored = auth.load_config().resolve_authconfig(registry or _HUB)
     except DockerException as error:
         raise AuthFailed(
-            f"the credential helper for {registry or _HUB} fails: {error}",
+            f"cannot read credentials for {registry or _HUB}: the credential helper failed: {error}",
             hint=f"docker login {registry or ''}".rstrip() + ", or correct credHelpers in ~/.docker/config.json",
         ) from error
     if not stored:
         return None
     for name in ("password", "Password", "identitytoken", "IdentityToken", "auth"):
         if stored.get(name):
-            # Noted, so that nothing prints it.
+            # Registered as a secret, so that it is never printed.
             Secret(str(stored[name]))
     return {str(key): str(value) for key, value in stored.items() if value is not None}
 
@@ -197,7 +197,9 @@ def _address_of_context() -> str:
     try:
         context = ContextAPI.get_current_context()
     except Exception as error:
-        raise OperationFailed(f"cannot read Docker's current context: {error}", hint="docker context ls") from error
+        raise OperationFailed(
+            f"cannot read Docker's current context: {error}", hint="run `docker context ls`"
+        ) from error
     return str(getattr(context, "Host", None) or "unix:///var/run/docker.sock")
 
 
@@ -214,34 +216,34 @@ def _local_image(row: Mapping[str, Any]) -> LocalImage:
 def _silent(address: str, error: BaseException) -> Unreachable:
     return Unreachable(
         f"the Docker engine at {address} does not answer: {error}",
-        hint="start Docker, or name another engine: export DOCKER_HOST=…, docker context use …",
+        hint="start Docker, or select another engine: export DOCKER_HOST=<address>",
     )
 
 
 def _refusal(error: APIError, what: str) -> ReplayctlError:
     return explain(str(error.explanation or error), what) or (
-        NotFound(f"the Docker engine does not have {what}", details=str(error.explanation or error))
+        NotFound(f"{what} does not exist in the Docker engine", details=str(error.explanation or error))
         if error.status_code == 404
         else OperationFailed(f"the Docker engine refused {what}", details=str(error.explanation or error))
     )
 
 
 def explain(message: str, what: str, registry: str | None = None) -> ReplayctlError | None:
-    """The error that an engine's words about a registry stand for; None for other words."""
+    """The error for an engine's message about a registry; None for other messages."""
     where = registry or "the registry"
     lower = message.lower()
     if any(words in lower for words in ("unauthorized", "no basic auth", "denied", "authentication required")):
         return AuthFailed(f"{where} refuses {what}", hint=f"docker login {registry or ''}".rstrip(), details=message)
     if "server gave http response to https client" in lower:
         return OperationFailed(
-            f"{where} speaks plain HTTP, and the engine wants HTTPS",
-            hint=f'add {{"insecure-registries": ["{registry or "REGISTRY"}"]}} to daemon.json, and restart Docker',
+            f"{where} speaks plain HTTP, but the engine requires HTTPS",
+            hint=f'add {{"insecure-registries": ["{registry or "REGISTRY"}"]}} to daemon.json, then restart Docker',
             details=message,
         )
     if any(words in lower for words in _AWAY):
         return Unreachable(
-            f"{where} does not answer: cannot get or send {what}",
-            hint="check the network and the registry, and try again: layers that arrived are not sent again",
+            f"cannot reach {where} for {what}",
+            hint="check the network and the registry, then try again; layers that were already sent are skipped",
             details=message,
         )
     return None

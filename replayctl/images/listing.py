@@ -1,4 +1,4 @@
-"""Which images of the worker there are: in the engine, in the registry, and in the pods that run now."""
+"""Lists the worker's images in the engine, in the registry and in running pods."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def list_images(
 ) -> list[ImageRow]:
     """The tags of a repository, and images that pods run without a tag of it (tag `-`).
 
-    `running` has the number of pods by `NAME:TAG` and by `NAME@DIGEST`; an image that is named by both counts once.
+    `running` has the number of pods by `NAME:TAG` and by `NAME@DIGEST`; an image that is listed under both counts once.
     """
     local = {
         tag.removeprefix(f"{repository.name}:"): image
@@ -60,7 +60,7 @@ def list_images(
                 pods=running.get(f"{repository.name}@{digest}", 0) if digest else 0,
             )
         )
-    # What pods run although no tag leads there any more.
+    # Images that pods still run although their tag has moved.
     for name, count in sorted(running.items()):
         digest = name.partition("@")[2]
         if name.startswith(f"{repository.name}@") and digest not in seen:
@@ -76,5 +76,5 @@ def running_images(cluster: Kubernetes, namespace: str) -> dict[str, int]:
 
 def _images(pod: Mapping[str, Any]) -> Iterable[str]:
     statuses = (pod.get("status") or {}).get("containerStatuses") or []
-    live = [each for each in statuses if (each.get("state") or {}).get("running")]
-    return {str(each.get("imageID") or each.get("image")).removeprefix("docker-pullable://") for each in live}
+    running = [status for status in statuses if (status.get("state") or {}).get("running")]
+    return {str(status.get("imageID") or status.get("image")).removeprefix("docker-pullable://") for status in running}

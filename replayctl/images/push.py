@@ -1,4 +1,4 @@
-"""One push: told by layers, and over only when the registry names the image by the digest that was sent."""
+"""One push: reported by layers, and complete only when the registry reports the digest that was sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MB = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """An image in its registry: `reference` names it by its digest. `sent_layers` were not there before."""
+    """An image in its registry: `reference` names it by its digest. `sent_layers` did not exist there before."""
 
     reference: str
     digest: str
@@ -29,13 +29,13 @@ class Pushed:
 
 @dataclass(slots=True)
 class _Layers:
-    """The state of each layer, and how many bytes of those that are sent have gone."""
+    """The state of each layer, and the bytes sent of each layer in transfer."""
 
     states: dict[str, str] = field(default_factory=dict)
     bytes: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def take(self, event: Mapping[str, Any]) -> bool:
-        """Notes an event; True when a layer has come to its end."""
+        """Records an event; returns True when a layer is finished."""
         layer, state = event.get("id"), str(event.get("status") or "")
         if not layer or state.startswith(("The push refers", f"{layer}: digest")):
             return False
@@ -55,10 +55,10 @@ class _Layers:
 
 
 def push(engine: Engine, reference: Reference, reporter: Reporter) -> Pushed:
-    """Pushes a tag of the engine's, and asks the registry what it has then.
+    """Pushes a tag of the engine, then reads its digest back from the registry.
 
-    Raises AuthFailed, Unreachable or OperationFailed with the next step when the registry refuses or goes away, and
-    OperationFailed when it names the image by another digest than the one that was sent.
+    Raises AuthFailed, Unreachable or OperationFailed with a hint when the registry refuses or is lost, and
+    OperationFailed when the registry reports another digest than the one that was sent.
     """
     layers, digest = _Layers(), None
     for event in engine.push(reference):
@@ -67,7 +67,7 @@ def push(engine: Engine, reference: Reference, reporter: Reporter) -> Pushed:
             raise explain(message, str(reference), reference.registry) or OperationFailed(
                 f"the push of {reference} failed: {message}"
             )
-        # The classic store tells the digest in `aux`, the one of containerd only in words.
+        # The classic store reports the digest in `aux`, that of containerd only in its text.
         digest = (event.get("aux") or {}).get("Digest") or digest
         match = _DIGEST.search(str(event.get("status") or ""))
         digest = match[1] if match else digest
@@ -78,8 +78,8 @@ def push(engine: Engine, reference: Reference, reporter: Reporter) -> Pushed:
     known = engine.registry_digest(reference)
     if known is None or (digest is not None and known != digest):
         raise OperationFailed(
-            f"{reference} is {known or 'unknown'} in its registry, but {digest} was pushed",
-            hint="somebody else may push the same tag; push again and compare",
+            f"the registry has {known or 'no image'} for {reference}, but {digest} was pushed",
+            hint="push again; another user may be pushing the same tag",
         )
     sent = sum(state == "Pushed" for state in layers.states.values())
     return Pushed(f"{reference.name}@{known}", known, len(layers.states), sent)

@@ -15,7 +15,7 @@ _REFERENCE = re.compile(rf"(?:(?P<registry>{_REGISTRY})/)?(?P<repository>{_REPOS
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An image's name; `registry` is None for Docker Hub, `tag` where none is meant."""
+    """An image's name; `registry` is None for Docker Hub, `tag` is None when the name has no tag."""
 
     registry: str | None
     repository: str

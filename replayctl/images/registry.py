@@ -1,4 +1,4 @@
-"""A registry by its own HTTP API: which tags a repository has, and the digest of each.
+"""A registry by its HTTP API: the tags of a repository and the digest of each.
 
 https://distribution.github.io/distribution/spec/api/
 """
@@ -31,7 +31,7 @@ _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
 
 class Registry:
-    """One registry with the credentials that Docker has for it; `insecure` are those that speak plain HTTP."""
+    """One registry with Docker's credentials for it; `insecure` lists the registries that speak plain HTTP."""
 
     def __init__(self, name: str, insecure: Collection[str] = ()) -> None:
         import urllib3
@@ -70,9 +70,9 @@ class Registry:
             self._sign_in(headers.get("WWW-Authenticate") or "", repository)
             status, headers, body = self._ask(method, path)
         if status in (401, 403):
-            raise AuthFailed(f"{self.name} refused {repository}", hint=f"docker login {self.name}")
+            raise AuthFailed(f"{self.name} refused access to {repository}", hint=f"docker login {self.name}")
         if status not in (200, 404):
-            raise OperationFailed(f"{self.name} answered {path} with status {status}")
+            raise OperationFailed(f"{self.name} responded to {path} with HTTP status {status}")
         return status, headers, body
 
     def _ask(self, method: str, path: str) -> tuple[int, Mapping[str, str], bytes]:
@@ -99,7 +99,7 @@ class Registry:
         parameters = dict(_CHALLENGE.findall(challenge))
         realm = parameters.get("realm", "")
         if not realm.startswith("https://") and not (realm.startswith("http://") and self._base.startswith("http://")):
-            raise OperationFailed(f"{self.name} wants to be signed in at {realm!r}, which is not encrypted")
+            raise OperationFailed(f"cannot sign in to {self.name}: its token address {realm!r} is not encrypted")
         query = {"service": parameters.get("service", ""), "scope": f"repository:{repository}:pull"}
         try:
             answer = self._pool.request("GET", f"{realm}?{urllib.parse.urlencode(query)}", headers=basic)

@@ -1,8 +1,8 @@
-"""The sqlite databases of the stack, made or changed by a version's migration: a migration that is cut costs nothing.
+"""The sqlite databases of the stack, created or migrated safely: an interrupted migration loses nothing.
 
-A migration that was killed can leave tables behind at which the next one fails for good. So the database is copied
-before another version changes it, and until the migration has ended a file says that it is under way: whoever finds
-that file puts the copy back, or begins with an empty database where there was none.
+A killed migration can leave tables behind that make every later one fail. The database is therefore copied before
+another version changes it, and a file marks the migration as in progress. If that file exists at the next start, the
+copy is restored, or the database is created from scratch when there was none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from replayctl.local.disk import write_private
 
 
 def is_current(database: Path, version: str) -> bool:
-    """Whether the database was made, or changed to its end, by this version."""
+    """Whether this version has created the database or completed its migration."""
     try:
         return database.is_file() and _version_file(database).read_text(encoding="utf-8") == version
     except (OSError, UnicodeDecodeError):
@@ -23,7 +23,7 @@ def is_current(database: Path, version: str) -> bool:
 
 
 def begin_migration(database: Path, version: str) -> None:
-    """Before a program of this version opens the database; undoes a migration that was cut. OSError for a full disk."""
+    """Call before this version opens the database; undoes an interrupted migration. Raises OSError for a full disk."""
     if is_current(database, version):
         return
     if _progress_file(database).exists():
@@ -36,7 +36,7 @@ def begin_migration(database: Path, version: str) -> None:
 
 
 def end_migration(database: Path, version: str) -> None:
-    """After the program has come up with the database. OSError for a full disk."""
+    """Call after the program has started with the database. Raises OSError for a full disk."""
     if is_current(database, version) and not _progress_file(database).exists():
         return
     write_private(_version_file(database), version)
@@ -45,7 +45,7 @@ def end_migration(database: Path, version: str) -> None:
 
 
 def _save(database: Path) -> None:
-    """Copies what the database holds, with what is still in its log of writes."""
+    """Copies the database, including its write-ahead log."""
     temporary = database.with_name(f".{database.name}.tmp")
     temporary.unlink(missing_ok=True)
     try:

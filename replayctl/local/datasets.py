@@ -1,6 +1,6 @@
-"""Raw data for the local profile: MovieLens-100k out of the recbole package, as the data set table expects it.
+"""Raw data for the local profile: MovieLens-100k from the recbole package, in the columns of the dataset table.
 
-GroupLens' terms forbid handing the data on, so it is taken from a package that the user's own pip installs.
+GroupLens' terms forbid redistribution, so the data comes from a package that the user's own pip installs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ROWS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class PreparedDataset:
-    """A data set's file; `found` when it was there before."""
+    """A dataset's file; `found` when it existed before."""
 
     name: str
     path: Path
@@ -38,15 +38,14 @@ class PreparedDataset:
 
 
 def prepare(name: str, settings: Settings, reporter: Reporter, *, dry_run: bool = False) -> PreparedDataset:
-    """Puts the raw interactions of a data set below the data root, whole or not at all.
+    """Writes the raw interactions of a dataset below the data folder, atomically.
 
-    Raises UsageProblem for a data set that no package brings, OperationFailed when the package holds something else
-    than expected.
+    Raises UsageProblem for an unknown dataset, OperationFailed when the package has unexpected content.
     """
     if name not in AVAILABLE:
         raise UsageProblem(
-            f"no package brings the data set {name!r}; available: {', '.join(AVAILABLE)}",
-            hint="put its file below folders.data_in_pods, at the log_path that dag_entities.DATASETS names",
+            f"dataset {name!r} is not available for download; choose from: {', '.join(AVAILABLE)}",
+            hint="copy its file below folders.data_in_pods, to the log_path in dag_entities.DATASETS",
         )
     target = find_folders(settings).data_in_pods / "replay" / "ml100k_ratings.csv"
     if target.exists():
@@ -60,9 +59,11 @@ def prepare(name: str, settings: Settings, reporter: Reporter, *, dry_run: bool 
         environments.add_package(workload, PACKAGE, reporter)
     reporter.step(f"preparing {target}")
     if settings.profile == LOCAL_PROFILE:
-        # Whichever command comes first: what lies in there is the user's alone.
+        # The folder must be private, whichever command creates it.
         make_private(settings.local.home, "local.home")
-    with disk_errors("write data set", target, hint="choose another folder: set folders.data_in_pods"):
+    with disk_errors(
+        "write dataset", target, hint="choose another folder: export REPLAYCTL_FOLDERS_DATA_IN_PODS=<folder>"
+    ):
         text = _convert(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -79,7 +80,7 @@ def _convert(source: Path) -> str:
         rows = csv.reader(file, delimiter="\t")
         header = next(rows, [])
         if header != _SOURCE_HEADER:
-            raise OperationFailed(f"{source} has the columns {header}, expected {_SOURCE_HEADER}")
+            raise OperationFailed(f"cannot read {source}: it has the columns {header}, expected {_SOURCE_HEADER}")
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(_HEADER)
@@ -88,5 +89,5 @@ def _convert(source: Path) -> str:
             writer.writerow((int(user), int(item), int(float(rating)), int(float(timestamp))))
             count += 1
     if count != _ROWS:
-        raise OperationFailed(f"{source} has {count} interactions, expected {_ROWS}")
+        raise OperationFailed(f"cannot read {source}: it has {count} interactions, expected {_ROWS}")
     return text.getvalue()

@@ -1,4 +1,4 @@
-"""Trouble with this machine's disk as errors of our tree, and folders that only their owner may enter."""
+"""Reports disk errors as ReplayctlError, and creates private files and folders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from replayctl.errors import OperationFailed
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# The system's words, and sqlite's.
+# The messages of the system and of sqlite.
 _FULL_DISK_WORDS = ("No space left on device", "Disk quota exceeded", "database or disk is full")
 
 
@@ -25,30 +25,30 @@ def disk_errors(action: str, path: Path, *, hint: str | None = None) -> Iterator
         place = f" ({error.filename})" if error.filename and str(error.filename) != str(path) else ""
         reason = error.strerror or str(error)
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
-            reason = "a file is in the way of a folder"
+            reason = "a file exists where a folder is required"
         if error.errno in _FULL:
             hint = full_disk_hint(path)
         raise OperationFailed(f"cannot {action} {path}{place}: {reason}", hint=hint) from error
 
 
 def is_full_disk(text: str) -> bool:
-    """Whether a program's words say that the disk is full."""
+    """Whether a program's output reports a full disk."""
     return any(words in text for words in _FULL_DISK_WORDS)
 
 
 def full_disk_hint(path: Path) -> str:
-    """What to look at when there is no space for a path."""
-    return f"free some space: df -h {shlex.quote(str(_existing(path)))}"
+    """The hint for a full disk at a path."""
+    return f"free some disk space; check with: df -h {shlex.quote(str(_existing(path)))}"
 
 
 def make_private(folder: Path, setting: str) -> Path:
-    """Makes a folder that its owner alone may enter, or closes one that is there; `setting` is the key to name it by.
+    """Creates a folder that only its owner can enter, or restricts an existing one; `setting` is its key.
 
-    Raises OperationFailed when it cannot be made, or is a file.
+    Raises OperationFailed when it cannot be created or is a file.
     """
     variable = f"REPLAYCTL_{setting.upper().replace('.', '_')}"
-    hint = f"choose another folder: set {setting}, or {variable}"
-    with disk_errors("make folder", folder, hint=hint):
+    hint = f"choose another folder: export {variable}=<folder>"
+    with disk_errors("create folder", folder, hint=hint):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if folder.stat().st_mode & 0o077:
             folder.chmod(0o700)
@@ -56,7 +56,7 @@ def make_private(folder: Path, setting: str) -> Path:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Writes a file that its owner alone may read, whole or not at all; OSError when it cannot be."""
+    """Writes a file that only its owner can read, atomically; raises OSError when it cannot be written."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
     try:
@@ -64,7 +64,7 @@ def write_private(path: Path, text: str) -> None:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            # Without it a full disk may show after the rename, with an empty file under the name.
+            # Otherwise a full disk may only show after the rename and leave an empty file.
             os.fsync(file.fileno())
         temporary.rename(path)
     except BaseException:
@@ -73,7 +73,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def write_like(path: Path, text: str) -> None:
-    """Replaces a file's text, whole or not at all, with its rights kept, where it lies if it is a link."""
+    """Replaces a file's text atomically and keeps its permissions; follows a link to its target."""
     target = path.resolve()
     temporary = target.with_name(f".{target.name}.replayctl.tmp")
     try:
@@ -86,9 +86,9 @@ def write_like(path: Path, text: str) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Bytes that a file or folder takes on the disk, links not followed; 0 for what is not there.
+    """Size of a file or folder on the disk in bytes, links not followed; 0 when it does not exist.
 
-    A file with several names within it counts once.
+    A file with several hard links in the folder counts once.
     """
     seen: set[tuple[int, int]] = set()
     total = 0

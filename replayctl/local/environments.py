@@ -1,7 +1,7 @@
-"""The Python environments of the embedded stack: made once from the pinned lists, kept in the cache folder.
+"""The Python environments of the embedded stack: created once from the pinned lists and kept in the cache folder.
 
 Airflow, the MLflow server and the workloads cannot share one environment; each is a virtual environment named
-by the hash of its list, so that a changed list makes a new one and an old checkout keeps its own.
+by the hash of its list, so that a changed list leads to a new one and an old checkout keeps its own.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from replayctl.local.processes import MARK_VARIABLE
 
 SPARK = "workload-spark"
 NAMES = ("airflow", "workload", "mlflow")
-# The lists hold for these versions; where several are at hand the first that is found is taken.
+# The lists are valid for these versions; if several are installed, the first one is used.
 _PYTHON_VERSIONS = ("3.11", "3.12", "3.13")
 _SPARK_PYTHON_VERSIONS = ("3.11",)
-# To be changed when environments of the same list have to be made anew.
+# Change this to have environments of the same list created again.
 _RECIPE = b"3.11"
 _JAVA_VERSIONS = (8, 11, 17)
 _COMPLETE = ".replayctl-complete"
-# A program that hangs must not hang us: an answer takes well under a second.
+# Bounds the wait for a program that hangs; an answer takes well under a second.
 _ANSWER_DEADLINE_S = 20.0
 _DOTTED = re.compile(r'version "(?:1\.)?(\d+)')
 _JAVA_HINT = (
     "install it: `apt-get install openjdk-17-jre-headless`, `brew install openjdk@17` or https://adoptium.net; "
-    "then set JAVA_HOME, or REPLAYCTL_LOCAL_JAVA_HOME"
+    "then export JAVA_HOME=<folder>"
 )
 
 
@@ -55,9 +55,9 @@ class Environment:
 
     @property
     def site_packages(self) -> Path:
-        """Where its packages lie."""
-        made = next((self.path / "lib").glob("python3.*/site-packages"), None)
-        return made or self.path / "lib" / "python3" / "site-packages"
+        """The folder of its packages."""
+        folder = next((self.path / "lib").glob("python3.*/site-packages"), None)
+        return folder or self.path / "lib" / "python3" / "site-packages"
 
 
 def needed(*, spark: bool) -> tuple[str, ...]:
@@ -66,12 +66,12 @@ def needed(*, spark: bool) -> tuple[str, ...]:
 
 
 def python_versions(name: str) -> tuple[str, ...]:
-    """The versions of Python that an environment's list holds for."""
+    """The versions of Python for which an environment's list is valid."""
     return _SPARK_PYTHON_VERSIONS if name == SPARK else _PYTHON_VERSIONS
 
 
 def find_python(name: str, configured: Path | None) -> Path:
-    """A Python of a version that the environment's list holds for; NotFound with ways to get it."""
+    """A Python of a version that the environment supports; raises NotFound with ways to install it."""
     versions = python_versions(name)
     candidates = [str(configured)] if configured else []
     if not configured:
@@ -87,15 +87,15 @@ def find_python(name: str, configured: Path | None) -> Path:
                 return Path(candidate)
     tried = f" (tried {', '.join(candidates)})" if candidates else ""
     raise NotFound(
-        f"no Python {' or '.join(versions)} with venv was found for the {name} environment{tried}",
+        f"cannot find Python {' or '.join(versions)} with venv for the {name} environment{tried}",
         hint=f"install it: `uv python install {versions[0]}`, `pyenv install {versions[0]}`, "
         f"`brew install python@{versions[0]}` or your system's package python{versions[0]} with "
-        f"python{versions[0]}-venv; or name one in REPLAYCTL_LOCAL_PYTHON",
+        f"python{versions[0]}-venv; or export REPLAYCTL_LOCAL_PYTHON=<path>",
     )
 
 
 def find_java_home(configured: Path | None) -> Path:
-    """The home of a Java that Spark 3.5 runs on; NotFound with ways to get it."""
+    """The home of a Java that Spark 3.5 runs on; raises NotFound with ways to install it."""
     homes = [configured] if configured else []
     if not configured:
         if os.environ.get("JAVA_HOME"):
@@ -106,15 +106,15 @@ def find_java_home(configured: Path | None) -> Path:
     for home in homes:
         with contextlib.suppress(RemoteCommandFailed, NotFound, TimedOut):
             done = process.run([str(home / "bin" / "java"), "-version"], timeout_s=_ANSWER_DEADLINE_S)
-            found = _DOTTED.search(done.tail)
-            if found and int(found[1]) in _JAVA_VERSIONS:
+            version = _DOTTED.search(done.tail)
+            if version and int(version[1]) in _JAVA_VERSIONS:
                 return home
     tried = f" (tried {', '.join(map(str, homes))})" if homes else ""
-    raise NotFound(f"no Java 17 was found{tried}; Spark 3.5 needs Java 8, 11 or 17", hint=_JAVA_HINT)
+    raise NotFound(f"cannot find Java 17{tried}; Spark 3.5 requires Java 8, 11 or 17", hint=_JAVA_HINT)
 
 
 def known_java_home(configured: Path | None) -> Path | None:
-    """As `find_java_home`; None where there is no such Java, which only Spark needs."""
+    """As `find_java_home`, but None when there is no such Java, which only Spark requires."""
     try:
         return find_java_home(configured)
     except NotFound:
@@ -122,7 +122,7 @@ def known_java_home(configured: Path | None) -> Path | None:
 
 
 def spark_home(cache_dir: Path) -> Path:
-    """Where Spark lies in its environment, or will lie."""
+    """The folder of Spark in its environment, which may not exist yet."""
     return path_of(SPARK, cache_dir) / "lib" / f"python{_SPARK_PYTHON_VERSIONS[0]}" / "site-packages" / "pyspark"
 
 
@@ -132,13 +132,13 @@ def requirements(name: str) -> Path:
 
 
 def path_of(name: str, cache_dir: Path) -> Path:
-    """Where the environment of today's list is, or will be."""
+    """The folder of the environment of the current list, which may not exist yet."""
     digest = hashlib.sha256(requirements(name).read_bytes() + _RECIPE).hexdigest()[:12]
     return cache_dir / "environments" / f"{name}-{digest}"
 
 
 def find_damage(name: str, cache_dir: Path, *, thorough: bool = False) -> str | None:
-    """What is wrong with the environment of today's list: `""` when it was never made whole, None when nothing is."""
+    """The damage of the environment of the current list: `""` when it was never completed, None when it is intact."""
     path = path_of(name, cache_dir)
     if not (path / _COMPLETE).exists():
         return ""
@@ -155,10 +155,10 @@ def find_damage(name: str, cache_dir: Path, *, thorough: bool = False) -> str | 
 def ensure(
     name: str, cache_dir: Path, python: Path | None, reporter: Reporter, *, thorough: bool = False
 ) -> Environment:
-    """The environment, made now if it is not there whole, and made again when something of it is gone.
+    """The environment, created if it does not exist, and created again if it is damaged.
 
-    Two callers at once make it once. An interrupted one is started afresh by the next call. Raises
-    RemoteCommandFailed with pip's last lines when an installation fails, NotFound without a fitting Python,
+    Concurrent callers create it once. After an interruption, the next call starts over. Raises
+    RemoteCommandFailed with pip's last lines when an installation fails, NotFound without a suitable Python,
     OperationFailed when the folder cannot be written.
     """
     path = path_of(name, cache_dir)
@@ -166,15 +166,15 @@ def ensure(
     if find_damage(name, cache_dir, thorough=thorough) is None:
         return environment
     with changing(environment, reporter):
-        # Another one may have made it meanwhile.
+        # Another process may have created it meanwhile.
         damage = find_damage(name, cache_dir, thorough=thorough)
         if damage is None:
             return environment
         if damage:
             reporter.step(f"the {name} environment in {path} is damaged: {damage}")
-        reporter.step(f"making the {name} environment in {path} (once; a minute or two)")
-        with disk_errors("make environment", path, hint="choose another folder: set cache_dir, or REPLAYCTL_CACHE_DIR"):
-            # The mark goes first: what is removed in part is not whole.
+        reporter.step(f"creating the {name} environment in {path} (once; takes a minute or two)")
+        with disk_errors("create environment", path, hint="choose another folder: export REPLAYCTL_CACHE_DIR=<folder>"):
+            # The mark is removed first, so that a partly removed environment is not taken as complete.
             (path / _COMPLETE).unlink(missing_ok=True)
             shutil.rmtree(path, ignore_errors=True)
             process.run([str(find_python(name, python)), "-m", "venv", str(path)], env=_environ(path))
@@ -184,31 +184,31 @@ def ensure(
 
 
 def add_package(environment: Environment, package: str, reporter: Reporter) -> None:
-    """Installs one more package, pinned and without what it depends on; RemoteCommandFailed when pip fails."""
+    """Installs one more pinned package without its dependencies; raises RemoteCommandFailed when pip fails."""
     with changing(environment, reporter):
         _install(environment, ["--no-deps", package], reporter)
 
 
 @contextlib.contextmanager
 def changing(environment: Environment, reporter: Reporter) -> Iterator[None]:
-    """Nobody else changes the environment while the block runs, not even the pip of a replayctl that was killed."""
+    """Excludes all other changes while the block runs, including those by the pip of a killed replayctl."""
     path = environment.path
-    hint = "choose another folder: set cache_dir, or REPLAYCTL_CACHE_DIR"
-    with disk_errors("make folder", path.parent, hint=hint):
+    hint = "choose another folder: export REPLAYCTL_CACHE_DIR=<folder>"
+    with disk_errors("create folder", path.parent, hint=hint):
         path.parent.mkdir(parents=True, exist_ok=True)
-    reason = f"another replayctl is making the {environment.name} environment"
+    reason = f"another replayctl is creating the {environment.name} environment"
     with exclusive(path.with_name(f"{path.name}.lock"), reason, reporter):
-        left = processes.end(lambda: processes.find_marked(lambda mark: mark == _mark(path)))
-        if left:
+        survivors = processes.end(lambda: processes.find_marked(lambda mark: mark == _mark(path)))
+        if survivors:
             raise Conflict(
-                f"cannot end an installation that was left in {path}: {processes.describe(left)}",
-                hint="end these processes, then try again",
+                f"cannot end an interrupted installation in {path}: {processes.describe(survivors)}",
+                hint="end these processes, then run the command again",
             )
         yield
 
 
 def _install(environment: Environment, arguments: list[str], reporter: Reporter) -> None:
-    """The lists are complete, so pip resolves nothing; what conflicts on paper was tried together."""
+    """The lists are complete, so pip resolves nothing; declared conflicts in them were tested together."""
     argv = [str(environment.program("python")), "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
 
     def show(line: str) -> None:
@@ -225,7 +225,7 @@ def _install(environment: Environment, arguments: list[str], reporter: Reporter)
 
 
 def _environ(path: Path) -> dict[str, str]:
-    """By the mark an installation is found that goes on after its replayctl was killed."""
+    """The mark identifies an installation that continues after its replayctl was killed."""
     return {**os.environ, MARK_VARIABLE: _mark(path)}
 
 

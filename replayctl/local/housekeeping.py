@@ -1,9 +1,10 @@
-"""Logs of the embedded stack: where they are, how large they may grow, and how long they stay."""
+"""Logs of the embedded stack: their paths, maximum size and retention."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ def log_path(home: Path, name: str) -> Path:
 
 
 def begin_log(home: Path, name: str) -> Path:
-    """The log of a part that starts now; the one of its last time is kept beside it."""
+    """The log of a part that starts now; its previous log is kept beside it."""
     log = log_path(home, name)
     if log.exists():
         log.replace(log.with_suffix(".previous.log"))
@@ -30,7 +31,7 @@ def begin_log(home: Path, name: str) -> Path:
 
 
 def log_tail(home: Path, name: str, lines: int = 30) -> str:
-    """The last lines of a part's log; empty without one."""
+    """The last lines of a part's log; empty when there is no log."""
     try:
         with log_path(home, name).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _KEPT_LOG_BYTES))
@@ -40,18 +41,19 @@ def log_tail(home: Path, name: str, lines: int = 30) -> str:
 
 
 def failure(home: Path, message: str, *, name: str | None = None, output: str = "") -> OperationFailed:
-    """The error of a part that has failed, with the end of its log or output; a full disk is named as the cause."""
+    """The error of a failed part, with the end of its log or output; a full disk is reported as the cause."""
     tail = log_tail(home, name, lines=200) if name else output
-    hint = f"the whole log: {log_path(home, name)}" if name else None
+    hint = f"read the whole log: less {shlex.quote(str(log_path(home, name)))}" if name else None
     if is_full_disk(tail) or _is_full(home):
         message, hint = f"{message}: the disk of {home} is full", full_disk_hint(home)
     return OperationFailed(message, hint=hint, details="\n".join(tail.splitlines()[-30:]))
 
 
 def tidy(home: Path, keep_days: int, *, idle: bool) -> None:
-    """Removes logs that are older than `keep_days`, and cuts those that have grown too large.
+    """Removes logs that are older than `keep_days`, and truncates those that are too large.
 
-    While nothing runs (`idle`), also what killed Spark tasks have left in the scratch folder. OSError for a full disk.
+    With `idle`, while the stack is stopped, also removes the scratch files of killed Spark tasks. Raises OSError for a
+    full disk.
     """
     oldest = time.time() - keep_days * _DAY_S
     for folder in (home / "airflow" / "logs", home / "logs"):
@@ -74,14 +76,14 @@ def _remove_older(folder: Path, oldest: float, *, folders: bool) -> None:
                 file = Path(path) / name
                 if file.lstat().st_mtime < oldest:
                     file.unlink()
-        # Only an empty one goes, and only while nothing is about to write into it.
+        # Removes empty folders only, and only while no process may write into them.
         if folders and Path(path) != folder:
             with contextlib.suppress(OSError):
                 Path(path).rmdir()
 
 
 def _cut(log: Path) -> None:
-    """Keeps the end of a log that a program goes on appending to."""
+    """Keeps the end of a log to which a program still appends."""
     with log.open("r+b") as file:
         file.seek(-_KEPT_LOG_BYTES, os.SEEK_END)
         file.readline()

@@ -1,7 +1,7 @@
-"""What the local profile keeps on the disk when nothing runs, and how all of it goes away.
+"""Lists and removes what the local profile keeps on the disk while the stack is stopped.
 
-Only what replayctl has made is ever removed: known names below the state folder, environments by their form, and the
-completion that `--install-completion` has written. Folders that settings place elsewhere are the user's.
+Only files that replayctl has created are removed: known names below the state folder, environments by the form of
+their name, and the completion that `--install-completion` has written. Folders that settings place elsewhere are kept.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _STATE = {
     "spark": "Spark's scratch files",
     "logs": "logs of the stack",
 }
-# Small files beside them; the lock goes last.
+# Small files beside them; the lock is removed last.
 _STATE_FILES = ("stack.json", "identity")
 _ENVIRONMENT = re.compile(r"[a-z][a-z-]*-[0-9a-f]{12}")
 _COMPLETIONS = (".bash_completions/replayctl.sh", ".zfunc/_replayctl", ".config/fish/completions/replayctl.fish")
@@ -38,7 +38,7 @@ _COMPLETIONS = (".bash_completions/replayctl.sh", ".zfunc/_replayctl", ".config/
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """One file or folder that stays; `bytes` is what it takes on the disk."""
+    """One file or folder that is kept; `bytes` is its size on the disk."""
 
     path: Path
     purpose: str
@@ -46,18 +46,18 @@ class Leftover:
 
 
 def find_leftovers(settings: Settings) -> tuple[Leftover, ...]:
-    """Everything that stays when the stack is down, largest parts by name; sizes are measured now."""
+    """Everything that is kept while the stack is stopped, with sizes measured now."""
     home = settings.local.home
     candidates = [(home / name, purpose) for name, purpose in _STATE.items()]
     candidates += [(path, "environment, shared by all stacks") for path in _environments(settings.cache_dir)]
-    candidates += [(Path.home() / name, "completion of the shell") for name in _COMPLETIONS]
+    candidates += [(Path.home() / name, "shell completion") for name in _COMPLETIONS]
     return tuple(
         Leftover(path, purpose, size_of(path)) for path, purpose in candidates if path.is_symlink() or path.exists()
     )
 
 
 def purge(settings: Settings, leftovers: Sequence[Leftover], reporter: Reporter) -> tuple[Leftover, ...]:
-    """Removes the leftovers; returns those that are gone. Nothing of the stack may run.
+    """Removes the leftovers and returns them. The stack must be stopped.
 
     Raises Conflict, before anything is removed, when a program still uses an environment, and OperationFailed that
     names what could not be removed.
@@ -66,8 +66,8 @@ def purge(settings: Settings, leftovers: Sequence[Leftover], reporter: Reporter)
     users = processes.find_running_from(environments)
     if users:
         raise Conflict(
-            f"programs still run from the environments: {processes.describe(users)}",
-            hint="stop the other local stack first: replayctl local down, with its local.home",
+            f"the environments are in use by {processes.describe(users)}",
+            hint="stop the other local stack: REPLAYCTL_LOCAL_HOME=<its folder> replayctl local down",
         )
     with _state_lock(settings.local.home, reporter):
         for leftover in leftovers:
@@ -78,9 +78,9 @@ def purge(settings: Settings, leftovers: Sequence[Leftover], reporter: Reporter)
             _remove(settings.local.home / name)
         _forget_completion(Path.home() / ".bashrc")
     _remove_empty(settings.local.home, settings.cache_dir / "environments")
-    left = [leftover for leftover in leftovers if leftover.path.is_symlink() or leftover.path.exists()]
-    if left:
-        raise OperationFailed(f"cannot remove {', '.join(str(leftover.path) for leftover in left)}")
+    remaining = [leftover for leftover in leftovers if leftover.path.is_symlink() or leftover.path.exists()]
+    if remaining:
+        raise OperationFailed(f"cannot remove {', '.join(str(leftover.path) for leftover in remaining)}")
     return tuple(leftovers)
 
 
@@ -100,25 +100,25 @@ def _state_lock(home: Path, reporter: Reporter) -> Iterator[None]:
     if not home.is_dir():
         yield
         return
-    with exclusive(home / "lock", "the local stack is being started or stopped by another replayctl", reporter):
+    with exclusive(home / "lock", "another replayctl is starting or stopping the local stack", reporter):
         yield
         _remove(home / "lock")
 
 
 @contextlib.contextmanager
 def _environment_lock(path: Path, cache_dir: Path, reporter: Reporter) -> Iterator[None]:
-    """Nobody makes the environment while it is removed; its lock goes with it."""
+    """Prevents creation of the environment while it is removed; the lock is removed as well."""
     if not _is_environment(path, cache_dir):
         yield
         return
     lock = path.with_name(f"{path.name}.lock")
-    with exclusive(lock, f"another replayctl is making {path}", reporter):
+    with exclusive(lock, f"another replayctl is creating {path}", reporter):
         yield
         _remove(lock)
 
 
 def _remove(path: Path) -> None:
-    """Removes a file, a link (never what it leads to) or a folder; what cannot be removed stays and is seen later."""
+    """Removes a file, a link (never its target) or a folder; the caller checks what remains."""
     with contextlib.suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -127,7 +127,7 @@ def _remove(path: Path) -> None:
 
 
 def _remove_empty(*folders: Path) -> None:
-    """Folders of ours that hold nothing any more, and the empty ones of ours above them."""
+    """Removes our empty folders, and empty parent folders that are ours."""
     for folder in folders:
         for path in (folder, *folder.parents):
             if path != folder and path.name != "replayctl":
@@ -137,7 +137,7 @@ def _remove_empty(*folders: Path) -> None:
 
 
 def _forget_completion(rc_file: Path) -> None:
-    """Takes the one line out of bash's start file that loads our completion."""
+    """Removes the line that loads our completion from bash's startup file."""
     script = Path.home() / ".bash_completions" / "replayctl.sh"
     with contextlib.suppress(OSError, UnicodeDecodeError):
         text = rc_file.read_text(encoding="utf-8")

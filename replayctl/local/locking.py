@@ -1,4 +1,4 @@
-"""Files that one replayctl at a time holds on this machine."""
+"""Locks between replayctl processes of this machine."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from replayctl.local.disk import disk_errors
 
 @contextlib.contextmanager
 def exclusive(path: Path, reason: str, reporter: Reporter) -> Iterator[None]:
-    """Holds the lock while the block runs; when another process has it, says `reason` and waits.
+    """Holds the lock while the block runs; reports `reason` and waits while another process holds it.
 
-    The system gives it back when its holder ends, however it ends. OperationFailed when the file cannot be made.
+    The system releases it when its holder ends, however it ends. Raises OperationFailed when it cannot be made.
     """
     from filelock import FileLock, Timeout
 

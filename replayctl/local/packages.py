@@ -1,4 +1,4 @@
-"""Whether an environment is still what was made: its Python runs, and its packages are those of the pinned list."""
+"""Checks that an environment is intact: its Python runs, and its packages match the pinned list."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SHOWN = 3
 
 
 def find_damage(python: Path, site_packages: Path, pinned: Path, inventory: Path, *, thorough: bool) -> str | None:
-    """What is wrong with an environment, in a few words; None when nothing is.
+    """The damage of an environment in a few words; None when it is intact.
 
     Cheap: names and versions by the folders that pip writes, and the top of each package by the inventory that was
-    written when the environment was made. `thorough` looks for every file that pip has installed.
+    written when the environment was created. `thorough` checks every file that pip has installed.
     """
     try:
         process.run([str(python), "-I", "-S", "-c", "pass"], timeout_s=_INTERPRETER_DEADLINE_S)
@@ -29,11 +29,11 @@ def find_damage(python: Path, site_packages: Path, pinned: Path, inventory: Path
     try:
         present = {path.name for path in site_packages.iterdir()}
     except OSError as error:
-        return f"its packages cannot be read: {error.strerror}"
+        return f"cannot read its packages: {error.strerror}"
     installed = _installed(present)
-    wrong = [name for name, version in read_pins(pinned).items() if installed.get(name) != version]
-    if wrong:
-        return f"packages are missing or of another version: {_listed(wrong)}"
+    mismatched = [name for name, version in read_pins(pinned).items() if installed.get(name) != version]
+    if mismatched:
+        return f"packages are missing or have another version: {_listed(mismatched)}"
     missing = sorted(_read_inventory(inventory) - present)
     if missing:
         return f"packages are missing: {_listed(missing)}"
@@ -45,14 +45,14 @@ def find_damage(python: Path, site_packages: Path, pinned: Path, inventory: Path
 
 
 def write_inventory(site_packages: Path, inventory: Path) -> None:
-    """Notes what the environment holds at its top; OSError when that cannot be written."""
+    """Records the environment's top-level entries; raises OSError when the file cannot be written."""
     inventory.write_text(
         json.dumps(sorted(path.name for path in site_packages.iterdir() if path.name != "__pycache__"))
     )
 
 
 def read_pins(pinned: Path) -> dict[str, str]:
-    """Normalised name → version of a complete list; lines that only some machines install are left out."""
+    """Normalised name → version of a complete list; lines with environment markers are skipped."""
     pins = {}
     for line in pinned.read_text(encoding="utf-8").splitlines():
         pin = _PIN.fullmatch(line.strip())
@@ -72,7 +72,7 @@ def _normalised(name: str) -> str:
 
 
 def _read_inventory(inventory: Path) -> set[str]:
-    """Empty for an environment that was made before there were inventories."""
+    """Empty for environments that were created before inventories existed."""
     try:
         return set(json.loads(inventory.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -83,7 +83,7 @@ def _recorded_files(site_packages: Path) -> Iterator[Path]:
     for record in site_packages.glob("*.dist-info/RECORD"):
         with record.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             for row in csv.reader(file):
-                # Bytecode comes and goes, and what lies outside is programs that nobody here calls.
+                # Bytecode may be missing, and entries outside are programs that are not used here.
                 if row and "__pycache__" not in row[0] and not row[0].startswith((".", "/")):
                     yield site_packages / row[0]
 

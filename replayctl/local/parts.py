@@ -28,16 +28,16 @@ MLFLOW, API_SERVER, SCHEDULER, DAG_PROCESSOR, TRIGGERER = (
     *("dag-processor", "triggerer"),
 )
 PARTS = (MLFLOW, API_SERVER, SCHEDULER, DAG_PROCESSOR, TRIGGERER)
-# What a caller's shell may carry and the servers must not see.
+# Variables of the caller's shell that the servers must not see.
 _FOREIGN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "SPARK_", "PYSPARK_", "AIRFLOW", "MLFLOW_")
-# Not [::1]: some HTTP clients take its colons for a port's. The stack has IPv4 addresses alone.
+# Not [::1]: some HTTP clients misread its colons as a port. The stack uses IPv4 addresses only.
 _LOOPBACK = ("127.0.0.1", "localhost")
 _NOBODYS_PORT = "9"
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """How a part is started; `port` where it has pages."""
+    """How a part is started; `port` if it has pages."""
 
     name: str
     argv: tuple[str, ...]
@@ -47,52 +47,54 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where the pages are."""
+    """The address of the pages."""
 
     mlflow: int
     airflow: int
 
 
-def mlflow_program(settings: Settings, made: Mapping[str, Environment], ports: Ports, mark: str) -> Program:
+def mlflow_program(settings: Settings, installed: Mapping[str, Environment], ports: Ports, mark: str) -> Program:
     """MLflow's server on sqlite."""
     home = settings.local.home
-    mlflow = made["mlflow"]
+    mlflow = installed["mlflow"]
     argv = (
         *(str(mlflow.program("mlflow")), "server", "--host", "127.0.0.1", "--port", str(ports.mlflow)),
         *("--workers", "1", "--backend-store-uri", f"sqlite:///{home}/mlflow/mlflow.db"),
         *("--artifacts-destination", str(home / "mlflow" / "artifacts")),
-        # A page from elsewhere must not reach it under a name that leads here, nor a script on such a page.
+        # Neither pages of other hosts nor their scripts may reach it through a name that resolves to this machine.
         *("--allowed-hosts", f"127.0.0.1:{ports.mlflow},localhost:{ports.mlflow}"),
         *("--cors-allowed-origins", f"http://127.0.0.1:{ports.mlflow},http://localhost:{ports.mlflow}"),
     )
     environment = _clean_environment(mark) | {
         "PATH": f"{mlflow.path / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
-        # Eight processes that wait for jobs of MLflow's own, which nobody here submits.
+        # Avoids eight processes for MLflow's own jobs, which are not used here.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     return Program(MLFLOW, argv, environment, ports.mlflow)
 
 
 def airflow_program(
-    name: str, made: Mapping[str, Environment], environment: Mapping[str, str], ports: Ports
+    name: str, installed: Mapping[str, Environment], environment: Mapping[str, str], ports: Ports
 ) -> Program:
-    """One part of Airflow in the environment that all of them share."""
-    argv = [str(made["airflow"].program("airflow")), name]
+    """One part of Airflow in the environment that all parts share."""
+    argv = [str(installed["airflow"].program("airflow")), name]
     if name in (SCHEDULER, TRIGGERER):
-        # Their log servers would listen on every address; tasks' logs lie in files that the API server reads itself.
+        # Their log servers would listen on every address; the API server reads tasks' log files itself.
         argv.append("--skip-serve-logs")
     if name == SCHEDULER:
-        # Tasks inherit its level, and their logs are for people.
+        # Tasks inherit its level, and people read their logs.
         return Program(name, tuple(argv), environment)
     quiet = {"AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING", "AIRFLOW__LOGGING__UVICORN_LOGGING_LEVEL": "WARNING"}
     port = ports.airflow if name == API_SERVER else None
     return Program(name, tuple(argv), {**environment, **quiet}, port)
 
 
-def airflow_environment(settings: Settings, made: Mapping[str, Environment], ports: Ports, mark: str) -> dict[str, str]:
-    """What all parts of Airflow, and the tasks below them, find in their environment; OSError for a full disk.
+def airflow_environment(
+    settings: Settings, installed: Mapping[str, Environment], ports: Ports, mark: str
+) -> dict[str, str]:
+    """The environment variables of Airflow's parts and of their tasks; raises OSError for a full disk.
 
-    Spark is named whether it is there or not: it may be added while the stack runs.
+    Spark is set even when it is not installed: it may be added while the stack runs.
     """
     home = settings.local.home
     airflow_home = home / "airflow"
@@ -101,14 +103,14 @@ def airflow_environment(settings: Settings, made: Mapping[str, Environment], por
     java_home = environments.known_java_home(settings.local.java_home)
     own = _secrets(home)
     java = [java_home / "bin"] if java_home else []
-    path = [made["airflow"].path / "bin", spark_home / "bin", *java, os.environ.get("PATH", "")]
+    path = [installed["airflow"].path / "bin", spark_home / "bin", *java, os.environ.get("PATH", "")]
     pages = f"http://127.0.0.1:{ports.airflow}"
     variables = {
         "PATH": os.pathsep.join(map(str, path)),
         **({"JAVA_HOME": str(java_home)} if java_home else {}),
         "SPARK_HOME": str(spark_home),
         "PYSPARK_PYTHON": str(spark / "bin" / "python"),
-        "REPLAYCTL_PYTHON_EMBEDDED": str(made["workload"].program("python")),
+        "REPLAYCTL_PYTHON_EMBEDDED": str(installed["workload"].program("python")),
         "REPLAYCTL_PYTHON_SPARK": str(spark / "bin" / "python"),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_LOCAL_DIRS": str(home / "spark"),
@@ -123,7 +125,7 @@ def airflow_environment(settings: Settings, made: Mapping[str, Environment], por
         "AIRFLOW__CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USERNAME}:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(airflow_home / "passwords.json"),
-        # A changed DAG must show at once: these are the server's own intervals for that.
+        # Airflow's own intervals, shortened so that a changed DAG shows at once.
         "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "0",
         "AIRFLOW__CORE__MIN_SERIALIZED_DAG_FETCH_INTERVAL": "0",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
@@ -146,12 +148,12 @@ def airflow_environment(settings: Settings, made: Mapping[str, Environment], por
 
 
 def password_file(home: Path) -> Path:
-    """Where the password of Airflow's `admin` is kept, readable by its owner alone."""
+    """The file with the password of Airflow's `admin`, readable only by its owner."""
     return home / "airflow" / "admin_password"
 
 
 def read_password(home: Path) -> str | None:
-    """The admin's password; None when its file is gone, empty, not text or not to be read."""
+    """The admin's password; None when its file is missing, empty, not text or not readable."""
     try:
         return password_file(home).read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError):
@@ -159,34 +161,34 @@ def read_password(home: Path) -> str | None:
 
 
 def ensure_password(home: Path) -> bool:
-    """Makes the password's two files agree, ours and Airflow's; returns whether something was missing or broken.
+    """Makes our password file and Airflow's agree; returns whether one was missing or damaged.
 
-    Airflow reads its file at each sign-in, so a running server takes a new password too.
+    Airflow reads its file at each sign-in, so a new password also works for a running server.
     """
-    given = home / "airflow" / "passwords.json"
+    airflow_file = home / "airflow" / "passwords.json"
     try:
-        known = json.loads(given.read_text(encoding="utf-8"))[USERNAME]
+        known = json.loads(airflow_file.read_text(encoding="utf-8"))[USERNAME]
     except (OSError, ValueError, KeyError, TypeError):
         known = None
     password = read_password(home)
     if password is not None and password == known:
         return False
-    # What Airflow knows counts: somebody may be signed in with it.
+    # Airflow's password takes precedence: somebody may be signed in with it.
     password = known if isinstance(known, str) and known else password or secrets.token_urlsafe(12)
-    write_private(given, json.dumps({USERNAME: password}))
+    write_private(airflow_file, json.dumps({USERNAME: password}))
     write_private(password_file(home), password + "\n")
     return True
 
 
 def _secrets(home: Path) -> dict[str, str]:
-    """The keys of Airflow's API, made once per folder and readable by the owner alone."""
+    """The keys of Airflow's API, created once per folder and readable only by the owner."""
     path = home / "airflow" / "secrets.json"
     names = ("api_secret", "jwt_secret")
     try:
         keys = json.loads(path.read_text(encoding="utf-8"))
         return {name: str(keys[name]) for name in names}
     except (OSError, ValueError, KeyError, TypeError):
-        # Gone or cut: new ones cost a new sign-in.
+        # Missing or damaged: new keys only require a new sign-in.
         keys = {name: secrets.token_urlsafe(64) for name in names}
         write_private(path, json.dumps(keys))
         return keys
@@ -198,17 +200,17 @@ def _clean_environment(mark: str) -> dict[str, str]:
     no_proxy = ",".join(dict.fromkeys(entry for entry in (*exempt, *_LOOPBACK) if entry))
     return kept | {
         MARK_VARIABLE: mark,
-        # Neither service, nor the tasks' MLflow client, tells its makers who uses it for what.
+        # Disables usage reports of both services and of the tasks' MLflow client.
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-        # Airflow's processes change their titles, which takes their environment, and with it the mark, out of sight.
+        # Airflow's processes change their titles, which hides their environment and with it the mark.
         "SPT_NOENV": "1",
-        # The parts speak to each other, and tasks to all of them: never through a company's proxy.
+        # The parts and the tasks connect to each other directly, never through a proxy.
         "no_proxy": no_proxy,
         "NO_PROXY": no_proxy,
     }
 
 
-def migration_program(made: Mapping[str, Environment], environment: Mapping[str, str]) -> Program:
-    """What makes Airflow's database, or brings it to the version of today's environment."""
-    return Program("db", (str(made["airflow"].program("airflow")), "db", "migrate"), environment)
+def migration_program(installed: Mapping[str, Environment], environment: Mapping[str, str]) -> Program:
+    """The program that creates Airflow's database or migrates it to the current environment's version."""
+    return Program("db", (str(installed["airflow"].program("airflow")), "db", "migrate"), environment)

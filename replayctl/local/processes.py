@@ -1,4 +1,4 @@
-"""Which processes belong to something that replayctl has started, found without asking who started them.
+"""Finds the processes that replayctl has started, without knowing who started them.
 
 A mark in the environment is inherited by every descendant and outlives every parent: a process whose leader was killed
 is still known by it. Processes are compared by id and start time, so an id that the system has given to something
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import psutil
 
-# A name that settings know to leave alone: a task may call replayctl.
+# Settings ignore this name, since a task may call replayctl.
 MARK_VARIABLE = "REPLAYCTL_MARK"
 _STOP_DEADLINE_S = 30.0
 _KILL_DEADLINE_S = 5.0
@@ -28,14 +28,14 @@ _SAME_START_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Leader:
-    """A process that was started here, in a session of its own."""
+    """A process that replayctl has started, in a session of its own."""
 
     pid: int
     started_unix_s: float
 
 
 def is_alive(leader: Leader) -> bool:
-    """Whether this very process still runs."""
+    """Whether this process still runs."""
     import psutil
 
     try:
@@ -46,17 +46,17 @@ def is_alive(leader: Leader) -> bool:
 
 
 def leader_of(pid: int) -> Leader:
-    """The process with its start time; psutil.NoSuchProcess when it has ended already."""
+    """The process with its start time; raises psutil.NoSuchProcess when it has already ended."""
     import psutil
 
     return Leader(pid, psutil.Process(pid).create_time())
 
 
 def find_marked(accepts: Callable[[str], bool], leaders: Collection[Leader] = ()) -> dict[psutil.Process, str]:
-    """Every process whose mark is accepted, and all below them; each with its mark, or that of its ancestor.
+    """Every process whose mark is accepted and its descendants, each with its mark or that of its ancestor.
 
     A process that has lost its environment and its parents is found by its session, when that is one of `leaders`.
-    This process itself is left out.
+    The current process is excluded.
     """
     import psutil
 
@@ -64,7 +64,7 @@ def find_marked(accepts: Callable[[str], bool], leaders: Collection[Leader] = ()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             parent = process.ppid()
-            # Other users' environments are closed to us, and so are those of zombies.
+            # The environments of other users' processes and of zombies are not readable.
             with contextlib.suppress(psutil.Error, OSError):
                 everything.append((process, parent, process.environ().get(MARK_VARIABLE)))
                 continue
@@ -78,7 +78,7 @@ def find_marked(accepts: Callable[[str], bool], leaders: Collection[Leader] = ()
         added = False
         for process, parent, mark in everything:
             ancestor = by_pid.get(parent)
-            # A mark of its own says that it belongs elsewhere.
+            # A process with another mark belongs elsewhere.
             if ancestor is None or process in belonging or mark is not None:
                 continue
             with contextlib.suppress(psutil.Error):
@@ -94,7 +94,7 @@ def find_marked(accepts: Callable[[str], bool], leaders: Collection[Leader] = ()
 
 
 def end(find: Callable[[], Iterable[psutil.Process]]) -> list[psutil.Process]:
-    """Ends all that `find` finds, politely first, and what they start meanwhile; returns what could not be ended."""
+    """Ends all processes that `find` returns, with SIGTERM first, also new ones; returns those that survive."""
     import psutil
 
     processes = list(find())
@@ -146,7 +146,7 @@ def find_running_from(folders: Collection[Path]) -> list[psutil.Process]:
 
 
 def describe(processes: Sequence[psutil.Process]) -> str:
-    """Ids and programs of processes, for messages."""
+    """Process ids and program names, for messages."""
     import psutil
 
     words = []

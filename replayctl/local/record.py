@@ -1,4 +1,4 @@
-"""What a state folder knows about its stack: its identity, and the leaders that were started.
+"""The record of a stack in its state folder: its identity and the leaders that were started.
 
 The record is never the only proof: it may be lost or cut, and processes outlive it. What belongs to a stack is found by
 its mark (`processes`), the record only names the leaders.
@@ -28,7 +28,7 @@ class Part:
 
 
 def read_record(home: Path) -> tuple[Part, ...]:
-    """The parts that were started last; empty when the record is gone, cut or none of ours."""
+    """The parts that were started last; empty when the record is missing, damaged or not ours."""
     try:
         entries = json.loads((home / "stack.json").read_text(encoding="utf-8"))
         return tuple(_part(entry) for entry in entries["parts"])
@@ -37,7 +37,7 @@ def read_record(home: Path) -> tuple[Part, ...]:
 
 
 def write_record(home: Path, parts: tuple[Part, ...]) -> None:
-    """Replaces the record; OSError when it cannot be written."""
+    """Replaces the record; raises OSError when it cannot be written."""
     entries = [
         {"name": part.name, "pid": part.leader.pid, "started_unix_s": part.leader.started_unix_s, "port": part.port}
         for part in parts
@@ -46,12 +46,12 @@ def write_record(home: Path, parts: tuple[Part, ...]) -> None:
 
 
 def remove_record(home: Path) -> None:
-    """Forgets the parts."""
+    """Removes the record of the parts."""
     (home / "stack.json").unlink(missing_ok=True)
 
 
 def ensure_identity(home: Path) -> str:
-    """The stack's identity, made with its folder; a copied folder gets its own when it is first started."""
+    """The stack's identity, created with its folder; a copied folder gets its own at its first start."""
     known = _identity(home)
     if known is not None and known[1] == str(home.resolve()):
         return known[0]
@@ -61,20 +61,20 @@ def ensure_identity(home: Path) -> str:
 
 
 def mark(home: Path, identity: str, part: str) -> str:
-    """What processes of a part carry in their environment."""
+    """The mark in the environment of a part's processes."""
     return f"{_KIND} {identity} {part} {home.resolve()}"
 
 
 def part_in_mark(mark: str) -> str:
-    """The part that a mark names; empty for none."""
+    """The part in a mark; empty for an invalid mark."""
     words = mark.split(" ", 3)
     return words[2] if len(words) == 4 else ""
 
 
 def is_marked_by(home: Path, mark: str) -> bool:
-    """Whether a mark is of the stack whose state this folder is.
+    """Whether a mark belongs to the stack of this folder.
 
-    By the folder's path, whatever else is lost, and by the stack's identity when the folder was moved.
+    Decided by the folder's path or, when the folder was moved, by the stack's identity.
     """
     kind, _, rest = mark.partition(" ")
     words = rest.split(" ", 2)
@@ -87,7 +87,7 @@ def is_marked_by(home: Path, mark: str) -> bool:
 
 
 def _identity(home: Path) -> tuple[str, str] | None:
-    """The identity and the path under which it was made."""
+    """The identity and the path at which it was created."""
     try:
         words = (home / "identity").read_text(encoding="utf-8").rstrip("\n").split(" ", 1)
     except (OSError, UnicodeDecodeError):
@@ -96,7 +96,7 @@ def _identity(home: Path) -> tuple[str, str] | None:
 
 
 def _is_copy(home: Path, identity: str, path: str) -> bool:
-    """Whether the folder that had the identity first has it still: then this one is a copy of it."""
+    """Whether the original folder of the identity still has it, so that this one is a copy."""
     elsewhere = Path(path)
     if elsewhere == home.resolve():
         return False

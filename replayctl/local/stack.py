@@ -1,12 +1,13 @@
 """The embedded stack of the local profile: Airflow's parts and an MLflow server, as background processes.
 
-All state lies in one folder (`local.home`). What runs is asked of the system, not of the record: every process of the
-stack carries its mark (`record`, `processes`), so that nothing is lost when a leader is killed.
+All state is in one folder (`local.home`). Running processes are looked up in the system, not in the record: every
+process of the stack carries its mark (`record`, `processes`), so none is lost when a leader is killed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import shlex
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -33,48 +34,48 @@ _MIGRATION_DEADLINE_S = 600.0
 _POLL_S = 0.5
 # The environments that the parts run from.
 _SERVERS = ("airflow", "mlflow")
-# How often other ports are tried when a program has taken one between our look and our server's start.
+# How often other ports are tried when a program has taken one between our check and our server's start.
 _ATTEMPTS = 3
-# How long a stack whose parts all live may take to answer before it is started again.
+# How long a stack whose parts are all alive may take to answer before it is restarted.
 _RECOVERY_DEADLINE_S = 60.0
 
 
 def status(settings: Settings) -> Stack:
-    """What runs now, asked of the processes and the servers themselves."""
+    """The current state, read from the processes and the servers."""
     return state_in(settings.local.home)
 
 
 def up(settings: Settings, reporter: Reporter, *, spark: bool = False) -> Stack:
-    """Starts what does not run, and returns when all of it answers; a second call finds the first one's stack.
+    """Starts the stack and returns when all parts answer; a stack that is already running is left alone.
 
-    Makes the environments when needed, with `spark` that of the Spark engine, too. Ports that are taken are replaced by
-    free ones. Interrupted or failed, it stops what it has started. Raises NotFound without a fitting Python or Java,
-    TimedOut with the log's last lines.
+    Creates missing environments, with `spark` also that of the Spark engine. Ports in use are replaced by free ones.
+    When interrupted or failed, stops what it has started. Raises NotFound without a suitable Python or Java, TimedOut
+    with the last lines of the log.
     """
     home = make_private(settings.local.home, "local.home")
     with _exclusive(home, reporter):
         stack = _recovered(home, reporter)
         if not stack.stopped and not stack.running:
-            reporter.step("the local stack runs in part: stopping the rest of it first")
+            reporter.step("some parts of the local stack have ended; stopping the others")
             _stop(home)
         elif stack.running and _has_damaged_servers(settings):
-            reporter.step("the environment of the local stack is damaged: stopping it first")
+            reporter.step("an environment of the local stack is damaged; stopping the stack")
             _stop(home)
             stack = state_in(home)
         with disk_errors("prepare", home):
             _prepare_folders(settings)
             if parts.ensure_password(home) and stack.running:
-                reporter.step("the password's file was missing or broken: wrote it again")
+                reporter.step("restored the missing or damaged password file")
             housekeeping.tidy(home, settings.local.keep_logs_days, idle=not stack.running)
         if spark:
             environments.find_java_home(settings.local.java_home)
         if stack.running:
             _ensure_environments(settings, reporter, spark=spark)
-            reporter.step(f"the local stack is running already, in {home}")
+            reporter.step(f"the local stack is already running in {home}")
             return replace(stack, found=True)
-        made = _ensure_environments(settings, reporter, spark=spark)
+        installed = _ensure_environments(settings, reporter, spark=spark)
         try:
-            started = _start(settings, made, reporter)
+            started = _start(settings, installed, reporter)
             airflow_api(settings).ensure_pool(
                 LOCAL_POOL, local_slots(settings), "Steps that fit into this machine at once"
             )
@@ -86,12 +87,12 @@ def up(settings: Settings, reporter: Reporter, *, spark: bool = False) -> Stack:
 
 
 def down(settings: Settings, reporter: Reporter) -> tuple[str, ...]:
-    """Stops the stack and everything it has started; returns the parts of which something ran. State stays.
+    """Stops the stack and everything it has started; returns the parts that were running. State is kept.
 
-    Raises Conflict that names the processes which cannot be ended.
+    Raises Conflict that names the processes that cannot be ended.
     """
     home = settings.local.home
-    # A folder that was removed under a running stack takes the lock with it, but not the processes.
+    # When the folder was removed under a running stack, the lock is gone but the processes are not.
     with _exclusive(home, reporter) if home.is_dir() else contextlib.nullcontext():
         names = running_parts(settings)
         if names:
@@ -101,34 +102,33 @@ def down(settings: Settings, reporter: Reporter) -> tuple[str, ...]:
 
 
 def running_parts(settings: Settings) -> tuple[str, ...]:
-    """The names of the parts of which any process runs."""
+    """The names of the parts with running processes."""
     return state.running_parts(settings.local.home)
 
 
 def airflow_api(settings: Settings) -> AirflowApi:
-    """A client of the local Airflow as its admin.
+    """A client of the local Airflow, signed in as its admin.
 
-    Raises NotReady when it does not run, or only in part: no password goes to a port behind which our own server is
-    not listening.
+    Raises NotReady when a part does not run: the password is only sent to a port on which our own server listens.
     """
     url = state.address_in(settings.local.home, API_SERVER, *PARTS[1:])
     text = parts.read_password(settings.local.home)
     if text is None:
         raise NotReady(
             f"cannot read Airflow's password in {parts.password_file(settings.local.home)}",
-            hint="write it again with: replayctl local up",
+            hint="run `replayctl local up` to restore it",
         )
-    # Made a secret, so that nothing prints it from here on.
+    # Registered as a secret, so that it is never printed.
     return AirflowApi(url, username=USERNAME, password=Secret(text).reveal())
 
 
 def mlflow_url(settings: Settings) -> str:
-    """The address of the local MLflow; NotReady when it does not run. Airflow is not asked."""
+    """The address of the local MLflow; raises NotReady when it does not run. Airflow is not needed."""
     return state.address_in(settings.local.home, MLFLOW)
 
 
 def airflow_url(settings: Settings) -> str:
-    """The address of the local Airflow's pages; NotReady when they are not served."""
+    """The address of the local Airflow's pages; raises NotReady when it does not run."""
     return state.address_in(settings.local.home, API_SERVER)
 
 
@@ -141,7 +141,7 @@ def _prepare_folders(settings: Settings) -> None:
 
 
 class _PortLostError(Exception):
-    """Another program listens where ours should; `name` is the part whose port it is."""
+    """Another program listens on the port of the part `name`."""
 
     def __init__(self, name: str, port: int) -> None:
         super().__init__(f"port {port} of {name}")
@@ -149,64 +149,64 @@ class _PortLostError(Exception):
         self.port = port
 
 
-def _start(settings: Settings, made: Mapping[str, Environment], reporter: Reporter) -> Stack:
+def _start(settings: Settings, installed: Mapping[str, Environment], reporter: Reporter) -> Stack:
     home = settings.local.home
     for _ in range(_ATTEMPTS):
         mlflow_port = _free_port(settings.local.mlflow_port, "MLflow", reporter)
-        # MLflow has not bound its port yet, so nothing but this list knows that it is spoken for.
-        airflow_port = _free_port(settings.local.airflow_port, "Airflow", reporter, spoken_for=(mlflow_port,))
+        # MLflow has not bound its port yet, so it must be excluded here.
+        airflow_port = _free_port(settings.local.airflow_port, "Airflow", reporter, reserved=(mlflow_port,))
         ports = Ports(mlflow_port, airflow_port)
         reporter.step(f"starting MLflow on port {ports.mlflow} and Airflow on port {ports.airflow}")
         try:
             with disk_errors("start the local stack in", home):
-                _spawn_all(settings, made, ports, reporter)
+                _spawn_all(settings, installed, ports, reporter)
             stack = _wait_until_healthy(home, reporter)
             with disk_errors("start the local stack in", home):
                 # MLflow migrates its database by itself when it starts.
-                databases.end_migration(home / "mlflow" / "mlflow.db", made["mlflow"].path.name)
+                databases.end_migration(home / "mlflow" / "mlflow.db", installed["mlflow"].path.name)
             return stack
         except _PortLostError as lost:
-            reporter.step(f"another program has taken port {lost.port} before {lost.name} did: starting again")
+            reporter.step(f"another program has taken port {lost.port} of {lost.name}; restarting on another port")
             _stop(home)
-    raise PortTaken(f"another program took the ports of the local stack {_ATTEMPTS} times")
+    raise PortTaken(f"cannot start the local stack: other programs took its ports {_ATTEMPTS} times")
 
 
-def _spawn_all(settings: Settings, made: Mapping[str, Environment], ports: Ports, reporter: Reporter) -> None:
+def _spawn_all(settings: Settings, installed: Mapping[str, Environment], ports: Ports, reporter: Reporter) -> None:
     home = settings.local.home
     identity = record.ensure_identity(home)
     started: list[Part] = []
 
     def start(program: Program) -> None:
-        # Between its start and its record a process would be known by its mark alone.
+        # A process between its start and its record would be known by its mark alone.
         with process.signals_deferred():
             log = housekeeping.begin_log(home, program.name)
             pid = process.spawn_detached(program.argv, env=program.environment, cwd=home, log_path=log)
             started.append(Part(program.name, processes.leader_of(pid), program.port))
             record.write_record(home, tuple(started))
 
-    databases.begin_migration(home / "mlflow" / "mlflow.db", made["mlflow"].path.name)
-    start(parts.mlflow_program(settings, made, ports, record.mark(home, identity, MLFLOW)))
-    _migrate(settings, made, ports, record.mark(home, identity, "db"), reporter)
+    databases.begin_migration(home / "mlflow" / "mlflow.db", installed["mlflow"].path.name)
+    start(parts.mlflow_program(settings, installed, ports, record.mark(home, identity, MLFLOW)))
+    _migrate(settings, installed, ports, record.mark(home, identity, "db"), reporter)
     for name in PARTS[1:]:
-        environment = parts.airflow_environment(settings, made, ports, record.mark(home, identity, name))
-        start(parts.airflow_program(name, made, environment, ports))
+        environment = parts.airflow_environment(settings, installed, ports, record.mark(home, identity, name))
+        start(parts.airflow_program(name, installed, environment, ports))
 
 
 def _migrate(
     settings: Settings,
-    made: Mapping[str, Environment],
+    installed: Mapping[str, Environment],
     ports: Ports,
     mark: str,
     reporter: Reporter,
 ) -> None:
-    """Makes Airflow's database, unless it was made by this very environment."""
+    """Creates or migrates Airflow's database, unless this environment has already done so."""
     home = settings.local.home
-    database, version = home / "airflow" / "airflow.db", made["airflow"].path.name
+    database, version = home / "airflow" / "airflow.db", installed["airflow"].path.name
     if databases.is_current(database, version):
         return
     reporter.status("preparing Airflow's database")
     databases.begin_migration(database, version)
-    program = parts.migration_program(made, parts.airflow_environment(settings, made, ports, mark))
+    program = parts.migration_program(installed, parts.airflow_environment(settings, installed, ports, mark))
     try:
         process.run(program.argv, env=program.environment, cwd=home, timeout_s=_MIGRATION_DEADLINE_S)
     except RemoteCommandFailed as error:
@@ -223,12 +223,12 @@ def _ensure_environments(settings: Settings, reporter: Reporter, *, spark: bool)
 
 
 def _has_damaged_servers(settings: Settings) -> bool:
-    """Whether an environment that the servers run from must be made again; those of tasks can be while they run."""
+    """Whether an environment of the servers is damaged; those of tasks can be replaced while the stack runs."""
     return any(environments.find_damage(name, settings.cache_dir) is not None for name in _SERVERS)
 
 
 def _recovered(home: Path, reporter: Reporter) -> Stack:
-    """The stack as it is; one whose parts all live, but do not all answer, is given some time: tasks may run in it."""
+    """The current stack; if all parts are alive but some do not answer, waits for them, since tasks may be running."""
     stack = state_in(home)
     if stack.complete and not stack.running:
         with contextlib.suppress(TimedOut, OperationFailed, _PortLostError):
@@ -253,14 +253,14 @@ def _wait_until_healthy(home: Path, reporter: Reporter, timeout_s: float = _STAR
             raise TimedOut(
                 f"the local {waiting[0]} did not answer within {timeout_s:.0f} s",
                 details=housekeeping.log_tail(home, waiting[0]),
-                hint=f"the whole log: {housekeeping.log_path(home, waiting[0])}",
+                hint=f"read the whole log: less {shlex.quote(str(housekeeping.log_path(home, waiting[0])))}",
             )
         reporter.status(f"waiting for {', '.join(waiting)}")
         time.sleep(_POLL_S)
 
 
 def _is_strangers(home: Path, part: PartState) -> bool:
-    """Whether a program that is not ours listens on the part's port; asked again: ours may have begun by now."""
+    """Whether another program listens on the part's port; checked again, since ours may have started by now."""
     leader = next((entry.leader for entry in record.read_record(home) if entry.name == part.name), None)
     return (
         part.port is not None
@@ -270,36 +270,36 @@ def _is_strangers(home: Path, part: PartState) -> bool:
 
 
 def _stop(home: Path) -> None:
-    """Ends everything that carries the stack's mark, and forgets the record; Conflict when something stays."""
-    left = processes.end(lambda: state.processes_in(home))
-    if left:
+    """Ends everything that carries the stack's mark and removes the record; raises Conflict when a process remains."""
+    survivors = processes.end(lambda: state.processes_in(home))
+    if survivors:
         raise Conflict(
-            f"cannot end processes of the local stack: {processes.describe(left)}",
-            hint=f"look at them: ps -o pid,stat,args -p {','.join(str(member.pid) for member in left)}",
+            f"cannot end processes of the local stack: {processes.describe(survivors)}",
+            hint=f"inspect them: ps -o pid,stat,args -p {','.join(str(member.pid) for member in survivors)}",
         )
     if home.is_dir():
-        with disk_errors("forget the stack in", home):
+        with disk_errors("remove the record in", home):
             record.remove_record(home)
 
 
-def _free_port(preferred: int, name: str, reporter: Reporter, spoken_for: tuple[int, ...] = ()) -> int:
+def _free_port(preferred: int, name: str, reporter: Reporter, reserved: tuple[int, ...] = ()) -> int:
     for port in range(preferred, min(preferred + 50, 65536)):
-        if port in spoken_for:
+        if port in reserved:
             continue
         with socket.socket() as probe:
-            # Airflow's and MLflow's servers set this too; without it a port in TIME_WAIT would look taken.
+            # Airflow's and MLflow's servers set this, too; without it a port in TIME_WAIT would appear to be in use.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", port))
                 if port != preferred:
-                    reporter.step(f"port {preferred} is taken: {name} gets {port}")
+                    reporter.step(f"port {preferred} is already in use; {name} uses port {port}")
                 return port
-    raise PortTaken(f"no free port for {name} between {preferred} and {preferred + 49}")
+    raise PortTaken(f"ports {preferred} to {preferred + 49} for {name} are already in use")
 
 
 @contextlib.contextmanager
 def _exclusive(home: Path, reporter: Reporter) -> Iterator[None]:
     from replayctl.local.locking import exclusive
 
-    with exclusive(home / "lock", "the local stack is being started or stopped by another replayctl", reporter):
+    with exclusive(home / "lock", "another replayctl is starting or stopping the local stack", reporter):
         yield

@@ -1,4 +1,4 @@
-"""What of the embedded stack runs now, as the system and its own servers say; nothing is changed here."""
+"""The state of the embedded stack, read from its processes and servers; changes nothing."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     import psutil
 
 ENDED = "has ended"
-# What Airflow's health names the parts that have no pages.
+# The names of the parts without pages in Airflow's health response.
 _HEARTBEATS = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
 
 
 @dataclass(frozen=True, slots=True)
 class PartState:
-    """One part as it is now; `problem` says what is wrong with it, None when it works."""
+    """One part as it is now; `problem` is None when it works."""
 
     name: str
     pid: int
@@ -33,15 +33,15 @@ class PartState:
 
     @property
     def url(self) -> str | None:
-        """Where its pages are, if it has any."""
+        """The address of its pages, if it has any."""
         return f"http://127.0.0.1:{self.port}" if self.port else None
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """The embedded stack: its folder, its parts, and the processes of it that no living part leads.
+    """The embedded stack: its folder, its parts, and its processes that have no living leader.
 
-    `found` when it was running before it was asked for.
+    `found` when it was already running.
     """
 
     home: Path
@@ -51,39 +51,39 @@ class Stack:
 
     @property
     def running(self) -> bool:
-        """Whether every part is there and works."""
+        """Whether every part works."""
         return {part.name for part in self.parts if part.problem is None} == set(PARTS)
 
     @property
     def complete(self) -> bool:
-        """Whether every part lives and nothing else does, however well it works."""
+        """Whether every part is alive, working or not, and there are no orphaned processes."""
         alive = {part.name for part in self.parts if part.problem != ENDED}
         return alive == set(PARTS) and not self.orphans
 
     @property
     def stopped(self) -> bool:
-        """Whether nothing of it runs, and nothing should."""
+        """Whether no part runs and none is recorded."""
         return not self.parts and not self.orphans
 
     def url(self, name: str) -> str | None:
-        """Where the pages of a part are."""
+        """The address of a part's pages."""
         return next((part.url for part in self.parts if part.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Members:
-    """The stack's processes by what the system says, and its record."""
+    """The stack's processes as the system reports them, and its record."""
 
     parts: tuple[Part, ...]
     marks: Mapping[psutil.Process, str]
 
     def leads(self, part: Part) -> bool:
-        """Whether the part's leader lives and is of this stack."""
+        """Whether the part's leader is alive and belongs to this stack."""
         return any(member.pid == part.leader.pid for member in self.marks) and processes.is_alive(part.leader)
 
 
 def state_in(home: Path) -> Stack:
-    """What runs of the stack in a folder, asked of its processes and its servers."""
+    """The stack in a folder, read from its processes and servers."""
     return _judge(home, _members(home), _problems_of_servers)
 
 
@@ -93,15 +93,15 @@ def processes_in(home: Path) -> Mapping[psutil.Process, str]:
 
 
 def running_parts(home: Path) -> tuple[str, ...]:
-    """The names of the parts of which any process runs."""
+    """The names of the parts with running processes."""
     names = {record.part_in_mark(mark) for mark in processes_in(home).values()}
     return tuple(name for name in (*PARTS, "db") if name in names) or (("unnamed",) if names else ())
 
 
 def address_in(home: Path, name: str, *needed: str) -> str:
-    """The address of a part, when the needed ones live and it listens itself; NotReady that names what does not."""
+    """The address of a part; raises NotReady when it or one of the `needed` parts does not run."""
     members = _members(home)
-    hint = "start it with: replayctl local up"
+    hint = "run `replayctl local up`"
     if not members.parts and not members.marks:
         raise NotReady("the local stack is not running", hint=hint)
     stack = _judge(home, members, lambda _parts: {})
@@ -120,7 +120,7 @@ def _members(home: Path) -> _Members:
 
 
 def _judge(home: Path, members: _Members, ask: Callable[[tuple[Part, ...]], Mapping[str, str]]) -> Stack:
-    """Each part's state: first by processes and sockets, then, where those are right, by what `ask` finds."""
+    """The state of each part by its process and socket and, if those are right, by what `ask` returns."""
     problems: dict[str, str] = {}
     for part in members.parts:
         if not members.leads(part):
@@ -128,7 +128,7 @@ def _judge(home: Path, members: _Members, ask: Callable[[tuple[Part, ...]], Mapp
         elif part.port and not processes.is_listened_by(part.leader, part.port):
             taken = processes.is_taken(part.port)
             problems[part.name] = (
-                f"does not listen on port {part.port}, another program does" if taken else "does not listen yet"
+                f"does not listen on port {part.port}, which another program uses" if taken else "does not listen yet"
             )
     problems |= ask(tuple(part for part in members.parts if part.name not in problems))
     states = tuple(PartState(part.name, part.leader.pid, part.port, problems.get(part.name)) for part in members.parts)
@@ -140,7 +140,7 @@ def _judge(home: Path, members: _Members, ask: Callable[[tuple[Part, ...]], Mapp
 
 
 def _problems_of_servers(listening: tuple[Part, ...]) -> dict[str, str]:
-    """What the servers behind our own sockets say of themselves, and of the parts without pages."""
+    """The problems that the servers report of themselves and of the parts without pages."""
     ports = {part.name: part.port for part in listening}
     problems = {}
     if ports.get(MLFLOW) and not MlflowApi(f"http://127.0.0.1:{ports[MLFLOW]}").is_healthy():
@@ -154,4 +154,4 @@ def _problems_of_servers(listening: tuple[Part, ...]) -> dict[str, str]:
     if health.get("metadatabase") != "healthy":
         problems[API_SERVER] = "cannot use its database"
     silent = [name for name, key in _HEARTBEATS.items() if name in ports and health.get(key) != "healthy"]
-    return problems | dict.fromkeys(silent, "gives no heartbeat")
+    return problems | dict.fromkeys(silent, "does not send heartbeats")

@@ -1,1 +1,1 @@
-"""What the user has set: profiles, folders, the namespace, and the context of one call."""
+"""Settings: profiles, folders, the namespace, and the context of one invocation."""

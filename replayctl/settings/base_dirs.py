@@ -1,4 +1,4 @@
-"""The user's folders by the XDG base directory specification, on macOS too: its own folders have spaces in them."""
+"""The user's folders by the XDG base directory specification, also on macOS, whose own folders contain spaces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def base_dirs() -> Unix:
-    """Where configuration, state and caches of this user lie; nothing is made."""
+    """The folders of this user's configuration, state and cache; creates nothing."""
     from platformdirs.unix import Unix
 
     return Unix("replayctl", appauthor=False)

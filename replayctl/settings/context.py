@@ -1,4 +1,4 @@
-"""What a command gets: the chosen profile's settings, read when first asked for, and somebody to report to."""
+"""What every command receives: the profile's settings, read on first use, and the reporter."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def _working_folder() -> Path:
     try:
         return Path.cwd()
     except FileNotFoundError:
-        # Removed under our feet: what it was called is still good for messages, and no file is found in it.
+        # The folder was removed. Its name still serves messages, and no file can be found in it.
         return Path(os.environ.get("PWD") or "/")
 
 
 @dataclass
 class AppContext:
-    """One call of the program."""
+    """One invocation of the program."""
 
     profile: str | None
     reporter: Reporter
-    # Shows a part of the answer at once, for commands that go on; with JSON each such part is one line.
+    # Shows a part of the answer at once, for commands that keep running; in JSON each part is one line.
     announce: Callable[[Result], None]
-    # Shows people a part of the answer ahead of a log; with JSON there is one document, at the end.
+    # Shows a part of the answer ahead of a log; in JSON there is one document, at the end.
     show_first: Callable[[Sequence[Block]], None]
-    # Shows bytes of a log as they come; with True as they are, control characters too.
+    # Shows bytes of a log as they arrive; with True unchanged, including control characters.
     write_log: Callable[[bytes, bool], None]
-    # Asks at the terminal, and raises when the answer is no or nobody can be asked.
+    # Asks at the terminal; raises when the answer is no or when there is no terminal.
     confirm: Callable[[str], None]
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     cwd: Path = field(default_factory=_working_folder)
@@ -43,7 +43,7 @@ class AppContext:
     @cached_property
     def settings(self) -> Settings:
         """The profile's settings; SettingsError when something in them is wrong."""
-        # Here, since help and version need none of it.
+        # Imported here because help and version do not need it.
         from replayctl.settings.load import load_settings
 
         return load_settings(self.profile, environ=self.environ, cwd=self.cwd)

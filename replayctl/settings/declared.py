@@ -1,4 +1,4 @@
-"""All settings, each declared once: where its value goes, how it is read, its default and what it is for.
+"""All settings, each declared once: its field, its conversion, its default and its description.
 
 The fields of the dataclasses are the declarations; `SETTINGS` is the list of them, by dotted key.
 """
@@ -35,7 +35,7 @@ _DECLARATION = "setting"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One declared setting: its key, how text or YAML becomes its value, its default and what it is for."""
+    """One declared setting: its key, how text or YAML is converted, its default and its description."""
 
     key: str
     convert: Callable[[Any], Any]
@@ -49,7 +49,7 @@ class Setting:
 
 
 def _setting(convert: Callable[[Any], Any], help: str, default: Any = None) -> Any:
-    """A field that is a setting; a `default` that can be called is asked when settings are loaded."""
+    """A field that is a setting; a callable `default` is called when settings are loaded."""
     find = default if callable(default) else lambda: default
     return field(metadata={_DECLARATION: (convert, help, find)})
 
@@ -58,14 +58,14 @@ def _setting(convert: Callable[[Any], Any], help: str, default: Any = None) -> A
 class LocalSettings:
     """The embedded stack; memory in GiB."""
 
-    home: Path = _setting(to_path, "all state of the local stack", lambda: base_dirs().user_state_path / "local")
-    python: Path | None = _setting(to_path, "a Python for the environments, 3.11 to 3.13; found by itself when not set")
-    java_home: Path | None = _setting(to_path, "a Java 17, for Spark; found by itself when not set")
-    airflow_port: int = _setting(to_port, "preferred port of Airflow; the next free one is taken", 8080)
-    mlflow_port: int = _setting(to_port, "preferred port of MLflow; the next free one is taken", 8811)
-    spark_cores: int | None = _setting(to_count, "cores of one step; those of the machine, up to 4, when not set")
-    task_memory_gib: int = _setting(to_count, "memory of one step in GiB", 3)
-    keep_logs_days: int = _setting(to_count, "how long the stack's logs stay; older ones go at `local up`", 30)
+    home: Path = _setting(to_path, "folder of the local stack's state", lambda: base_dirs().user_state_path / "local")
+    python: Path | None = _setting(to_path, "Python 3.11 to 3.13 for the environments; detected when not set")
+    java_home: Path | None = _setting(to_path, "home of Java 17 for Spark; detected when not set")
+    airflow_port: int = _setting(to_port, "preferred port of Airflow; the next free port is used if it is in use", 8080)
+    mlflow_port: int = _setting(to_port, "preferred port of MLflow; the next free port is used if it is in use", 8811)
+    spark_cores: int | None = _setting(to_count, "cores per step; the machine's cores, at most 4, when not set")
+    task_memory_gib: int = _setting(to_count, "memory per step in GiB", 3)
+    keep_logs_days: int = _setting(to_count, "days to keep the stack's logs; `local up` removes older ones", 30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,9 @@ class AirflowSettings:
     """How to reach Airflow's REST API."""
 
     url: str | None = _setting(to_url, "Airflow's address")
-    username: str | None = _setting(to_text, "who signs in to Airflow")
-    password: Secret | None = _setting(to_secret, "better in airflow.password_file")
-    password_file: Path | None = _setting(to_path, "a file with the password, readable by you alone")
+    username: str | None = _setting(to_text, "user name for Airflow")
+    password: Secret | None = _setting(to_secret, "password for Airflow; prefer airflow.password_file")
+    password_file: Path | None = _setting(to_path, "file with the password for Airflow, readable by you alone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,35 +87,33 @@ class MlflowSettings:
 
 @dataclass(frozen=True, slots=True)
 class FolderSettings:
-    """Folders in pairs: as this machine sees them, and as the workers do."""
+    """Folders in pairs: the path on this machine and the path on the workers."""
 
-    dags: Path | None = _setting(to_path, "Airflow's DAG folder, as this machine sees it")
-    spark_submit_files: Path | None = _setting(to_path, "where releases for Spark go, as this machine sees it")
-    spark_submit_files_in_pods: Path | None = _setting(to_path, "the same folder, as the workers see it")
-    data_in_pods: Path | None = _setting(to_path, "the root of the raw data, as the workers see it")
-    artifacts_in_pods: Path | None = _setting(to_path, "where artifacts go, as the workers see it")
+    dags: Path | None = _setting(to_path, "Airflow's DAG folder, path on this machine")
+    spark_submit_files: Path | None = _setting(to_path, "folder of releases for Spark, path on this machine")
+    spark_submit_files_in_pods: Path | None = _setting(to_path, "folder of releases for Spark, path on the workers")
+    data_in_pods: Path | None = _setting(to_path, "root folder of the raw data, path on the workers")
+    artifacts_in_pods: Path | None = _setting(to_path, "folder of artifacts, path on the workers")
 
 
 @dataclass(frozen=True, slots=True)
 class SshSettings:
-    """The machine that has the folders, when it is not this one."""
+    """The machine that has the folders, when they are not mounted on this one."""
 
     host: str | None = _setting(
-        to_text, "the machine that has the folders, or its name in ssh's configuration; this one when not set"
+        to_text, "host that has the folders, or its alias in ssh's configuration; this machine when not set"
     )
-    user: str | None = _setting(to_text, "who signs in there")
-    port: int | None = _setting(to_port, "ssh's port there")
-    config: Path | None = _setting(to_path, "ssh's configuration; ~/.ssh/config when not set")
+    user: str | None = _setting(to_text, "user name on that host")
+    port: int | None = _setting(to_port, "port of ssh on that host")
+    config: Path | None = _setting(to_path, "configuration file of ssh; ~/.ssh/config when not set")
 
 
 @dataclass(frozen=True, slots=True)
 class KubernetesSettings:
     """How to reach the cluster."""
 
-    kubeconfig: Path | None = _setting(
-        to_path, "the file that says how to reach the cluster; KUBECONFIG or ~/.kube/config when not set"
-    )
-    context: str | None = _setting(to_text, "a context in it; its current one when not set")
+    kubeconfig: Path | None = _setting(to_path, "kubeconfig file; $KUBECONFIG or ~/.kube/config when not set")
+    context: str | None = _setting(to_text, "context in the kubeconfig; its current context when not set")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +125,12 @@ class TargetSettings:
     history: str = _setting(to_text, "Spark's history server", "spark-lama-exps/svc/yarn-spark-history-server:18080")
     hdfs: str = _setting(to_text, "the NameNode's pages", "hdfs-3/svc/hdfs-namenode:9870")
     jobhistory: str | None = _setting(
-        to_text, "YARN's log server, the fast way to finished logs", "spark-lama-exps/svc/yarn-jobhistory:19888"
+        to_text, "YARN's log server, the fastest source of finished logs", "spark-lama-exps/svc/yarn-jobhistory:19888"
     )
-    yarn_pod: str = _setting(to_text, "where yarn's own program runs", "spark-lama-exps/deploy/yarn-resourcemanager")
-    mlflow: str | None = _setting(to_text, "MLflow's pages, where it runs in the cluster")
+    yarn_pod: str = _setting(
+        to_text, "pod in which the yarn command is available", "spark-lama-exps/deploy/yarn-resourcemanager"
+    )
+    mlflow: str | None = _setting(to_text, "MLflow's pages, if it runs in the cluster")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +139,10 @@ class YarnSettings:
 
     url_in_pods: str | None = _setting(
         to_url,
-        "the ResourceManager's web address, as the workers see it; without it steps for YARN run in the worker's pod",
+        "the ResourceManager's web address for the workers; if not set, steps for YARN run in the worker's pod",
     )
     spark_conf: Mapping[str, str] = _setting(
-        to_properties, "Spark's configuration of steps on YARN, a NAME=VALUE in each line", dict
+        to_properties, "Spark configuration of steps on YARN, one NAME=VALUE per line", dict
     )
 
 
@@ -150,21 +150,21 @@ class YarnSettings:
 class LinkSettings:
     """Addresses at which the cluster's pages can be opened directly."""
 
-    airflow: str | None = _setting(to_url, "where Airflow can be opened directly, without a forward")
-    yarn: str | None = _setting(to_url, "where the ResourceManager can be opened directly, without a forward")
-    history: str | None = _setting(to_url, "where Spark's history can be opened directly, without a forward")
-    hdfs: str | None = _setting(to_url, "where the NameNode can be opened directly, without a forward")
-    mlflow: str | None = _setting(to_url, "where MLflow can be opened directly, without a forward")
-    mlflow2: str | None = _setting(to_url, "where a second MLflow can be opened directly")
+    airflow: str | None = _setting(to_url, "direct link to Airflow, without a forward")
+    yarn: str | None = _setting(to_url, "direct link to the ResourceManager, without a forward")
+    history: str | None = _setting(to_url, "direct link to Spark's history server, without a forward")
+    hdfs: str | None = _setting(to_url, "direct link to the NameNode, without a forward")
+    mlflow: str | None = _setting(to_url, "direct link to MLflow, without a forward")
+    mlflow2: str | None = _setting(to_url, "direct link to a second MLflow")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSettings:
     """The image of the Airflow worker."""
 
-    worker: str = _setting(to_text, "the worker's image as REGISTRY/NAME, without a tag", "airflow-worker")
-    base: str = _setting(to_text, "the image that it is built upon", "python:3.11-slim-bookworm")
-    build_network: str | None = _setting(to_text, "the network of a build, such as host; Docker's own when not set")
+    worker: str = _setting(to_text, "image of the worker as REGISTRY/NAME, without a tag", "airflow-worker")
+    base: str = _setting(to_text, "base image of the worker's image", "python:3.11-slim-bookworm")
+    build_network: str | None = _setting(to_text, "network of the build, such as host; Docker's default when not set")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,18 +181,24 @@ class PackageSettings:
 
 @dataclass(frozen=True, slots=True)
 class DeploySettings:
-    """Deadlines and pauses of a deploy in seconds, and what it leaves: rights in octal, releases to keep."""
+    """Timeouts and intervals of a deploy in seconds, permissions in octal, and the number of releases to keep."""
 
-    timeout_s: float = _setting(to_number, "how long a deploy waits for Airflow to show it", 120.0)
-    load_timeout_s: float = _setting(to_number, "how long DAG modules may take to load", 30.0)
-    lock_timeout_s: float = _setting(to_number, "how long a deploy waits for another one of the same name", 60.0)
-    keep_releases: int = _setting(to_count, "how many releases gc keeps", 10)
-    directory_mode: str = _setting(to_mode, "rights of deployed folders, octal; g+w counts with --shared", "2775")
-    file_mode: str = _setting(to_mode, "rights of deployed files, octal; g+w counts with --shared", "664")
-    poll_s: float = _setting(to_number, "pause between two questions to a server", 0.5)
+    timeout_s: float = _setting(to_number, "seconds to wait until Airflow shows the release", 120.0)
+    load_timeout_s: float = _setting(to_number, "seconds that loading the DAG modules may take", 30.0)
+    lock_timeout_s: float = _setting(
+        to_number, "seconds to wait for the lock of another deploy in the same namespace", 60.0
+    )
+    keep_releases: int = _setting(to_count, "number of releases that gc keeps", 10)
+    directory_mode: str = _setting(
+        to_mode, "octal permissions of deployed folders; group write applies only with --shared", "2775"
+    )
+    file_mode: str = _setting(
+        to_mode, "octal permissions of deployed files; group write applies only with --shared", "664"
+    )
+    poll_s: float = _setting(to_number, "seconds between two requests when polling a server", 0.5)
     engine: str | None = _setting(
         to_engine,
-        "what computes steps that say nothing else, embedded or spark; embedded in the local profile, spark elsewhere",
+        "default engine of steps, embedded or spark; embedded in the local profile, spark in others",
     )
 
 
@@ -201,9 +207,11 @@ class Settings:
     """All settings of one profile; `sources` says of each key where its value came from."""
 
     profile: str
-    user: str | None = _setting(to_text, "whose namespace to work in; also USERNAME_ON_CLUSTER")
-    cache_dir: Path = _setting(to_path, "where environments are kept", lambda: base_dirs().user_cache_path)
-    state_dir: Path = _setting(to_path, "where background forwards are noted", lambda: base_dirs().user_state_path)
+    user: str | None = _setting(to_text, "user whose namespace to work in; also set by USERNAME_ON_CLUSTER")
+    cache_dir: Path = _setting(to_path, "folder of the Python environments", lambda: base_dirs().user_cache_path)
+    state_dir: Path = _setting(
+        to_path, "folder in which background forwards are recorded", lambda: base_dirs().user_state_path
+    )
     local: LocalSettings
     airflow: AirflowSettings
     mlflow: MlflowSettings
@@ -229,13 +237,13 @@ class Settings:
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
             if mode & 0o077:
-                raise SettingsError(f"{where} can be read by others", hint=f"chmod 600 {shlex.quote(str(path))}")
+                raise SettingsError(f"{where} is readable by others", hint=f"chmod 600 {shlex.quote(str(path))}")
             text = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{where} cannot be read: {error}") from error
+            raise SettingsError(f"cannot read {where}: {error}") from error
         if not text:
             raise SettingsError(f"{where} is empty")
-        # Made a secret, so that nothing prints it from here on.
+        # Registered as a secret, so that it is never printed.
         return Secret(text).reveal()
 
 
@@ -257,10 +265,10 @@ GROUPS: Mapping[str, type[Any]] = {
 
 def _declarations() -> Iterator[Setting]:
     for prefix, kind in (("", Settings), *((f"{name}.", group) for name, group in GROUPS.items())):
-        for each in fields(kind):
-            if _DECLARATION in each.metadata:
-                convert, text, default = each.metadata[_DECLARATION]
-                yield Setting(prefix + each.name, convert, text, default)
+        for declared in fields(kind):
+            if _DECLARATION in declared.metadata:
+                convert, text, default = declared.metadata[_DECLARATION]
+                yield Setting(prefix + declared.name, convert, text, default)
 
 
 SETTINGS: tuple[Setting, ...] = tuple(_declarations())
@@ -269,7 +277,7 @@ SETTINGS: tuple[Setting, ...] = tuple(_declarations())
 def build(profile: str, values: Mapping[str, Any], sources: Mapping[str, str]) -> Settings:
     """The settings from a value for each key of `SETTINGS`."""
     groups = {
-        name: kind(**{each.name: values[f"{name}.{each.name}"] for each in fields(kind)})
+        name: kind(**{declared.name: values[f"{name}.{declared.name}"] for declared in fields(kind)})
         for name, kind in GROUPS.items()
     }
     single = {setting.key: values[setting.key] for setting in SETTINGS if "." not in setting.key}

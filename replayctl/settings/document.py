@@ -1,4 +1,4 @@
-"""YAML as people write it by hand: what its rules would change or lose silently is refused, with file and line."""
+"""Reads hand-written YAML; rejects, with file and line, what YAML would silently change or drop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Keys = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class YamlDocument:
-    """A block of keys; by the keys that lead there, the line of each and the text of each single value."""
+    """A mapping, with the line of each key and the source text of each scalar by its path of keys."""
 
     content: dict[str, Any] = field(default_factory=dict)
     lines: Mapping[Keys, int] = field(default_factory=dict)
@@ -25,11 +25,11 @@ class YamlDocument:
 
 
 def parse(text: str, path: Path, *, depth: int) -> YamlDocument:
-    """The document of that text; `path` is only named in messages. Keys are checked down to `depth`.
+    """Parses a document; `path` is used in messages only. Keys are checked down to `depth`.
 
-    Raises SettingsError for what is no YAML, no block of keys, a key twice, and a key that is no text to YAML.
+    Raises SettingsError for invalid YAML, for documents other than a mapping, and for keys that repeat or are not text.
     """
-    # Here, since most commands on a fresh machine have no file to read.
+    # Imported here because most commands on a fresh machine have no file to read.
     import yaml
 
     lines: dict[Keys, int] = {}
@@ -43,12 +43,12 @@ def parse(text: str, path: Path, *, depth: int) -> YamlDocument:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise SettingsError(f"{path}{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
+        raise SettingsError(f"{path}{where}: invalid YAML: {getattr(error, 'problem', None) or error}") from error
     except RecursionError:
-        raise SettingsError(f"{path}: not settings: blocks within blocks, too deep to read") from None
+        raise SettingsError(f"cannot read settings from {path}: its blocks are nested too deeply") from None
     except (ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError) as error:
-        # PyYAML's own on a tag that does not fit, or for example 2026-02-30, which has the form of a date.
-        raise SettingsError(f"{path}: a value cannot be read ({error}); quote it") from error
+        # PyYAML raises these for a tag that does not match, or for 2026-02-30, which only looks like a date.
+        raise SettingsError(f"cannot read a value in {path}: {error}; quote it") from error
     if not isinstance(content, dict):
         raise SettingsError(f"{path}: expected the keys 'profiles' and 'default_profile'")
     return YamlDocument(content, lines, written)
@@ -61,19 +61,19 @@ def _walk(
 
     if isinstance(node, ScalarNode):
         written[prefix] = node.value
-    # An alias of its own parent has no end.
+    # An alias of its own parent would recurse forever.
     if not isinstance(node, MappingNode) or len(prefix) == depth:
         return
     for key, value in node.value:
         line = key.start_mark.line + 1
         if not isinstance(key, ScalarNode):
-            raise SettingsError(f"{path}:{line}: a key is a list or a block, expected text")
+            raise SettingsError(f"{path}:{line}: a key is a list or a mapping, expected text")
         if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
             raise SettingsError(
-                f'{path}:{line}: YAML does not read the key {key.value} as text: quote it, "{key.value}"'
+                f'{path}:{line}: YAML does not read the key {key.value} as text; quote it: "{key.value}"'
             )
         where = (*prefix, key.value)
         if where in lines:
-            raise SettingsError(f"{path}:{line}: {'.'.join(where)} stands here again (first in line {lines[where]})")
+            raise SettingsError(f"{path}:{line}: {'.'.join(where)} is set twice (first in line {lines[where]})")
         lines[where] = line
         _walk(value, where, path, depth, lines, written)

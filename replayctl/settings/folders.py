@@ -1,4 +1,4 @@
-"""The folders of a profile, in pairs: as this machine sees them, and as the workers do."""
+"""The folders of a profile, in pairs: the path on this machine and the path on the workers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from replayctl.settings.load import LOCAL_PROFILE
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Pairs of folders: what this machine writes, and the same seen by the workers."""
+    """Pairs of folders: the path on this machine, and the path of the same folder on the workers."""
 
     dags: Path
     spark_submit_files: Path
@@ -27,7 +27,7 @@ def find_folders(settings: Settings) -> Folders:
     Raises SettingsError that names the first missing key.
     """
     home = settings.local.home if settings.profile == LOCAL_PROFILE else None
-    given = settings.folders
+    configured = settings.folders
 
     def pick(key: str, value: Path | None, local_name: str) -> Path:
         if value is not None:
@@ -35,15 +35,15 @@ def find_folders(settings: Settings) -> Folders:
         if home is not None:
             return home / local_name
         raise SettingsError(
-            f"profile {settings.profile!r} has no folders.{key}",
+            f"folders.{key} is required in profile {settings.profile!r}",
             hint=f"set it in replayctl.yaml under profiles → {settings.profile} → folders",
         )
 
-    files = pick("spark_submit_files", given.spark_submit_files, "spark_submit_files")
+    files = pick("spark_submit_files", configured.spark_submit_files, "spark_submit_files")
     return Folders(
-        dags=pick("dags", given.dags, "dags"),
+        dags=pick("dags", configured.dags, "dags"),
         spark_submit_files=files,
-        spark_submit_files_in_pods=given.spark_submit_files_in_pods or files,
-        data_in_pods=pick("data_in_pods", given.data_in_pods, "data"),
-        artifacts_in_pods=pick("artifacts_in_pods", given.artifacts_in_pods, "artifacts"),
+        spark_submit_files_in_pods=configured.spark_submit_files_in_pods or files,
+        data_in_pods=pick("data_in_pods", configured.data_in_pods, "data"),
+        artifacts_in_pods=pick("artifacts_in_pods", configured.artifacts_in_pods, "artifacts"),
     )

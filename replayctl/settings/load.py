@@ -27,7 +27,7 @@ LOCAL_PROFILE = "local"
 _DEPTH = 4
 _LONGEST_FILE = 1 << 20
 _ENVIRONMENT_PREFIX = "REPLAYCTL_"
-# Variables with our prefix that are no settings.
+# Variables with our prefix that are not settings.
 _OTHER_VARIABLES = frozenset({"REPLAYCTL_PROFILE", "REPLAYCTL_CONFIG", "REPLAYCTL_LAB", "REPLAYCTL_MARK"})
 
 
@@ -43,21 +43,21 @@ class _Value:
 def load_settings(
     profile: str | None, *, flags: Mapping[str, object] | None = None, environ: Mapping[str, str], cwd: Path
 ) -> Settings:
-    """The settings of a profile (None: the chosen one), later sources winning.
+    """The settings of a profile (None: the selected one); later sources override earlier ones.
 
     Raises SettingsError that names the key and the source for anything unknown or malformed.
     """
     documents = _read_documents(environ, cwd)
     name = profile or environ.get("REPLAYCTL_PROFILE") or _default_profile(documents)
     if name != LOCAL_PROFILE:
-        # The local profile stands by itself, and is not to wait for a file to be read that has nothing of it.
+        # The shipped file does not define the local profile, so there is no need to read it.
         documents = [_read_document(SHIPPED_FILE), *documents]
-    known = {LOCAL_PROFILE} | {each for document in documents for each in document.profiles}
+    known = {LOCAL_PROFILE} | {profile_name for document in documents for profile_name in document.profiles}
     if name not in known:
         file = documents[-1].path if documents[-1].path != SHIPPED_FILE else TEAM_FILE
         raise SettingsError(
-            f"there is no profile {name!r}{_did_you_mean(name, known)}",
-            hint=f"list those there are: replayctl settings profiles; or add it to {file}",
+            f"profile {name!r} does not exist{_did_you_mean(name, known)}",
+            hint=f"run `replayctl settings profiles` to list the profiles, or add {name!r} to {file}",
         )
     values: dict[str, _Value] = {setting.key: _Value(setting.default(), "default") for setting in SETTINGS}
     if name == LOCAL_PROFILE:
@@ -67,26 +67,26 @@ def load_settings(
     values |= _from_environment(environ, cwd)
     for key, value in (flags or {}).items():
         if key in _BY_KEY and _BY_KEY[key].secret:
-            raise SettingsError(f"{key} is a secret, which flags would show to every user of this machine")
+            raise SettingsError(f"cannot set {key} by a flag: every user of this machine could read it")
         if value is not None:
             values[key] = _Value(_converted(key, value, "flag", cwd), "flag")
     return build(
-        name, {key: each.value for key, each in values.items()}, {key: each.source for key, each in values.items()}
+        name, {key: entry.value for key, entry in values.items()}, {key: entry.source for key, entry in values.items()}
     )
 
 
 def list_profiles(environ: Mapping[str, str], cwd: Path) -> dict[str, str]:
     """Every profile, with the files that define it; SettingsError for a malformed file."""
-    found = {LOCAL_PROFILE: "built in"}
+    definitions = {LOCAL_PROFILE: "built in"}
     for document in (_read_document(SHIPPED_FILE), *_read_documents(environ, cwd)):
         for name in document.profiles:
             here = "shipped" if document.path == SHIPPED_FILE else str(document.path)
-            found[name] = f"{found[name]}, {here}" if name in found else here
-    return found
+            definitions[name] = f"{definitions[name]}, {here}" if name in definitions else here
+    return definitions
 
 
 def login_user(environ: Mapping[str, str]) -> str | None:
-    """The login name in the form that namespaces allow; None when nothing of it is left."""
+    """The login name in the form that namespaces allow; None when no allowed character remains."""
     try:
         name = environ.get("LOGNAME") or environ.get("USER") or getpass.getuser()
     except (KeyError, OSError):
@@ -105,7 +105,7 @@ def _read_documents(environ: Mapping[str, str], cwd: Path) -> list[_Document]:
     """The team's file first, then the user's."""
     team = _explicit_file(environ, cwd)
     if team is None:
-        # Folders above that this user may not look into are somebody else's.
+        # Parent folders that this user cannot read are skipped.
         above = (folder / TEAM_FILE for folder in (cwd, *cwd.parents))
         team = next((path for path in above if os.path.isfile(path)), None)
     user = base_dirs().user_config_path / "config.yaml"
@@ -137,9 +137,9 @@ def _read_document(path: Path) -> _Document:
         with path.open(encoding="utf-8") as file:
             text = file.read(_LONGEST_FILE + 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}") from error
+        raise SettingsError(f"cannot read {path}: {error}") from error
     if len(text) > _LONGEST_FILE:
-        raise SettingsError(f"{path} has more than {_LONGEST_FILE} characters: not a file of settings")
+        raise SettingsError(f"cannot read settings from {path}: it has more than {_LONGEST_FILE} characters")
     document = parse(text, path, depth=_DEPTH)
     content, lines = document.content, document.lines
     known = {"profiles", "default_profile"}
@@ -151,7 +151,7 @@ def _read_document(path: Path) -> _Document:
         raise SettingsError(f"{path}: default_profile is {default!r}, expected the name of a profile")
     profiles = content.get("profiles") or {}
     if not isinstance(profiles, dict):
-        raise SettingsError(f"{path}: profiles is not a block of named profiles")
+        raise SettingsError(f"{path}: profiles must be a mapping of profile names to settings")
     return _Document(
         path, default, {name: _profile_values(path, name, block, document) for name, block in profiles.items()}
     )
@@ -162,7 +162,7 @@ def _profile_values(path: Path, name: str, block: Any, document: YamlDocument) -
         return {}
     if not isinstance(block, dict):
         raise SettingsError(
-            f"{path}:{document.lines.get(('profiles', name), 1)}: profile {name!r} is not a block of settings"
+            f"{path}:{document.lines.get(('profiles', name), 1)}: profile {name!r} must be a mapping of settings"
         )
     values: dict[str, _Value] = {}
     for key, value in block.items():
@@ -170,17 +170,17 @@ def _profile_values(path: Path, name: str, block: Any, document: YamlDocument) -
         entries: dict[tuple[str, ...], Any]
         if key in GROUPS:
             if not isinstance(value, (dict, type(None))):
-                raise SettingsError(f"{source}: {key} is a block of settings, not one value")
-            entries = {(key, inner): each for inner, each in (value or {}).items()}
+                raise SettingsError(f"{source}: {key} must be a mapping of settings, not a single value")
+            entries = {(key, inner): entry for inner, entry in (value or {}).items()}
         else:
             entries = {(key,): value}
-        for parts, each in entries.items():
+        for parts, entry in entries.items():
             where = ("profiles", name, *parts)
             dotted, source = ".".join(parts), f"{path}:{document.lines.get(where, 1)}"
             if dotted in values:
-                raise SettingsError(f"{source}: {dotted} stands here again (first in {values[dotted].source})")
-            # A team's file means the same in every folder below it, so its relative paths start where it lies.
-            converted = _converted(dotted, each, source, path.parent, document.written.get(where))
+                raise SettingsError(f"{source}: {dotted} is set twice (first at {values[dotted].source})")
+            # Relative paths start at the file's folder, so that a team's file means the same in every folder below it.
+            converted = _converted(dotted, entry, source, path.parent, document.written.get(where))
             values[dotted] = _Value(converted, source)
     return values
 
@@ -200,10 +200,11 @@ def _from_environment(environ: Mapping[str, str], cwd: Path) -> dict[str, _Value
 
 
 def _converted(key: str, value: Any, source: str, base: Path, written: str | None = None) -> Any:
-    """The value of a setting; relative paths start at `base`, `written` is how a file has it."""
+    """The value of a setting; relative paths start at `base`, `written` is its text in the file."""
     if key not in _BY_KEY:
         raise SettingsError(
-            f"{source}: unknown setting {key!r}{_did_you_mean(key, set(_BY_KEY))}", hint="see: replayctl settings show"
+            f"{source}: unknown setting {key!r}{_did_you_mean(key, set(_BY_KEY))}",
+            hint="run `replayctl settings show` to list all settings",
         )
     try:
         converted = _BY_KEY[key].convert(value)
@@ -211,7 +212,7 @@ def _converted(key: str, value: Any, source: str, base: Path, written: str | Non
     except NotTextError:
         meant = "***" if _BY_KEY[key].secret else str(value) if written is None else written
         raise SettingsError(
-            f'{source}: {key} is {meant}, which YAML does not read as text: quote it, "{meant}"'
+            f'{source}: {key} is {meant}, which YAML does not read as text; quote it: "{meant}"'
         ) from None
     except ValueError as error:
         shown = "has a malformed value" if _BY_KEY[key].secret else str(error)
@@ -219,7 +220,9 @@ def _converted(key: str, value: Any, source: str, base: Path, written: str | Non
 
 
 def _default_profile(documents: list[_Document]) -> str:
-    return next((each.default_profile for each in reversed(documents) if each.default_profile), LOCAL_PROFILE)
+    return next(
+        (document.default_profile for document in reversed(documents) if document.default_profile), LOCAL_PROFILE
+    )
 
 
 def _did_you_mean(word: str, known: set[str]) -> str:

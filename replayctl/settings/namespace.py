@@ -33,7 +33,7 @@ class Namespace(Protocol):
 
     @property
     def yarn_tags(self) -> tuple[str, ...]:
-        """Tags of the namespace's applications on YARN, the one that is its own last."""
+        """Tags of the namespace's applications on YARN; the last one is unique to the namespace."""
 
     def dag_id(self, name: str) -> str:
         """The id of the DAG `name`."""
@@ -43,14 +43,14 @@ class Namespace(Protocol):
 
 
 def find_namespace(settings: Settings, *, shared: bool = False) -> Namespace:
-    """The namespace to work in: the user's, or the common one when it is asked for by `shared`.
+    """The namespace to work in: the user's, or with `shared` the common one.
 
-    Raises UsageProblem without a user, and for a user name that is not allowed.
+    Raises UsageProblem when the user is missing or not a valid name.
     """
     if not shared and not settings.user:
         raise UsageProblem(
-            f"profile {settings.profile!r} has no user: whose DAGs are these?",
-            hint="export USERNAME_ON_CLUSTER=<name>, or say --shared for the common namespace",
+            f"user is required in profile {settings.profile!r}",
+            hint="export USERNAME_ON_CLUSTER=<name>, or pass --shared for the common namespace",
         )
     try:
         return cast("Namespace", _entities().Namespace(None if shared else settings.user))
@@ -74,7 +74,7 @@ def _entities() -> ModuleType:
         path = shipped.shipped_dir("dags") / "dag_entities.py"
         spec = importlib.util.spec_from_file_location(_MODULE, path)
         if spec is None or spec.loader is None:
-            raise ImportError(f"{path} cannot be loaded")
+            raise ImportError(f"cannot load {path}")
         module = importlib.util.module_from_spec(spec)
         # dataclasses look their module up by name while the class body runs.
         sys.modules[_MODULE] = module

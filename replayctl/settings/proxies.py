@@ -1,5 +1,5 @@
-"""Which HTTP proxy leads to an API server: the kubeconfig's `proxy-url`, else the environment's, by the rules of Go's
-`golang.org/x/net/http/httpproxy`, which kubectl goes by.
+"""Selects the HTTP proxy for an API server: the kubeconfig's `proxy-url`, else the environment's, by the rules of Go's
+`golang.org/x/net/http/httpproxy`, which kubectl follows.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ _SCHEMES = ("http", "https")
 
 
 def check_proxy(url: str, source: str) -> str:
-    """The proxy's URL, if it is one that can be used here; SettingsError that names `source` otherwise."""
+    """The proxy's URL; raises SettingsError that names `source` when the proxy is not supported."""
     parts = urllib.parse.urlsplit(url)
     try:
         usable = parts.scheme in _SCHEMES and parts.hostname and (parts.port is None or parts.port)
     except ValueError:
         usable = False
     if not usable:
-        # Without its password, should it have one.
+        # Without the password, if it has one.
         shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         raise SettingsError(
             f"{source}: replayctl cannot use the proxy {shown!r}",
@@ -31,10 +31,10 @@ def check_proxy(url: str, source: str) -> str:
 
 
 def proxy_from_environment(server: str, environ: Mapping[str, str]) -> str | None:
-    """The proxy that HTTPS_PROXY or HTTP_PROXY name for a server; None where NO_PROXY excludes it, or it is local."""
+    """The proxy that HTTPS_PROXY or HTTP_PROXY sets for a server; None for local servers and those in NO_PROXY."""
     parts = urllib.parse.urlsplit(server)
     name = f"{parts.scheme}_proxy"
-    # Small letters count only where the capital ones are not set, as in Go.
+    # As in Go, lower-case variables count only when the upper-case ones are not set.
     url = environ.get(name.upper()) or environ.get(name)
     host = (parts.hostname or "").rstrip(".")
     port = parts.port or (443 if parts.scheme == "https" else 80)

@@ -1,4 +1,4 @@
-"""How text or YAML becomes the value of a setting. Each function raises ValueError that says what was expected."""
+"""Converts text or YAML to the value of a setting. Each function raises a ValueError that says what was expected."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from replayctl.console.secret import Secret
 
 
 class NotTextError(ValueError):
-    """YAML made something else of what was meant as text."""
+    """YAML has read a value that should be text as another type."""
 
 
 def to_text(value: Any) -> str:
@@ -27,7 +27,7 @@ def _to_lines(value: Any) -> str:
     if value is None:
         raise ValueError("is empty; leave the line out to keep the default")
     if isinstance(value, (dict, list)):
-        raise ValueError("is a block or a list, expected text")
+        raise ValueError("is a mapping or a list, expected text")
     if not isinstance(value, str):
         raise NotTextError
     if not value.strip():
@@ -46,7 +46,7 @@ def to_path(value: Any) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise ValueError(f"is {text!r}, and there is no such user's home folder") from None
+        raise ValueError(f"is {text!r}, but that user's home folder does not exist") from None
 
 
 def to_paths(value: Any) -> tuple[Path, ...]:
@@ -71,7 +71,7 @@ def to_number(value: Any) -> float:
     except ValueError:
         raise ValueError(f"is {value!r}, expected a number") from None
     except OverflowError:
-        raise ValueError("is too large a number") from None
+        raise ValueError("is too large") from None
     if not 0 < number < float("inf"):
         raise ValueError(f"is {value!r}, expected a number above 0")
     return number
@@ -94,13 +94,15 @@ def to_port(value: Any) -> int:
 
 
 def to_mode(value: Any) -> str:
-    """Rights as octal text, not writable for everybody."""
+    """Permissions as octal text, not writable for everybody."""
     # Only text: YAML reads 0664 as the number 436.
     octal = to_text(value)
     if not re.fullmatch(r"[0-7]{3,4}", octal):
-        raise ValueError(f"is {value!r}, expected octal rights in quotes, such as '664'")
+        raise ValueError(f"is {value!r}, expected octal permissions in quotes, such as '664'")
     if int(octal, 8) & 0o002:
-        raise ValueError(f"is {value!r}, which would let everybody change code that runs with the cluster's rights")
+        raise ValueError(
+            f"is {value!r}, which would let everybody change code that runs with the cluster's permissions"
+        )
     return octal
 
 

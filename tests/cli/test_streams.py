@@ -57,7 +57,7 @@ def test_a_closed_stdout_is_no_bug() -> None:
 def test_an_answer_that_cannot_be_written_is_a_failure_and_no_bug(mode: str) -> None:
     done = shell(f"REPLAYCTL settings show --output {mode} >/dev/full")
     assert done.returncode == 1
-    assert "cannot be written" in done.stderr
+    assert "cannot write the answer" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -109,7 +109,7 @@ def test_a_status_line_is_gone_before_the_answer_comes(end: str) -> None:
 @pytest.mark.parametrize("option", ["--output", "--profile"])
 def test_an_option_without_its_value_does_not_eat_the_command(capfd: pytest.CaptureFixture[str], option: str) -> None:
     assert cli.run(["settings", "show", option]) == 2
-    assert f"option {option} needs a value" in capfd.readouterr().err
+    assert f"option {option} requires a value" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ def stack(
         made = Stack(home, dags, environ | proxy)
         started = made.call("local", "up")
     assert started.code == 0, started.stderr
-    assert f"port {port} is taken" in started.stderr
+    assert f"port {port} is already in use" in started.stderr
     try:
         write_sample(home / "data")
         yield made

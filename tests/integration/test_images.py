@@ -201,7 +201,7 @@ def test_a_broken_helper_of_this_registry_is_named(bench: Workbench) -> None:
     (home / ".docker" / "config.json").write_text(json.dumps({"credHelpers": {"localhost:5000": "not-installed"}}))
     answer = bench.call("push-airflow-image")
     assert (answer.code, answer.error["code"]) == (4, "auth")
-    assert "credential helper for localhost:5000" in answer.error["message"]
+    assert "cannot read credentials for localhost:5000: the credential helper failed" in answer.error["message"]
 
 
 def free_port() -> int:

@@ -46,7 +46,7 @@ def test_a_refused_connection(connect: Callable[[int], None]) -> None:
         (OSError("Multiple exceptions: [Errno 111] Connect call failed ('::1', 1, 0, 0), …"), "Connection refused"),
         (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)"), "wrong version number"),
         (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
-        (TimeoutError(), "no answer in time"),
+        (TimeoutError(), "the request timed out"),
         (ValueError(), "ValueError"),
     ],
 )

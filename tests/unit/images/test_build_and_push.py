@@ -181,10 +181,10 @@ def test_a_push_ends_with_the_digest_that_the_registry_knows(last: dict[str, Any
 def test_a_push_that_another_one_replaced_is_no_success() -> None:
     engine = FakeEngine(*PUSH, {"aux": {"Digest": DIGEST}})
     engine.remote[str(WORKER)] = OTHER
-    with pytest.raises(OperationFailed, match=f"is {OTHER} in its registry"):
+    with pytest.raises(OperationFailed, match=f"the registry has {OTHER} for"):
         push(engine, WORKER, RecordingReporter())  # type: ignore[arg-type]
     engine.remote.clear()
-    with pytest.raises(OperationFailed, match="is unknown in its registry"):
+    with pytest.raises(OperationFailed, match="the registry has no image for"):
         push(engine, WORKER, RecordingReporter())  # type: ignore[arg-type]
 
 

@@ -161,7 +161,7 @@ def test_lists_say_for_which_pythons_they_hold(tmp_path: Path, name: str, versio
     if fits:
         assert environments.find_python(name, python) == python
         return
-    with pytest.raises(NotFound, match=rf"no Python 3.11 with venv was found for the {name} environment \(tried"):
+    with pytest.raises(NotFound, match=rf"cannot find Python 3.11 with venv for the {name} environment \(tried"):
         environments.find_python(name, python)
 
 

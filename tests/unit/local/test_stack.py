@@ -131,7 +131,7 @@ def test_each_dead_part_is_named_and_no_command_goes_on_without_it(settings: Set
     find = find_mlflow if name == MLFLOW else find_airflow
     with pytest.raises(NotReady, match=f"{name} has ended") as caught:
         find(settings)
-    assert caught.value.hint == "start it with: replayctl local up"
+    assert caught.value.hint == "run `replayctl local up`"
 
 
 def test_results_are_read_while_airflow_hangs(settings: Settings, start) -> None:

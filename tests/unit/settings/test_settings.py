@@ -75,17 +75,17 @@ def test_login_names_become_users(login: str, user: str | None) -> None:
     ("team", "message"),
     [
         ("profiles:\n  lab:\n    usr: x\n", r"replayctl.yaml:3: unknown setting 'usr'; did you mean 'user'"),
-        ("profiles:\n  lab:\n    user: a\n    user: b\n", r"replayctl.yaml:4: profiles.lab.user stands here again"),
-        ("profiles:\n  lab:\n    user: no\n", r"replayctl.yaml:3: user is no, .* quote it, \"no\""),
+        ("profiles:\n  lab:\n    user: a\n    user: b\n", r"replayctl.yaml:4: profiles.lab.user is set twice"),
+        ("profiles:\n  lab:\n    user: no\n", r"replayctl.yaml:3: user is no, .* quote it: \"no\""),
         ("profiles:\n  lab:\n    user: 12\n", r"quote it"),
         ("profiles:\n  lab:\n    deploy: {timeout_s: soon}\n", r"deploy.timeout_s is 'soon', expected a number"),
         ("profiles:\n  lab:\n    deploy: {timeout_s: -1}\n", r"above 0"),
         ("profiles:\n  lab:\n    local: {airflow_port: 70000}\n", r"from 1 to 65535"),
         ("profiles:\n  lab:\n    airflow: {url: localhost}\n", r"expected http://host:port"),
-        ("profiles: [lab]\n", r"not a block of named profiles"),
-        ("profiles:\n  lab: 3\n", r"'lab' is not a block"),
+        ("profiles: [lab]\n", r"profiles must be a mapping"),
+        ("profiles:\n  lab: 3\n", r"'lab' must be a mapping"),
         ("profile:\n", r"unknown key 'profile'; did you mean 'profiles'"),
-        ("profiles: {lab: {\n", r"not YAML"),
+        ("profiles: {lab: {\n", r"invalid YAML"),
         ("- a\n", r"expected the keys"),
         ("default_profile: 3\nprofiles: {lab: {}}\n", r"default_profile is 3"),
     ],
@@ -96,7 +96,7 @@ def test_what_is_wrong_in_a_file_is_named_with_its_place(tmp_path: Path, team: s
 
 
 def test_unknown_profiles_and_variables_are_refused_with_the_near_one(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="no profile 'labb'; did you mean 'lab'"):
+    with pytest.raises(SettingsError, match="profile 'labb' does not exist; did you mean 'lab'"):
         load(tmp_path, "profiles: {lab: {}}", profile="labb")
     with pytest.raises(SettingsError, match="REPLAYCTL_MLFLOW_URI .*did you mean 'REPLAYCTL_MLFLOW_URL'"):
         load(tmp_path, REPLAYCTL_MLFLOW_URI="http://x:1")
@@ -125,7 +125,7 @@ def test_a_password_file_that_others_can_read_is_refused(tmp_path: Path) -> None
     path.write_text("hunter2\n")
     path.chmod(0o640)
     found = load(tmp_path, REPLAYCTL_AIRFLOW_PASSWORD_FILE=str(path))
-    with pytest.raises(SettingsError, match="read by others") as caught:
+    with pytest.raises(SettingsError, match="is readable by others") as caught:
         found.airflow_password()
     assert caught.value.hint == f"chmod 600 {path}"
     path.chmod(0o600)

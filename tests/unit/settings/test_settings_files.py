@@ -28,7 +28,7 @@ def test_values_that_yaml_changes_are_named_as_they_are_written(tmp_path: Path, 
     with pytest.raises(SettingsError) as caught:
         load(tmp_path, f"profiles:\n  p:\n    user: {written}\n")
     assert "replayctl.yaml:3: user is" in str(caught.value)
-    assert f'quote it, "{written}"' in str(caught.value)
+    assert f'quote it: "{written}"' in str(caught.value)
     assert load(tmp_path, f'profiles:\n  p:\n    user: "{written}"\n').user == written
 
 
@@ -52,10 +52,10 @@ def test_names_of_profiles_that_are_no_text_are_refused(tmp_path: Path, key: str
         ("[a]: x", "yaml:3: a key is a list"),
         ("user:", "user is empty"),
         ("user: [a]", "expected text"),
-        ("airflow: 3", "airflow is a block of settings"),
+        ("airflow: 3", "airflow must be a mapping of settings"),
         ("airflow: {1: x}", "yaml:3: .* quote it"),
         ("airflow: &a {airflow: *a}", "unknown setting 'airflow.airflow'"),
-        ("airflow: {url: http://a, url: http://b}", "stands here again"),
+        ("airflow: {url: http://a, url: http://b}", "is set twice"),
         ("user: 2026-02-30", "quote it"),
     ],
 )
@@ -75,11 +75,11 @@ def test_a_relative_path_starts_where_its_file_lies(tmp_path: Path) -> None:
 
 
 def test_a_secret_is_no_flag(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="flags"):
+    with pytest.raises(SettingsError, match="cannot set airflow.password by a flag"):
         load(tmp_path, "profiles: {p: {}}", **{"airflow.password": "hunter2"})
 
 
-@pytest.mark.parametrize(("content", "message"), [("", "is empty"), (b"\xff\xfe", "cannot be read")])
+@pytest.mark.parametrize(("content", "message"), [("", "is empty"), (b"\xff\xfe", "cannot read")])
 def test_a_password_file_without_a_password_is_named_with_its_source(
     tmp_path: Path, content: str | bytes, message: str
 ) -> None:
@@ -131,7 +131,7 @@ def test_no_text_is_a_bug(tmp_path: Path, text: str) -> None:
         ("/srv/\0dags", r"has the control character '\\x00' in it"),
         ("/srv/\x1b[31mdags", "has the control character"),
         ("/srv/\udce9", "has a byte that is not UTF-8 in it"),
-        ("~nobody-of-that-name/dags", "no such user's home folder"),
+        ("~nobody-of-that-name/dags", "that user's home folder does not exist"),
     ],
 )
 @pytest.mark.parametrize("key", [each.key for each in SETTINGS if each.convert is to_path])
