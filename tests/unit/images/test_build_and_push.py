@@ -93,7 +93,7 @@ def test_a_base_is_known_by_its_digest_whether_it_was_pulled_or_not(docker_dir: 
     engine.remote["base:1"] = DIGEST
     assert planned(engine, docker_dir).inputs == pulled
     engine.remote.clear()
-    with pytest.raises(OperationFailed, match="base:1 is neither"):
+    with pytest.raises(OperationFailed, match="base:1 does not exist in the engine or in its registry"):
         planned(engine, docker_dir)
 
 

@@ -76,7 +76,7 @@ def test_a_link_may_lead_to_a_file_of_the_folder_and_nowhere_else(folder: Path, 
     assert members(folder)["same.xml"].isreg()
     (tmp_path / "secret").write_text("key")
     (folder / "leak").symlink_to(tmp_path / "secret")
-    with pytest.raises(UsageProblem, match="leaves the folder"):
+    with pytest.raises(UsageProblem, match="points outside the folder"):
         plan_context(folder, NAME)
 
 

@@ -74,7 +74,7 @@ def test_a_whole_environment_is_left_alone(tmp_path: Path, pinned: Path) -> None
         (lambda env: (env.site_packages / "pkg_a-1.2.dist-info").rename(env.path / "x"), "pkg-a", False),
         (
             lambda env: (env.site_packages / "pkg_a-1.2.dist-info").rename(env.site_packages / "pkg_a-1.3.dist-info"),
-            "of another version: pkg-a",
+            "have another version: pkg-a",
             False,
         ),
         (lambda env: (env.site_packages / "pkg_a" / "__init__.py").unlink(), "__init__.py", True),
@@ -135,7 +135,7 @@ def test_an_installation_that_outlives_its_killed_replayctl_is_ended_first(tmp_p
 
 def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, pinned: Path) -> None:
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(OperationFailed, match="cannot make folder") as caught:
+    with pytest.raises(OperationFailed, match="cannot create folder") as caught:
         ensure(tmp_path)
     assert "REPLAYCTL_CACHE_DIR" in (caught.value.hint or "")
 

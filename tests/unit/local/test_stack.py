@@ -107,7 +107,7 @@ def start_all(start, *, airflow: int | None, mlflow: int | None) -> dict[str, su
 
 def test_a_password_is_not_sent_to_a_program_on_our_port(settings: Settings, stranger: Listener, start) -> None:
     start_all(start, airflow=stranger.port, mlflow=None)
-    with pytest.raises(NotReady, match=r"api-server does not listen on port \d+, another program does"):
+    with pytest.raises(NotReady, match=r"api-server does not listen on port \d+, which another program uses"):
         find_airflow(settings)
     assert stranger.requests == []
     assert find_mlflow(settings).url
