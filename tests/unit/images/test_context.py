@@ -95,7 +95,7 @@ def test_what_cannot_be_sent_is_named(folder: Path) -> None:
 
 
 def test_a_folder_without_the_dockerfile(tmp_path: Path) -> None:
-    with pytest.raises(UsageProblem, match=f"has no {NAME}"):
+    with pytest.raises(UsageProblem, match=f"{NAME} does not exist in"):
         plan_context(tmp_path, NAME)
 
 
