@@ -242,7 +242,7 @@ def test_ctrl_c_while_airflow_is_waited_for_gives_the_lock_back(person: Callable
     (kate.dags / "dag_small.py").write_text(
         "from .dag_specs import DagSpec, StepSpec\nimport sys\n\ndef dag_specs(namespace):\n"
         "    name = 'there' if 'airflow' in sys.modules else 'here'\n"
-        "    return (DagSpec(namespace.dag_id('small'), '', 'e', (StepSpec(name, 'split', 1, 'x', {}),)),)\n"
+        "    return (DagSpec(namespace.dag_id('small'), '', 'e', (StepSpec(name, 'split', 'x', {}),)),)\n"
     )
     # Where the tests run in the background Ctrl-C is ignored, and children inherit that.
     code = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
