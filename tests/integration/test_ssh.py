@@ -184,7 +184,7 @@ def test_an_account_without_a_shell_is_not_taken_for_an_empty_target(server: Ssh
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("MaxSessions 0", "opens no session for a command"),
+        ("MaxSessions 0", "opens no session for commands"),
         ("ForceCommand echo 'Deploys are closed until Monday' >&2; exit 3", "it ended with status 3"),
         ("ForceCommand echo 'This account is currently not available.'; exit 1", r"no shell \(nologin\)"),
         ('ForceCommand /bin/bash -r -c "$SSH_ORIGINAL_COMMAND"', "shell is restricted"),
