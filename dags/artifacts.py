@@ -82,7 +82,7 @@ class Artifact:
         """What the writer recorded. Raises ArtifactError when the artifact is not whole."""
         missing = self.what_is_missing()
         if missing:
-            raise ArtifactError(f"artifact {self} is missing or not whole: {missing}")
+            raise ArtifactError(f"artifact {self} is incomplete: {missing}")
         manifest = self._read_manifest()
         del manifest[_FILES]
         return manifest

@@ -151,16 +151,16 @@ class WorkloadOperator(BaseOperator):
         if moved:
             lines.append(
                 f"clear {', '.join(moved)} too: {self.step_document['package']} is used since the clear, and has to "
-                "compute them anew"
+                "compute them again"
             )
         raise AirflowException("; ".join(lines))
 
     def _missing(self, entry: dict[str, Any], notes: RunNotes) -> str:
         step, note = entry["step"], notes.of(entry["step"])
         if step not in self.identities:
-            return f"input {step} ({entry['path']}) is missing or not whole: run the DAG that makes it"
+            return f"input {step} ({entry['path']}) is incomplete: run the DAG that makes it"
         if note is None or note["identity"] == entry["identity"]:
-            return f"input {step} ({entry['path']}) is missing or not whole: clear task {step}"
+            return f"input {step} ({entry['path']}) is incomplete: clear task {step}"
         changes = parameter_changes(read_manifest(note["artifact"]).get("parameters", {}), entry["parameters"])
         return (
             f"input {step} has moved from {note['identity']}, made with {note['release']}, to {entry['identity']} "
@@ -184,7 +184,7 @@ class WorkloadOperator(BaseOperator):
         self.log.info("the step: %s", json.dumps(document))
         self.submit(context, encoded(document))
         if not artifact.is_whole():
-            raise AirflowException(f"the step ended well, but {artifact} is not whole: {artifact.what_is_missing()}")
+            raise AirflowException(f"the step succeeded, but {artifact} is incomplete: {artifact.what_is_missing()}")
 
     def submit(self, context: Context, document: str) -> None:
         """Runs the step's process, or Spark's driver, to its end; raises when that is a failure."""
@@ -343,7 +343,7 @@ def build_dag(spec: DagSpec, deployment: Deployment, module: str) -> DAG:
                 [],
                 type="array",
                 items={"type": "string"},
-                description="Steps to compute anew, with all that depends on them; 'all' for every step",
+                description="Steps to compute again, with all that depends on them; 'all' for every step",
             ),
             "engine": Param(
                 None,

@@ -94,7 +94,7 @@ def _refuse_loss(made: Plan, *, shipped: bool) -> None:
     if shipped and made.of("delete"):
         raise UsageProblem(
             f"the shipped DAGs would take the place of yours: {', '.join(made.of('delete'))} would go",
-            hint="go to the folder that has your dags/, or say --dags-dir; to begin anew: replayctl undeploy",
+            hint="change to the folder with your dags/, or pass --dags-dir; to start over, run `replayctl undeploy`",
         )
 
 
@@ -188,7 +188,7 @@ def _check(
     )
     if release.left_out:
         more = f" and {len(release.left_out) - 5} more" if len(release.left_out) > 5 else ""
-        reporter.warn(f"not deployed, being no code or small data: {', '.join(release.left_out[:5])}{more}")
+        reporter.warn(f"skipping files that are neither code nor small data: {', '.join(release.left_out[:5])}{more}")
     check_modules(release, namespace)
     findings: tuple[validation.Finding, ...] = ()
     if options.validate:
@@ -197,9 +197,7 @@ def _check(
         for finding in findings:
             reporter.warn(str(finding))
     else:
-        reporter.warn(
-            "not validated: what only fails or misbehaves on the server will do so there, for everybody to see"
-        )
+        reporter.warn("validation is off: faults that show only on the server will show there, to all users")
     started = time.monotonic()
     dags = load_specs(release, timeout_s=settings.deploy.load_timeout_s, look=options.dry_run)
     loaded_s = time.monotonic() - started

@@ -42,7 +42,7 @@ def run(document: Mapping[str, Any]) -> None:
         if not made.is_whole():
             raise ArtifactError(
                 f"step {document['step']}: its input {made} ({entry['workload']} {entry['label']}) is missing or "
-                f"not whole ({made.what_is_missing()}); run the DAG that makes it, or clear that task"
+                f"incomplete ({made.what_is_missing()}); run the DAG that makes it, or clear that task"
             )
     run_info = document.get("run", {})
     owner = "/".join(str(run_info.get(key, "")) for key in ("dag_id", "run_id", "task_id", "map_index"))

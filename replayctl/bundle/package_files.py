@@ -83,8 +83,8 @@ def product_of(name: str) -> str:
 def read_package(path: Path, runtime: Runtime) -> PackageFile:
     """A package that fits `runtime`, with its sha256; its contents' checksums are `check_contents`' affair.
 
-    Raises UsageProblem for a file that cannot be read, is no regular file, whose name, tags, `Requires-Python` or Scala
-    version do not fit, or that is no zip.
+    Raises UsageProblem for a file that cannot be read or is not a regular file or a zip, and for one whose name, tags,
+    `Requires-Python` or Scala version do not fit.
     """
     name = path.name
     kind = kind_of(name)
@@ -237,7 +237,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         raise UsageProblem(f"cannot read {path}: {error.strerror}", hint="check the path") from error
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise UsageProblem(f"{path} is no regular file")
+            raise UsageProblem(f"{path} is not a regular file")
         yield file
 
 

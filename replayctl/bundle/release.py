@@ -82,7 +82,7 @@ def build_release(dags_dir: Path, deployment_json: str) -> Release:
 
     Takes the whole folder: Python files and small data files, not hidden folders, virtual environments or bytecode.
     Raises UsageProblem when the folder is no package or has no DAG module, and for a file that does not compile, cannot
-    be read, is too large or is no regular file.
+    be read, is too large or is not a regular file.
     """
     if not os.path.isfile(dags_dir / "__init__.py"):
         raise UsageProblem(

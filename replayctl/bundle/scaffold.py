@@ -100,13 +100,15 @@ def new_dag(name: str, dags_dir: Path, *, suffix: str, free_form: bool = False, 
     """
     name = name.removeprefix("dag_").removesuffix(".py")
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
-        raise UsageProblem(f"{name!r} is no name for a DAG: letters a-z first, then also digits and '_'")
+        raise UsageProblem(
+            f"{name!r} is not a valid DAG name: it starts with a letter a-z, followed by letters, digits and '_'"
+        )
     if suffix and name.endswith(suffix):
         raise UsageProblem(
             f"{name!r} ends in {suffix!r}, which the deploy itself appends", hint=f"call it {name.removesuffix(suffix)}"
         )
     if not (dags_dir / "dag_entities.py").is_file():
-        raise NotFound(f"{dags_dir} is no copy of the shipped DAGs", hint="make one: replayctl init .")
+        raise NotFound(f"{dags_dir} is not a copy of the shipped DAGs", hint="run `replayctl init .`")
     path = dags_dir / f"dag_{name}.py"
     text = (_FREE if free_form else _SPECS).replace("@NAME@", name).replace("@TITLE@", name.replace("_", " "))
     if path.exists():

@@ -21,7 +21,7 @@ _KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One entry of the folder that is no folder itself; `oddity` says what it is when it is no regular file."""
+    """One entry of the folder that is no folder itself; `oddity` says what it is when it is not a regular file."""
 
     path: Path
     relative: str
@@ -65,13 +65,13 @@ def _oddity(path: Path) -> str | None:
 
 
 def read_source(path: Path, limit: int) -> bytes:
-    """The bytes of a file; UsageProblem when it cannot be read, has more than `limit` bytes, or is no regular file."""
+    """The bytes of a file; UsageProblem when it is unreadable, larger than `limit` bytes, or not a regular file."""
     try:
         # Without waiting for a writer, should a named pipe have taken the file's place meanwhile.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise UsageProblem(f"{path} is no regular file any more", hint="give the command again")
+                raise UsageProblem(f"{path} is not a regular file any more", hint="give the command again")
             content = file.read(limit + 1)
     except OSError as error:
         raise _unreadable(path, error) from error

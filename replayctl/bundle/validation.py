@@ -49,7 +49,7 @@ def refuse(findings: Sequence[Finding]) -> None:
         raise UsageProblem(
             f"the DAG folder has {len(errors)} fault{'s' if len(errors) > 1 else ''}; nothing was deployed",
             details="\n".join(errors),
-            hint=f"move it into a workload or a task; or end the line with `# {_ALLOW}`; or say --no-validate",
+            hint=f"move it into a workload or a task; or end the line with `# {_ALLOW}`; or pass --no-validate",
         )
 
 

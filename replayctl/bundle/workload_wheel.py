@@ -81,7 +81,7 @@ def _uv() -> str:
     beside = Path(sys.executable).with_name("uv")
     program = str(beside) if beside.is_file() else shutil.which("uv")
     if program is None:
-        raise NotFound("there is no uv on this machine's PATH", hint="install replayctl again, or: pip install uv")
+        raise NotFound("cannot find the program uv", hint="install replayctl again, or: pip install uv")
     return program
 
 

@@ -89,7 +89,7 @@ def parse_endpoint(text: str) -> Endpoint:
     match = _TARGET.fullmatch(text)
     if match is None or match["kind"] not in _KINDS or len(match["name"]) > 253 or len(match["namespace"]) > 63:
         raise UsageProblem(
-            f"{text!r} is no target",
+            f"{text!r} is not an endpoint",
             hint="write NAMESPACE/KIND/NAME:PORT, such as airflow/svc/airflow-webserver:8080 (also deploy, sts, pod)",
         )
     if match["port"] and match["port"].isdigit() and not 0 < int(match["port"]) < 65536:
@@ -163,7 +163,9 @@ class Kubernetes:
         """One pod that serves. Raises NotFound without any pod, NotReady with the reason when none is ready."""
         pods = self.pods(target)
         if not pods:
-            raise NotFound(f"{target} has no pod", hint="scaled to zero, or its image cannot be had?")
+            raise NotFound(
+                f"{target} has no pod", hint="check that it is not scaled to zero and that its image can be pulled"
+            )
         if not pods[0].ready:
             raise NotReady(f"no pod of {target} is ready: {', '.join(f'{pod.name} {pod.state}' for pod in pods[:5])}")
         return pods[0]
@@ -187,7 +189,7 @@ class Kubernetes:
     def _port_behind(self, target: Endpoint) -> int | str:
         """A pod's port, by its number or name."""
         if target.port is None:
-            raise UsageProblem(f"{target} names no port", hint=f"write {target}:PORT")
+            raise UsageProblem(f"{target} has no port", hint=f"write {target}:PORT")
         if target.kind != "service":
             return int(target.port) if target.port.isdigit() else target.port
         base = f"/api/v1/namespaces/{target.namespace}/services/{target.name}"

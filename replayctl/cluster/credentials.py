@@ -146,7 +146,7 @@ def _auth_provider(user: Entry) -> Callable[[], str]:
     if name != "oidc":
         raise SettingsError(
             f"{user}: replayctl does not support the auth-provider {name!r}",
-            hint="kubectl does not since 1.26, either; have the kubeconfig made anew, with an exec plugin",
+            hint="kubectl does not since 1.26, either; generate the kubeconfig again, with an exec plugin",
         )
     if not isinstance(token, str) or not token:
         raise SettingsError(f"{user}: its auth-provider has no id-token", hint="sign in by kubectl first")

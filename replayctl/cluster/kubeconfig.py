@@ -58,7 +58,7 @@ def find_cluster(kubeconfig: Path | None, context: str | None, environ: Mapping[
     present = [path for path in dict.fromkeys(paths) if path.is_file()]
     if not present:
         raise SettingsError(
-            f"there is no kubeconfig: {', '.join(map(str, paths))}",
+            f"cannot find a kubeconfig: {', '.join(map(str, paths))}",
             hint="set kubernetes.kubeconfig, or KUBECONFIG",
         )
     merged = _merge(present)
@@ -68,7 +68,7 @@ def find_cluster(kubeconfig: Path | None, context: str | None, environ: Mapping[
     chosen = merged.entry("contexts", name)
     cluster_name = chosen.text("cluster")
     if cluster_name is None:
-        raise SettingsError(f"{chosen} names no cluster")
+        raise SettingsError(f"{chosen} has no cluster")
     return _access(chosen, merged.entry("clusters", cluster_name), merged, environ)
 
 
@@ -159,7 +159,9 @@ def _access(context: Entry, cluster: Entry, merged: _Merged, environ: Mapping[st
         unsigned = impersonation(user) if user else []
         return ClusterAccess(server, context.name, namespace, None, lambda: unsigned, proxy=proxy)
     if user is None:
-        raise SettingsError(f"{context} names no user", hint="replayctl does not ask a cluster anonymously")
+        raise SettingsError(
+            f"{context} has no user", hint="add a user to the context: replayctl never connects anonymously"
+        )
     tls = _tls(cluster)
     signed = credentials(user, cluster, tls)
     return ClusterAccess(

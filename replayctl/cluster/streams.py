@@ -107,7 +107,7 @@ async def _execute(
     status: bytes | None = None
     async with _connect(cluster, path, (_V5, _V4), f"exec in {pod.namespace}/{pod.name}") as stream:
         if stdin is not None and stream.subprotocol != _V5:
-            raise OperationFailed("this cluster cannot be told where stdin ends (it speaks no v5 of exec)")
+            raise OperationFailed("this cluster does not support closing stdin (exec v5)")
         try:
             if stdin is not None:
                 await _send_stdin(stream, stdin)
@@ -134,7 +134,7 @@ async def _send_stdin(stream: WebSocket, stdin: bytes) -> None:
 
 def _cut_off(pod: Pod, counts: dict[int, int]) -> Unreachable:
     return Unreachable(
-        f"the connection to pod {pod.namespace}/{pod.name} was cut before the program's end was told; until then came "
+        f"the connection to pod {pod.namespace}/{pod.name} was cut before the program ended; received until then: "
         f"{counts[_STDOUT]} bytes of stdout and {counts[_STDERR]} of stderr",
         hint="what came is not all; give the command again",
     )

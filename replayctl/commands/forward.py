@@ -30,7 +30,7 @@ _Links = Annotated[
     typer.Option(
         "--links/--no-links",
         help="Have links of pages to hosts of the cluster lead through forwards, too; those of yarn, history, "
-        "jobhistory and hdfs do so without being told.",
+        "jobhistory and hdfs do so by default.",
         show_default=False,
     ),
 ]

@@ -64,7 +64,9 @@ def upd_wheels_and_jars(
 
     app: AppContext = ctx.obj
     if show_list and prune:
-        raise UsageProblem("--list and --prune do different things", hint="say --prune --dry-run to see what would go")
+        raise UsageProblem(
+            "--list and --prune do different things", hint="pass --prune --dry-run to see what would be removed"
+        )
     if (show_list or prune) and files:
         raise UsageProblem(f"{'--list' if show_list else '--prune'} uploads nothing, so it takes no files")
     namespace = find_namespace(app.settings, shared=shared)

@@ -34,7 +34,7 @@ def run(
     force: Annotated[
         list[str] | None,
         typer.Option(
-            help="Compute this step anew with all that depends on it; 'all' for every step. Repeatable.",
+            help="Compute this step again with all that depends on it; 'all' for every step. Repeatable.",
             show_default=False,
         ),
     ] = None,

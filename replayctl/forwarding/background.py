@@ -100,7 +100,9 @@ def stop(names: Sequence[str], settings: Settings, *, every: bool, dry_run: bool
         if not _ID.fullmatch(name) or name not in there:
             raise NotFound(f"no background forward {name!r} runs", hint="list them: replayctl forwards list")
     if not names and not every:
-        raise UsageProblem("stop which?", hint=f"name an id ({', '.join(there) or 'none runs'}), or say --all")
+        raise UsageProblem(
+            "no forward is named", hint=f"name an ID ({', '.join(there) or 'none is running'}), or pass --all"
+        )
     chosen = [there[name] for name in names] if names else list(there.values())
     if not dry_run:
         for each in chosen:

@@ -45,7 +45,7 @@ def listeners(
     known = target_names(settings)
     wanted = list(words) if words or not every else list(known)
     if not wanted:
-        raise UsageProblem("forward what?", hint=f"name some of: {', '.join(known)}, or say --all")
+        raise UsageProblem("no target is named", hint=f"name one or more of {', '.join(known)}, or pass --all")
     if port not in (None, AUTO) and len(wanted) > 1:
         raise UsageProblem("one --port for several targets", hint="write NAME=PORT for each, or --port auto")
     return [_listener(word, known, port, links) for word in wanted]
@@ -59,11 +59,11 @@ def _listener(word: str, known: Mapping[str, str], port: str | None, links: bool
         )
     target = parse_endpoint(known.get(name, name))
     if target.port is None:
-        raise UsageProblem(f"{target} names no port", hint=f"write {target}:PORT")
+        raise UsageProblem(f"{target} has no port", hint=f"write {target}:PORT")
     with_links = name in _WITH_LINKS if links is None else links
     local = own or port or (target.port if target.port.isdigit() else AUTO)
     if local == AUTO:
         return Listener(name, target, 0, with_links)
     if not local.isdigit() or not 0 < int(local) < 65536:
-        raise UsageProblem(f"{local!r} is no port", hint=f"a number from 1 to 65535, or {AUTO}")
+        raise UsageProblem(f"{local!r} is not a port", hint=f"write a number from 1 to 65535, or {AUTO}")
     return Listener(name, target, int(local), with_links)

@@ -114,7 +114,7 @@ def send(store: PackageStore, uploads: Sequence[Upload], reporter: Reporter) -> 
 def surplus(stored: Mapping[str, StoredPackage], keep: int) -> tuple[StoredPackage, ...]:
     """What `prune` removes: of each product all but the `keep` builds that were uploaded last."""
     if keep < 1:
-        raise UsageProblem(f"--keep {keep} would leave nothing", hint="say --keep 1 or more")
+        raise UsageProblem(f"--keep {keep} would leave nothing", hint="pass --keep 1 or more")
     ages = sorted((Age(package, _moment(package)) for package in stored.values()), key=_newest_first)
     seen: dict[str, int] = {}
     old = []

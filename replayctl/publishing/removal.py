@@ -142,7 +142,7 @@ def undeploy(
 
 def _remove(target: Target, token: str, names: Sequence[str], reporter: Reporter) -> None:
     for left in target.remove(token, names, audit_line("gc", removed=list(names))):
-        reporter.warn(f"{left} holds files of other users and stays; it is in nobody's way")
+        reporter.warn(f"{left} holds files of other users, so it stays; it does no harm")
 
 
 def _delete_dags(server: LiveServer | None, dag_ids: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -197,7 +197,8 @@ def _possibly_running(history: History, server: LiveServer | None, dag_ids: Sequ
     if server is None:
         since = datetime.datetime.fromtimestamp(history.clock_s, tz=datetime.UTC) - datetime.timedelta(days=1)
         return {
-            name: "published within a day, and nobody was asked what runs" for name in published_since(history, since)
+            name: "published within a day, and Airflow was not asked what runs"
+            for name in published_since(history, since)
         }
     runs = server.live_runs(dag_ids)
     began = [*server.live_tries(dag_ids), *(moment for run in runs for moment in (run.start, run.queued) if moment)]

@@ -186,10 +186,10 @@ class Watcher:
 
     def _say(self, expected: Expected, pending: Mapping[str, object], stubs: Set[str], *, nudged: bool) -> None:
         changed = len(self._known_before.intersection(pending))
-        why = f" ({changed} it knows already: read anew every min_serialized_dag_update_interval)" * bool(changed)
+        why = f" ({changed} changed: Airflow re-reads those every min_serialized_dag_update_interval)" * bool(changed)
         why = why if nudged else f" ({_NOTHING_TO_NUDGE})"
         count = len(pending) + len(stubs)
-        self._reporter.status(f"waiting until Airflow shows {expected.release}: {count} DAGs to come{why}")
+        self._reporter.status(f"waiting until Airflow shows {expected.release}: {count} DAGs left{why}")
 
 
 def nudge(server: DagServer, files: Set[str]) -> bool:

@@ -152,7 +152,7 @@ class SshShell:
         """The program with a configuration that begins with our options and goes on with the user's."""
         program = shutil.which("ssh")
         if program is None:
-            raise NotFound("there is no ssh on this machine's PATH", hint="install OpenSSH's client")
+            raise NotFound("cannot find the program ssh", hint="install OpenSSH's client")
         own = self._address.config or Path.home() / ".ssh" / "config"
         if self._address.config is not None and not _is_readable(own):
             raise SettingsError(f"ssh.config names {own}, which is not a file")

@@ -136,7 +136,7 @@ def test_a_driver_that_ends_well_without_its_artifact_has_failed(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(WorkloadOperator, "submit", lambda self, context, document: None)
-    with pytest.raises(AirflowException, match="not whole"):
+    with pytest.raises(AirflowException, match="is incomplete"):
         operator(deployment).execute(context())
 
 

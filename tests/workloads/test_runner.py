@@ -51,7 +51,7 @@ def test_changed_parameters_lie_beside_the_old(pipeline: Pipeline) -> None:
 
 
 def test_a_missing_input_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"first_level_poprec: its input .*split.* is missing or not whole"):
+    with pytest.raises(ArtifactError, match=r"first_level_poprec: its input .*split.* is incomplete"):
         Pipeline(tmp_path).run("first_level_poprec")
 
 

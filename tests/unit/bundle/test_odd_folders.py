@@ -143,7 +143,7 @@ def test_files_that_vanish_or_change_their_kind_meanwhile(folder: Path) -> None:
     with pytest.raises(UsageProblem, match="was removed while"):
         read_source(folder / "gone.py", 10)
     os.mkfifo(folder / "pipe.py")
-    with pytest.raises(UsageProblem, match="no regular file any more"):
+    with pytest.raises(UsageProblem, match="not a regular file any more"):
         read_source(folder / "pipe.py", 10)
     (folder / "large.txt").write_bytes(b"x" * 11)
     with pytest.raises(UsageProblem, match="more than 10 bytes"):

@@ -236,7 +236,7 @@ def test_users_that_cannot_be_are_refused_by_name(
 def test_a_context_without_a_user_is_refused(tmp_path: Path) -> None:
     document = config()
     document["contexts"][0]["context"].pop("user")
-    with pytest.raises(SettingsError, match="context 'one' names no user"):
+    with pytest.raises(SettingsError, match="context 'one' has no user"):
         find_cluster(write(tmp_path / "config", document), None, {})
 
 
@@ -339,5 +339,5 @@ def test_what_is_wrong_is_named(tmp_path: Path, document: object, context: str |
 
 
 def test_no_file_at_all_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="there is no kubeconfig"):
+    with pytest.raises(SettingsError, match="cannot find a kubeconfig"):
         find_cluster(None, None, {"KUBECONFIG": str(tmp_path / "missing")})

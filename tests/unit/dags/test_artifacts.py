@@ -55,7 +55,7 @@ def test_a_folder_without_either_mark_is_not_whole_and_is_replaced(tmp_path: Pat
     write(artifact, "run", "old")
     (artifact.path / missing).unlink()
     assert not artifact.is_whole()
-    with pytest.raises(ArtifactError, match="not whole"):
+    with pytest.raises(ArtifactError, match="is incomplete"):
         artifact.manifest()
     assert write(artifact, "run", "new")
     assert artifact.manifest() == {"text": "new"}
