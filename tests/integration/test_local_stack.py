@@ -143,10 +143,10 @@ def test_a_task_killed_hard_fails_takes_its_driver_with_it_and_succeeds_when_cle
 
 
 def _api(stack: Stack):
-    from replayctl.local import stack
+    from replayctl.local.stack import airflow_api
     from replayctl.settings.load import load_settings
 
-    return stack.airflow_api(load_settings(None, environ=stack.environ, cwd=ROOT))
+    return airflow_api(load_settings(None, environ=stack.environ, cwd=ROOT))
 
 
 def _clear(stack: Stack, run_id: str) -> None:

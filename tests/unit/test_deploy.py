@@ -157,8 +157,8 @@ def test_a_dry_run_says_what_a_run_would_compute_and_reuse(place: tuple) -> None
     folder.mkdir(parents=True)
     assert step().prospect == {"outcome": "compute", "why": ""}
     (folder / "_SUCCESS").touch()
-    made = {"run": {"dag_id": "older_alice", "run_id": "r"}, "started_unix_s": 0, "seconds": 60.0, "release": "r_1"}
-    (folder / "manifest.json").write_text(json.dumps(made))
+    manifest = {"run": {"dag_id": "older_alice", "run_id": "r"}, "started_unix_s": 0, "seconds": 60.0, "release": "r_1"}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "files": {}}))
     prospect = step().prospect
     assert prospect is not None
     assert (prospect["outcome"], prospect["made"]["dag_id"]) == ("reuse", "older_alice")

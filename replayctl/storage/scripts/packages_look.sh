@@ -5,7 +5,7 @@ heartbeat
 for name in p_*; do
     case $name in *[!0-9a-f_p]*) continue ;; esac
     is_folder "$name" || continue
-    facts "$name" && is_ours || continue
+    if ! facts "$name" || ! is_ours; then continue; fi
     enter "$name"
     if stored_file; then
         echo "file $name $size $file"

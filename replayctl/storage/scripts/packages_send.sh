@@ -33,7 +33,8 @@ go "$packages" || fail "$packages was moved away meanwhile"
 private
 mkdir new
 mv -f -- "../.parts.$me/$work" "new/$name" || fail "what has arrived of $name is gone"
-cd -P new && facts "$name" || fail "what has arrived of $name is gone"
+cd -P new || fail "the folder of $name is gone"
+facts "$name" || fail "what has arrived of $name is gone"
 case $mode in -*) ;; *) fail "$name was exchanged meanwhile" 73 ;; esac
 [ "$links" = 1 ] && [ "$uid" = "$me" ] || fail "$name was exchanged meanwhile" 73
 [ "$(digest < "$name")" = "$sha" ] || fail "what has arrived of $name is not what was to be sent: did it change meanwhile? It was thrown away"
@@ -41,7 +42,7 @@ stop_heartbeat
 printf '%s\n' "$facts_text" > .package.json
 chmod "$package_mode" "$name" .package.json
 chmod "$dir_mode" .
-cd -P ..
+cd -P .. || exit
 # One that is damaged makes room.
 ! is_there "../$package" || put "../$package" replaced
 put new "../$package"

@@ -153,7 +153,7 @@ def test_a_flipped_bit_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a-1.jar")
-    with pytest.raises(UsageProblem, match="no regular file"):
+    with pytest.raises(UsageProblem, match="not a regular file"):
         read_package(tmp_path / "a-1.jar", RUNTIME)
     (tmp_path / "b-1.jar").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UsageProblem, match="cannot read .*b-1.jar: No such file"):

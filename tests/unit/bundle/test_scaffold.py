@@ -45,7 +45,7 @@ def test_nothing_is_overwritten_and_a_dry_run_writes_nothing(tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["", "1x", "A", "a-b", "a b", "a/b", "../x", "ä", "import", "x" * 80])
 def test_names_that_cannot_be_are_refused(tmp_path: Path, name: str) -> None:
     made = scaffold.init(tmp_path)
-    with pytest.raises(UsageProblem, match="no name for a DAG"):
+    with pytest.raises(UsageProblem, match="is not a valid DAG name"):
         scaffold.new_dag(name, made.path, suffix="_alice")
 
 
@@ -53,5 +53,5 @@ def test_a_name_with_the_suffix_and_a_strange_folder_are_refused(tmp_path: Path)
     made = scaffold.init(tmp_path)
     with pytest.raises(UsageProblem, match="the deploy itself appends"):
         scaffold.new_dag("mine_alice", made.path, suffix="_alice")
-    with pytest.raises(NotFound, match="no copy of the shipped DAGs"):
+    with pytest.raises(NotFound, match="is not a copy of the shipped DAGs"):
         scaffold.new_dag("mine", tmp_path, suffix="_alice")

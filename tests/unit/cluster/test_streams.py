@@ -83,7 +83,7 @@ def test_an_older_server_is_spoken_to_in_its_own_protocol() -> None:
 
 
 def test_an_older_server_cannot_be_told_where_stdin_ends() -> None:
-    with cluster(answers) as (found, _), pytest.raises(OperationFailed, match="where stdin ends"):
+    with cluster(answers) as (found, _), pytest.raises(OperationFailed, match="closing stdin"):
         run(found, stdin=b"x")
 
 
@@ -117,7 +117,10 @@ def test_an_end_without_a_status_says_how_much_came(end: Talk) -> None:
         await connection.send(b"\x02yy")
         await end(connection)
 
-    with cluster(talk) as (found, _), pytest.raises(Unreachable, match=r"came \d+ bytes of stdout and \d of stderr"):
+    with (
+        cluster(talk) as (found, _),
+        pytest.raises(Unreachable, match=r"received until then: \d+ bytes of stdout and \d of stderr"),
+    ):
         run(found)
 
 
@@ -239,7 +242,7 @@ def test_a_server_that_is_gone_is_noticed() -> None:
         await asyncio.sleep(2)
         connection.transport.abort()
 
-    with cluster(talk) as (found, _), pytest.raises(Unreachable, match="came 1 bytes of stdout"):
+    with cluster(talk) as (found, _), pytest.raises(Unreachable, match="received until then: 1 bytes of stdout"):
         run(found)
 
 
