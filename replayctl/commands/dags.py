@@ -40,7 +40,16 @@ def sync_dags(
     break_lock: BreakLock = False,
     dry_run: DryRun = False,
 ) -> Result:
-    """Deploy the DAGs under your own name and wait until Airflow runs the new code."""
+    """Deploy the DAGs under your own name and wait until Airflow runs the new code.
+
+    A dry run shows what would be published, and what a run would compute or reuse. If Airflow cannot load
+    the new release, the previous one is published again.
+
+    \b
+    Examples:
+      replayctl sync-dags --dry-run
+      replayctl sync-dags
+    """
     from replayctl import deploy
     from replayctl.settings.namespace import find_namespace
 
@@ -112,7 +121,13 @@ def releases(
     audit: Annotated[bool, typer.Option("--audit", help="Show what was done, instead of what is stored.")] = False,
     shared: Shared = False,
 ) -> Result:
-    """List your releases: who deployed them, when and from which commit."""
+    """List your releases: who deployed them, when and from which commit.
+
+    \b
+    Examples:
+      replayctl releases
+      replayctl releases --audit
+    """
     from replayctl.publishing import history
     from replayctl.settings.namespace import find_namespace
 
@@ -156,7 +171,13 @@ def rollback(
     break_lock: BreakLock = False,
     dry_run: DryRun = False,
 ) -> Result:
-    """Publish an earlier release again and wait until Airflow runs it."""
+    """Publish an earlier release again and wait until Airflow runs it.
+
+    \b
+    Examples:
+      replayctl rollback
+      replayctl rollback r_3f2a
+    """
     from replayctl.publishing import rollback as back
     from replayctl.settings.namespace import find_namespace
 
@@ -195,7 +216,13 @@ def gc(
     break_lock: BreakLock = False,
     dry_run: DryRun = False,
 ) -> Result:
-    """Remove old releases that nothing runs any more."""
+    """Remove old releases that nothing runs any more.
+
+    \b
+    Examples:
+      replayctl gc --dry-run
+      replayctl gc --keep 3
+    """
     from replayctl.publishing import removal
     from replayctl.settings.namespace import find_namespace
 
@@ -222,7 +249,13 @@ def undeploy(
     break_lock: BreakLock = False,
     dry_run: DryRun = False,
 ) -> Result:
-    """Remove your DAGs and releases from the shared folders; artifacts and metrics stay."""
+    """Remove your DAGs and releases from the shared folders; artifacts and metrics stay.
+
+    \b
+    Examples:
+      replayctl undeploy --dry-run
+      replayctl undeploy --delete-from-airflow
+    """
     from replayctl.publishing import removal
     from replayctl.settings.namespace import find_namespace
 
