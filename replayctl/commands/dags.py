@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from replayctl.bundle.specs import Dag, Step
     from replayctl.clients.airflow import AirflowApi
+    from replayctl.deploy import SyncReport
     from replayctl.publishing.removal import Removal
 
 _RUNS_SHOWN = 3
@@ -64,19 +65,8 @@ def sync_dags(
         find_server=find_server,
         options=deploy.SyncOptions(dry_run=dry_run, validate=validate, force=force, break_lock=break_lock),
     )
-    fields = [("release", report.release), ("user", report.user or "(shared)"), ("target", report.target)]
-    fields.append(("DAGs", str(len(report.dags))))
-    if report.seen_after_s is not None:
-        fields.append(("shown by Airflow", f"after {report.seen_after_s:.1f} s"))
-    if report.runs:
-        runs = ", ".join(f"{run.run_id} of {run.dag_id}" for run in report.runs[:_RUNS_SHOWN])
-        more = f" and {len(report.runs) - _RUNS_SHOWN} more" if len(report.runs) > _RUNS_SHOWN else ""
-        fields.append(("under way", f"{runs}{more}: with the release they began with"))
-    foreign = sum(action.action == "foreign" for action in report.actions)
-    if foreign:
-        fields.append(("of others, left alone", f"{foreign} DAG files"))
     shown = [action for action in report.actions if action.action not in ("same", "foreign")]
-    view: list[Block] = [Fields(tuple(fields))]
+    view: list[Block] = [_summary(report)]
     view += (
         [Table(("action", "what"), tuple((action.action, action.what) for action in shown), wrap=(1,))] if shown else []
     )
@@ -88,6 +78,22 @@ def sync_dags(
         status="ok" if report.changed else "nothing-to-do",
         warnings=() if find_server or dry_run else (_NOT_VERIFIED,),
     )
+
+
+def _summary(report: SyncReport) -> Fields:
+    """What was deployed, where to, and what goes on meanwhile."""
+    fields = [("release", report.release), ("user", report.user or "(shared)"), ("target", report.target)]
+    fields.append(("DAGs", str(len(report.dags))))
+    if report.seen_after_s is not None:
+        fields.append(("shown by Airflow", f"after {report.seen_after_s:.1f} s"))
+    if report.runs:
+        runs = ", ".join(f"{run.run_id} of {run.dag_id}" for run in report.runs[:_RUNS_SHOWN])
+        more = f" and {len(report.runs) - _RUNS_SHOWN} more" if len(report.runs) > _RUNS_SHOWN else ""
+        fields.append(("under way", f"{runs}{more}: with the release they began with"))
+    foreign = sum(action.action == "foreign" for action in report.actions)
+    if foreign:
+        fields.append(("of others, left alone", f"{foreign} DAG files"))
+    return Fields(tuple(fields))
 
 
 def _steps_table(dags: Sequence[Dag]) -> list[Block]:
