@@ -6,14 +6,15 @@ Details are in `clients.resource_manager` (requests), `logs` (where logs are, ho
 
 from __future__ import annotations
 
-import time
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from replayctl.clients.patience import wait_until
 from replayctl.clients.resource_manager import Application, application_id
 from replayctl.cluster.api import find_kubernetes
 from replayctl.console.events import Reporter
-from replayctl.errors import RemoteCommandFailed, SettingsError, Unreachable, UsageProblem
+from replayctl.errors import RemoteCommandFailed, ReplayctlError, SettingsError, TimedOut, UsageProblem
 from replayctl.experiments.services import find_airflow
 from replayctl.logs.diagnose import Cause
 from replayctl.logs.selection import ApplicationSelection, Orphan, newest, orphans
@@ -98,19 +99,23 @@ def kill(cluster: Yarn, applications: Sequence[Application], reporter: Reporter,
                 cluster.execute(command, lambda _: None, timeout_s=120.0)
             except RemoteCommandFailed as error:
                 notes[application.id] = f"{error}: {error.details or ''}".strip(": ")
-    deadline = time.monotonic() + timeout_s
     latest = list(applications)
-    while True:
-        try:
-            latest = [item if item.is_final else cluster.manager.application(item.id) for item in latest]
-        except Unreachable as error:
-            # The kill continues without us; the last known states are reported at the end.
-            reporter.note(str(error))
-        alive = [application for application in latest if not application.is_final]
-        if not alive or time.monotonic() > deadline:
-            return [_outcome(application, notes.get(application.id), timeout_s) for application in latest]
-        reporter.status(f"waiting until {', '.join(application.id for application in alive)} ends")
-        time.sleep(_POLL_S)
+
+    def look() -> list[Application] | None:
+        nonlocal latest
+        latest = [item if item.is_final else cluster.manager.application(item.id) for item in latest]
+        alive = [application.id for application in latest if not application.is_final]
+        if alive:
+            reporter.status(f"waiting until {', '.join(alive)} ends")
+        return None if alive else latest
+
+    def late(waited_s: float, _trouble: ReplayctlError | None) -> TimedOut:
+        return TimedOut(f"not all applications ended within {waited_s:.0f} s")
+
+    # The kill continues without us: the last known states are the answer then.
+    with contextlib.suppress(TimedOut):
+        wait_until(look, late, timeout_s=timeout_s, poll_s=_POLL_S, reporter=reporter)
+    return [_outcome(application, notes.get(application.id), timeout_s) for application in latest]
 
 
 def _outcome(app: Application, note: str | None, waited_s: float) -> Outcome:
