@@ -41,7 +41,7 @@ def run(document: Mapping[str, Any]) -> None:
     for entry, made in inputs:
         if not made.is_whole():
             raise ArtifactError(
-                f"step {document['step']}: its input {made} ({entry['workload']} {entry['label']}) is missing or "
+                f"step {document['step']}: its input {made} ({entry['workload']} {entry['label']}) is "
                 f"incomplete ({made.what_is_missing()}); run the DAG that makes it, or clear that task"
             )
     run_info = document.get("run", {})
