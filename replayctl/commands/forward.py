@@ -19,18 +19,18 @@ _NAMES = "airflow, yarn, history, jobhistory, hdfs, mlflow or NAMESPACE/KIND/NAM
 _Targets = Annotated[
     list[str] | None,
     typer.Argument(
-        help=f"{_NAMES}, each with =LOCAL_PORT if need be.",
+        help=f"{_NAMES}, each optionally followed by =LOCAL_PORT.",
         show_default=False,
     ),
 ]
-_Port = Annotated[str | None, typer.Option(help="The local port, or auto for any free one.", show_default=False)]
+_Port = Annotated[str | None, typer.Option(help="Local port, or auto for any free one.", show_default=False)]
 _Open = Annotated[bool, typer.Option("--open", help="Open the pages in a browser.")]
 _Links = Annotated[
     bool | None,
     typer.Option(
         "--links/--no-links",
-        help="Have links of pages to hosts of the cluster lead through forwards, too; those of yarn, history, "
-        "jobhistory and hdfs do so by default.",
+        help="Rewrite links to hosts of the cluster so that they open through forwards; on by default for yarn, "
+        "history, jobhistory and hdfs.",
         show_default=False,
     ),
 ]
@@ -39,14 +39,24 @@ _Links = Annotated[
 def port_forward(
     ctx: typer.Context,
     targets: _Targets = None,
-    every: Annotated[bool, typer.Option("--all", help="All targets that the profile knows.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Forward every target of the profile.")] = False,
     port: _Port = None,
     open_pages: _Open = False,
     links: _Links = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Go on in the background; see `forwards`.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Run in the background; see `replayctl forwards list`.")
+    ] = False,
     dry_run: DryRun = False,
 ) -> Result:
-    """Reach services of the cluster on this machine, through restarts of their pods, until Ctrl-C."""
+    """Forward local ports to services of the cluster.
+
+    Forwards survive restarts of their pods and run until Ctrl-C.
+
+    \b
+    Examples:
+      replayctl port-forward airflow yarn
+      replayctl port-forward airflow=9090 --detach
+    """
     from replayctl import k8s
 
     app: AppContext = ctx.obj
@@ -65,7 +75,14 @@ def port_forward(
 
 
 def airflow_port_forward(ctx: typer.Context, port: _Port = None, open_pages: _Open = False) -> Result:
-    """Reach Airflow on this machine: the same as `port-forward airflow`."""
+    """Forward a local port to Airflow.
+
+    The same as `port-forward airflow`.
+
+    \b
+    Examples:
+      replayctl airflow-port-forward --open
+    """
     return port_forward(ctx, ["airflow"], port=port, open_pages=open_pages)
 
 
@@ -75,11 +92,21 @@ def open_page(
     port: _Port = None,
     by_forward: Annotated[
         bool,
-        typer.Option("--forward", help="Through a forward even where there is a direct link, so that its links work."),
+        typer.Option(
+            "--forward", help="Use a forward even if the page has a direct link, so that links in the page work."
+        ),
     ] = False,
     dry_run: DryRun = False,
 ) -> Result:
-    """Open a page of the cluster in a browser: by its direct link, or through a forward until Ctrl-C."""
+    """Open a page of the cluster in a browser.
+
+    The page opens by its direct link, or through a forward that runs until Ctrl-C.
+
+    \b
+    Examples:
+      replayctl open airflow
+      replayctl open yarn --forward
+    """
     from replayctl import k8s
 
     app: AppContext = ctx.obj
@@ -95,7 +122,12 @@ def open_page(
 
 
 def list_forwards(ctx: typer.Context) -> Result:
-    """List the forwards that run in the background."""
+    """List the forwards that run in the background.
+
+    \b
+    Examples:
+      replayctl forwards list
+    """
     from replayctl.forwarding import background
 
     app: AppContext = ctx.obj
@@ -106,24 +138,32 @@ def list_forwards(ctx: typer.Context) -> Result:
     data = [
         {"id": each.id, "pid": each.pid, "profile": each.profile, "forwards": dict(each.addresses)} for each in found
     ]
-    view = Table(("id", "name", "address", "profile", "process"), rows) if rows else Lines(("none runs",))
+    view = Table(("id", "name", "address", "profile", "process"), rows) if rows else Lines(("no forwards are running",))
     return Result("forwards list", {"running": data}, (view,))
 
 
 def stop_forwards(
     ctx: typer.Context,
-    ids: Annotated[list[str] | None, typer.Argument(help="As `forwards list` shows them.", show_default=False)] = None,
-    every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    ids: Annotated[
+        list[str] | None, typer.Argument(help="IDs from `replayctl forwards list`.", show_default=False)
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Stop all forwards.")] = False,
     dry_run: DryRun = False,
 ) -> Result:
-    """Stop forwards that run in the background."""
+    """Stop forwards that run in the background.
+
+    \b
+    Examples:
+      replayctl forwards stop --all --dry-run
+      replayctl forwards stop --all
+    """
     from replayctl.forwarding import background
 
     app: AppContext = ctx.obj
     stopped = [each.id for each in background.stop(ids or (), app.settings, every=every, dry_run=dry_run)]
     verb = "would stop" if dry_run else "stopped"
     status: Status = "ok" if stopped else "nothing-to-do"
-    line = f"{verb} {', '.join(stopped)}" if stopped else "none runs"
+    line = f"{verb} {', '.join(stopped)}" if stopped else "no forwards are running"
     return Result("forwards stop", {"stopped": stopped, "dry_run": dry_run}, (Lines((line,)),), status=status)
 
 

@@ -18,11 +18,19 @@ def leaderboard(
     experiment: Annotated[
         str, typer.Argument(help="The experiment, with or without your suffix: two_stage_<data set>.")
     ],
-    metric: Annotated[str, typer.Option(help="The metric to order by.")] = "NDCG@10",
-    every: Annotated[bool, typer.Option("--all", help="Rows of every evaluation, not only of the newest.")] = False,
+    metric: Annotated[str, typer.Option(help="Metric to sort by.")] = "NDCG@10",
+    every: Annotated[bool, typer.Option("--all", help="Show every evaluation, not only the newest.")] = False,
     shared: Shared = False,
 ) -> Result:
-    """Show an experiment's models from best to worst, measured on the same test queries."""
+    """Show an experiment's models from best to worst.
+
+    All models are measured on the same test queries.
+
+    \b
+    Examples:
+      replayctl leaderboard two_stage_ml100k
+      replayctl leaderboard two_stage_ml100k --metric MAP@10 --all
+    """
     from replayctl.experiments import leaderboard as board
     from replayctl.experiments.services import find_mlflow
     from replayctl.settings.namespace import find_namespace
