@@ -18,13 +18,13 @@ from benchmarks import engines
 from replayctl import deploy
 from replayctl.bundle.release import build_release
 from replayctl.bundle.stubs import stub_name, stub_text
-from replayctl.console.events import SilentReporter
 from replayctl.console.reporter import StderrReporter
 from replayctl.local import datasets, environments, stack
 from replayctl.local.capacity import local_cores
 from replayctl.settings.declared import Settings
 from replayctl.settings.load import load_settings
 from replayctl.settings.namespace import find_namespace
+from tests.reporters import SilentReporter
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENT = "two_stage_ml100k"

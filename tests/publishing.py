@@ -15,7 +15,6 @@ from pathlib import Path
 
 from replayctl.bundle.release import Release, build_release
 from replayctl.bundle.stubs import stubs_of
-from replayctl.console.events import SilentReporter
 from replayctl.process import Exchanged
 from replayctl.publishing.plan import make_plan
 from replayctl.publishing.rollback import check_whole
@@ -33,6 +32,7 @@ from replayctl.storage.shell import (
 )
 from replayctl.storage.ssh import SshAddress, SshShell
 from replayctl.storage.target import Modes, Publication, Target
+from tests.reporters import SilentReporter
 
 MODULES = ("dag_a", "dag_b", "dag_c")
 PHASES = ("upload", "zip", "store", "publish")

@@ -21,10 +21,10 @@ import pytest
 from replayctl.cluster.api import Kubernetes, Pod, container_of, parse_endpoint
 from replayctl.cluster.kubeconfig import find_cluster
 from replayctl.cluster.streams import Executed, execute
-from replayctl.console.events import SilentReporter
 from replayctl.errors import AuthFailed, NotFound, NotReady, OperationFailed, TimedOut, Unreachable
 from replayctl.forwarding.tunnel import open_tunnel
 from tests.conftest import ROOT
+from tests.reporters import SilentReporter
 
 from .lab import NAMESPACE, STATE, Lab, why_not
 

@@ -268,8 +268,8 @@ def test_rights_are_the_groups_and_bytecode_of_others_hinders_nothing(
     roll_back(target, namespace, first.name)
     assert pointer(share) == first.name
     deploy(target, namespace, second)
-    from replayctl.console.events import SilentReporter
     from replayctl.storage import lock
+    from tests.reporters import SilentReporter
 
     with lock.held(target, SilentReporter(), what="test", timeout_s=5) as (token, _):
         left = target.remove(token, [first.name], "{}")

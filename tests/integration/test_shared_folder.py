@@ -19,7 +19,6 @@ import pytest
 
 from dags.dag_entities import Namespace
 from replayctl.bundle.release import STORE, Release
-from replayctl.console.events import RecordingReporter, SilentReporter
 from replayctl.errors import Conflict, ReplayctlError
 from replayctl.publishing import history, removal, rollback
 from replayctl.settings.declared import Settings
@@ -29,6 +28,7 @@ from replayctl.storage.audit import audit_line
 from replayctl.storage.target import Publication, Target
 from tests.conftest import ROOT
 from tests.publishing import deploy, release_of, target_of, write_dags
+from tests.reporters import RecordingReporter, SilentReporter
 from tests.sshd import WHY_NOT, SshServer
 
 pytestmark = [

@@ -13,12 +13,12 @@ import pytest
 from replayctl import yarn
 from replayctl.clients.resource_manager import ResourceManager
 from replayctl.cluster.api import Kubernetes
-from replayctl.console.events import RecordingReporter
 from replayctl.errors import NotFound
 from replayctl.logs import view
 from replayctl.logs.sources import Yarn
 from replayctl.settings.load import load_settings
 from tests.conftest import ROOT
+from tests.reporters import RecordingReporter
 
 from .lab import Lab, why_not
 from .yarn_jobs import JOBS, Workstation, submit

@@ -17,7 +17,6 @@ from replayctl.bundle.specs import Step, load_specs
 from replayctl.bundle.stubs import stub_text
 from replayctl.clients.airflow import DagInfo, ImportProblem
 from replayctl.clients.airflow_runs import RunInfo
-from replayctl.console.events import RecordingReporter
 from replayctl.errors import (
     AuthFailed,
     Conflict,
@@ -33,6 +32,7 @@ from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
 from replayctl.settings.load import load_settings
 from replayctl.settings.namespace import Namespace, find_namespace
+from tests.reporters import RecordingReporter
 
 ROOT = Path(__file__).parents[2]
 STUB = "dag_two_stage_scenarios_alice.py"

@@ -8,8 +8,8 @@ import pytest
 
 from replayctl import yarn
 from replayctl.clients.resource_manager import Application
-from replayctl.console.events import RecordingReporter
 from replayctl.errors import RemoteCommandFailed, Unreachable
+from tests.reporters import RecordingReporter
 
 FIRST = Application(
     *("application_1_0001", "job", "alice", "default", "RUNNING", "UNDEFINED", "SPARK"),

@@ -5,8 +5,8 @@ import io
 import pytest
 
 from replayctl.console import reporter as reporters
-from replayctl.console.events import RecordingReporter
 from replayctl.console.reporter import StderrReporter
+from tests.reporters import RecordingReporter
 
 
 class Terminal(io.StringIO):

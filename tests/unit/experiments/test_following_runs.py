@@ -10,9 +10,9 @@ from dags.dag_entities import Namespace
 from replayctl.bundle.stubs import stub_text
 from replayctl.clients.airflow import DagInfo
 from replayctl.clients.airflow_runs import RunInfo, TaskInfo, TaskLog
-from replayctl.console.events import RecordingReporter
 from replayctl.errors import AuthFailed, NotFound, OperationFailed, ServerTrouble, TimedOut, Unreachable, UsageProblem
 from replayctl.experiments import delays, finding, runs
+from tests.reporters import RecordingReporter
 
 NOW = datetime.datetime(2026, 11, 25, 19, 30, tzinfo=datetime.UTC)
 NOTE = {

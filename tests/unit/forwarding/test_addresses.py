@@ -3,9 +3,9 @@
 import pytest
 
 from replayctl.cluster.api import Endpoint, Kubernetes, Pod, _pod
-from replayctl.console.events import RecordingReporter
 from replayctl.errors import AuthFailed, Unreachable
 from replayctl.forwarding.addresses import AddressBook
+from tests.reporters import RecordingReporter
 
 
 def pod(name: str, *names: str, ports: dict[str, int] | None = None, namespace: str = "spark") -> Pod:

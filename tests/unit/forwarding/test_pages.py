@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from replayctl.cluster.api import Endpoint, Pod
-from replayctl.console.events import RecordingReporter
 from replayctl.errors import Unreachable
 from replayctl.forwarding.addresses import AddressBook
 from replayctl.forwarding.connection import reset
 from replayctl.forwarding.forwarder import Forwarder
 from replayctl.forwarding.pages import BrowserConnection, Pages
+from tests.reporters import RecordingReporter
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 PAGE = b'<a href="http://rm:8088/">'

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from replayctl.console.events import RecordingReporter
 from replayctl.errors import AuthFailed, OperationFailed, ReplayctlError, Unreachable
 from replayctl.images import build as building
 from replayctl.images.build import INPUT_LABEL, BuildPlan, build, find_built, plan_build
@@ -16,6 +15,7 @@ from replayctl.images.engine import LocalImage, explain
 from replayctl.images.listing import list_images
 from replayctl.images.push import push
 from replayctl.images.reference import Reference, parse_reference
+from tests.reporters import RecordingReporter
 
 DIGEST = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64

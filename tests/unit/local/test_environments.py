@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from replayctl.console.events import RecordingReporter
 from replayctl.errors import NotFound, OperationFailed
 from replayctl.local import environments, packages
 from replayctl.local.environments import Environment
+from tests.reporters import RecordingReporter
 
 PIP = """#!{python}
 import os, pathlib, sys
@@ -106,7 +106,7 @@ def test_pins_are_read_as_pip_reads_them(pinned: Path) -> None:
 
 SCRIPT = """
 import pathlib, sys
-from replayctl.console.events import RecordingReporter
+from tests.reporters import RecordingReporter
 from replayctl.local import environments
 environments.requirements = lambda name: pathlib.Path(sys.argv[1])
 environments.ensure("mlflow", pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]), RecordingReporter())

@@ -9,12 +9,12 @@ import pytest
 
 from replayctl import cli
 from replayctl.commands.local import format_bytes
-from replayctl.console.events import RecordingReporter
 from replayctl.errors import Conflict
 from replayctl.local import leftovers
 from replayctl.local.disk import size_of
 from replayctl.settings.declared import Settings
 from replayctl.settings.load import load_settings
+from tests.reporters import RecordingReporter
 
 SOURCE = "source '{}'"
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from replayctl.console.events import RecordingReporter
 from replayctl.errors import NotReady
 from replayctl.experiments.services import find_airflow, find_mlflow
 from replayctl.local import environments, housekeeping, parts, processes, record, stack, state
@@ -21,6 +20,7 @@ from replayctl.local.processes import MARK_VARIABLE
 from replayctl.local.record import Part
 from replayctl.settings.declared import Settings
 from replayctl.settings.load import load_settings
+from tests.reporters import RecordingReporter
 
 
 @pytest.fixture

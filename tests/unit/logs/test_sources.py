@@ -8,11 +8,11 @@ import pytest
 
 from replayctl.clients.resource_manager import Application, HttpService, forgotten
 from replayctl.clients.waiting import waiting_to_start
-from replayctl.console.events import RecordingReporter
 from replayctl.errors import NotFound, NotReady, RemoteCommandFailed, ReplayctlError, Unreachable
 from replayctl.logs.sources import Yarn
 from replayctl.logs.stream import LogFile, Piece
 from replayctl.settings.load import load_settings
+from tests.reporters import RecordingReporter
 
 ID = "application_1_0001"
 DRIVER = "container_e02_1_0001_02_000001"

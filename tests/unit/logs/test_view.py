@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from replayctl.clients.resource_manager import Application
-from replayctl.console.events import RecordingReporter
 from replayctl.errors import NotFound, OperationFailed, RemoteCommandFailed, TimedOut, Unreachable
 from replayctl.logs import follow as following
 from replayctl.logs import view
 from replayctl.logs.stream import LogFile, Piece
+from tests.reporters import RecordingReporter
 
 CONTAINER = "container_1700000000000_0042_01_000001"
 APP = Application(

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from dags.dag_entities import Namespace
 from replayctl.clients.airflow import DagInfo
 from replayctl.clients.airflow_runs import RunInfo
-from replayctl.console.events import RecordingReporter
 from replayctl.errors import Conflict, NotFound, OperationFailed, UsageProblem
 from replayctl.publishing import history, removal
 from replayctl.settings.declared import Settings
 from replayctl.settings.load import load_settings
 from replayctl.storage.answers import History
 from tests.publishing import deploy, release_of, target_of, write_dags
+from tests.reporters import RecordingReporter
 
 MOMENT = datetime.datetime(2030, 1, 1, 12, tzinfo=datetime.UTC)
 

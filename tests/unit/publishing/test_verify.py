@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from replayctl.clients.airflow import DagInfo, ImportProblem
-from replayctl.console.events import SilentReporter
 from replayctl.errors import OperationFailed, TimedOut
 from replayctl.publishing.verify import Expected, Watcher
 from replayctl.settings.load import load_settings
+from tests.reporters import SilentReporter
 
 RELEASE = "r_0123456789abcdef"
 NOTHING_DECLARED = Expected(

@@ -11,12 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from replayctl.console.events import RecordingReporter
 from replayctl.errors import Conflict
 from replayctl.storage import lock
 from replayctl.storage.answers import LockHolder
 from replayctl.storage.shell import LocalShell
 from replayctl.storage.target import Modes, Target
+from tests.reporters import RecordingReporter
 
 
 @pytest.fixture
