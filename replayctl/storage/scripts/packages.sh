@@ -29,19 +29,23 @@ digest() {
     printf '%s\n' "${hex%% *}"
 }
 
-# Says that we live while large files are read.
+# Says that we live while large files are read. Killed outright, so that no trap can come too early or too late; the sleep that
+# is left behind holds nothing open.
 heartbeat() {
     (
-        trap 'kill "$!" 2>/dev/null; wait; exit 0' TERM
         while :; do
-            sleep 10 >/dev/null 2>&1 &
-            wait "$!"
+            sleep 10 >/dev/null 2>&1
             echo alive
         done
-    ) &
+    ) </dev/null 2>/dev/null &
     beat=$!
 }
-stop_heartbeat() { [ -z "${beat:-}" ] || { kill "$beat" 2>/dev/null && wait "$beat" || :; beat=; }; }
+stop_heartbeat() {
+    [ -n "${beat:-}" ] || return 0
+    kill -KILL "$beat" 2>/dev/null || :
+    wait "$beat" 2>/dev/null || :
+    beat=
+}
 
 # Enters the folder of what has arrived by half.
 enter_parts() { # [make]
