@@ -13,6 +13,7 @@ from typing import NoReturn
 from replayctl.cluster.api import find_kubernetes
 from replayctl.cluster.event_loop import event_loop
 from replayctl.console.events import Reporter
+from replayctl.errors import UsageProblem
 from replayctl.forwarding import background, pages, targets
 from replayctl.forwarding.background import Background
 from replayctl.forwarding.forwarder import Listener
@@ -20,15 +21,24 @@ from replayctl.local import stack
 from replayctl.settings.declared import Settings
 from replayctl.settings.load import LOCAL_PROFILE
 
+_LOCAL_PAGES = {"airflow": stack.airflow_url, "mlflow": stack.mlflow_url}
+
 
 def plan_forwards(
     words: Sequence[str], settings: Settings, *, every: bool = False, port: str | None = None, links: bool | None = None
 ) -> list[Listener]:
-    """What is to be forwarded, and to which local ports; raises what `targets.listeners` raises."""
+    """What is to be forwarded, and to which local ports; raises what `targets.listeners` raises.
+
+    Raises UsageProblem with the address for a service of the local profile, which needs no forward.
+    """
+    if settings.profile == LOCAL_PROFILE:
+        for name in (word.partition("=")[0] for word in words):
+            if name in _LOCAL_PAGES:
+                raise UsageProblem(
+                    f"{name} needs no forward in profile {LOCAL_PROFILE!r}: it is at {_LOCAL_PAGES[name](settings)}",
+                    hint=f"run `replayctl open {name}`",
+                )
     return targets.listeners(words, settings, every=every, port=port, links=links)
-
-
-_LOCAL_PAGES = {"airflow": stack.airflow_url, "mlflow": stack.mlflow_url}
 
 
 def plan_page(name: str, settings: Settings, *, port: str | None, by_forward: bool) -> str | list[Listener]:
