@@ -21,7 +21,9 @@ KEPT_BYTES=1048576
     kill -KILL 0
 ) </dev/null >/dev/null 2>&1 &
 watchdog=$!
-trap 'kill "$watchdog" 2>/dev/null && wait "$watchdog" || :' EXIT
+# Shells tell on stderr that a signal has ended a child; that is not a word of ours.
+end_watchdog() { { kill "$watchdog" && wait "$watchdog"; } 2>/dev/null || :; }
+trap end_watchdog EXIT
 trap 'exit 1' HUP INT PIPE TERM
 
 fail() { # MESSAGE [STATUS [HINT]]

@@ -13,7 +13,7 @@ keep() {
     # What has arrived is kept for the next time, wherever we are by now.
     ! (cd -P -- "$packages/.parts.$me" 2>/dev/null && is_part "$work" && mv -f -- "$work" "part.$sha") 2>/dev/null || :
 }
-trap 'keep; stop_heartbeat; kill "$watchdog" 2>/dev/null && wait "$watchdog" || :' EXIT
+trap 'keep; stop_heartbeat; end_watchdog' EXIT
 if [ "$offset" = 0 ]; then
     set -C
     : > "$work" || fail "cannot write into $here"
