@@ -74,9 +74,10 @@ import airflow.sdk
 
 def _current_release(store):
     # A process that loads several stubs shows one release in all of them, though another may be published meanwhile.
-    # Loading a stub again begins anew.
+    # That holds for the time before the first publish, too. Loading a stub again begins a new pass.
     seen = sys.modules.setdefault("replayctl_pass_@OWNER@", types.SimpleNamespace(release=None, stubs=set()))
-    if seen.release is None or __file__ in seen.stubs or not (store / seen.release).is_dir():
+    gone = seen.release is not None and not (store / seen.release).is_dir()
+    if gone or not seen.stubs or __file__ in seen.stubs:
         try:
             seen.release = (store / "current").read_text(encoding="ascii").strip()
         except FileNotFoundError:
