@@ -1,8 +1,10 @@
 """A real Kubernetes with YARN and HDFS, from a folder beside the checkout or the one that REPLAYCTL_LAB names."""
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 import warnings
@@ -120,8 +122,32 @@ class Lab:
         return path
 
     def server_pods(self) -> list[str]:
-        return self.kubectl("-n", NAMESPACE, "get", "pods", "-l", "app=server", "-o", "name").split()
+        return self._pods(NAMESPACE, "app=server", "name")
 
-    def wait_for_server(self) -> None:
-        self.kubectl("-n", NAMESPACE, "rollout", "status", "deploy/server", "--timeout=120s")
-        time.sleep(0.2)
+    def wait_for_server(self, *, after: str | None = None) -> None:
+        self.wait_for_pod(NAMESPACE, "app=server", after=after)
+
+    def wait_for_pod(self, namespace: str, selector: str, *, after: str | None = None) -> None:
+        """Waits until a pod is ready, and another one than `after` (`pod/NAME`), which was deleted.
+
+        A deployment goes on calling itself rolled out until its controller has seen that a pod is gone.
+        """
+        deadline = time.monotonic() + 120
+        ready = '{range .items[?(@.status.conditions[?(@.type=="Ready")].status=="True")]}pod/{.metadata.name} {end}'
+        while not (names := self._pods(namespace, selector, f"jsonpath={ready}")) or after in names:
+            assert time.monotonic() < deadline, f"no pod of {selector} is ready again; ready are {names}"
+            time.sleep(0.1)
+
+    def kill_processes(self, namespace: str, pod: str) -> None:
+        """SIGKILL for all that runs in a pod: an API that deletes it lets its processes live on for a moment."""
+        uid = self.kubectl("-n", namespace, "get", pod, "-o", "jsonpath={.metadata.uid}")
+        killed = 0
+        for groups in Path("/proc").glob("[0-9]*/cgroup"):
+            with contextlib.suppress(OSError):
+                if uid in groups.read_text().replace("_", "-"):
+                    os.kill(int(groups.parent.name), signal.SIGKILL)
+                    killed += 1
+        assert killed, f"{pod} has no processes on this machine"
+
+    def _pods(self, namespace: str, selector: str, form: str) -> list[str]:
+        return self.kubectl("-n", namespace, "get", "pods", "-l", selector, "-o", form).split()

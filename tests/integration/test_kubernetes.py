@@ -297,7 +297,7 @@ def test_requests_go_on_through_restarts_of_the_pod(lab: Lab, address: str) -> N
     for _ in range(count):
         (name,) = lab.server_pods()
         lab.kubectl("-n", NAMESPACE, "delete", name, "--wait=false", "--force", "--grace-period=0")
-        lab.wait_for_server()
+        lab.wait_for_server(after=name)
         ready = time.monotonic()
         deadline = ready + 30
         while True:

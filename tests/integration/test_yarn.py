@@ -1,11 +1,8 @@
 """Spark applications on a real YARN: one that succeeds, two that fail, one that is killed, and their logs."""
 
-import contextlib
 import hashlib
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -99,18 +96,15 @@ def test_a_large_log_comes_whole_or_says_how_much_came(lab: Lab, station: Workst
         assert cut.stdout
         assert cut.stderr
         size = len(cut.stdout.read(1 << 20))
-        words = ("-n", "spark-lama-exps", "get", "pods", "-l", "app=yarn-jobhistory", "-o")
-        server, address = lab.kubectl(*words, "jsonpath={.items[0].metadata.name} {.items[0].status.podIP}").split()
-        lab.kubectl("-n", "spark-lama-exps", "delete", "pod", server, "--force", "--grace-period=0")
-        # Its processes outlive it for a moment, and what they send meanwhile would be all.
-        with contextlib.suppress(OSError):
-            while True:
-                socket.create_connection((address, 19888), timeout=2).close()
-                time.sleep(0.2)
+        (server,) = lab.kubectl(
+            "-n", "spark-lama-exps", "get", "pods", "-l", "app=yarn-jobhistory", "-o", "name"
+        ).split()
+        lab.kill_processes("spark-lama-exps", server)
         while data := cut.stdout.read(1 << 20):
             size += len(data)
         said = cut.stderr.read().decode()
-    lab.kubectl("-n", "spark-lama-exps", "rollout", "status", "deploy/yarn-jobhistory", "--timeout=120s")
+    lab.kubectl("-n", "spark-lama-exps", "delete", server, "--force", "--grace-period=0")
+    lab.wait_for_pod("spark-lama-exps", "app=yarn-jobhistory", after=server)
     assert cut.returncode == 1, said
     assert f"was cut off: received {size} of {256 << 20} bytes" in said
 
