@@ -14,7 +14,7 @@ from .conftest import Stack
 from .test_local_stack import wait_for
 
 pytestmark = pytest.mark.integration
-DAG = "probe_carol"
+DAG = "probe_vera"
 _WORKLOAD = '''"""Writes its value, once a file is there."""
 
 import time
@@ -50,7 +50,7 @@ def dag_specs(namespace):
 
 
 class Probe:
-    """The DAG of three steps, deployed for carol."""
+    """The DAG of three steps, deployed for vera."""
 
     def __init__(self, stack: Stack, folder: Path) -> None:
         from replayctl.local.stack import airflow_api
@@ -60,7 +60,7 @@ class Probe:
         self.dags = folder / "dags"
         shutil.copytree(ROOT / "dags", self.dags, ignore=shutil.ignore_patterns("__pycache__", "dag_two_stage*"))
         (self.dags / "workloads" / "probe.py").write_text(_WORKLOAD)
-        environ = {**stack.environ, "USERNAME_ON_CLUSTER": "carol"}
+        environ = {**stack.environ, "USERNAME_ON_CLUSTER": "vera"}
         self.stack = replace(stack, dags=self.dags, environ=environ)
         self.api: AirflowApi = airflow_api(load_settings(None, environ=environ, cwd=ROOT))
 
@@ -116,7 +116,7 @@ def test_a_run_goes_on_with_the_release_it_began_with(probe: Probe) -> None:
     report = probe.end(run_id)
     assert report["state"] == "success"
     assert probe.releases(report) == dict.fromkeys("abc", first)
-    values = {path.read_text() for path in (probe.stack.home / "artifacts" / "carol").glob("probe/probe/*/value")}
+    values = {path.read_text() for path in (probe.stack.home / "artifacts" / "vera").glob("probe/probe/*/value")}
     assert {"1", "0"} <= values
     assert "2" not in values
 

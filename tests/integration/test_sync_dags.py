@@ -116,7 +116,7 @@ def test_the_rule_of_the_manual_from_an_empty_folder(person: Callable[[str], Per
     assert carol.call("new-dag", "my_experiment").code == 0
     assert carol.call("new-dag", "by_hand", "--free-form").code == 0
     planned = carol.call("sync-dags", "--dry-run")
-    assert planned.code == 0, planned.stderr
+    assert planned.code == 0, planned.document
     assert [each["action"] for each in planned.data["actions"] if each["action"] != "foreign"] == [
         "upload", "create", "create", "create", "publish",
     ]  # fmt: skip
