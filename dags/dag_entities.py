@@ -269,12 +269,12 @@ def model_params(*names: str, dataset: DatasetInfo | None = None) -> dict[str, F
 
     Raises KeyError with the known names for an unknown one.
     """
-    chosen = {}
+    models = {}
     for name in names:
         if name not in FIRST_LEVEL_MODELS:
             raise KeyError(f"unknown first-level model {name!r}; known: {', '.join(sorted(FIRST_LEVEL_MODELS))}")
         model = FIRST_LEVEL_MODELS[name]
         overrides = dataset.model_overrides.get(name, {}) if dataset else {}
         overridden = {key: model.parameters.get(key) for key in overrides}
-        chosen[name] = FirstLevelModel(model.class_path, {**model.parameters, **overrides}, overridden)
-    return chosen
+        models[name] = FirstLevelModel(model.class_path, {**model.parameters, **overrides}, overridden)
+    return models

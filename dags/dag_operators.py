@@ -17,7 +17,7 @@ from .dag_entities import Engine, Namespace, artifact_tag
 from .dag_process import StepProcess, StepProcessError, python_of
 from .dag_specs import RELEASE_LINE, DagSpec, Deployment, StepSpec
 from .release_package import import_from
-from .reuse import maker, parameter_changes, parameters_text, read_manifest, reused_text, why_computed
+from .reuse import origin_of, parameter_changes, parameters_text, read_manifest, reused_text, why_computed
 from .run_notes import NOTE, RunNotes
 
 if TYPE_CHECKING:
@@ -118,22 +118,22 @@ class WorkloadOperator(BaseOperator):
         parameters = self.step_document["parameters"]
         words = {"parameters": parameters_text(parameters)}
         if artifact.is_whole():
-            made = maker(artifact.manifest())
-            if not forced or made["run_id"] == run_id:
-                self.log.info("%s: %s", reused_text(parameters, made), artifact)
-                outcome = "reused" if made["run_id"] != run_id else "computed"
-                instance.xcom_push(NOTE, self._note(notes, outcome=outcome, made=made, **words))
+            origin = origin_of(artifact.manifest())
+            if not forced or origin["run_id"] == run_id:
+                self.log.info("%s: %s", reused_text(parameters, origin), artifact)
+                outcome = "reused" if origin["run_id"] != run_id else "computed"
+                instance.xcom_push(NOTE, self._note(notes, outcome=outcome, origin=origin, **words))
                 return
         self._check_inputs(notes)
         why = "forced" if forced else why_computed(artifact, self.step_document)
-        said = f" ({words['parameters']})" if words["parameters"] else ""
-        self.log.info("computing %s%s%s", self.task_id, said, f": {why}" if why else "")
+        values = f" ({words['parameters']})" if words["parameters"] else ""
+        self.log.info("computing %s%s%s", self.task_id, values, f": {why}" if why else "")
         instance.xcom_push(NOTE, self._note(notes, outcome="computing", why=why, **words))
         self._compute(context, artifact, forced=forced)
-        made = maker(artifact.manifest())
+        origin = origin_of(artifact.manifest())
         # Another run may have been first.
-        outcome = "computed" if made["run_id"] == run_id else "reused"
-        instance.xcom_push(NOTE, self._note(notes, outcome=outcome, made=made, why=why, **words))
+        outcome = "computed" if origin["run_id"] == run_id else "reused"
+        instance.xcom_push(NOTE, self._note(notes, outcome=outcome, origin=origin, why=why, **words))
 
     def _note(self, notes: RunNotes, **result: Any) -> dict[str, Any]:
         return notes.note(self.task_id, str(self.step_document["package"]), self.step_document, **result)

@@ -32,9 +32,9 @@ def load_dags(module: str) -> Mapping[str, DAG]:
                 task.doc_md = f"{RELEASE_LINE}{deployment.release}\n\n{task.doc_md or ''}"
     else:
         # A task needs its own DAG alone; None is what the DAG processor asks for.
-        wanted = get_parsing_context().dag_id
+        dag_id = get_parsing_context().dag_id
         specs = load_specs(module, deployment)
-        specs = tuple(spec for spec in specs if spec.dag_id == wanted) or specs if wanted else specs
+        specs = tuple(spec for spec in specs if spec.dag_id == dag_id) or specs if dag_id else specs
         dags = [build_dag(spec, deployment, module) for spec in specs]
     suffix = deployment.namespace.suffix
     for dag in dags:

@@ -70,14 +70,14 @@ class StepSpec:
 
         That is its own, else `engine`; with `override` it is `engine` wherever that can compute the step.
         """
-        chosen = engine if override or self.engine is None else self.engine
-        if chosen not in self.engines:
-            chosen = self.engine if self.engine in self.engines else self.engines[0]
+        step_engine = engine if override or self.engine is None else self.engine
+        if step_engine not in self.engines:
+            step_engine = self.engine if self.engine in self.engines else self.engines[0]
         parameters = self.parameters
-        if chosen in self.implementations:
-            parameters = {**parameters, "implementation": self.implementations[chosen]}
+        if step_engine in self.implementations:
+            parameters = {**parameters, "implementation": self.implementations[step_engine]}
         inputs = tuple(parent.on(engine, override=override) for parent in self.inputs)
-        return replace(self, engine=chosen, parameters=parameters, inputs=inputs)
+        return replace(self, engine=step_engine, parameters=parameters, inputs=inputs)
 
     @property
     def identity(self) -> str:

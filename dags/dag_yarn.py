@@ -69,19 +69,19 @@ class YarnSparkSubmitHook(SparkSubmitHook):
                 self.log.info("following %s, which an earlier try has submitted", row["id"])
                 self._yarn_application_id = row["id"]
         if self._yarn_application_id is None:
-            self._check_wanted()
+            self._check_not_ended()
             try:
                 self.submit(application)
             finally:
                 if self._ended:
                     # What was submitted while the task was being ended.
                     self.end()
-            self._check_wanted()
+            self._check_not_ended()
             # The newest, ended or not: spark-submit's words may name others, too.
-            made = [row["id"] for row in self._asked_again() if self._makes_the_artifact(row)]
-            if not made:
+            applications = [row["id"] for row in self._asked_again() if self._makes_the_artifact(row)]
+            if not applications:
                 raise AirflowException("the ResourceManager does not know what spark-submit has submitted")
-            self._yarn_application_id = made[0]
+            self._yarn_application_id = applications[0]
         self._start_yarn_application_status_tracking(self._yarn_application_id)
 
     def end(self) -> None:
@@ -98,10 +98,10 @@ class YarnSparkSubmitHook(SparkSubmitHook):
         except requests.RequestException as error:
             self.log.error("the ResourceManager does not tell what is left to end: %s", error)
             alive = [self._yarn_application_id] if self._yarn_application_id else []
-        for each in alive:
-            self._end_application(each)
+        for application_id in alive:
+            self._end_application(application_id)
 
-    def _check_wanted(self) -> None:
+    def _check_not_ended(self) -> None:
         if self._ended:
             raise AirflowException("the task was ended")
 
@@ -118,7 +118,7 @@ class YarnSparkSubmitHook(SparkSubmitHook):
                     raise
                 self.log.warning("the ResourceManager does not answer, again in %d s: %s", pause, error)
                 time.sleep(pause)
-                self._check_wanted()
+                self._check_not_ended()
         return self._ask(states)
 
     def _ask(self, states: str | None) -> list[dict[str, Any]]:

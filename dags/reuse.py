@@ -27,7 +27,7 @@ def parameters_text(parameters: Mapping[str, Any]) -> str:
     return ", ".join(words[:_SHOWN]) + (", …" if len(words) > _SHOWN else "")
 
 
-def maker(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def origin_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Who made an artifact: its DAG, run, release, when it was done (ISO 8601, UTC) and how many seconds it took."""
     run = manifest.get("run")
     run = run if isinstance(run, Mapping) else {}
@@ -42,21 +42,21 @@ def maker(manifest: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def reused_text(parameters: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+def reused_text(parameters: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
     """`reused (rank=32, made Nov 25 19:30 UTC by two_stage_ml100k)`."""
-    at = datetime.datetime.fromisoformat(str(made["at"]))
-    words = [parameters_text(parameters), f"made {at:%b %d %H:%M} UTC by {made['dag_id'] or 'an unknown DAG'}"]
+    at = datetime.datetime.fromisoformat(str(origin["at"]))
+    words = [parameters_text(parameters), f"made {at:%b %d %H:%M} UTC by {origin['dag_id'] or 'an unknown DAG'}"]
     return f"reused ({', '.join(word for word in words if word)})"
 
 
 def prospect(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run would do about a step (`Deployment.step_document`): `reuse` with its maker, or `compute` and why.
+    """What a run would do about a step (`Deployment.step_document`): `reuse` with its origin, or `compute` and why.
 
     What a run computes on the way is not foreseen: inputs have to be looked at, too.
     """
     artifact = Artifact(str(document["output"]))
     try:
-        return {"outcome": "reuse", "made": maker(artifact.manifest())}
+        return {"outcome": "reuse", "origin": origin_of(artifact.manifest())}
     except (ArtifactError, OSError, ValueError):
         return {"outcome": "compute", "why": why_computed(artifact, document)}
 
@@ -71,8 +71,8 @@ def why_computed(artifact: Artifact, document: Mapping[str, Any]) -> str:
     if not differences:
         return ""
     nearest, manifest = min(differences, key=lambda pair: (len(pair[0]), -float(pair[1].get("started_unix_s") or 0)))
-    made = maker(manifest)
-    return f"{'; '.join(nearest)} (since {made['at'][:16].replace('T', ' ')} UTC, {made['dag_id']})"
+    origin = origin_of(manifest)
+    return f"{'; '.join(nearest)} (since {origin['at'][:16].replace('T', ' ')} UTC, {origin['dag_id']})"
 
 
 def parameter_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -34,9 +34,9 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
     assert isinstance(results, dict)
     shape = (int(results["queries"]), int(results["items"]))
     seconds: dict[str, float] = {}
-    for name, table, fitted_on, asked in _ROUNDS:
+    for name, table, fitted_on, query_part in _ROUNDS:
         propose = _propose_on_spark if context.document["engine"] == "spark" else _propose_embedded
-        propose(context, split.artifact, fitted_on, asked, shape, (output, table), (name, seconds))
+        propose(context, split.artifact, fitted_on, query_part, shape, (output, table), (name, seconds))
         log.info("%s: %s rows, %s", table, tables.rows(output, table), seconds)
     positives = tables.rows(split.artifact, "second_level_train")
     proposed = _pairs_in_common(output, split.artifact, shape[1])
@@ -54,7 +54,7 @@ def _propose_embedded(
     context: StepContext,
     split: Artifact,
     fitted_on: tuple[str, ...],
-    asked: str,
+    query_part: str,
     shape: tuple[int, int],
     target: tuple[Artifact, str],
     timing: tuple[str, dict[str, float]],
@@ -65,7 +65,7 @@ def _propose_embedded(
     rows = pa.concat_tables([tables.read(split, part) for part in fitted_on])
     columns = {key: rows.column(key).to_numpy() for key in ("query_id", "item_id", "rating", "timestamp")}
     interactions = fits.Interactions(*columns.values(), shape)
-    queries = np.sort(pc.unique(tables.read(split, asked, ["query_id"]).column("query_id")).to_numpy())
+    queries = np.sort(pc.unique(tables.read(split, query_part, ["query_id"]).column("query_id")).to_numpy())
     started = time.monotonic()
     parameters = context.parameters
     model = fits.fit(parameters["class_path"], parameters["kwargs"], interactions, threads=context.cores)
@@ -80,7 +80,7 @@ def _propose_on_spark(
     context: StepContext,
     split: Artifact,
     fitted_on: tuple[str, ...],
-    asked: str,
+    query_part: str,
     shape: tuple[int, int],
     target: tuple[Artifact, str],
     timing: tuple[str, dict[str, float]],
@@ -91,7 +91,7 @@ def _propose_on_spark(
     engine: SparkEngine = context.engine  # type: ignore[assignment]
     engine.session.sparkContext.setJobDescription(f"{context.document['step']}: {name}")
     interactions = engine.frames(split, fitted_on).cache()
-    queries = engine.frame(split, asked).select("query_id").distinct()
+    queries = engine.frame(split, query_part).select("query_id").distinct()
     top = int(context.parameters["candidates"])
     started = time.monotonic()
     model = replay_fits.make(context.parameters["class_path"], context.parameters["kwargs"])
@@ -118,11 +118,11 @@ def _pairs_in_common(output: Artifact, split: Artifact, items: int) -> int:
             for batch in tables.batches(artifact, table, ["query_id", "item_id"])
         ]
 
-    wanted = np.sort(np.concatenate([np.empty(0, np.int64), *keys(split, "second_level_train")]))
-    if not len(wanted):
+    positives = np.sort(np.concatenate([np.empty(0, np.int64), *keys(split, "second_level_train")]))
+    if not len(positives):
         return 0
     common = 0
     for block in keys(output, "train_candidates"):
-        places = np.minimum(np.searchsorted(wanted, block), len(wanted) - 1)
-        common += int((wanted[places] == block).sum())
+        places = np.minimum(np.searchsorted(positives, block), len(positives) - 1)
+        common += int((positives[places] == block).sum())
     return common

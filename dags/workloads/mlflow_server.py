@@ -37,8 +37,8 @@ class MlflowServer:
         """
         for _ in range(2):
             try:
-                found = self._ask("experiments/get-by-name", query={"experiment_name": name})
-                experiment = found["experiment"]
+                answer = self._ask("experiments/get-by-name", query={"experiment_name": name})
+                experiment = answer["experiment"]
                 if experiment.get("lifecycle_stage") == "deleted":
                     log.warning("experiment %r was deleted in MLflow: restoring it", name)
                     self._ask("experiments/restore", {"experiment_id": experiment["experiment_id"]})
@@ -116,8 +116,8 @@ class _Refused(StepError):
         except ValueError:
             answer = {}
         self.code = str(answer.get("error_code", ""))
-        said = str(answer.get("message") or text)[:500]
-        super().__init__(f"MLflow at {url} refused {path} (HTTP {error.code} {self.code}): {said}")
+        message = str(answer.get("message") or text)[:500]
+        super().__init__(f"MLflow at {url} refused {path} (HTTP {error.code} {self.code}): {message}")
 
 
 def _authorization() -> dict[str, str]:

@@ -134,13 +134,13 @@ def _row_hashes(*values: Hashes) -> Hashes:
 
 def _batches(path: Path, file_format: str, columns: Mapping[str, str | None]) -> Iterator[pa.RecordBatch]:
     """Batches of query, item, rating and timestamp, checked."""
-    chosen = {key: name for key, name in columns.items() if name is not None}
+    names_by_key = {key: name for key, name in columns.items() if name is not None}
     read = {"csv": _read_csv, "parquet": _read_parquet}.get(file_format)
     if read is None:
         raise StepError(f"unknown file format {file_format!r}; known: csv, parquet")
     for file in _files(path, file_format):
         try:
-            for first_row, cells in read(file, chosen):
+            for first_row, cells in read(file, names_by_key):
                 yield _checked(file, first_row, cells)
         except (pa.ArrowException, OSError) as error:
             raise StepError(f"cannot read {file}: {error}") from error
@@ -161,11 +161,11 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith((".", "_")) for part in path.parts)
 
 
-def _column_positions(file: Path, names: Sequence[str], chosen: Mapping[str, str]) -> None:
-    missing = [name for name in chosen.values() if name not in names]
+def _column_positions(file: Path, names: Sequence[str], names_by_key: Mapping[str, str]) -> None:
+    missing = [name for name in names_by_key.values() if name not in names]
     if missing:
         raise StepError(f"{file} has no column {', '.join(missing)}; it has {', '.join(names)}")
-    doubled = [name for name in chosen.values() if list(names).count(name) > 1]
+    doubled = [name for name in names_by_key.values() if list(names).count(name) > 1]
     if doubled:
         raise StepError(f"{file} has more than one column {doubled[0]!r}")
 
@@ -173,7 +173,7 @@ def _column_positions(file: Path, names: Sequence[str], chosen: Mapping[str, str
 Cells = dict[str, pa.Array]
 
 
-def _read_csv(file: Path, chosen: Mapping[str, str]) -> Iterator[tuple[int, Cells]]:
+def _read_csv(file: Path, names_by_key: Mapping[str, str]) -> Iterator[tuple[int, Cells]]:
     broken: list[pyarrow.csv.InvalidRow] = []
 
     def note(row: pyarrow.csv.InvalidRow) -> str:
@@ -187,9 +187,11 @@ def _read_csv(file: Path, chosen: Mapping[str, str]) -> Iterator[tuple[int, Cell
         pyarrow.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
         pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
         # As bytes: what is no UTF-8 is then ours to find and name.
-        pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(chosen.values(), pa.binary()), strings_can_be_null=False),
+        pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(names_by_key.values(), pa.binary()), strings_can_be_null=False
+        ),
     ) as reader:
-        _column_positions(file, reader.schema.names, chosen)
+        _column_positions(file, reader.schema.names, names_by_key)
         row = 2
         for batch in reader:
             if broken:
@@ -199,16 +201,16 @@ def _read_csv(file: Path, chosen: Mapping[str, str]) -> Iterator[tuple[int, Cell
                     f"{file}, {place}: it has {bad.actual_columns} cells, expected {bad.expected_columns}: "
                     f"{bad.text[:_SHOWN]!r}"
                 )
-            yield row, {key: batch.column(reader.schema.names.index(name)) for key, name in chosen.items()}
+            yield row, {key: batch.column(reader.schema.names.index(name)) for key, name in names_by_key.items()}
             row += batch.num_rows
 
 
-def _read_parquet(file: Path, chosen: Mapping[str, str]) -> Iterator[tuple[int, Cells]]:
+def _read_parquet(file: Path, names_by_key: Mapping[str, str]) -> Iterator[tuple[int, Cells]]:
     with pq.ParquetFile(file) as source:
-        _column_positions(file, source.schema_arrow.names, chosen)
+        _column_positions(file, source.schema_arrow.names, names_by_key)
         row = 1
-        for batch in source.iter_batches(_BATCH_ROWS, columns=list(chosen.values())):
-            yield row, {key: batch.column(batch.schema.names.index(name)) for key, name in chosen.items()}
+        for batch in source.iter_batches(_BATCH_ROWS, columns=list(names_by_key.values())):
+            yield row, {key: batch.column(batch.schema.names.index(name)) for key, name in names_by_key.items()}
             row += batch.num_rows
 
 

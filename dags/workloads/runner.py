@@ -38,11 +38,11 @@ def run(document: Mapping[str, Any]) -> None:
         log.info("%s is whole: nothing to compute", artifact)
         return
     inputs = [(entry, Artifact(entry["path"])) for entry in document["inputs"]]
-    for entry, made in inputs:
-        if not made.is_whole():
+    for entry, parent in inputs:
+        if not parent.is_whole():
             raise ArtifactError(
-                f"step {document['step']}: its input {made} ({entry['workload']} {entry['label']}) is "
-                f"incomplete ({made.what_is_missing()}); run the DAG that makes it, or clear that task"
+                f"step {document['step']}: its input {parent} ({entry['workload']} {entry['label']}) is "
+                f"incomplete ({parent.what_is_missing()}); run the DAG that makes it, or clear that task"
             )
     run_info = document.get("run", {})
     owner = "/".join(str(run_info.get(key, "")) for key in ("dag_id", "run_id", "task_id", "map_index"))

@@ -159,8 +159,8 @@ def dense_ids(train: ir.Table, key: str, names: ir.Table) -> ir.Table:
 
 def _encoded(parts: ir.Table, ids: Mapping[str, ir.Table]) -> ir.Table:
     for key, table in ids.items():
-        chosen = table.select("position", f"{key}_id")
-        parts = parts.left_join(chosen, parts[key] == chosen.position).drop("position")
+        numbers = table.select("position", f"{key}_id")
+        parts = parts.left_join(numbers, parts[key] == numbers.position).drop("position")
     # Not a literal 1.0, which is a decimal to Spark.
     rating = ibis.literal(1, "int8").cast("float64")
     return parts.mutate(rating=rating).select("part", "query_id", "item_id", "rating", "timestamp")

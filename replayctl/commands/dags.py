@@ -115,9 +115,9 @@ def _prospect(step: Step) -> str:
     if step.prospect is None:
         return "not known: the artifacts cannot be seen from here"
     if step.prospect["outcome"] == "reuse":
-        made = step.prospect["made"]
-        at = short_moment(datetime.datetime.fromisoformat(made["at"]))
-        return f"reuse what {made['dag_id'] or 'an unknown DAG'} made {at}"
+        origin = step.prospect["origin"]
+        at = short_moment(datetime.datetime.fromisoformat(origin["at"]))
+        return f"reuse what {origin['dag_id'] or 'an unknown DAG'} made {at}"
     why = step.prospect["why"]
     return f"compute{f': {why}' if why else ''}"
 

@@ -196,8 +196,8 @@ class _Follower:
 
     def _task_report(self, task: TaskInfo) -> TaskReport:
         note = self._note(task)
-        made = note.get("made") if isinstance(note.get("made"), Mapping) else {}
-        assert isinstance(made, Mapping)
+        origin = note.get("origin") if isinstance(note.get("origin"), Mapping) else {}
+        assert isinstance(origin, Mapping)
         outcome = note.get("outcome")
         return TaskReport(
             task.task_id,
@@ -207,8 +207,8 @@ class _Follower:
             outcome if outcome in ("computed", "reused") else None,
             _text(note.get("parameters")),
             _text(note.get("release")),
-            _moment(made.get("at")),
-            _text(made.get("dag_id")),
+            _moment(origin.get("at")),
+            _text(origin.get("dag_id")),
         )
 
     def _report(self, tasks: Sequence[TaskInfo]) -> RunReport:

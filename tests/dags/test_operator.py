@@ -197,8 +197,8 @@ def test_what_became_of_the_artifact_is_noted_and_said(
     second = context("run2")
     operator(deployment, "first_level_als").execute(second)
     (note,) = second["ti"].pushed
-    assert (note["outcome"], note["made"]["run_id"], note["parameters"]) == ("reused", "run1", "rank=32, seed=42")
-    assert note["made"]["dag_id"] == "two_stage_ml100k_alice"
+    assert (note["outcome"], note["origin"]["run_id"], note["parameters"]) == ("reused", "run1", "rank=32, seed=42")
+    assert note["origin"]["dag_id"] == "two_stage_ml100k_alice"
     said = "".join(capfd.readouterr())
     assert re.search(r"reused \(rank=32, seed=42, made \w{3} \d\d \d\d:\d\d UTC by two_stage_ml100k_alice\)", said)
 

@@ -161,8 +161,8 @@ def test_a_dry_run_says_what_a_run_would_compute_and_reuse(place: tuple) -> None
     (folder / "manifest.json").write_text(json.dumps({**manifest, "files": {}}))
     prospect = step().prospect
     assert prospect is not None
-    assert (prospect["outcome"], prospect["made"]["dag_id"]) == ("reuse", "older_alice")
-    assert prospect["made"]["at"] == "1970-01-01T00:01:00+00:00"
+    assert (prospect["outcome"], prospect["origin"]["dag_id"]) == ("reuse", "older_alice")
+    assert prospect["origin"]["at"] == "1970-01-01T00:01:00+00:00"
 
 
 def test_only_the_module_that_does_not_load_is_blamed(place: tuple) -> None:

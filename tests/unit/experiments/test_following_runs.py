@@ -19,7 +19,7 @@ NOTE = {
     "outcome": "reused",
     "parameters": "rank=32",
     "release": "r_1",
-    "made": {"at": NOW.isoformat(), "dag_id": "old"},
+    "origin": {"at": NOW.isoformat(), "dag_id": "old"},
 }
 
 
