@@ -307,14 +307,14 @@ def _answer(words: Sequence[str], out: output.Output, command: str) -> Result | 
         answer = _program().main(args=list(words), prog_name="replayctl", standalone_mode=False, obj=out)
     except typer.TyperException as error:
         # Usage errors of the parser are shown here, in JSON too.
-        shown = cast("Any", error)
+        usage_error = cast("Any", error)
         if type(error).__name__ == "NoArgsIsHelpError":
-            typer.echo(shown.format_message(), err=True)
+            typer.echo(usage_error.format_message(), err=True)
             return _USAGE
-        context = getattr(shown, "ctx", None)
+        context = getattr(usage_error, "ctx", None)
         where = context.command_path if context else "replayctl"
         hint = f"run `{where} --help`"
-        out.show_error(command, Problem("usage", shown.format_message(), hint), _USAGE)
+        out.show_error(command, Problem("usage", usage_error.format_message(), hint), _USAGE)
         return _USAGE
     except (typer.Abort, EOFError):
         raise KeyboardInterrupt from None

@@ -63,23 +63,23 @@ def sort_out(program: Any, argv: Sequence[str]) -> CommandLine:
 
 def _lift(line: CommandLine, word: str, words: Iterator[str]) -> None:
     option, assigned, value = word.partition("=")
-    given = [word] if assigned else [word, *_next(words, 1)]
-    if not assigned and len(given) == 1:
+    parts = [word] if assigned else [word, *_next(words, 1)]
+    if not assigned and len(parts) == 1:
         # In front it would take the command for its value.
         line.incomplete = word
         line.rest.append(word)
         return
-    line.lifted += given
+    line.lifted += parts
     if option == "--output":
         # The last one counts, for the parser as well.
-        line.mode = value if assigned else given[1]
+        line.mode = value if assigned else parts[1]
 
 
 def _values_after(command: Any, word: str) -> int | None:
     """How many of the next words an option of the command takes; None when the word is no option of it."""
     if not word.startswith("-") or word == "-":
         return None
-    options = {name: each for each in command.params for name in (*each.opts, *each.secondary_opts)}
+    options = {name: parameter for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     if word.startswith("--"):
         name, assigned, _ = word.partition("=")
         return None if name not in options else 0 if assigned else _count(options[name])

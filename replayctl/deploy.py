@@ -83,17 +83,17 @@ class _Checked:
     loaded_s: float
 
 
-def find_dags_dir(given: Path | None, cwd: Path) -> Path | None:
-    """The folder to deploy: the given one, else `dags/` in the current folder; None where there is none."""
+def find_dags_dir(option: Path | None, cwd: Path) -> Path | None:
+    """The folder to deploy: that of the option, else `dags/` in the current folder; None where there is none."""
     own = cwd / "dags"
-    return given or (own if own.is_dir() else None)
+    return option or (own if own.is_dir() else None)
 
 
-def _refuse_loss(made: Plan, *, shipped: bool) -> None:
+def _refuse_loss(plan: Plan, *, shipped: bool) -> None:
     """The shipped DAGs, deployed from a folder that has none, must not take the place of one's own."""
-    if shipped and made.of("delete"):
+    if shipped and plan.of("delete"):
         raise UsageProblem(
-            f"the shipped DAGs would take the place of yours: {', '.join(made.of('delete'))} would go",
+            f"the shipped DAGs would take the place of yours: {', '.join(plan.of('delete'))} would go",
             hint="change to the folder with your dags/, or pass --dags-dir; to start over, run `replayctl undeploy`",
         )
 
@@ -132,19 +132,19 @@ def sync(
             names=names,
             release=checked.release,
         ) as (token, state):
-            made = make_plan(checked.release, checked.dags, namespace, state, force=options.force)
-            _refuse_loss(made, shipped=shipped)
+            plan = make_plan(checked.release, checked.dags, namespace, state, force=options.force)
+            _refuse_loss(plan, shipped=shipped)
             if watcher:
                 watcher.look()
-                check_owners(made, watcher.server)
-            if made.changes:
-                reporter.step(f"publishing {made.release.name} to {target.dags} on {target.shell.name}")
-                target.publish(token, _publication(made, commit))
+                check_owners(plan, watcher.server)
+            if plan.changes:
+                reporter.step(f"publishing {plan.release.name} to {target.dags} on {target.shell.name}")
+                target.publish(token, _publication(plan, commit))
             published_s = time.monotonic() - started
             seen_after_s = None
             if watcher:
-                seen_after_s = watcher.wait_or_give_back(expected_of(made), target, token, _way_back(made))
-    report = _report(made, checked, namespace, target, options, published_s, seen_after_s)
+                seen_after_s = watcher.wait_or_give_back(expected_of(plan), target, token, _way_back(plan))
+    report = _report(plan, checked, namespace, target, options, published_s, seen_after_s)
     return replace(report, runs=_live_runs(watcher.server, report.dags)) if watcher else report
 
 
@@ -165,13 +165,13 @@ def _dry_run(
     with open_target(settings, namespace) as target:
         names = list(stubs_of(checked.release.modules, namespace.suffix, namespace.directory))
         state = target.inspect(names, release=checked.release)
-        made = make_plan(checked.release, checked.dags, namespace, state, force=options.force)
-        _refuse_loss(made, shipped=shipped)
-        report = _report(made, checked, namespace, target, options)
+        plan = make_plan(checked.release, checked.dags, namespace, state, force=options.force)
+        _refuse_loss(plan, shipped=shipped)
+        report = _report(plan, checked, namespace, target, options)
         try:
             if find_server:
                 server = find_server()
-                check_owners(made, server)
+                check_owners(plan, server)
                 report = replace(report, runs=_live_runs(server, report.dags))
         except (NotReady, Unreachable) as error:
             reporter.warn(f"whether others have these dag_ids was not asked: {error}")
@@ -206,44 +206,44 @@ def _check(
     return _Checked(release, dags, findings, loaded_s)
 
 
-def _publication(made: Plan, commit: Commit | None) -> Publication:
+def _publication(plan: Plan, commit: Commit | None) -> Publication:
     git = asdict(commit) if commit else None
     dags: dict[str, list[str] | None] = {
-        module: [dag.dag_id for dag in made.dags if dag.module == module] for module in made.release.modules
+        module: [dag.dag_id for dag in plan.dags if dag.module == module] for module in plan.release.modules
     }
     # Nobody here knows what is in them.
-    dags |= dict.fromkeys(made.release.free_modules)
+    dags |= dict.fromkeys(plan.release.free_modules)
     who = lock.whoami()
     at = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
     metadata = {
-        "release": made.release.name,
+        "release": plan.release.name,
         "at": at,
         "user": who["user"],
         "host": who["host"],
         "git": git,
         "dags": dags,
     }
-    upload = made.release if made.of("upload", "repair") else None
+    upload = plan.release if plan.of("upload", "repair") else None
     return Publication(
-        release=made.release.name,
-        audit=audit_line("publish", release=made.release.name, previous=made.previous, git=git),
+        release=plan.release.name,
+        audit=audit_line("publish", release=plan.release.name, previous=plan.previous, git=git),
         upload=upload,
         metadata=json.dumps(metadata, sort_keys=True) + "\n" if upload else "",
-        stubs={name: made.stubs[name] for name in made.of("create", "update")},
-        removed_stubs=made.of("delete"),
+        stubs={name: plan.stubs[name] for name in plan.of("create", "update")},
+        removed_stubs=plan.of("delete"),
     )
 
 
-def _way_back(made: Plan) -> Publication | None:
+def _way_back(plan: Plan) -> Publication | None:
     """Back to what was: the previous pointer with its stubs; after a first deploy, no pointer and no stubs."""
-    if not made.changes:
+    if not plan.changes:
         return None
-    audit = audit_line("withdraw", release=made.previous, previous=made.release.name, reason="import error")
-    return Publication(made.previous, audit, removed_stubs=made.of("create"), stubs=made.replaced)
+    audit = audit_line("withdraw", release=plan.previous, previous=plan.release.name, reason="import error")
+    return Publication(plan.previous, audit, removed_stubs=plan.of("create"), stubs=plan.replaced)
 
 
 def _report(
-    made: Plan,
+    plan: Plan,
     checked: _Checked,
     namespace: Namespace,
     target: Target,
@@ -252,13 +252,13 @@ def _report(
     seen_after_s: float | None = None,
 ) -> SyncReport:
     return SyncReport(
-        release=made.release.name,
-        previous=made.previous,
+        release=plan.release.name,
+        previous=plan.previous,
         user=namespace.user,
         target=target.name,
         dry_run=options.dry_run,
-        actions=made.actions,
-        dags=tuple(dag.dag_id for dag in made.dags),
+        actions=plan.actions,
+        dags=tuple(dag.dag_id for dag in plan.dags),
         findings=checked.findings,
         loaded_s=checked.loaded_s,
         published_s=published_s,

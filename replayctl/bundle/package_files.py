@@ -135,11 +135,11 @@ def chunks_of(package: PackageFile, offset: int) -> Iterator[bytes]:
     """A package's bytes from `offset` on, in pieces; UsageProblem when it has become another size meanwhile."""
     with _opened(package.path) as file:
         file.seek(offset)
-        left = package.size - offset
-        while left and (chunk := file.read(min(_CHUNK_BYTES, left))):
-            left -= len(chunk)
+        remaining = package.size - offset
+        while remaining and (chunk := file.read(min(_CHUNK_BYTES, remaining))):
+            remaining -= len(chunk)
             yield chunk
-        if left or file.read(1):
+        if remaining or file.read(1):
             raise UsageProblem(f"{package.path} has changed meanwhile", hint="give the command again")
 
 

@@ -149,8 +149,8 @@ def _entry_function(path: Path, content: bytes) -> str | None:
         line = getattr(error, "lineno", None)
         raise UsageProblem(f"{path}{f':{line}' if line else ''} does not compile: {error}") from error
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    found = [name for name in ENTRY_FUNCTIONS if name in defined]
-    return found[0] if found and path.name.startswith("dag_") else None
+    entries = [name for name in ENTRY_FUNCTIONS if name in defined]
+    return entries[0] if entries and path.name.startswith("dag_") else None
 
 
 def parse_module(content: bytes, name: str = "<unknown>") -> ast.Module:

@@ -38,8 +38,10 @@ class Finding:
 
 def check(release: Release, dags_dir: Path, *, artifacts_root: str) -> tuple[Finding, ...]:
     """All findings, errors first. `artifacts_root` is the folder that only the namespace may lead into."""
-    found = [*_folder_findings(release, dags_dir), *_Code(release, artifacts_root).findings()]
-    return tuple(sorted(found, key=lambda each: (each.severity, each.path, each.line or 0, each.rule)))
+    findings = [*_folder_findings(release, dags_dir), *_Code(release, artifacts_root).findings()]
+    return tuple(
+        sorted(findings, key=lambda finding: (finding.severity, finding.path, finding.line or 0, finding.rule))
+    )
 
 
 def refuse(findings: Sequence[Finding]) -> None:
@@ -57,14 +59,14 @@ def _folder_findings(release: Release, dags_dir: Path) -> Iterator[Finding]:
     for folder, names, _ in os.walk(dags_dir):
         for name in list(names):
             path = Path(folder) / name
-            shown = path.relative_to(dags_dir).as_posix()
+            relative = path.relative_to(dags_dir).as_posix()
             if name.startswith(".") and not (path / "pyvenv.cfg").exists():
                 names.remove(name)
             elif path.is_symlink():
-                yield Finding("error", "link", shown, None, f"leads to {os.readlink(path)}: {MEANING['link']}")
+                yield Finding("error", "link", relative, None, f"leads to {os.readlink(path)}: {MEANING['link']}")
             elif (path / "pyvenv.cfg").exists():
                 names.remove(name)
-                yield Finding("warning", "environment-folder", shown, None, MEANING["environment-folder"])
+                yield Finding("warning", "environment-folder", relative, None, MEANING["environment-folder"])
     total = sum(len(file.content) for file in release.files)
     if total > _MAX_TOTAL_BYTES:
         yield Finding("error", "size", ".", None, f"{total} bytes in all: {MEANING['size']}")
@@ -96,7 +98,7 @@ class _Code:
                 name = package if path.endswith("__init__") else path.replace("/", ".")
                 lines = file.content.decode("utf-8", "replace").splitlines()
                 self._modules[name] = _Module(name, package, file.path, parse_module(file.content), lines)
-        self._found: dict[tuple[str, int, str], Finding] = {}
+        self._findings: dict[tuple[str, int, str], Finding] = {}
         self._visited: set[int] = set()
         self._called: list[tuple[_Module, ast.AST]] = []
         self._loaded: set[str] = set()
@@ -112,7 +114,7 @@ class _Code:
                     self._note_called(module, module.defined[entry])
         while self._called:
             self._visit_function(*self._called.pop())
-        return [*self._found.values(), *self._without_entry()]
+        return [*self._findings.values(), *self._without_entry()]
 
     def _without_entry(self) -> Iterator[Finding]:
         """Files that look like DAG modules and give no DAG: written for another way of deploying."""
@@ -181,16 +183,18 @@ class _Code:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             bodies = [] if _is_task(module, node) else [node]
         elif isinstance(node, ast.ClassDef):
-            made = ("__init__", "__post_init__", "__new__")
-            bodies = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name in made]
+            constructors = ("__init__", "__post_init__", "__new__")
+            bodies = [child for child in node.body if isinstance(child, ast.FunctionDef) and child.name in constructors]
         for body in bodies:
             assert isinstance(body, (ast.FunctionDef, ast.AsyncFunctionDef))
             inner = {
-                each.name: each for each in ast.walk(body) if isinstance(each, ast.FunctionDef) and each is not body
+                child.name: child
+                for child in ast.walk(body)
+                if isinstance(child, ast.FunctionDef) and child is not body
             }
             inside = replace(module, imported=dict(module.imported), defined={**module.defined, **inner})
-            for each in _outside_functions(body):
-                self._note_import(inside, each)
+            for child in _outside_functions(body):
+                self._note_import(inside, child)
             for statement in body.body:
                 self._visit(inside, statement)
 
@@ -211,7 +215,7 @@ class _Code:
     def _note_alias(self, module: _Module, node: ast.Assign | ast.AnnAssign, value: ast.expr) -> None:
         """now = time.time, clock = time: another name for what is imported, or for a function that is watched."""
         name = _dotted(module, value)
-        imported = name.partition(".")[0] in {each.partition(".")[0] for each in module.imported.values()}
+        imported = name.partition(".")[0] in {dotted.partition(".")[0] for dotted in module.imported.values()}
         if imported or any(_is_one_of(name, calls) for calls in CALLS.values()):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             module.imported |= {target.id: name for target in targets if isinstance(target, ast.Name)}
@@ -249,7 +253,7 @@ class _Code:
     def _look_at_files(self, module: _Module, node: ast.Call, name: str) -> None:
         method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         of_object = method != "" and not _is_one_of(name, CALLS["read"])
-        own = any(isinstance(each, ast.Name) and each.id == "__file__" for each in ast.walk(node))
+        own = any(isinstance(child, ast.Name) and child.id == "__file__" for child in ast.walk(node))
         if method == "open" or name == "open":
             if _opens_to_write(node, 0 if of_object else 1):
                 self._report(module, node, "write", "open() to write")
@@ -262,11 +266,11 @@ class _Code:
                 self._report(module, node, "read", f"call of .{method}()")
 
     def _look_at_dag_id(self, module: _Module, node: ast.Call) -> None:
-        given = next(
-            (each.value for each in node.keywords if each.arg == "dag_id"), node.args[0] if node.args else None
+        dag_id = next(
+            (keyword.value for keyword in node.keywords if keyword.arg == "dag_id"), node.args[0] if node.args else None
         )
-        if isinstance(given, ast.Constant) and isinstance(given.value, str):
-            self._report(module, node, "namespace", f"the dag_id {given.value!r} (namespace.dag_id(...) makes one)")
+        if isinstance(dag_id, ast.Constant) and isinstance(dag_id.value, str):
+            self._report(module, node, "namespace", f"the dag_id {dag_id.value!r} (namespace.dag_id(...) makes one)")
 
     def _follow(self, module: _Module, called: ast.expr, name: str) -> None:
         """Looks into what is called, if it is the release's own."""
@@ -288,7 +292,7 @@ class _Code:
         if _ALLOW in (module.lines[line - 1] if 0 < line <= len(module.lines) else ""):
             return
         key = (module.path, line, rule)
-        self._found.setdefault(key, Finding("error", rule, module.path, line, f"{what}: {MEANING[rule]}"))
+        self._findings.setdefault(key, Finding("error", rule, module.path, line, f"{what}: {MEANING[rule]}"))
 
 
 def _absolute(module: _Module, node: ast.ImportFrom) -> str:
@@ -328,7 +332,11 @@ def _dotted(module: _Module, node: ast.expr) -> str:
 
 def _dotted_by_text(module: _Module, node: ast.Call) -> str:
     """What getattr(time, "time"), __import__("time") and import_module("time") name; empty for other calls."""
-    words = [each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    words = [
+        argument.value
+        for argument in node.args
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+    ]
     called = node.func.id if isinstance(node.func, ast.Name) else ""
     called = module.imported.get(called, called) or _dotted(module, node.func)
     if not words or isinstance(node.func, ast.Call):
@@ -342,13 +350,13 @@ def _dotted_by_text(module: _Module, node: ast.Call) -> str:
 
 def _is_task(module: _Module, node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Whether calling the function makes a task of it (`@task`, `@task.virtualenv(…)`) instead of running it."""
-    decorators = (each.func if isinstance(each, ast.Call) else each for each in node.decorator_list)
-    return any(not TASKS.isdisjoint(_dotted(module, each).split(".")) for each in decorators)
+    decorators = (decorator.func if isinstance(decorator, ast.Call) else decorator for decorator in node.decorator_list)
+    return any(not TASKS.isdisjoint(_dotted(module, decorator).split(".")) for decorator in decorators)
 
 
 def _opens_to_write(node: ast.Call, place: int) -> bool:
     mode = next(
-        (each.value for each in node.keywords if each.arg == "mode"),
+        (keyword.value for keyword in node.keywords if keyword.arg == "mode"),
         node.args[place] if len(node.args) > place else None,
     )
     return isinstance(mode, ast.Constant) and isinstance(mode.value, str) and bool(set(mode.value) & set("wax+"))

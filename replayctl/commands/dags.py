@@ -65,10 +65,12 @@ def sync_dags(
         find_server=find_server,
         options=deploy.SyncOptions(dry_run=dry_run, validate=validate, force=force, break_lock=break_lock),
     )
-    shown = [action for action in report.actions if action.action not in ("same", "foreign")]
+    changes = [action for action in report.actions if action.action not in ("same", "foreign")]
     view: list[Block] = [_summary(report)]
     view += (
-        [Table(("action", "what"), tuple((action.action, action.what) for action in shown), wrap=(1,))] if shown else []
+        [Table(("action", "what"), tuple((action.action, action.what) for action in changes), wrap=(1,))]
+        if changes
+        else []
     )
     view += _steps_table(report.plan)
     return Result(
@@ -138,31 +140,31 @@ def releases(
     from replayctl.settings.namespace import find_namespace
 
     app: AppContext = ctx.obj
-    found = history.releases(app.settings, find_namespace(app.settings, shared=shared))
+    report = history.releases(app.settings, find_namespace(app.settings, shared=shared))
     if audit:
         rows = [
             (
                 moment(line.get("at")),
                 *(str(line.get(key) or "-") for key in ("action", "release", "previous", "user", "host")),
             )
-            for line in found.audit
+            for line in report.audit
         ]
-        return Result("releases", found, (Table(("at", "action", "release", "before", "user", "host"), rows),))
+        return Result("releases", report, (Table(("at", "action", "release", "before", "user", "host"), rows),))
     rows = [
         (
-            "→" if each.current else "",
-            each.name,
-            moment(each.published_at or each.made_at),
-            f"{each.user}@{each.host}",
-            _commit(each.commit, each.changed_files),
-            _count(each.dags),
+            "→" if record.current else "",
+            record.name,
+            moment(record.published_at or record.made_at),
+            f"{record.user}@{record.host}",
+            _commit(record.commit, record.changed_files),
+            _count(record.dags),
         )
-        for each in found.releases
+        for record in report.releases
     ]
     if not rows:
-        return Result("releases", found, (Lines((f"no releases in {found.target}",)),))
+        return Result("releases", report, (Lines((f"no releases in {report.target}",)),))
     columns = ("", "release", "published", "by", "commit", "DAGs")
-    return Result("releases", found, (Table(columns, rows, title=found.target, numeric=(5,)),))
+    return Result("releases", report, (Table(columns, rows, title=report.target, numeric=(5,)),))
 
 
 def rollback(
@@ -234,7 +236,7 @@ def gc(
 
     app: AppContext = ctx.obj
     server = _server(app)
-    found = removal.gc(
+    report = removal.gc(
         app.settings,
         find_namespace(app.settings, shared=shared),
         app.reporter,
@@ -243,7 +245,7 @@ def gc(
         break_lock=break_lock,
         dry_run=dry_run,
     )
-    return _removed("gc", found)
+    return _removed("gc", report)
 
 
 def undeploy(
@@ -269,7 +271,7 @@ def undeploy(
     find_server = _server(app)
     if delete_from_airflow and find_server is None:
         raise _no_airflow(app, "--delete-from-airflow")
-    found = removal.undeploy(
+    report = removal.undeploy(
         app.settings,
         find_namespace(app.settings, shared=shared),
         app.reporter,
@@ -278,28 +280,28 @@ def undeploy(
         break_lock=break_lock,
         dry_run=dry_run,
     )
-    return _removed("undeploy", found)
+    return _removed("undeploy", report)
 
 
-def _removed(command: str, found: Removal) -> Result:
-    verb = "would remove" if found.dry_run else "removed"
-    rows = [(verb, name) for name in (*found.stubs, *found.removed)]
+def _removed(command: str, report: Removal) -> Result:
+    verb = "would remove" if report.dry_run else "removed"
+    rows = [(verb, name) for name in (*report.stubs, *report.removed)]
     rows += [
-        ("would delete from Airflow" if found.dry_run else "deleted from Airflow", dag) for dag in found.dags_deleted
+        ("would delete from Airflow" if report.dry_run else "deleted from Airflow", dag) for dag in report.dags_deleted
     ]
-    rows += [("kept", f"{name}: {why}") for name, why in found.kept.items()]
+    rows += [("kept", f"{name}: {why}") for name, why in report.kept.items()]
     problems = tuple(
-        Problem("failed", f"{dag} is still in Airflow: {why}") for dag, why in (found.dags_left or {}).items()
+        Problem("failed", f"{dag} is still in Airflow: {why}") for dag, why in (report.dags_left or {}).items()
     )
-    nothing = not (found.stubs or found.removed or found.dags_deleted)
-    view: list[Block] = [Fields((("target", found.target),))]
+    nothing = not (report.stubs or report.removed or report.dags_deleted)
+    view: list[Block] = [Fields((("target", report.target),))]
     view += [Table(("action", "what"), rows, wrap=(1,))] if rows else []
     status: Status = "partial" if problems else "nothing-to-do" if nothing else "ok"
-    return Result(command, found, view, status=status, problems=problems)
+    return Result(command, report, view, status=status, problems=problems)
 
 
 def _count(dags: Mapping[str, Sequence[str] | None]) -> str:
-    known = sum(len(each or ()) for each in dags.values())
+    known = sum(len(ids or ()) for ids in dags.values())
     return f"{known} and more" if None in dags.values() else str(known)
 
 
@@ -316,10 +318,10 @@ def _server(app: AppContext) -> Callable[[], AirflowApi] | None:
 
 
 def _server_to_wait_for(app: AppContext, wait: bool | None) -> Callable[[], AirflowApi] | None:
-    found = _server(app)
-    if wait and found is None:
+    find_server = _server(app)
+    if wait and find_server is None:
         raise _no_airflow(app, "--wait")
-    return None if wait is False else found
+    return None if wait is False else find_server
 
 
 def _no_airflow(app: AppContext, option: str) -> UsageProblem:

@@ -65,12 +65,12 @@ def port_forward(
         return _planned("port-forward", listeners)
     if not detach:
         _serve(app, "port-forward", listeners, open_pages=open_pages)
-    made = k8s.forward_in_background(targets or (), app.settings, every=every, port=port, links=links)
+    background = k8s.forward_in_background(targets or (), app.settings, every=every, port=port, links=links)
     if open_pages:
-        _open(app, made.addresses.values())
-    answer = {"id": made.id, "pid": made.pid, "forwards": dict(made.addresses)}
-    table = Table(("name", "address"), list(made.addresses.items()))
-    stop = Lines((f"stop it with: replayctl forwards stop {made.id}",))
+        _open(app, background.addresses.values())
+    answer = {"id": background.id, "pid": background.pid, "forwards": dict(background.addresses)}
+    table = Table(("name", "address"), list(background.addresses.items()))
+    stop = Lines((f"stop it with: replayctl forwards stop {background.id}",))
     return Result("port-forward", answer, (table, stop))
 
 
@@ -131,12 +131,15 @@ def list_forwards(ctx: typer.Context) -> Result:
     from replayctl.forwarding import background
 
     app: AppContext = ctx.obj
-    found = background.running(app.settings)
+    running = background.running(app.settings)
     rows = [
-        (each.id, name, address, each.profile, each.pid) for each in found for name, address in each.addresses.items()
+        (entry.id, name, address, entry.profile, entry.pid)
+        for entry in running
+        for name, address in entry.addresses.items()
     ]
     data = [
-        {"id": each.id, "pid": each.pid, "profile": each.profile, "forwards": dict(each.addresses)} for each in found
+        {"id": entry.id, "pid": entry.pid, "profile": entry.profile, "forwards": dict(entry.addresses)}
+        for entry in running
     ]
     view = Table(("id", "name", "address", "profile", "process"), rows) if rows else Lines(("no forwards are running",))
     return Result("forwards list", {"running": data}, (view,))
@@ -160,7 +163,7 @@ def stop_forwards(
     from replayctl.forwarding import background
 
     app: AppContext = ctx.obj
-    stopped = [each.id for each in background.stop(ids or (), app.settings, every=every, dry_run=dry_run)]
+    stopped = [entry.id for entry in background.stop(ids or (), app.settings, every=every, dry_run=dry_run)]
     verb = "would stop" if dry_run else "stopped"
     status: Status = "ok" if stopped else "nothing-to-do"
     line = f"{verb} {', '.join(stopped)}" if stopped else "no forwards are running"
@@ -170,11 +173,17 @@ def stop_forwards(
 def _planned(command: str, listeners: Sequence[Listener]) -> Result:
     """What a dry run says: which addresses there would be."""
     data = {
-        each.name: {"target": str(each.target), "port": each.port or "auto", "links": each.links} for each in listeners
+        listener.name: {"target": str(listener.target), "port": listener.port or "auto", "links": listener.links}
+        for listener in listeners
     }
     rows = [
-        (each.name, str(each.target), str(each.port or "any free one"), "forwarded" if each.links else "as they are")
-        for each in listeners
+        (
+            listener.name,
+            str(listener.target),
+            str(listener.port or "any free one"),
+            "forwarded" if listener.links else "as they are",
+        )
+        for listener in listeners
     ]
     table = Table(("name", "target", "port", "links in pages"), rows)
     return Result(command, {"forwards": data, "dry_run": True}, (table,))
@@ -185,8 +194,8 @@ def _serve(app: AppContext, command: str, listeners: Sequence[Listener], *, open
     from replayctl import k8s
 
     def tell(opened: list[Listener]) -> None:
-        addresses = {each.name: each.url for each in opened}
-        rows = [(each.name, each.url, str(each.target)) for each in opened]
+        addresses = {listener.name: listener.url for listener in opened}
+        rows = [(listener.name, listener.url, str(listener.target)) for listener in opened]
         app.announce(Result(command, {"forwards": addresses}, (Table(("name", "address", "target"), rows),)))
         if open_pages:
             _open(app, addresses.values())

@@ -37,9 +37,9 @@ def leaderboard(
 
     app: AppContext = ctx.obj
     namespace = find_namespace(app.settings, shared=shared)
-    found = board.read_leaderboard(find_mlflow(app.settings), namespace, experiment, metric=metric, every=every)
-    at = found.metric.partition("@")[2]
-    names = dict.fromkeys((found.metric, *(f"{name}@{at}" for name in board.SHOWN_METRICS)))
+    report = board.read_leaderboard(find_mlflow(app.settings), namespace, experiment, metric=metric, every=every)
+    at = report.metric.partition("@")[2]
+    names = dict.fromkeys((report.metric, *(f"{name}@{at}" for name in board.SHOWN_METRICS)))
     rows = tuple(
         (
             rank,
@@ -48,15 +48,15 @@ def leaderboard(
             *(_figure(row.metrics.get(name)) for name in names),
             duration(row.seconds),
             f"{row.engine} ({row.implementation})" if row.implementation else row.engine,
-            *((_words(found.differing(row)), row.recorded, row.run_id) if every else ()),
+            *((_words(report.differing(row)), row.recorded, row.run_id) if every else ()),
             row.evaluation,
         )
-        for rank, row in enumerate(found.rows, start=1)
+        for rank, row in enumerate(report.rows, start=1)
     )
     more = ("parameters that differ", "recorded", "run") if every else ()
     columns = ("#", "model", "level", *names, "took", "engine", *more, "evaluation")
-    title = f"{found.experiment} on {found.dataset}"
-    return Result("leaderboard", found, (Table(columns, rows, title=title, numeric=(0, *range(3, 4 + len(names)))),))
+    title = f"{report.experiment} on {report.dataset}"
+    return Result("leaderboard", report, (Table(columns, rows, title=title, numeric=(0, *range(3, 4 + len(names)))),))
 
 
 def _words(parameters: Mapping[str, str]) -> str:

@@ -85,7 +85,7 @@ def _paths(
     app: AppContext,
     namespace: Namespace,
     dags_dir: Path | None,
-    given: Sequence[Path],
+    files: Sequence[Path],
     folder: Path,
     *,
     workloads: bool,
@@ -107,7 +107,7 @@ def _paths(
         )
     elif dags_dir:
         raise UsageProblem("--dags-dir names the workloads' folder, and --no-workloads leaves them out")
-    for number, path in enumerate((*settings.packages.wheels, *settings.packages.jars, *given)):
+    for number, path in enumerate((*settings.packages.wheels, *settings.packages.jars, *files)):
         entry = app.cwd / path
         if not entry.is_dir():
             paths.append(entry)
@@ -207,5 +207,5 @@ def _stored_table(rows: Sequence[dict[str, Any]], title: str) -> Table | Lines:
 def _runtime(settings: Settings) -> Runtime:
     from replayctl.bundle.package_files import Runtime
 
-    given = settings.packages
-    return Runtime(given.python, given.scala, given.glibc, given.machine)
+    expected = settings.packages
+    return Runtime(expected.python, expected.scala, expected.glibc, expected.machine)

@@ -76,13 +76,13 @@ def list_runs(
     if dag is None and shared:
         raise UsageProblem("the common namespace's DAGs have no suffix to find them by", hint="name one of them")
     dag_ids = [find(dag).dag_id] if dag else _dags_with_suffix(app, api)
-    found = [run for dag_id in dag_ids for run in api.runs(dag_id, limit=limit)]
-    found.sort(
+    selected = [run for dag_id in dag_ids for run in api.runs(dag_id, limit=limit)]
+    selected.sort(
         key=lambda run: run.queued or run.start or datetime.datetime.min.replace(tzinfo=datetime.UTC), reverse=True
     )
-    rows = [(run.dag_id, run.state, run.start, duration(_seconds(run)), run.run_id) for run in found]
+    rows = [(run.dag_id, run.state, run.start, duration(_seconds(run)), run.run_id) for run in selected]
     view: Block = Table(("DAG", "state", "started", "took", "run"), rows) if rows else Lines(("no runs",))
-    return Result("runs list", {"runs": found}, (view,))
+    return Result("runs list", {"runs": selected}, (view,))
 
 
 def follow(
@@ -113,11 +113,11 @@ def stop(
 
     app: AppContext = ctx.obj
     api, find = _server(app, shared=shared)
-    found = finding.find_run(api, find(dag), run_id, unfinished=True)
+    selected = finding.find_run(api, find(dag), run_id, unfinished=True)
     if dry_run:
-        data = {"dag_id": found.dag_id, "run_id": found.run_id, "state": found.state, "dry_run": True}
-        return Result("runs stop", data, (Lines((f"would stop {found.run_id} of {found.dag_id}",)),))
-    stopped = api.stop_run(found.dag_id, found.run_id)
+        data = {"dag_id": selected.dag_id, "run_id": selected.run_id, "state": selected.state, "dry_run": True}
+        return Result("runs stop", data, (Lines((f"would stop {selected.run_id} of {selected.dag_id}",)),))
+    stopped = api.stop_run(selected.dag_id, selected.run_id)
     data = {"dag_id": stopped.dag_id, "run_id": stopped.run_id, "state": stopped.state, "dry_run": False}
     fields = Fields((("run", stopped.run_id), ("state", stopped.state), ("page", runs.run_url(api, stopped))))
     return Result("runs stop", data, (fields,))

@@ -57,11 +57,11 @@ def records_of(history: History) -> tuple[ReleaseRecord, ...]:
     kept = _publishes(history)
     published = {release: at for release, at in kept}
     order = {release: number for number, (release, _) in enumerate(kept)}
-    found = []
+    records = []
     for name, metadata in history.releases.items():
         git = metadata.get("git")
         commit = git if isinstance(git, dict) else {}
-        found.append(
+        records.append(
             ReleaseRecord(
                 name=name,
                 current=name == history.pointer,
@@ -78,7 +78,7 @@ def records_of(history: History) -> tuple[ReleaseRecord, ...]:
     def newest(record: ReleaseRecord) -> tuple[bool, int, str]:
         return record.current, order.get(record.name, -1), record.made_at or ""
 
-    return tuple(sorted(found, key=newest, reverse=True))
+    return tuple(sorted(records, key=newest, reverse=True))
 
 
 def choose(release: str | None, history: History) -> ReleaseRecord:
@@ -163,7 +163,7 @@ def _publishes(history: History) -> list[tuple[str, str | None]]:
 
 def published_since(history: History, since: datetime.datetime) -> set[str]:
     """Releases that were published at that moment or later."""
-    found: set[str] = set()
+    names: set[str] = set()
     at_that_moment = None
     for line in history.audit:
         if not line.get("release"):
@@ -176,9 +176,9 @@ def published_since(history: History, since: datetime.datetime) -> set[str]:
         if at < since:
             at_that_moment = str(line["release"])
         else:
-            found.add(str(line["release"]))
-            found |= {str(line["previous"])} if line.get("previous") else set()
-    return found | ({at_that_moment} if at_that_moment else set())
+            names.add(str(line["release"]))
+            names |= {str(line["previous"])} if line.get("previous") else set()
+    return names | ({at_that_moment} if at_that_moment else set())
 
 
 def _ends(line: Mapping[str, object]) -> tuple[str | None, str | None]:
@@ -191,7 +191,7 @@ def _text(value: object) -> str | None:
 
 def dags_of(metadata: Mapping[str, object]) -> dict[str, tuple[str, ...] | None]:
     """Module → dag_ids, from a release's metadata; None where nobody knows them."""
-    found = metadata.get("dags")
-    if not isinstance(found, dict):
+    modules = metadata.get("dags")
+    if not isinstance(modules, dict):
         return {}
-    return {str(module): tuple(map(str, ids)) if isinstance(ids, list) else None for module, ids in found.items()}
+    return {str(module): tuple(map(str, ids)) if isinstance(ids, list) else None for module, ids in modules.items()}

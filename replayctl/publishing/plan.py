@@ -46,7 +46,7 @@ class Plan:
 
     def of(self, *actions: Action) -> tuple[str, ...]:
         """What is done in one of these ways."""
-        return tuple(each.what for each in self.actions if each.action in actions)
+        return tuple(action.what for action in self.actions if action.action in actions)
 
 
 def check_modules(release: Release, namespace: Namespace) -> None:
@@ -98,7 +98,7 @@ def make_plan(
     actions += [PlannedAction("foreign", name) for name in state.foreign]
     refuse_obstacles(state, [action.what for action in actions if action.action in ("create", "update", "delete")])
     refuse_hand_edits(by_hand, force=force)
-    going = {each.what for each in actions if each.action in ("update", "delete")}
+    going = {action.what for action in actions if action.action in ("update", "delete")}
     replaced = {name: text for name, text in state.stubs.items() if name in going}
     return Plan(release, dags, tuple(actions), state.pointer, stubs, replaced)
 
@@ -151,12 +151,12 @@ def refuse_hand_edits(names: Sequence[str], *, force: bool) -> None:
         )
 
 
-def my_stubs(state: TargetState, namespace: Namespace, wanted: Collection[str] = ()) -> dict[str, str]:
+def my_stubs(state: TargetState, namespace: Namespace, names: Collection[str] = ()) -> dict[str, str]:
     """The namespace's stubs on the target: name → text. Raises Conflict when a file at a wanted name is another's."""
-    found = {}
+    mine = {}
     for name, text in sorted(state.stubs.items()):
         if is_mine(name, text, namespace):
-            found[name] = text
-        elif name in wanted:
+            mine[name] = text
+        elif name in names:
             _refuse_foreign(name, text, namespace)
-    return found
+    return mine

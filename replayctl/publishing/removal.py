@@ -79,11 +79,11 @@ def gc(
             with_history=True,
         ) as (token, state):
             assert state.history is not None
-            made = _collected(namespace, state, state.history, target, server, keep, dry_run=False)
-            if made.removed:
-                reporter.step(f"removing {len(made.removed)} releases")
-                _remove(target, token, made.removed, reporter)
-    return made
+            removal = _collected(namespace, state, state.history, target, server, keep, dry_run=False)
+            if removal.removed:
+                reporter.step(f"removing {len(removal.removed)} releases")
+                _remove(target, token, removal.removed, reporter)
+    return removal
 
 
 def undeploy(
@@ -136,18 +136,18 @@ def undeploy(
                 )
             if stored:
                 _remove(target, token, stored, reporter)
-            deleted, left = _delete_dags(server if delete_from_airflow else None, dag_ids)
-    return Removal(target.name, stored, {}, mine, deleted, left)
+            deleted, failures = _delete_dags(server if delete_from_airflow else None, dag_ids)
+    return Removal(target.name, stored, {}, mine, deleted, failures)
 
 
 def _remove(target: Target, token: str, names: Sequence[str], reporter: Reporter) -> None:
-    for left in target.remove(token, names, audit_line("gc", removed=list(names))):
-        reporter.warn(f"{left} holds files of other users, so it stays; it does no harm")
+    for folder in target.remove(token, names, audit_line("gc", removed=list(names))):
+        reporter.warn(f"{folder} holds files of other users, so it stays; it does no harm")
 
 
 def _delete_dags(server: LiveServer | None, dag_ids: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
     deleted: list[str] = []
-    left: dict[str, str] = {}
+    failures: dict[str, str] = {}
     for dag_id in dag_ids if server else ():
         assert server is not None
         try:
@@ -156,8 +156,8 @@ def _delete_dags(server: LiveServer | None, dag_ids: Sequence[str]) -> tuple[tup
         except NotFound:
             continue
         except ReplayctlError as error:
-            left[dag_id] = str(error)
-    return tuple(deleted), left
+            failures[dag_id] = str(error)
+    return tuple(deleted), failures
 
 
 def _dag_ids(server: LiveServer | None, stubs: Collection[str], history: History) -> list[str]:
@@ -210,4 +210,6 @@ def _possibly_running(history: History, server: LiveServer | None, dag_ids: Sequ
 
 
 def _declared(history: History) -> list[str]:
-    return sorted({dag for each in history.releases.values() for dags in dags_of(each).values() for dag in dags or ()})
+    return sorted(
+        {dag for metadata in history.releases.values() for dags in dags_of(metadata).values() for dag in dags or ()}
+    )

@@ -49,9 +49,9 @@ def rollback(
     """
     with open_target(settings, namespace) as target:
         if dry_run:
-            chosen, wanted, state = _chosen(release, target.history(), target, namespace)
-            forward, _ = _there_and_back(chosen.name, wanted, state, namespace, force=force)
-            return Rollback(chosen.name, state.pointer, target.name, forward is not None, True, None)
+            record, stubs, state = _select(release, target.history(), target, namespace)
+            forward, _ = _there_and_back(record.name, stubs, state, namespace, force=force)
+            return Rollback(record.name, state.pointer, target.name, forward is not None, True, None)
         watcher = Watcher(find_server(), settings, reporter) if find_server else None
         with lock.held(
             target,
@@ -63,56 +63,56 @@ def rollback(
         ) as (token, locked):
             assert locked.history is not None
             # Chosen only now: while the lock was waited for, somebody else may have published.
-            chosen, wanted, state = _chosen(release, locked.history, target, namespace)
+            record, stubs, state = _select(release, locked.history, target, namespace)
             if watcher:
                 watcher.look()
-            forward, back = _there_and_back(chosen.name, wanted, state, namespace, force=force)
+            forward, back = _there_and_back(record.name, stubs, state, namespace, force=force)
             if forward:
-                reporter.step(f"publishing {chosen.name} again")
+                reporter.step(f"publishing {record.name} again")
                 target.publish(token, forward)
             seen_after_s = None
             if watcher:
-                seen_after_s = watcher.wait_or_give_back(_expected(chosen, namespace), target, token, back)
-        return Rollback(chosen.name, state.pointer, target.name, forward is not None, False, seen_after_s)
+                seen_after_s = watcher.wait_or_give_back(_expected(record, namespace), target, token, back)
+        return Rollback(record.name, state.pointer, target.name, forward is not None, False, seen_after_s)
 
 
-def _chosen(
+def _select(
     release: str | None, history: History, target: Target, namespace: Namespace
 ) -> tuple[ReleaseRecord, Mapping[str, str], TargetState]:
     """The release to go back to, its stubs, and the target's state with a look at that release's files."""
-    chosen = choose(release, history)
-    wanted = stubs_of(chosen.dags, namespace.suffix, namespace.directory)
-    return chosen, wanted, target.inspect(list(wanted), [chosen.name])
+    record = choose(release, history)
+    stubs = stubs_of(record.dags, namespace.suffix, namespace.directory)
+    return record, stubs, target.inspect(list(stubs), [record.name])
 
 
 def _there_and_back(
-    release: str, wanted: Mapping[str, str], state: TargetState, namespace: Namespace, *, force: bool
+    release: str, stubs: Mapping[str, str], state: TargetState, namespace: Namespace, *, force: bool
 ) -> tuple[Publication | None, Publication | None]:
     """The publish of an earlier release and the one that undoes it; None when it is published already."""
     check_whole(release, state)
-    mine = my_stubs(state, namespace, wanted)
+    mine = my_stubs(state, namespace, stubs)
     refuse_hand_edits([name for name, text in mine.items() if is_edited(text)], force=force)
-    changed = {name: text for name, text in wanted.items() if mine.get(name) != text}
-    gone = [name for name in mine if name not in wanted]
-    refuse_obstacles(state, [*changed, *gone])
-    if state.pointer == release and not changed and not gone:
+    changed = {name: text for name, text in stubs.items() if mine.get(name) != text}
+    removed = [name for name in mine if name not in stubs]
+    refuse_obstacles(state, [*changed, *removed])
+    if state.pointer == release and not changed and not removed:
         return None, None
     audit = audit_line("rollback", release=release, previous=state.pointer)
     undone = audit_line("withdraw", release=state.pointer, previous=release, reason="import error")
-    kept = {name: text for name, text in mine.items() if name in changed or name in gone}
+    kept = {name: text for name, text in mine.items() if name in changed or name in removed}
     new = [name for name in changed if name not in mine]
     return (
-        Publication(release, audit, stubs=changed, removed_stubs=gone),
+        Publication(release, audit, stubs=changed, removed_stubs=removed),
         Publication(state.pointer, undone, stubs=kept, removed_stubs=new),
     )
 
 
-def _expected(chosen: ReleaseRecord, namespace: Namespace) -> Expected:
-    free = [module for module, dags in chosen.dags.items() if dags is None]
+def _expected(record: ReleaseRecord, namespace: Namespace) -> Expected:
+    free = [module for module, dags in record.dags.items() if dags is None]
     return Expected(
-        chosen.name,
-        dags={dag: None for dags in chosen.dags.values() for dag in dags or ()},
-        stubs=frozenset(stubs_of(chosen.dags, namespace.suffix, namespace.directory)),
+        record.name,
+        dags={dag: None for dags in record.dags.values() for dag in dags or ()},
+        stubs=frozenset(stubs_of(record.dags, namespace.suffix, namespace.directory)),
         free_stubs=frozenset(stubs_of(free, namespace.suffix, namespace.directory)),
     )
 

@@ -68,10 +68,10 @@ class DagServer(Protocol):
         """Parse now, and look for new files."""
 
 
-def check_owners(made: Plan, server: DagServer) -> None:
+def check_owners(plan: Plan, server: DagServer) -> None:
     """Raises Conflict when another file than ours shows one of our dag_ids on the server."""
-    ours = {dag.dag_id for dag in made.dags}
-    files = {*made.stubs, *made.of("delete")}
+    ours = {dag.dag_id for dag in plan.dags}
+    files = {*plan.stubs, *plan.of("delete")}
     for dag in server.dags():
         if dag.dag_id in ours and not dag.is_stale and Path(dag.fileloc).name not in files:
             raise Conflict(
@@ -80,14 +80,14 @@ def check_owners(made: Plan, server: DagServer) -> None:
             )
 
 
-def expected_of(made: Plan) -> Expected:
+def expected_of(plan: Plan) -> Expected:
     """What the server shows once a plan is published."""
-    stubs = dict(zip(made.release.modules, made.stubs, strict=True))
+    stubs = dict(zip(plan.release.modules, plan.stubs, strict=True))
     return Expected(
-        made.release.name,
-        dags={dag.dag_id: frozenset(step.name for step in dag.steps) for dag in made.dags},
-        stubs=frozenset(made.stubs),
-        free_stubs=frozenset(stubs[module] for module in made.release.free_modules),
+        plan.release.name,
+        dags={dag.dag_id: frozenset(step.name for step in dag.steps) for dag in plan.dags},
+        stubs=frozenset(plan.stubs),
+        free_stubs=frozenset(stubs[module] for module in plan.release.free_modules),
     )
 
 
@@ -214,10 +214,10 @@ def _nudge(server: DagServer, files: Set[str], known: Iterable[DagInfo]) -> bool
 
 def _shows(server: DagServer, dag_id: str, tasks: Set[str] | None, release: str) -> bool:
     """Whether a DAG has just these tasks (None: one at least), and shows the release on each."""
-    shown = _docs(server, dag_id)
-    if shown is None or (not shown if tasks is None else set(shown) != tasks):
+    docs = _docs(server, dag_id)
+    if docs is None or (not docs if tasks is None else set(docs) != tasks):
         return False
-    return all(_names(text, release) for text in shown.values())
+    return all(_names(text, release) for text in docs.values())
 
 
 def _stub_shows(server: DagServer, stub: str, known: Iterable[DagInfo], release: str) -> bool:
