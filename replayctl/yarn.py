@@ -28,11 +28,11 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of killing one application; `gone` is true when it has ended, killed or by itself."""
+    """The result of killing one application; `ended` is true when it has ended, killed or by itself."""
 
     id: str
     state: str
-    gone: bool
+    ended: bool
     note: str
 
 

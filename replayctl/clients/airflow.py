@@ -85,15 +85,15 @@ class AirflowApi(RunsApi):
         """Every file that does not load now, anybody's."""
         from airflow_client.client import ImportErrorApi
 
-        found: list[ImportProblem] = []
+        problems: list[ImportProblem] = []
         while True:
-            start = len(found)
+            start = len(problems)
             page = self._call(
                 "import errors", lambda client, start=start: ImportErrorApi(client).get_import_errors(PAGE, start)
             )
-            found += [ImportProblem(row.filename, row.stack_trace, row.timestamp) for row in page.import_errors]
-            if len(found) >= page.total_entries or not page.import_errors:
-                return found
+            problems += [ImportProblem(row.filename, row.stack_trace, row.timestamp) for row in page.import_errors]
+            if len(problems) >= page.total_entries or not page.import_errors:
+                return problems
 
     def reparse(self, file_token: str) -> None:
         """Asks the DAG processor to parse a file at once and to look for new files; a repeated wish is no error."""

@@ -96,7 +96,7 @@ class RunsApi(AirflowSession):
         """The runs of these DAGs that have not come to their end, the oldest first."""
         from airflow_client.client import DagRunApi
 
-        wanted, found, seen = set(dag_ids), [], 0
+        ids, runs, seen = set(dag_ids), [], 0
         while True:
             page = self._call(
                 "the runs under way",
@@ -104,10 +104,10 @@ class RunsApi(AirflowSession):
                     "~", state=["queued", "running"], order_by=["id"], limit=PAGE, offset=seen
                 ),
             )
-            found += [_run_info(run) for run in page.dag_runs if run.dag_id in wanted]
+            runs += [_run_info(run) for run in page.dag_runs if run.dag_id in ids]
             seen += len(page.dag_runs)
             if not page.dag_runs or seen >= (page.total_entries or 0):
-                return found
+                return runs
 
     def stop_run(self, dag_id: str, run_id: str) -> RunInfo:
         """Ends a run as failed: its running tasks are killed, the others are skipped."""
@@ -148,16 +148,16 @@ class RunsApi(AirflowSession):
         """The task instances of a run, in no particular order."""
         from airflow_client.client import TaskInstanceApi
 
-        found: list[TaskInfo] = []
+        tasks: list[TaskInfo] = []
         while True:
-            start = len(found)
+            start = len(tasks)
             page = self._call(
                 f"run {run_id}",
                 lambda client, start=start: TaskInstanceApi(client).get_task_instances(
                     dag_id, run_id, limit=PAGE, offset=start
                 ),
             )
-            found += [
+            tasks += [
                 TaskInfo(
                     row.task_id,
                     row.state and row.state.value,
@@ -169,14 +169,14 @@ class RunsApi(AirflowSession):
                 )
                 for row in page.task_instances
             ]
-            if len(found) >= (page.total_entries or 0) or not page.task_instances:
-                return found
+            if len(tasks) >= (page.total_entries or 0) or not page.task_instances:
+                return tasks
 
     def live_tries(self, dag_ids: Sequence[str]) -> list[datetime.datetime]:
         """When each try of these DAGs began that runs now; one that waits for a worker has not begun."""
         from airflow_client.client import TaskInstanceApi
 
-        found: list[datetime.datetime] = []
+        starts: list[datetime.datetime] = []
         for dag_id in dag_ids:
             seen = 0
             while True:
@@ -190,11 +190,11 @@ class RunsApi(AirflowSession):
                 except NotFound:
                     # Forgotten in the meantime: nothing of it runs.
                     break
-                found += [row.start_date for row in page.task_instances if row.start_date]
+                starts += [row.start_date for row in page.task_instances if row.start_date]
                 seen += len(page.task_instances)
                 if not page.task_instances or seen >= (page.total_entries or 0):
                     break
-        return found
+        return starts
 
     def live_instances(self) -> Iterator[tuple[str, str, str, int]]:
         """Every task instance that has not come to its end, anybody's: its DAG, run, task and map index."""

@@ -36,7 +36,7 @@ class Ask:
     """Containers of one size that were asked for and not given yet; `partition` is the nodes' label, or empty."""
 
     containers: int
-    each: Resources
+    size: Resources
     partition: str
 
 
@@ -63,13 +63,13 @@ class Waiting:
 
 def waiting_to_start(diagnostics: str, queue: str, requests: Sequence[Mapping[str, Any]]) -> Waiting:
     """What an application waits for that has no driver yet."""
-    said, _, rest = _DATE.sub("", diagnostics).partition("Details :")
+    summary, _, rest = _DATE.sub("", diagnostics).partition("Details :")
     details = dict(_DETAIL.findall(rest))
-    reason = " ".join(said.replace(_PREAMBLE, "").split())[:_LONGEST_REASON].rstrip(". ")
+    reason = " ".join(summary.replace(_PREAMBLE, "").split())[:_LONGEST_REASON].rstrip(". ")
     asks = _asks(requests)
-    asked = _resources(details.get("AM Resource Request"))
-    if not asks and asked is not None:
-        asks = (Ask(1, asked, ""),)
+    master = _resources(details.get("AM Resource Request"))
+    if not asks and master is not None:
+        asks = (Ask(1, master, ""),)
     limits = ("User AM Resource Limit of the queue",) if reason.startswith("User's") else _QUEUE_LIMITS
     return Waiting(
         reason or "accepted, and not given a container yet",
@@ -89,21 +89,21 @@ def waiting_for_containers(queue: str, requests: Sequence[Mapping[str, Any]]) ->
 
 def _asks(requests: Sequence[Mapping[str, Any]]) -> tuple[Ask, ...]:
     """The open requests. Those that name nodes and racks say the same once more."""
-    found: dict[tuple[Resources, str], int] = {}
-    for each in requests:
-        count, size = _number(each.get("numContainers")), each.get("capability")
-        if each.get("resourceName") != "*" or count <= 0 or not isinstance(size, Mapping):
+    counts: dict[tuple[Resources, str], int] = {}
+    for request in requests:
+        count, size = _number(request.get("numContainers")), request.get("capability")
+        if request.get("resourceName") != "*" or count <= 0 or not isinstance(size, Mapping):
             continue
-        key = (Resources(_number(size.get("memory")), _number(size.get("vCores"))), _label(each))
-        found[key] = found.get(key, 0) + count
-    return tuple(Ask(count, size, label) for (size, label), count in found.items())
+        key = (Resources(_number(size.get("memory")), _number(size.get("vCores"))), _label(request))
+        counts[key] = counts.get(key, 0) + count
+    return tuple(Ask(count, size, label) for (size, label), count in counts.items())
 
 
 def _asked(asks: Iterable[Ask]) -> str:
     return " and ".join(
-        (f"{each.containers} containers of {each.each}" if each.containers > 1 else str(each.each))
-        + (f" on nodes labelled {each.partition}" if each.partition else "")
-        for each in asks
+        (f"{ask.containers} containers of {ask.size}" if ask.containers > 1 else str(ask.size))
+        + (f" on nodes labelled {ask.partition}" if ask.partition else "")
+        for ask in asks
     )
 
 

@@ -140,8 +140,10 @@ class Kubernetes:
         if target.kind == "service":
             selector = (self.get(f"{base}/services/{target.name}", str(target)).get("spec") or {}).get("selector")
         else:
-            found = self.get(f"/apis/apps/v1/namespaces/{target.namespace}/{target.kind}s/{target.name}", str(target))
-            selector = ((found.get("spec") or {}).get("selector") or {}).get("matchLabels")
+            document = self.get(
+                f"/apis/apps/v1/namespaces/{target.namespace}/{target.kind}s/{target.name}", str(target)
+            )
+            selector = ((document.get("spec") or {}).get("selector") or {}).get("matchLabels")
         if not selector:
             raise NotFound(f"{target} selects no pods")
         labels = ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
@@ -155,8 +157,8 @@ class Kubernetes:
 
     def services(self, namespace: str) -> list[tuple[str, tuple[str, ...]]]:
         """The services of a namespace that lead to pods: each one's name and its addresses in the cluster."""
-        found = self._items(f"/api/v1/namespaces/{namespace}/services", f"services of {namespace}", {})
-        specs = ((each["metadata"]["name"], each.get("spec") or {}) for each in found)
+        items = self._items(f"/api/v1/namespaces/{namespace}/services", f"services of {namespace}", {})
+        specs = ((item["metadata"]["name"], item.get("spec") or {}) for item in items)
         return [(name, _addresses(spec)) for name, spec in specs if spec.get("selector")]
 
     def ready_pod(self, target: Endpoint) -> Pod:
@@ -308,9 +310,9 @@ def refusal(status: int, body: bytes, what: str, access: ClusterAccess) -> Repla
             f"the Kubernetes API does not know you (context {access.context})", hint="have your credentials run out?"
         )
     if status == 403:
-        found = re.search(r'User "([^"]*)" cannot (\w+) resource "([^"]*)".*?(?:in the namespace "([^"]*)")?$', message)
-        if found:
-            user, verb, resource, namespace = found.groups()
+        match = re.search(r'User "([^"]*)" cannot (\w+) resource "([^"]*)".*?(?:in the namespace "([^"]*)")?$', message)
+        if match:
+            user, verb, resource, namespace = match.groups()
             where = f" in namespace {namespace}" if namespace else ""
             return AuthFailed(
                 f"{user} may not {verb} {resource}{where}",
@@ -326,7 +328,7 @@ def refusal(status: int, body: bytes, what: str, access: ClusterAccess) -> Repla
 def _pod(item: Mapping[str, Any]) -> Pod:
     spec, status = item.get("spec") or {}, item.get("status") or {}
     containers = spec.get("containers") or []
-    conditions = {each.get("type"): each.get("status") for each in status.get("conditions") or []}
+    conditions = {condition.get("type"): condition.get("status") for condition in status.get("conditions") or []}
     ports = {
         str(port["name"]): int(port["containerPort"])
         for container in containers
@@ -352,24 +354,24 @@ def _names(name: str, spec: Mapping[str, Any], status: Mapping[str, Any]) -> Ite
         yield str(spec["hostname"])
     if spec.get("hostNetwork") and spec.get("nodeName"):
         yield str(spec["nodeName"])
-    for each in status.get("podIPs") or ([{"ip": status["podIP"]}] if status.get("podIP") else []):
-        yield str(each["ip"])
+    for address in status.get("podIPs") or ([{"ip": status["podIP"]}] if status.get("podIP") else []):
+        yield str(address["ip"])
 
 
 def _addresses(spec: Mapping[str, Any]) -> tuple[str, ...]:
     # "None" for one that leads to its pods directly.
-    return tuple(each for each in spec.get("clusterIPs") or () if each != "None")
+    return tuple(address for address in spec.get("clusterIPs") or () if address != "None")
 
 
 def _lives(status: Mapping[str, Any]) -> Iterator[str]:
-    for each in status.get("containerStatuses") or []:
-        running = (each.get("state") or {}).get("running")
-        yield f"{each.get('containerID')} {'runs' if running else 'has ended'}"
+    for container in status.get("containerStatuses") or []:
+        running = (container.get("state") or {}).get("running")
+        yield f"{container.get('containerID')} {'runs' if running else 'has ended'}"
 
 
 def _state(status: Mapping[str, Any]) -> str:
     waiting: Sequence[str] = [
-        str(((each.get("state") or {}).get("waiting") or {}).get("reason") or "")
-        for each in status.get("containerStatuses") or []
+        str(((container.get("state") or {}).get("waiting") or {}).get("reason") or "")
+        for container in status.get("containerStatuses") or []
     ]
     return next((reason for reason in waiting if reason), str(status.get("phase") or "unknown"))

@@ -31,7 +31,7 @@ _CLUSTER_KEYS = (
 # Signing in by a browser takes people a while.
 _TIMEOUT_S = 300.0
 _EXPIRY_SKEW_S = 10.0
-_SAID_CHARACTERS = 2000
+_STDERR_CHARACTERS = 2000
 
 
 class ExecPlugin:
@@ -96,14 +96,14 @@ class ExecPlugin:
 
     def _run(self) -> Mapping[str, Any]:
         # People who sign in must see what it says while it runs.
-        shown = self._interactive and sys.stderr is not None and sys.stderr.isatty()
+        visible = self._interactive and sys.stderr is not None and sys.stderr.isatty()
         try:
             done = subprocess.run(
                 self._argv,
                 env=self._environ(),
                 stdin=None if self._interactive else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=None if shown else subprocess.PIPE,
+                stderr=None if visible else subprocess.PIPE,
                 timeout=_TIMEOUT_S,
                 check=False,
             )
@@ -113,8 +113,8 @@ class ExecPlugin:
             hint = self._entry.text("installHint")
             raise self._failed(f"cannot run {self._argv[0]}: {error.strerror}", hint=hint) from error
         if done.returncode:
-            said = (done.stderr or b"").decode("utf-8", "replace").strip()[-_SAID_CHARACTERS:]
-            raise self._failed(f"{self._argv[0]} ended with status {done.returncode}", details=said or None)
+            words = (done.stderr or b"").decode("utf-8", "replace").strip()[-_STDERR_CHARACTERS:]
+            raise self._failed(f"{self._argv[0]} ended with status {done.returncode}", details=words or None)
         try:
             answer = json.loads(done.stdout)
             kind, version, status = answer["kind"], answer["apiVersion"], answer["status"]

@@ -65,11 +65,11 @@ def find_cluster(kubeconfig: Path | None, context: str | None, environ: Mapping[
     name = context or merged.current_context
     if not name:
         raise SettingsError(f"{', '.join(map(str, present))}: no current-context is set", hint="set kubernetes.context")
-    chosen = merged.entry("contexts", name)
-    cluster_name = chosen.text("cluster")
+    entry = merged.entry("contexts", name)
+    cluster_name = entry.text("cluster")
     if cluster_name is None:
-        raise SettingsError(f"{chosen} has no cluster")
-    return _access(chosen, merged.entry("clusters", cluster_name), merged, environ)
+        raise SettingsError(f"{entry} has no cluster")
+    return _access(entry, merged.entry("clusters", cluster_name), merged, environ)
 
 
 @dataclass

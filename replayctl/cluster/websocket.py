@@ -117,10 +117,10 @@ async def _handshake(access: ClusterAccess, path: str, protocols: Sequence[str])
             super().__init__(protocol, **options)
 
     def choose(headers: Headers) -> str | None:
-        chosen = headers.get("Sec-WebSocket-Protocol")
-        if chosen is not None and chosen not in protocols:
-            raise NegotiationError(f"the server speaks {chosen}, which it was not offered")
-        return chosen
+        protocol = headers.get("Sec-WebSocket-Protocol")
+        if protocol is not None and protocol not in protocols:
+            raise NegotiationError(f"the server speaks {protocol}, which it was not offered")
+        return protocol
 
     offer = ("Sec-WebSocket-Protocol", ", ".join(protocols))
     # Where there is none, it is the address's own.

@@ -48,7 +48,7 @@ def up(ctx: typer.Context, engine: _WithEngine = "embedded", dry_run: DryRun = F
         lines = (f"the stack in {settings.local.home} {'is already running' if is_running else 'would be started'}",)
         return Result("local up", data, (Lines(lines), Fields(tuple(states))))
     running = stack.up(settings, ctx.obj.reporter, spark=_is_spark(engine, settings))
-    return _result("local up", running, status="nothing-to-do" if running.found else "ok")
+    return _result("local up", running, status="nothing-to-do" if running.existed else "ok")
 
 
 def down(
@@ -136,9 +136,11 @@ def data(
     from replayctl.local import datasets
 
     prepared = datasets.prepare(name, _local_settings(ctx), ctx.obj.reporter, dry_run=dry_run)
-    verb = "would prepare" if dry_run and not prepared.found else "already prepared:" if prepared.found else "prepared"
+    verb = (
+        "would prepare" if dry_run and not prepared.existed else "already prepared:" if prepared.existed else "prepared"
+    )
     line = f"{verb} {prepared.path} ({prepared.rows} interactions)"
-    return Result("local data", prepared, (Lines((line,)),), status="nothing-to-do" if prepared.found else "ok")
+    return Result("local data", prepared, (Lines((line,)),), status="nothing-to-do" if prepared.existed else "ok")
 
 
 def make_environments(ctx: typer.Context, engine: _WithEngine = "embedded", dry_run: DryRun = False) -> Result:
@@ -167,7 +169,7 @@ def make_environments(ctx: typer.Context, engine: _WithEngine = "embedded", dry_
     rows = tuple((name, _state(damage[name], verb), str(paths[name])) for name in paths)
     complete = {name: damage[name] is None for name in paths}
     status: Status = "nothing-to-do" if all(complete.values()) else "ok"
-    data = {"environments": paths, "found": complete, "damage": damage, "dry_run": dry_run}
+    data = {"environments": paths, "complete": complete, "damage": damage, "dry_run": dry_run}
     return Result(
         "local environments", data, (Table(("environment", "state", "path"), rows, wrap=(1, 2)),), status=status
     )

@@ -243,7 +243,7 @@ def yarn_kill(
             app.confirm(f"kill {', '.join(subjects)}?")
         outcomes = yarn.kill(cluster, alive, app.reporter, timeout_s=timeout)
     rows = [(outcome.id, outcome.state, outcome.note) for outcome in outcomes]
-    problems = tuple(Problem("timeout", f"{outcome.id}: {outcome.note}") for outcome in outcomes if not outcome.gone)
+    problems = tuple(Problem("timeout", f"{outcome.id}: {outcome.note}") for outcome in outcomes if not outcome.ended)
     status = "ok" if not problems else "partial" if len(problems) < len(outcomes) else "failed"
     ended = Table(("application", "state", ""), rows, wrap=(2,))
     return Result("yarn-kill", {**data, "outcomes": outcomes}, (ended,), status=status, problems=problems)

@@ -44,12 +44,12 @@ def _taken_back(state: str) -> str:
     """The state without the characters over which others were written; what is only gone back over stays."""
     if "\b" not in state:
         return state
-    shown: list[str] = []
+    characters: list[str] = []
     place = 0
     for character in state:
         if character == "\b":
             place = max(0, place - 1)
             continue
-        shown[place : place + 1] = [character]
+        characters[place : place + 1] = [character]
         place += 1
-    return "".join(shown)
+    return "".join(characters)

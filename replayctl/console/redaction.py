@@ -76,11 +76,11 @@ class LogCleaner:
 
     def clean(self, text: str) -> str:
         """Clean the next piece."""
-        shown = clean(self._context + text)
+        cleaned = clean(self._context + text)
         for _ in range(self._context.count("\n")):
-            shown = shown[shown.index("\n") + 1 :]
+            cleaned = cleaned[cleaned.index("\n") + 1 :]
         self._context = self._context_after(self._context + text)
-        return shown
+        return cleaned
 
     @staticmethod
     def _context_after(text: str) -> str:

@@ -146,8 +146,8 @@ class StderrReporter:
             current = time.monotonic()
             if current - self._printed_at < _EVERY_S:
                 return
-            left = (total - done) * (current - started) / done if done else 0.0
-            self._periodically(f"{message}: {_amount(done, total, unit)}, {left:.0f} s left")
+            remaining_s = (total - done) * (current - started) / done if done else 0.0
+            self._periodically(f"{message}: {_amount(done, total, unit)}, {remaining_s:.0f} s left")
 
         return advance
 

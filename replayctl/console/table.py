@@ -46,11 +46,11 @@ def print_table(table: Table, stdout: TextIO) -> None:
         justify = "right" if index in table.numeric else "left"
         grid.add_column(Text(names[index]), justify=justify, overflow="fold", width=width)  # type: ignore[arg-type]
     for row in rows:
-        shown = [
+        cells = [
             shorten(cell, width) if index in table.shorten else cell
             for index, (cell, width) in enumerate(zip(row, widths, strict=False))
         ]
-        grid.add_row(*(Text(cell) for cell in shown))
+        grid.add_row(*(Text(cell) for cell in cells))
     if table.title:
         console.print(Text(f"{clean(table.title)}\n"), soft_wrap=True)
     console.print(grid)
@@ -65,11 +65,11 @@ def fit(natural: Sequence[int], least: Sequence[int], room: int) -> list[int]:
     Each has between its `least` and its `natural` width; the widest gives way first.
     """
     for count in range(len(natural), 0, -1):
-        left = room - _GAP * (count - 1)
-        if sum(least[:count]) > left:
+        space = room - _GAP * (count - 1)
+        if sum(least[:count]) > space:
             continue
         widths = list(natural[:count])
-        while (excess := sum(widths) - left) > 0:
+        while (excess := sum(widths) - space) > 0:
             index = max(
                 (column for column in range(count) if widths[column] > least[column]), key=lambda column: widths[column]
             )

@@ -56,9 +56,9 @@ class TaskReport:
         """`computed`, or `reused (rank=32, made Nov 25 19:30 by two_stage_ml100k)`; empty when nothing is known."""
         if self.outcome != "reused":
             return self.outcome or ""
-        made = f"made {short_moment(self.made_at)}" if self.made_at else ""
-        made += f" by {self.made_by}" if made and self.made_by else ""
-        return f"reused ({', '.join(word for word in (self.parameters, made) if word)})"
+        origin = f"made {short_moment(self.made_at)}" if self.made_at else ""
+        origin += f" by {self.made_by}" if origin and self.made_by else ""
+        return f"reused ({', '.join(word for word in (self.parameters, origin) if word)})"
 
 
 @dataclass(frozen=True, slots=True)

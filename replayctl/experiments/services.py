@@ -20,18 +20,18 @@ def find_airflow(settings: Settings) -> AirflowApi:
 
     Raises SettingsError that names the missing key, NotReady when the local stack does not run.
     """
-    given = settings.airflow
-    if given.url is None and settings.profile == LOCAL_PROFILE:
+    airflow = settings.airflow
+    if airflow.url is None and settings.profile == LOCAL_PROFILE:
         return stack.airflow_api(settings)
-    if given.url is None:
+    if airflow.url is None:
         raise SettingsError(f"profile {settings.profile!r} has no airflow.url", hint=_hint(settings, "airflow → url"))
     password = settings.airflow_password()
-    if given.username is None or password is None:
+    if airflow.username is None or password is None:
         raise SettingsError(
             f"profile {settings.profile!r} has no airflow.username or no password",
             hint="set airflow.username, and REPLAYCTL_AIRFLOW_PASSWORD or airflow.password_file",
         )
-    return AirflowApi(given.url, username=given.username, password=password)
+    return AirflowApi(airflow.url, username=airflow.username, password=password)
 
 
 def find_mlflow(settings: Settings) -> MlflowApi:

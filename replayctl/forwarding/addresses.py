@@ -49,10 +49,10 @@ class AddressBook:
             return None
         with self._lock:
             self._refresh()
-            for namespace in sorted(self._known, key=lambda each: each != near):
-                found = _find(self._known[namespace], namespace, host, port)
-                if found is not None:
-                    return found
+            for namespace in sorted(self._known, key=lambda namespace: namespace != near):
+                endpoint = _find(self._known[namespace], namespace, host, port)
+                if endpoint is not None:
+                    return endpoint
         return None
 
     def _refresh(self) -> None:
@@ -74,11 +74,11 @@ class AddressBook:
     def _read(self, namespace: str) -> _Namespace:
         known = _Namespace()
         for name, addresses in self._cluster.services(namespace):
-            for each in (name, f"{name}.{namespace}", *addresses):
-                known.services[each] = name
+            for address in (name, f"{name}.{namespace}", *addresses):
+                known.services[address] = name
         for pod in self._cluster.pods_of(namespace):
-            for each in pod.names:
-                known.pods.setdefault(each.lower(), []).append(pod)
+            for address in pod.names:
+                known.pods.setdefault(address.lower(), []).append(pod)
         return known
 
 
@@ -93,5 +93,5 @@ def _find(known: _Namespace, namespace: str, host: str, port: int) -> Endpoint |
     if candidates is None:
         return None
     # Pods in the network of their node share its name.
-    found = next((pod for pod in candidates if port in pod.ports.values()), candidates[0])
-    return Endpoint(namespace, "pod", found.name, str(port))
+    pod = next((pod for pod in candidates if port in pod.ports.values()), candidates[0])
+    return Endpoint(namespace, "pod", pod.name, str(port))

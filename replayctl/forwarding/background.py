@@ -62,21 +62,21 @@ def start(words: Sequence[str], options: Sequence[str], settings: Settings) -> B
             log.unlink(missing_ok=True)
             raise _not_started(answer, ended)
         time.sleep(0.05)
-    made = Background(name, pid, started, settings.profile, answer["data"]["forwards"], log)
-    document = {"pid": pid, "started": started, "profile": made.profile, "addresses": dict(made.addresses)}
+    background = Background(name, pid, started, settings.profile, answer["data"]["forwards"], log)
+    document = {"pid": pid, "started": started, "profile": background.profile, "addresses": dict(background.addresses)}
     temporary = folder / f"{name}.tmp"
     temporary.write_text(json.dumps(document), encoding="utf-8")
     temporary.rename(folder / f"{name}.json")
-    return made
+    return background
 
 
 def running(settings: Settings) -> list[Background]:
     """The background forwards that run; notes of those that do not are cleared away."""
-    found = []
+    backgrounds = []
     for path in sorted(_folder(settings).glob("*.json")):
         try:
             noted = json.loads(path.read_text(encoding="utf-8"))
-            made = Background(
+            background = Background(
                 path.stem,
                 noted["pid"],
                 noted["started"],
@@ -86,16 +86,16 @@ def running(settings: Settings) -> list[Background]:
             )
         except (OSError, ValueError, KeyError):
             continue
-        if _runs(made.pid, made.started_unix_s):
-            found.append(made)
+        if _runs(background.pid, background.started_unix_s):
+            backgrounds.append(background)
         else:
             _forget(path)
-    return found
+    return backgrounds
 
 
 def stop(names: Sequence[str], settings: Settings, *, every: bool, dry_run: bool = False) -> list[Background]:
     """Ends background forwards by id; NotFound for one that does not run."""
-    there = {each.id: each for each in running(settings)}
+    there = {background.id: background for background in running(settings)}
     for name in names:
         if not _ID.fullmatch(name) or name not in there:
             raise NotFound(f"no background forward {name!r} runs", hint="list them: replayctl forwards list")
@@ -103,12 +103,12 @@ def stop(names: Sequence[str], settings: Settings, *, every: bool, dry_run: bool
         raise UsageProblem(
             "no forward is named", hint=f"name an ID ({', '.join(there) or 'none is running'}), or pass --all"
         )
-    chosen = [there[name] for name in names] if names else list(there.values())
+    selected = [there[name] for name in names] if names else list(there.values())
     if not dry_run:
-        for each in chosen:
-            _end(each.pid, each.started_unix_s)
-            _forget(_folder(settings) / f"{each.id}.json")
-    return chosen
+        for background in selected:
+            _end(background.pid, background.started_unix_s)
+            _forget(_folder(settings) / f"{background.id}.json")
+    return selected
 
 
 def _folder(settings: Settings) -> Path:
@@ -146,8 +146,8 @@ def _runs(pid: int, started: float) -> bool:
     import psutil
 
     try:
-        found = psutil.Process(pid)
-        return bool(abs(found.create_time() - started) < 1.0 and found.status() != psutil.STATUS_ZOMBIE)
+        candidate = psutil.Process(pid)
+        return bool(abs(candidate.create_time() - started) < 1.0 and candidate.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
 
@@ -158,9 +158,9 @@ def _end(pid: int, started: float) -> None:
     if not _runs(pid, started):
         return
     with contextlib.suppress(psutil.Error):
-        found = psutil.Process(pid)
-        found.terminate()
+        running = psutil.Process(pid)
+        running.terminate()
         try:
-            found.wait(_STOP_DEADLINE_S)
+            running.wait(_STOP_DEADLINE_S)
         except psutil.TimeoutExpired:
-            found.kill()
+            running.kill()

@@ -198,11 +198,11 @@ class Connection:
             asyncio.create_task(self._watch_pod(stream, pod)),
         ]
         try:
-            told = 0
-            while told < len(self._said):
+            sent = 0
+            while sent < len(self._said):
                 # The client may go on talking meanwhile.
-                news = bytes(self._said[told:])
-                told += len(news)
+                news = bytes(self._said[sent:])
+                sent += len(news)
                 await stream.write(news)
             self._stream = stream
             while data := await stream.read():
@@ -272,8 +272,8 @@ class Connection:
             return True
         if not self._client_done.is_set():
             return False
-        gone = has_left(self._writer)
-        return time.monotonic() - self._last_byte > _SILENT_FOR_S if gone is None else gone
+        has_gone = has_left(self._writer)
+        return time.monotonic() - self._last_byte > _SILENT_FOR_S if has_gone is None else has_gone
 
 
 def reset(writer: asyncio.StreamWriter) -> None:

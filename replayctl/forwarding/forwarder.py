@@ -130,8 +130,12 @@ def _who_listens(port: int) -> str | None:
     import psutil
 
     try:
-        found = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN and each.laddr]
-        pid = next(each.pid for each in found if each.laddr.port == port and each.pid)
+        listening = [
+            connection
+            for connection in psutil.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN and connection.laddr
+        ]
+        pid = next(connection.pid for connection in listening if connection.laddr.port == port and connection.pid)
         return f"{psutil.Process(pid).name()} (process {pid})"
     except (psutil.Error, StopIteration):
         return "another user's process" if sys.platform == "linux" else None

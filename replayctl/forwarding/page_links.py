@@ -78,7 +78,7 @@ async def rewrite_header(value: bytes, locate: Locate) -> bytes:
 
 async def _changed(match: re.Match[bytes], locate: Locate) -> bytes | None:
     port = int(match["port"][1:]) if match["port"] else 80
-    found = await locate(match["host"].decode("ascii"), port)
-    if found is None:
+    address = await locate(match["host"].decode("ascii"), port)
+    if address is None:
         return None
-    return match["before"] + (match["scheme"] or b"") + match["slashes"] + found.encode("ascii")
+    return match["before"] + (match["scheme"] or b"") + match["slashes"] + address.encode("ascii")

@@ -61,7 +61,7 @@ async def serve(
     """
     async with Forwarder(cluster, reporter) as forwarder:
         pages = Pages(forwarder, AddressBook(cluster, namespaces, reporter), reporter)
-        opened = [await (pages if each.links else forwarder).open(each) for each in listeners]
+        opened = [await (pages if listener.links else forwarder).open(listener) for listener in listeners]
         on_open(opened)
         await asyncio.Event().wait()
 
@@ -104,20 +104,20 @@ class Pages:
                         return
             await BrowserConnection(reader, writer, inner.port, locate).serve()
 
-        made = await self._forwarder.listen(listener, carry)
-        self._open[listener.target] = made
-        return made
+        opened = await self._forwarder.listen(listener, carry)
+        self._open[listener.target] = opened
+        return opened
 
     async def _locate(self, host: str, port: int, near: str) -> str | None:
         """Where `host:port` can be reached here, as `address:port`; None leaves the link as it is."""
         # A list of applications has the same few addresses in thousands of links.
-        asked_at, found = self._located.get((host, port, near), (float("-inf"), None))
+        asked_at, address = self._located.get((host, port, near), (float("-inf"), None))
         if time.monotonic() - asked_at > _LOCATED_FOR_S:
-            found = await self._look_up(host, port, near)
+            address = await self._look_up(host, port, near)
             if len(self._located) >= _MOST_LOCATED:
                 self._located.clear()
-            self._located[host, port, near] = (time.monotonic(), found)
-        return found
+            self._located[host, port, near] = (time.monotonic(), address)
+        return address
 
     async def _look_up(self, host: str, port: int, near: str) -> str | None:
         async with self._locating:

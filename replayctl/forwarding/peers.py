@@ -55,9 +55,9 @@ def _by_netlink(local: Address, remote: Address) -> int | None:
         return None
     if _MESSAGE.unpack_from(answer)[1] == _NLMSG_ERROR or len(answer) < _MESSAGE.size + _ANSWER.size:
         return None
-    found = _ANSWER.unpack_from(answer, _MESSAGE.size)
+    fields = _ANSWER.unpack_from(answer, _MESSAGE.size)
     # Without a connection it answers for whoever listens at the address.
-    return int(found[-1]) if found[4][: _ENDPOINTS.size] == ends else None
+    return int(fields[-1]) if fields[4][: _ENDPOINTS.size] == ends else None
 
 
 def _packed(address: str) -> bytes:

@@ -17,15 +17,15 @@ _WITH_LINKS = frozenset({"yarn", "history", "jobhistory", "hdfs"})
 
 def target_names(settings: Settings) -> dict[str, str]:
     """The services that the profile knows by name: name → target."""
-    found = {each.name: getattr(settings.targets, each.name) for each in fields(TargetSettings)}
+    targets = {field.name: getattr(settings.targets, field.name) for field in fields(TargetSettings)}
     # What names no port is there to run programs in.
-    return {name: target for name, target in found.items() if target is not None and ":" in target}
+    return {name: target for name, target in targets.items() if target is not None and ":" in target}
 
 
 def namespaces(settings: Settings) -> list[str]:
     """The namespaces of the profile's services: those that their pages link to."""
-    given = (getattr(settings.targets, each.name) for each in fields(TargetSettings))
-    return list(dict.fromkeys(parse_endpoint(target).namespace for target in given if target is not None))
+    targets = (getattr(settings.targets, field.name) for field in fields(TargetSettings))
+    return list(dict.fromkeys(parse_endpoint(target).namespace for target in targets if target is not None))
 
 
 def direct_link(name: str, settings: Settings) -> str | None:
@@ -43,12 +43,12 @@ def listeners(
     their pages lead through forwards; None leaves it to what the pages are. Raises UsageProblem for anything else.
     """
     known = target_names(settings)
-    wanted = list(words) if words or not every else list(known)
-    if not wanted:
+    names = list(words) if words or not every else list(known)
+    if not names:
         raise UsageProblem("no target is named", hint=f"name one or more of {', '.join(known)}, or pass --all")
-    if port not in (None, AUTO) and len(wanted) > 1:
+    if port not in (None, AUTO) and len(names) > 1:
         raise UsageProblem("one --port for several targets", hint="write NAME=PORT for each, or --port auto")
-    return [_listener(word, known, port, links) for word in wanted]
+    return [_listener(word, known, port, links) for word in names]
 
 
 def _listener(word: str, known: Mapping[str, str], port: str | None, links: bool | None) -> Listener:

@@ -135,8 +135,8 @@ class _Steps:
         self.current = f"step {number}/{total}"
         self.command = " ".join(command.split())
         self.tail.clear()
-        shown = self.command if len(self.command) <= 100 else f"{self.command[:99]}…"
-        self._reporter.step(f"{self.current}: {shown}")
+        command_line = self.command if len(self.command) <= 100 else f"{self.command[:99]}…"
+        self._reporter.step(f"{self.current}: {command_line}")
 
     def line(self, text: str) -> None:
         if text.strip() and not text.strip().startswith(_HOUSEKEEPING):

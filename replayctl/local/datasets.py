@@ -29,12 +29,12 @@ _ROWS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class PreparedDataset:
-    """A dataset's file; `found` when it existed before."""
+    """A dataset's file; `existed` when it was there before."""
 
     name: str
     path: Path
     rows: int
-    found: bool
+    existed: bool
 
 
 def prepare(name: str, settings: Settings, reporter: Reporter, *, dry_run: bool = False) -> PreparedDataset:
@@ -49,9 +49,9 @@ def prepare(name: str, settings: Settings, reporter: Reporter, *, dry_run: bool 
         )
     target = find_folders(settings).data_in_pods / "replay" / "ml100k_ratings.csv"
     if target.exists():
-        return PreparedDataset(name, target, _ROWS, found=True)
+        return PreparedDataset(name, target, _ROWS, existed=True)
     if dry_run:
-        return PreparedDataset(name, target, _ROWS, found=False)
+        return PreparedDataset(name, target, _ROWS, existed=False)
     workload = environments.ensure("workload", settings.cache_dir, settings.local.python, reporter)
     source = workload.site_packages / _SOURCE
     if not source.exists():
@@ -72,7 +72,7 @@ def prepare(name: str, settings: Settings, reporter: Reporter, *, dry_run: bool 
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
-    return PreparedDataset(name, target, _ROWS, found=False)
+    return PreparedDataset(name, target, _ROWS, existed=False)
 
 
 def _convert(source: Path) -> str:

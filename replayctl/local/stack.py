@@ -72,7 +72,7 @@ def up(settings: Settings, reporter: Reporter, *, spark: bool = False) -> Stack:
         if stack.running:
             _ensure_environments(settings, reporter, spark=spark)
             reporter.step(f"the local stack is already running in {home}")
-            return replace(stack, found=True)
+            return replace(stack, existed=True)
         installed = _ensure_environments(settings, reporter, spark=spark)
         try:
             started = _start(settings, installed, reporter)

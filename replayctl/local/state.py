@@ -41,13 +41,13 @@ class PartState:
 class Stack:
     """The embedded stack: its folder, its parts, and its processes that have no living leader.
 
-    `found` when it was already running.
+    `existed` when it was already running.
     """
 
     home: Path
     parts: tuple[PartState, ...] = ()
     orphans: tuple[int, ...] = ()
-    found: bool = False
+    existed: bool = False
 
     @property
     def running(self) -> bool:

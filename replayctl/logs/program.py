@@ -166,13 +166,13 @@ class _Download:
         path, length = self._stored[key], self._lengths[key]
         with path.open("rb") as file:
             size = path.stat().st_size
-            left = size if tail is None else min(tail, size)
-            file.seek(size - left)
+            remaining = size if tail is None else min(tail, size)
+            file.seek(size - remaining)
             first = True
-            while first or left:
-                data = file.read(min(_CHUNK, left))
-                left -= len(data)
-                yield Piece(key[0], key[1], length, data, first=first, last=not left)
+            while first or remaining:
+                data = file.read(min(_CHUNK, remaining))
+                remaining -= len(data)
+                yield Piece(key[0], key[1], length, data, first=first, last=not remaining)
                 first = False
 
 

@@ -108,14 +108,16 @@ def orphans(manager: ResourceManager, airflow: AirflowApi, settings: Settings) -
     """
     # The order matters: an application in this list had an active task when it started, so a task that is not active
     # afterwards has ended.
-    left = running(manager, ApplicationSelection(mine=True), settings)
+    candidates = running(manager, ApplicationSelection(mine=True), settings)
     # Twice: a list that changes while it is read page by page may omit an instance.
     for _ in range(2):
-        alive = {instance_tag(*instance) for instance in airflow.live_instances()} if left else set()
-        left = [item for item in left if (tag := _instance_of(item)) is not None and tag not in alive]
+        alive = {instance_tag(*instance) for instance in airflow.live_instances()} if candidates else set()
+        candidates = [item for item in candidates if (tag := _instance_of(item)) is not None and tag not in alive]
     # An application whose task has just ended may have ended with it.
-    running_ids = {item.id for item in running(manager, ApplicationSelection(mine=True), settings)} if left else set()
-    return [Orphan(item, _reason(airflow, item)) for item in left if item.id in running_ids]
+    running_ids = (
+        {item.id for item in running(manager, ApplicationSelection(mine=True), settings)} if candidates else set()
+    )
+    return [Orphan(item, _reason(airflow, item)) for item in candidates if item.id in running_ids]
 
 
 def _instance_of(app: Application) -> str | None:

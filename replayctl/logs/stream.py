@@ -67,19 +67,19 @@ def read_pieces(chunks: Iterable[bytes], *, tail: int | None = None) -> Iterator
 
 def _file(reader: _Reader, container: str, fields: dict[bytes, bytes], tail: int | None) -> Iterator[Piece]:
     name, length = _text(fields.get(b"LogType")), int(fields[b"LogLength"])
-    left = length if tail is None else min(tail, length)
-    expected, first = left, True
-    if not left:
+    remaining = length if tail is None else min(tail, length)
+    expected, first = remaining, True
+    if not remaining:
         yield Piece(container, name, length, b"", first=True, last=True)
-    while left:
-        data = reader.some(left)
+    while remaining:
+        data = reader.some(remaining)
         if not data:
             raise OperationFailed(
-                f"log file {name} of {container} was cut off: received {expected - left} of {expected} bytes",
+                f"log file {name} of {container} was cut off: received {expected - remaining} of {expected} bytes",
                 hint="run the command again; the output is incomplete",
             )
-        left -= len(data)
-        yield Piece(container, name, length, data, first=first, last=not left)
+        remaining -= len(data)
+        yield Piece(container, name, length, data, first=first, last=not remaining)
         first = False
 
 

@@ -215,8 +215,8 @@ def _converted(key: str, value: Any, source: str, base: Path, written: str | Non
             f'{source}: {key} is {meant}, which YAML does not read as text; quote it: "{meant}"'
         ) from None
     except ValueError as error:
-        shown = "has a malformed value" if _BY_KEY[key].secret else str(error)
-        raise SettingsError(f"{source}: {key} {shown}") from None
+        reason = "has a malformed value" if _BY_KEY[key].secret else str(error)
+        raise SettingsError(f"{source}: {key} {reason}") from None
 
 
 def _default_profile(documents: list[_Document]) -> str:

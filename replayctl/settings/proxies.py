@@ -22,9 +22,9 @@ def check_proxy(url: str, source: str) -> str:
         usable = False
     if not usable:
         # Without the password, if it has one.
-        shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        without_login = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         raise SettingsError(
-            f"{source}: replayctl cannot use the proxy {shown!r}",
+            f"{source}: replayctl cannot use the proxy {without_login!r}",
             hint="only http:// and https:// proxies are supported; for a SOCKS proxy, run an HTTP proxy in front of it",
         )
     return url

@@ -56,7 +56,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def kill(cluster: Cluster, *applications: Application, timeout_s: float = 5.0) -> dict[str, tuple[str, bool, str]]:
     reporter = RecordingReporter()
     found = yarn.kill(cluster, applications, reporter, timeout_s=timeout_s)  # type: ignore[arg-type] # enough of it
-    return {each.id[-4:]: (each.state, each.gone, each.note) for each in found}
+    return {each.id[-4:]: (each.state, each.ended, each.note) for each in found}
 
 
 def test_each_is_waited_for_and_one_that_ends_by_itself_is_no_error() -> None:

@@ -120,11 +120,11 @@ def _summary(groups: list[_Group]) -> str:
 
 def _excerpt(block: Block, relevant: list[Thrown]) -> tuple[str, ...]:
     """Lines of these exceptions, in the order of the log; the last one even if the log has none of its own."""
-    shown = [thrown for thrown in block.sections if any(thrown is item for item in relevant)]
-    shown = [thrown for thrown in shown if thrown.head] or [relevant[-1]]
+    sections = [thrown for thrown in block.sections if any(thrown is item for item in relevant)]
+    sections = [thrown for thrown in sections if thrown.head] or [relevant[-1]]
     excerpt: list[str] = []
-    for thrown in shown:
-        lines = thrown.lines(MAX_EXCERPT // len(shown))
+    for thrown in sections:
+        lines = thrown.lines(MAX_EXCERPT // len(sections))
         excerpt += lines[1:] if excerpt and excerpt[0] == lines[0] else lines
     return tuple(excerpt[:MAX_EXCERPT])
 

@@ -150,7 +150,7 @@ def test_a_running_stack_has_its_environments_looked_at_again(
     monkeypatch.setattr(environments, "find_damage", lambda name, *_, **__: "gone" if name in damaged else None)
     ensured: list[str] = []
     monkeypatch.setattr(environments, "ensure", lambda name, *_, **__: ensured.append(name))
-    assert stack.up(settings, RecordingReporter()).found
+    assert stack.up(settings, RecordingReporter()).existed
     assert "workload" in ensured
     # What the servers themselves run from cannot be made again below them.
     damaged.add("airflow")
