@@ -273,7 +273,7 @@ def _too_late(argv: Sequence[str], timeout_s: float | None) -> TimedOut:
 
 
 def _silent(argv: Sequence[str], silence_s: float) -> TimedOut:
-    return TimedOut(f"{argv[0]} has taken and said nothing for {silence_s:g} s")
+    return TimedOut(f"{argv[0]} did not read or write anything for {silence_s:g} s")
 
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:

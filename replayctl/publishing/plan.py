@@ -136,8 +136,8 @@ def refuse_obstacles(state: TargetState, names: Sequence[str]) -> None:
     for name in names:
         if name in state.obstacles:
             raise Conflict(
-                f"the target's {name} is {state.obstacles[name]}: not touched",
-                hint=f"look at it in the DAG folder, then remove it, or ask its owner to: rm {name}",
+                f"the target's {name} is {state.obstacles[name]}; it was not changed",
+                hint=f"check it in the DAG folder, then remove it (or ask its owner to): rm {name}",
             )
 
 

@@ -1,1 +1,1 @@
-"""The folders that a deploy publishes to, here or behind ssh: how they are read, locked and changed."""
+"""The folders that a deploy publishes to, local or over ssh: how they are read, locked and changed."""

@@ -1,7 +1,7 @@
-"""What a target's scripts answer, read: the state of one namespace, its history, and who holds its lock.
+"""Parses the answers of a target's scripts: the state of one namespace, its history, and who holds its lock.
 
-Everything in an answer but its frame comes from folders that others can write to: it is bounded, and nothing that it
-says may break its reader.
+Everything in an answer except its framing comes from folders that others can write to: it is bounded, and no content
+may break the parser.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _WITH_TEXT = frozenset(
         *("release_manifest", "release_sums", "submit_manifest", "submit_sums"),
     }
 )
-# The lock's words are printable and have no line ends; all others end with a full stop that kept theirs.
+# The text of a lock is printable and has no newlines; all other texts end with a full stop that protects theirs.
 _WITHOUT_FULL_STOP = frozenset({"taken", "lock"})
 
 
@@ -32,8 +32,8 @@ _WITHOUT_FULL_STOP = frozenset({"taken", "lock"})
 class LockHolder:
     """Who holds a namespace's lock.
 
-    `mark` tells this lock from any other, `age_s` is by the target's own clock, `nature` says what is there when it is
-    no file.
+    `mark` identifies this lock, `age_s` is measured by the target's clock, `nature` says what is in its place when it
+    is not a file.
     """
 
     mark: str
@@ -43,16 +43,16 @@ class LockHolder:
 
     def __str__(self) -> str:
         if self.nature:
-            return f"{self.nature} at the lock's place"
+            return f"{self.nature} in place of the lock"
         if not self.who:
-            return "somebody who left no name"
+            return "an unnamed holder"
         age = f", for {self.age_s:.0f} s" if self.age_s is not None else ""
         user, host, pid = (_shown(self.who.get(key)) for key in ("user", "host", "pid"))
         return f"{user} on {host} (process {pid}{age})"
 
     @property
     def process(self) -> tuple[int, float] | None:
-        """Process id and start (seconds since 1970) of the holder; None when the lock does not say it."""
+        """Process id and start (seconds since 1970) of the holder; None when the lock does not record them."""
         pid, started = self.who.get("pid"), self.who.get("started")
         if type(pid) is not int or not 0 < pid < _MAX_PID or type(started) not in (int, float):
             return None
@@ -62,7 +62,7 @@ class LockHolder:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What was released into a namespace: each stored release with its metadata, and the audit lines, oldest first."""
+    """The releases of a namespace: every stored one with its metadata, and the audit lines, oldest first."""
 
     pointer: str | None
     releases: Mapping[str, Mapping[str, object]]
@@ -72,13 +72,12 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class TargetState:
-    """One namespace's part of a target, as it is.
+    """The present state of one namespace's part of a target.
 
     `pointer` is the published release; `releases` and `submitted` are those stored in the two folders; `stubs` are the
-    texts of my stubs and of all files at the names that were asked for; `foreign` are other DAG files; `obstacles` says
-    of a name among the stubs that it is no file, or whose it is (`a link of bob`); `edited` says of a stored release
-    which of its files were changed, added or removed there; `damaged` are those whose list of checksums is not what it
-    was.
+    texts of the namespace's stubs and of all files with the requested names; `foreign` are other DAG files; `obstacles`
+    maps a stub's name to what is there instead of an own file (`a link of bob`); `edited` maps a stored release to its
+    files that were changed, added or removed there; `damaged` are the releases whose list of checksums was changed.
     """
 
     pointer: str | None = None
@@ -95,7 +94,7 @@ class TargetState:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One part of an answer."""
+    """One record of an answer."""
 
     kind: str
     name: str = ""
@@ -103,9 +102,9 @@ class Record:
 
 
 def records_of(answer: bytes, machine: str) -> list[Record]:
-    """A script's answer in parts: `KIND NAME`, or `KIND NAME SIZE` and as many bytes.
+    """The records of a script's answer: `KIND NAME`, or `KIND NAME SIZE` followed by that many bytes.
 
-    Raises OperationFailed for an answer that is cut off: everything that was not said would look like not there.
+    Raises OperationFailed for a truncated answer: whatever it lacks would look as if it did not exist.
     """
     records: list[Record] = []
     stream = io.BytesIO(answer)
@@ -124,12 +123,12 @@ def records_of(answer: bytes, machine: str) -> list[Record]:
         else:
             records.append(Record(words[0], line.decode("utf-8", "replace").rstrip("\n").partition(" ")[2]))
     if not records or records[-1].kind not in ("whole", "taken"):
-        raise OperationFailed(f"{machine}: the answer was cut off")
+        raise OperationFailed(f"{machine} sent a truncated answer", hint="run the same command again")
     return records
 
 
 def state_of(records: Sequence[Record], release: Release | None = None) -> TargetState:
-    """The state that `inspect.sh` tells; `release` is compared with what it is, all others with their manifests."""
+    """The state that `inspect.sh` reports; `release` is compared with its own files, others with their manifests."""
     edited: dict[str, tuple[str, ...]] = {}
     damaged = set()
     texts = {(record.kind, record.name): record.text for record in records}
@@ -138,8 +137,8 @@ def state_of(records: Sequence[Record], release: Release | None = None) -> Targe
         if part != "sums":
             continue
         manifest = texts.get((f"{side}_manifest", record.name))
-        itself = release if release is not None and release.name == record.name else None
-        changed, is_damaged = _compared(side, record.text, manifest, itself)
+        reference = release if release is not None and release.name == record.name else None
+        changed, is_damaged = _compared(side, record.text, manifest, reference)
         if changed:
             edited[record.name] = (*edited.get(record.name, ()), *changed)
         if is_damaged:
@@ -158,11 +157,13 @@ def state_of(records: Sequence[Record], release: Release | None = None) -> Targe
 
 
 def history_of(records: Sequence[Record]) -> History:
-    """The history that `history.sh` tells."""
+    """The history that `history.sh` reports."""
     audit = [line for record in records if record.kind == "audit" for line in record.text.splitlines()]
     return History(
         pointer=_pointer(records),
-        releases={each.name: _document(each.text) for each in records if each.kind == "release" and each.text},
+        releases={
+            record.name: _document(record.text) for record in records if record.kind == "release" and record.text
+        },
         audit=tuple(_document(line) for line in audit if line),
         clock_s=_clock(records),
     )
@@ -177,8 +178,8 @@ def holder_of(records: Sequence[Record], kind: str) -> LockHolder | None:
     mark = next((record.name for record in records if record.kind == "mark"), "")
     nature = next((record.name for record in records if record.kind == "nature"), "")
     kind_of_file, _, owner = nature.rpartition(" ")
-    began = _number(since)
-    age = float(max(0, _clock(records) - began)) if began is not None else None
+    start = _number(since)
+    age = float(max(0, _clock(records) - start)) if start is not None else None
     return LockHolder(mark, age, _document(document), f"{kind_of_file} of {owner}" if nature else "")
 
 
@@ -191,19 +192,19 @@ def _clock(records: Sequence[Record]) -> int:
 
 
 def _compared(side: str, text: str, manifest: str | None, release: Release | None) -> tuple[tuple[str, ...], bool]:
-    """Files that are not as they were stored, and whether the list of checksums itself is not."""
+    """The files that changed since they were stored, and whether the list of checksums did."""
     stored = _sums(text)
     listed = _sums(manifest) if manifest is not None else {}
-    # A list of which a line is no such line, or is cut off, does not tell what was stored.
+    # A list with a malformed or truncated line does not prove what was stored.
     if "" in listed.values() or not (manifest or "").endswith("\n"):
         listed = {}
     if release is None:
         if not listed:
-            # Nobody knows what was stored there.
+            # What was stored there is unknown.
             return (MANIFEST,), True
         return _differing(listed, stored), False
     expected = {name: f"{posix_cksum(content)} {len(content)}" for name, content in _known(side, release).items()}
-    # What only the list knows: who stored the release, and the zip, whose bytes depend on the library that packed it.
+    # Known from the list alone: who stored the release, and the zip, whose bytes depend on the library that packed it.
     for name in (METADATA,) if side == "release" else (f"{release.name}.zip",):
         known = listed.get(name) or stored.get(name)
         if known is not None:
@@ -218,7 +219,7 @@ def _known(side: str, release: Release) -> dict[str, bytes]:
 
 
 def _sums(text: str) -> dict[str, str]:
-    """File → checksum and size, from the lines of cksum; any other line (`./FIFO`) stands for a name without one."""
+    """File → checksum and size, from the lines of cksum; any other line (`./FIFO`) is a name without a checksum."""
     sums = {}
     for line in text.split("\n"):
         match = re.fullmatch(r"(\d{1,10} \d{1,19}) \./(.+)", line, re.ASCII)
@@ -244,7 +245,7 @@ def _document(text: str) -> Mapping[str, object]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        # Written by hand, cut off, or made to be hard to read.
+        # Written by hand, truncated, or crafted to break the parser.
         return {}
     return document if isinstance(document, dict) else {}
 

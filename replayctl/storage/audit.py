@@ -9,7 +9,7 @@ from replayctl.storage import lock
 
 
 def audit_line(action: str, **more: object) -> str:
-    """One line: what was done, when (UTC), by whom and from where."""
+    """One line of JSON: the action, when (UTC), by whom and from which host."""
     who = lock.whoami()
     at = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
     return json.dumps({"action": action, "at": at, "user": who["user"], "host": who["host"], **more})

@@ -1,4 +1,4 @@
-"""The lock of a namespace on a target: taken with a deadline, named in every message, taken over from the dead."""
+"""The lock of a namespace on a target: acquired with a deadline, its holder named in every message."""
 
 from __future__ import annotations
 
@@ -36,11 +36,10 @@ def held(
     with_history: bool = False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[tuple[str, TargetState]]:
-    """Holds the lock while the block runs; gives the token that the target's changes want, and the target's state.
+    """Holds the lock while the block runs; yields the token that the target's changes require, and the target's state.
 
-    A holder that has died on this machine is taken over at once; any other is waited for, or with `break_lock` loses
-    its lock. Raises Conflict that names the holder when it still has it after `timeout_s`, or when it cannot be taken
-    away.
+    The lock of a dead process of this machine is taken over at once; any other is waited for, or broken with
+    `break_lock`. Raises Conflict with the holder's name when it is still held after `timeout_s`, or cannot be broken.
     """
     token = secrets.token_hex(8)
     take = functools.partial(
@@ -49,11 +48,11 @@ def held(
     try:
         yield token, _take(target, take, reporter, timeout_s, break_lock, sleep)
     finally:
-        # Also when taking it was interrupted: the script there may have come to its end all the same.
+        # Also when acquiring it was interrupted: the script there may have succeeded all the same.
         try:
             target.unlock(token)
         except ReplayctlError as error:
-            reporter.warn(f"the lock may have stayed behind: {error}")
+            reporter.warn(f"the lock may not have been released: {error}")
 
 
 def _take(
@@ -65,33 +64,33 @@ def _take(
     sleep: Callable[[float], None],
 ) -> TargetState:
     deadline = time.monotonic() + timeout_s
-    taken_from: set[str] = set()
+    broken: set[str] = set()
     answer = take()
     while isinstance(answer, LockHolder):
         stolen = ""
-        # Each lock is taken away once: one that comes back, or that does not go, is waited for like any other.
-        if answer.mark not in taken_from and (break_lock or is_dead(answer)):
+        # A lock is broken once: one that comes back, or that does not go away, is waited for like any other.
+        if answer.mark not in broken and (break_lock or is_dead(answer)):
             reporter.warn(
                 f"breaking the lock of {answer}"
                 if break_lock
-                else f"taking over the lock of {answer}, which does not run any more"
+                else f"taking over the lock of {answer}, which is no longer running"
             )
-            taken_from.add(answer.mark)
+            broken.add(answer.mark)
             stolen = answer.mark
         elif time.monotonic() > deadline:
             raise Conflict(
                 f"the namespace {target.owner} on {target.shell.name} is locked by {answer}; waited {timeout_s:.0f} s",
-                hint="wait for it; or, if you know that it is dead: the same command with --break-lock",
+                hint="wait for it to finish; if it is dead, run the same command with --break-lock",
             )
         else:
-            reporter.status(f"waiting for {answer}, who deploys to {target.owner}")
+            reporter.status(f"waiting for {answer}, who is deploying to {target.owner}")
             sleep(_POLL_S)
         answer = take(stolen=stolen)
     return answer
 
 
 def whoami() -> dict[str, object]:
-    """Who and which process asks, for a lock or an audit line."""
+    """The user, host and process of this call, for a lock or an audit line."""
     import psutil
 
     try:
@@ -108,14 +107,14 @@ def whoami() -> dict[str, object]:
 
 
 def is_dead(holder: LockHolder) -> bool:
-    """Whether the holder was a process of this machine that is gone; False when that cannot be known from here."""
+    """Whether the holder was a process of this machine that has ended; False when that cannot be determined."""
     import psutil
 
     if holder.who.get("host") != socket.gethostname() or holder.process is None:
         return False
     pid, started = holder.process
     if holder.who.get("boot") != _machine_run():
-        # Another machine or container of the same name, or this one before it was started anew: its words do not tell.
+        # Another machine or container of the same name, or this one before a reboot: its process ids mean nothing here.
         return False
     try:
         return bool(abs(psutil.Process(pid).create_time() - started) > 1.0)
@@ -126,7 +125,7 @@ def is_dead(holder: LockHolder) -> bool:
 
 
 def _machine_run() -> str:
-    """This start of this machine and the process list that we see, as text; empty parts where the system tells none."""
+    """Identifies this boot of this machine and its PID namespace; parts are empty where the system has none."""
     try:
         return f"{_BOOT_ID.read_text().strip()}/{os.readlink(_PID_NAMESPACE)}"
     except OSError:

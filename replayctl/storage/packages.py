@@ -1,7 +1,7 @@
-"""The wheels and jars of one namespace beside Spark's files: what is stored, and how more gets there.
+"""The wheels and jars of one namespace beside Spark's files: listing, uploading and pruning them.
 
-A package lies in a folder that is named after the start of its sha256, and is never changed there. What a cut leaves is
-gone on with only if its bytes are the beginning of ours.
+A package is stored in a folder named after the start of its sha256 and is never changed there. An interrupted upload is
+resumed only if the stored bytes are a prefix of the local file.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _CHARACTERS = 200
 
 @dataclass(frozen=True, slots=True)
 class StoredPackage:
-    """One package as it lies there: `sha256` is read from the file itself, None for one that was not asked for.
+    """One stored package: `sha256` is computed from the file itself, None where it was not requested.
 
-    `facts` is what its upload has noted of it: at, by, host.
+    `facts` is what its upload recorded: at, by, host.
     """
 
     folder: str
@@ -42,7 +42,7 @@ class StoredPackage:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What has arrived of a package: so many bytes, and their sha256."""
+    """The part of a package that has been uploaded: its size in bytes, and its sha256."""
 
     size: int
     sha256: str
@@ -50,13 +50,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a look has found: packages by their folders, and parts by the sha256 of the whole."""
+    """The content of a store: packages by their folders, and parts by the sha256 of the whole package."""
 
     packages: Mapping[str, StoredPackage]
     parts: Mapping[str, Part]
 
     def has(self, sha256: str, name: str, size: int) -> bool:
-        """Whether the package is there, unharmed."""
+        """Whether the package is stored and undamaged."""
         package = self.packages.get(folder_of(sha256))
         return package is not None and (package.sha256, package.name, package.size) == (sha256, name, size)
 
@@ -67,7 +67,7 @@ def folder_of(sha256: str) -> str:
 
 
 class PackageStore:
-    """The packages of one namespace, in the shell where the profile's folders are."""
+    """The packages of one namespace, reached through the shell of the profile's folders."""
 
     def __init__(self, shell: Shell, submit: str, owner: str, modes: Modes) -> None:
         self.shell = shell
@@ -87,7 +87,7 @@ class PackageStore:
         return f"{self.path} on {self.shell.name}"
 
     def look(self, sha256: Sequence[str] = ()) -> Stored:
-        """What is stored; files whose `sha256` are asked for are read as a whole, and parts of them as well."""
+        """What is stored; files with one of the given `sha256`, and parts of them, are read to verify it."""
         answer = self.shell.stream("packages+packages_look", self._variables({}), sha256, ())
         return _stored(records_of(answer, self.shell.name))
 
@@ -102,10 +102,10 @@ class PackageStore:
         facts: Mapping[str, str],
         audit: str,
     ) -> None:
-        """Stores a package whole, or leaves the old state; `chunks` are its bytes from `offset` on.
+        """Stores a complete package, or leaves the old state; `chunks` are its bytes from `offset` on.
 
-        Conflict when the part that had arrived is not that of `look` any more, or something of another's is in the way;
-        after any other error what has arrived is kept for the next time.
+        Raises Conflict when the uploaded part has changed since `look`, or a file of another user is in the way; after
+        any other error the uploaded part is kept, and the next upload resumes there.
         """
         variables = {
             "token": secrets.token_hex(8),
@@ -119,15 +119,15 @@ class PackageStore:
         answer = self.shell.stream("packages+packages_send", self._variables(variables), (), chunks)
         records = records_of(answer, self.shell.name)
         if not any(record.kind == "stored" and record.name == folder_of(sha256) for record in records):
-            raise OperationFailed(f"{self.shell.name} does not say that {name} was stored")
+            raise OperationFailed(f"{self.shell.name} did not confirm that {name} was stored")
 
     def prune(self, folders: Sequence[str], audit: str) -> None:
-        """Removes stored packages, and what uploads have left behind a week ago."""
+        """Removes stored packages, and leftovers of uploads that are older than a week."""
         variables = self._variables({"token": secrets.token_hex(8), "audit": audit})
         records_of(self.shell.stream("packages+packages_prune", variables, folders, ()), self.shell.name)
 
     def _variables(self, more: Mapping[str, str]) -> dict[str, str]:
-        # Never changed once it is there.
+        # Never changed once it is stored.
         package_mode = f"{int(self._modes.files, 8) & ~0o222:o}"
         return {
             "submit": self._submit,
@@ -179,7 +179,7 @@ def _count(text: str) -> int:
 
 
 def _facts(text: str) -> Mapping[str, str]:
-    """The notes of an upload; in the common namespace anybody may have written them."""
+    """The notes of an upload; in the common namespace anyone may have written them."""
     try:
         notes = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,7 +1,7 @@
-"""Shells in which a target's scripts run: one on this machine, one at the other end of ssh (`ssh.py`).
+"""Shells in which a target's scripts run: on this machine, or at the other end of ssh (`ssh.py`).
 
-A script travels on stdin, in front of its data, so that neither its length nor the login shell of the other side
-matters and nothing of it shows up in a list of processes.
+A script is sent on stdin, in front of its data, so that neither its length nor the login shell of the other side
+matters, and none of it appears in a list of processes.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from replayctl import process
 from replayctl.errors import Conflict, NotFound, OperationFailed, ReplayctlError, UsageProblem
 
 GREETING = b"replayctl-shell 1\n"
-# Reads the script a line at a time, which POSIX shells do without reading ahead, and runs it only if all of it came.
+# Reads the script line by line, which POSIX shells do without reading ahead, and runs it only when it is complete.
 BOOTSTRAP = (
     'n=$(printf "\\n."); n=${n%.}; s=; '
     'while IFS= read -r l; do if test "$l" = "$0"; then eval "$s"; exit; fi; s="$s$l$n"; done; exit 97'
 )
 END_OF_SCRIPT = "replayctl-end-of-script"
-# How long the other side may take and say nothing while it is fed.
+# How long the other side may neither read nor write while data is sent.
 SILENCE_S = 120.0
 _NO_FOLDER = 66
 _IN_THE_WAY = 73
 _LOCK_LOST = 75
 _HINT = "replayctl-hint: "
-# A script that is fed ends with its input; this bounds one that hangs on a dead mount after its client has gone.
+# A script that reads a stream ends with it; this bounds one that hangs on a dead mount after its client is gone.
 _STREAM_LIMIT_S = 24 * 3600.0
 
 
@@ -49,10 +49,10 @@ class Shell(Protocol):
         *,
         timeout_s: float | None = None,
     ) -> bytes:
-        """Runs the script of that name (`a+b`: a, then b) and returns what it answers, `whole` at its end.
+        """Runs the script of that name (`a+b`: a, then b) and returns its answer, which ends with `whole`.
 
-        Raises NotFound without the DAG folder, Conflict when the lock was lost or something of another's is in the way,
-        OperationFailed when the script fails, TimedOut after `timeout_s`; by then the script ends by itself, too.
+        Raises NotFound without the DAG folder, Conflict when the lock was lost or a file of another user is in the way,
+        OperationFailed when the script fails, TimedOut after `timeout_s`; the script then ends by itself as well.
         """
 
     def stream(
@@ -64,13 +64,13 @@ class Shell(Protocol):
         *,
         silence_s: float = SILENCE_S,
     ) -> bytes:
-        """Runs a script like `run` does, with data that comes piece by piece and need not fit into memory.
+        """Runs a script like `run`, with data that is streamed and need not fit into memory.
 
-        TimedOut when the other side neither takes nor says anything for `silence_s`; the whole may last for hours.
+        Raises TimedOut when the other side neither reads nor writes for `silence_s`; the transfer may take hours.
         """
 
     def close(self) -> None:
-        """Ends what is kept open between scripts."""
+        """Closes what is kept open between scripts."""
 
 
 class LocalShell:
@@ -105,7 +105,7 @@ class LocalShell:
         *,
         silence_s: float = SILENCE_S,
     ) -> bytes:
-        """Runs a script on data that comes piece by piece, see `Shell`."""
+        """Runs a script on a stream of data, see `Shell`."""
         sent = stream_of(script, variables, words, chunks)
         done = process.feed(["/bin/sh", "-c", BOOTSTRAP, END_OF_SCRIPT], sent, silence_s=silence_s)
         return answer_of(done, self.name)
@@ -117,16 +117,16 @@ class LocalShell:
 def stream_of(
     script: str, variables: Mapping[str, str], words: Sequence[str], chunks: Iterable[bytes]
 ) -> Iterator[bytes]:
-    """What goes to stdin of a script that is fed."""
+    """The stdin of a script that reads a stream."""
     yield script_text(script, variables, words, _STREAM_LIMIT_S)
     yield from chunks
 
 
 def script_text(script: str, variables: Mapping[str, str], words: Sequence[str], limit_s: float = 600.0) -> bytes:
-    """What goes to stdin: the script with its variables and words, and the line that ends it."""
+    """The stdin of a script: its text with variables and words, and the line that ends it."""
     variables = {**variables, "limit": f"{math.ceil(limit_s)}"}
-    if any("\n" in each or "\0" in each for each in (*variables.values(), *words)):
-        raise UsageProblem("a name that would go to the shared folder has a line end in it; nothing was done there")
+    if any("\n" in value or "\0" in value for value in (*variables.values(), *words)):
+        raise UsageProblem("a name for the shared folder contains a line end; nothing was changed there")
     head = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
     head.append(f"set -- {shlex.join(words)}")
     body = "".join(_file(f"{part}.sh") for part in ("common", *script.split("+")))
@@ -136,7 +136,7 @@ def script_text(script: str, variables: Mapping[str, str], words: Sequence[str],
 
 
 def answer_of(done: process.Exchanged, machine: str) -> bytes:
-    """What a script has answered; raises what its exit status means."""
+    """The answer of a script; raises the error that its exit status stands for."""
     _, greeting, answer = done.stdout.partition(GREETING)
     if done.returncode == 0 and greeting:
         return answer
@@ -153,9 +153,9 @@ def _failure(done: process.Exchanged, machine: str) -> ReplayctlError:
         hint = "for the local profile: replayctl local up; else check folders.dags with: replayctl settings show"
         return NotFound(message, hint=hints[-1] if hints else hint)
     if done.returncode == _IN_THE_WAY:
-        return Conflict(message, hint=hints[-1] if hints else "look who writes there; then try again", details=details)
+        return Conflict(message, hint=hints[-1] if hints else "check who writes there, then try again", details=details)
     if done.returncode == _LOCK_LOST:
-        hint = hints[-1] if hints else "look who deploys with: replayctl releases; then deploy again"
+        hint = hints[-1] if hints else "see who deployed with: replayctl releases; then deploy again"
         return Conflict(message, hint=hint, details=details)
     return OperationFailed(message, details=details)
 
@@ -165,6 +165,6 @@ def _file(name: str) -> str:
 
 
 def quiet_environment() -> dict[str, str]:
-    """The caller's environment, without what would let ssh ask somebody at a screen."""
+    """The caller's environment, without the variables by which ssh would open a prompt on a screen."""
     kept = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "SSH_ASKPASS")}
     return kept | {"SSH_ASKPASS_REQUIRE": "never"}

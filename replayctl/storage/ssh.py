@@ -1,6 +1,6 @@
-"""ssh as people have it set up: the system's program with their own configuration, one connection for a whole command.
+"""The system's ssh program with the user's own configuration, and one connection for a whole command.
 
-It asks nothing: without a terminal, with keys and agents only, and with host keys that are known beforehand.
+It never prompts: it has no terminal, authenticates with keys and agents only, and accepts only known host keys.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from replayctl.storage.ssh_troubles import Attempt, last_lines, trouble_of
 _SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
 _CONNECTION_LOST = 255
 _MOST_PRINTED = 4096
-# The first word on an option wins, so these hold for the host and for every host on the way to it.
+# The first value of an option wins, so these hold for the host and for every jump host.
 _OPTIONS = """\
 Match all
 BatchMode yes
@@ -52,7 +52,7 @@ StdinNull no
 
 @dataclass(frozen=True, slots=True)
 class SshAddress:
-    """Whom to connect to: a host or an alias of the configuration; None leaves it to that."""
+    """Where to connect: a host or an alias of the configuration; None leaves a value to the configuration."""
 
     host: str
     user: str | None
@@ -61,7 +61,7 @@ class SshAddress:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """As ssh takes it, without the configuration."""
+        """The arguments of ssh, without the configuration."""
         user = ("-l", self.user) if self.user else ()
         return (*user, *(("-p", str(self.port)) if self.port else ()), self.host)
 
@@ -70,13 +70,13 @@ class SshAddress:
 
 
 class SshShell:
-    """A shell on another machine. Raises Unreachable, AuthFailed and TimedOut on top of what every `Shell` does."""
+    """A shell on another machine. Raises Unreachable, AuthFailed and TimedOut besides the errors of every `Shell`."""
 
     def __init__(self, address: SshAddress, *, connect_timeout_s: float = 15.0, timeout_s: float = 600.0) -> None:
-        # ssh would take such words for options.
+        # ssh would read such words as options.
         for word in (address.host, address.user or "-"):
             if word.startswith("-") and word != "-":
-                raise SettingsError(f"ssh.host or ssh.user begins with '-': {word!r}")
+                raise SettingsError(f"ssh.host or ssh.user starts with '-': {word!r}")
         self._address = address
         self._connect_timeout_s = connect_timeout_s
         self._timeout_s = timeout_s
@@ -114,19 +114,19 @@ class SshShell:
         *,
         silence_s: float = SILENCE_S,
     ) -> bytes:
-        """Runs a script on data that comes piece by piece, see `Shell`."""
+        """Runs a script on a stream of data, see `Shell`."""
         sent = stream_of(script, variables, words, chunks)
         try:
             done = process.feed(self._argv, sent, env=quiet_environment(), silence_s=silence_s)
         except TimedOut as error:
-            raise TimedOut(f"{self.name} has taken and said nothing for {silence_s:g} s") from error
+            raise TimedOut(f"{self.name} did not read or write anything for {silence_s:g} s") from error
         return self._answer(done)
 
     def close(self) -> None:
-        """Ends the shared connection."""
+        """Closes the shared connection."""
         if self._folder is None:
             return
-        # Only what has been worked out: what has failed once would fail again.
+        # Only if it was determined before: what failed once would fail again.
         sharing = self.__dict__.get("_sharing")
         if sharing:
             with contextlib.suppress(ReplayctlError):
@@ -138,7 +138,7 @@ class SshShell:
 
     @property
     def _argv(self) -> list[str]:
-        # The login shell there may be any; what it reads is one line of plain words and single quotes.
+        # The login shell may be any; it reads one line of plain words and single quotes.
         remote = f"exec /bin/sh -c '{BOOTSTRAP}' {END_OF_SCRIPT}"
         return [*self._ssh, *self._sharing, *self._address.words, remote]
 
@@ -149,15 +149,15 @@ class SshShell:
 
     @cached_property
     def _ssh(self) -> list[str]:
-        """The program with a configuration that begins with our options and goes on with the user's."""
+        """The program with a configuration that starts with our options and includes the user's."""
         program = shutil.which("ssh")
         if program is None:
-            raise NotFound("cannot find the program ssh", hint="install OpenSSH's client")
+            raise NotFound("the program ssh is not installed", hint="install OpenSSH's client")
         own = self._address.config or Path.home() / ".ssh" / "config"
         if self._address.config is not None and not _is_readable(own):
-            raise SettingsError(f"ssh.config names {own}, which is not a file")
+            raise SettingsError(f"ssh.config is set to {own}, which is not a file")
         included = "".join(f'Include "{path}"\n' for path in (own, _SYSTEM_CONFIG) if _is_readable(path))
-        # Short: the path of a socket must fit into some 100 characters.
+        # Short, because the path of a socket is limited to some 100 characters.
         self._folder = Path(tempfile.mkdtemp(prefix="rctl-"))
         path = self._folder / "config"
         path.write_text(_OPTIONS.format(connect_timeout_s=max(1, int(self._connect_timeout_s))) + included)
@@ -165,17 +165,17 @@ class SshShell:
 
     @cached_property
     def _sharing(self) -> list[str]:
-        """Options that let later scripts use the first one's connection; the user's own, if any, stand."""
+        """Options that share the first script's connection with later ones; the user's ControlPath takes precedence."""
         if self._resolved.get("controlpath", "none") != "none":
             return []
         assert self._folder is not None
-        # It outlives us by some seconds at most, should we be killed.
+        # If we are killed, it outlives us by some seconds at most.
         persist = ("-o", "ControlMaster=auto", "-o", "ControlPersist=20")
         return ["-o", f"ControlPath={self._folder / 's'}", *persist]
 
     @cached_property
     def _resolved(self) -> Mapping[str, str]:
-        """What the configuration says of this host, as `ssh -G` prints it."""
+        """The configuration of this host, as `ssh -G` prints it."""
         done = process.exchange([*self._ssh, "-G", *self._address.words], b"", timeout_s=10.0)
         if done.returncode != 0:
             raise SettingsError(f"ssh cannot read its configuration for {self.name}", details=done.stderr.strip())
@@ -183,12 +183,12 @@ class SshShell:
         return {key: value for key, _, value in lines}
 
     def _no_connection(self, done: process.Exchanged) -> ReplayctlError:
-        said = done.stderr.strip()
-        began = GREETING in done.stdout
-        if self._is_behind_another and not began:
-            # ssh silences the hosts on the way while it shares its connection: ask again without that.
+        messages = done.stderr.strip()
+        is_begun = GREETING in done.stdout
+        if self._is_behind_another and not is_begun:
+            # ssh hides the messages of jump hosts while it shares its connection: try again without sharing.
             again = process.exchange([*self._ssh, *self._address.words, "exit"], b"", timeout_s=self._timeout_s)
-            said = again.stderr.strip() or said
+            messages = again.stderr.strip() or messages
         own = ["-F", str(self._address.config)] if self._address.config else []
         return trouble_of(
             Attempt(
@@ -196,9 +196,9 @@ class SshShell:
                 by_hand=shlex.join(["ssh", *own, *self._address.words]),
                 resolved=self._resolved,
                 returncode=done.returncode,
-                said=said,
-                printed="" if began else last_lines(done.stdout[-_MOST_PRINTED:].decode("utf-8", "replace")),
-                began=began,
+                messages=messages,
+                printed="" if is_begun else last_lines(done.stdout[-_MOST_PRINTED:].decode("utf-8", "replace")),
+                is_begun=is_begun,
             )
         )
 
@@ -208,7 +208,7 @@ class SshShell:
 
 
 def _is_readable(path: Path) -> bool:
-    """Whether a configuration is there; SettingsError when it is, and cannot be read."""
+    """Whether the configuration exists; SettingsError when it does and cannot be read."""
     try:
         if not path.is_file():
             return False

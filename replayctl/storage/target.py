@@ -1,7 +1,7 @@
-"""The two shared folders of a profile: what lies there now, and the few changes of a deploy, each atomic by itself.
+"""The two shared folders of a profile: their present state, and the few changes of a deploy, each atomic by itself.
 
-The changes are scripts (`scripts/*.sh`) that run where the folders are, so that a folder here and one behind ssh behave
-the same. Only `publish` makes a release visible, by renaming one pointer file.
+The changes are scripts (`scripts/*.sh`) that run where the folders are, so that a local folder and one over ssh behave
+alike. Only `publish` makes a release visible, by renaming one pointer file.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from replayctl.storage.answers import (
 from replayctl.storage.shell import LocalShell, Shell
 from replayctl.storage.ssh import SshAddress, SshShell
 
-# Reading takes as long as a slow file system needs; giving the lock back must not hold up a command that is to end.
+# Reading may take as long as a slow file system needs; releasing the lock must not delay the end of a command.
 _LOOK_TIMEOUT_S = 120.0
 _UNLOCK_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Modes:
-    """Rights of what a deploy writes, as octal text; never writable for others."""
+    """Permissions of what a deploy writes, in octal; never writable for others."""
 
     directories: str = "2775"
     files: str = "664"
 
     @property
     def for_one_user(self) -> Modes:
-        """The same without the group's right to write."""
+        """The same without write permission for the group."""
         directories, files = (int(text, 8) & ~0o022 for text in (self.directories, self.files))
         return Modes(f"{directories:o}", f"{files:o}")
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """One publish: the release to point to (None: none any more), stubs to write before it and to remove after it.
+    """One publish: the release to point to (None withdraws), stubs to write before it and to remove after it.
 
-    `upload` brings the release's own files along, `metadata` is then stored with it; `audit` is one line for the log.
+    With `upload` the release's files are sent too, and `metadata` is stored with them; `audit` is one line of the log.
     """
 
     release: str | None
@@ -66,14 +66,14 @@ class Publication:
 
 
 class Target:
-    """One namespace's part of a DAG folder and of a folder for Spark's files, both in the same shell."""
+    """One namespace's part of a DAG folder and of a folder for Spark's files, both reached through one shell."""
 
     def __init__(self, shell: Shell, dags: str, submit: str, owner: str, modes: Modes) -> None:
         self.shell = shell
         self.dags = dags
         self.submit = submit
         self.owner = owner
-        # Whoever may deploy to the common namespace writes into its folders; into a personal one only its owner does.
+        # Everyone who may deploy to the common namespace writes to its folders; a personal one is its owner's alone.
         self._is_common = owner.startswith("_")
         self._shared_modes = modes
         self._modes = modes if self._is_common else modes.for_one_user
@@ -86,9 +86,9 @@ class Target:
     def inspect(
         self, names: Sequence[str] = (), releases: Sequence[str] = (), *, release: Release | None = None
     ) -> TargetState:
-        """What lies there now; files called like one of the stubs `names`, and edits of `releases`, among it.
+        """The present state, with files that have one of the stubs' `names`, and edits of `releases`.
 
-        A stored `release` is compared with what it is, all others with the checksums that lie beside them.
+        A stored `release` is compared with its own files, all others with the checksums that are stored beside them.
         """
         words = [*names, "--", *releases, *([release.name] if release else [])]
         return state_of(self._run("inspect", words=words, timeout_s=_LOOK_TIMEOUT_S), release)
@@ -103,9 +103,9 @@ class Target:
         release: Release | None = None,
         with_history: bool = False,
     ) -> LockHolder | TargetState:
-        """Takes the lock and returns what `inspect` does, if asked with the history; or returns who has it.
+        """Acquires the lock and returns the state, on request with the history; or returns the present holder.
 
-        `stolen` is the mark of the lock that may be taken away; any other stays. Raises Conflict when it cannot be.
+        `stolen` is the mark of the only lock that may be broken. Raises Conflict when it cannot be.
         """
         variables = {
             "token": token,
@@ -125,28 +125,28 @@ class Target:
         return replace(state, history=history_of(records)) if with_history else state
 
     def unlock(self, token: str) -> None:
-        """Gives the lock back; one that is another's by now stays. Gives up after some seconds."""
+        """Releases the lock, unless another process holds it by now. Times out after some seconds."""
         self._run("unlock", {"token": token}, timeout_s=_UNLOCK_TIMEOUT_S)
 
-    def publish(self, token: str, made: Publication) -> None:
-        """Does all of a publish in one go, and reads back what a reader then finds. Needs the lock.
+    def publish(self, token: str, publication: Publication) -> None:
+        """Publishes in one step, and reads back the result as a reader sees it. Needs the lock.
 
-        Raises Conflict when the lock was lost, or when something of another's is in the way. After any other error
-        either the old or the new release is published, whole; `inspect` tells which.
+        Raises Conflict when the lock was lost, or a file of another user is in the way. After any other error either
+        the old or the new release is published completely; `inspect` shows which.
         """
-        data, manifest = _archive(made, self._modes)
+        data, manifest = _archive(publication, self._modes)
         variables = {
             "token": token,
-            "release": made.release or "",
-            "upload": "1" if made.upload else "0",
+            "release": publication.release or "",
+            "upload": "1" if publication.upload else "0",
             "sum": f"{posix_cksum(manifest)} {len(manifest)}",
             "dir_mode": self._modes.directories,
             "file_mode": self._modes.files,
         }
-        self._run("publish", variables, list(made.removed_stubs), data)
+        self._run("publish", variables, list(publication.removed_stubs), data)
 
     def remove(self, token: str, releases: Sequence[str], audit: str) -> tuple[str, ...]:
-        """Removes stored releases from both folders; returns folders that hold files of others and so stay, hidden.
+        """Removes stored releases from both folders; returns hidden folders that remain because of others' files.
 
         Needs the lock; OperationFailed for the published release.
         """
@@ -154,7 +154,7 @@ class Target:
         return tuple(record.name for record in records if record.kind == "left")
 
     def history(self) -> History:
-        """What was released, from what is stored and from the audit log."""
+        """The history, from the stored releases and the audit log."""
         return history_of(self._run("history", timeout_s=_LOOK_TIMEOUT_S))
 
     def _run(
@@ -179,7 +179,7 @@ class Target:
 
 @contextlib.contextmanager
 def open_target(settings: Settings, namespace: Namespace) -> Iterator[Target]:
-    """The namespace's part of the profile's folders: behind ssh where `ssh.host` is set, else on this machine."""
+    """The namespace's part of the profile's folders: over ssh where `ssh.host` is set, else on this machine."""
     folders = find_folders(settings)
     shell = shell_of(settings)
     modes = Modes(settings.deploy.directory_mode, settings.deploy.file_mode)
@@ -190,24 +190,26 @@ def open_target(settings: Settings, namespace: Namespace) -> Iterator[Target]:
 
 
 def shell_of(settings: Settings) -> Shell:
-    """A shell where the profile's folders are; whoever asks for it closes it."""
-    given = settings.ssh
-    if given.host is None:
+    """A shell on the machine of the profile's folders; the caller closes it."""
+    ssh = settings.ssh
+    if ssh.host is None:
         return LocalShell()
-    return SshShell(SshAddress(given.host, given.user, given.port, given.config))
+    return SshShell(SshAddress(ssh.host, ssh.user, ssh.port, ssh.config))
 
 
-def _archive(made: Publication, modes: Modes) -> tuple[bytes, bytes]:
-    """The tar of a publication, and the manifest of all its files, which is its first member."""
-    files = {f"stubs/{name}": text.encode() for name, text in made.stubs.items()}
-    files["audit"] = f"{made.audit}\n".encode()
-    if made.release:
-        files["current"] = f"{made.release}\n".encode()
-    if made.upload:
-        stored = {file.path: file.content for file in made.upload.files} | {METADATA: made.metadata.encode()}
+def _archive(publication: Publication, modes: Modes) -> tuple[bytes, bytes]:
+    """The tar of a publication, and the manifest of all its files, which is the first member."""
+    files = {f"stubs/{name}": text.encode() for name, text in publication.stubs.items()}
+    files["audit"] = f"{publication.audit}\n".encode()
+    if publication.release:
+        files["current"] = f"{publication.release}\n".encode()
+    if publication.upload:
+        stored = {file.path: file.content for file in publication.upload.files} | {
+            METADATA: publication.metadata.encode()
+        }
         sent = {
-            SUBMIT_SCRIPT: made.upload.content(SUBMIT_SCRIPT),
-            f"{made.upload.name}.zip": made.upload.zip_bytes(),
+            SUBMIT_SCRIPT: publication.upload.content(SUBMIT_SCRIPT),
+            f"{publication.upload.name}.zip": publication.upload.zip_bytes(),
         }
         for folder, contents in (("release", stored), ("submit", sent)):
             contents[MANIFEST] = manifest_text(contents)

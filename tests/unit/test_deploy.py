@@ -253,7 +253,7 @@ def test_the_shipped_dags_never_take_the_place_of_ones_own(place: tuple) -> None
 
 def test_a_dangling_link_at_a_stubs_name_is_not_overwritten(place: tuple) -> None:
     (place[3].dags_folder / STUB).symlink_to("/nowhere/x.py")
-    with pytest.raises(Conflict, match="is a link of .*: not touched"):
+    with pytest.raises(Conflict, match="is a link of .*; it was not changed"):
         run(place)
 
 

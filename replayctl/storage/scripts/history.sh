@@ -1,5 +1,5 @@
-# Tells who has released what. Writes nothing. $dags $submit $owner $team
-go "$dags" || fail "the DAG folder $dags does not exist or is closed to you" 66
+# Reports who released what. Writes nothing. $dags $submit $owner $team
+go "$dags" || fail "the DAG folder $dags does not exist or is not accessible to you" 66
 echo "clock $(date +%s)"
 if is_there "$STORE" && enter "$STORE" && is_there "$owner"; then
     enter_own "$owner"

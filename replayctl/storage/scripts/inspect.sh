@@ -1,10 +1,10 @@
-# Tells what lies in both folders for one namespace. Writes nothing.
-# $dags $submit $owner $team $suffix; then the stubs' names that are wanted, `--`, and the releases to compare with their manifests.
-go "$dags" || fail "the DAG folder $dags does not exist or is closed to you" 66
+# Reports the state of both folders for one namespace. Writes nothing.
+# $dags $submit $owner $team $suffix; then the requested stub names, `--`, and the releases to compare with their manifests.
+go "$dags" || fail "the DAG folder $dags does not exist or is not accessible to you" 66
 echo "clock $(date +%s)"
-wanted=' '
+requested=' '
 while [ "$#" -gt 0 ] && [ "$1" != -- ]; do
-    wanted="$wanted$1 "
+    requested="$requested$1 "
     shift
 done
 [ "$#" -eq 0 ] || shift
@@ -12,7 +12,7 @@ compared=$*
 end='
 '
 
-releases() { # KIND FILE: releases in the present folder that have that file
+releases() { # KIND FILE: the releases in the present folder that have that file
     for name in r_*; do
         case $name in *[!0-9a-z_]*) continue ;; esac
         ! is_folder "$name" || ! is_file "$name/$2" || echo "$1 $name"
@@ -22,7 +22,7 @@ compare() { # KIND NAME
     is_there "$2" || return 0
     enter_own "$2"
     ! is_file .manifest || emit "$1_manifest" "$2" .manifest
-    # Whatever is neither file nor folder is listed without a checksum.
+    # Anything but files and folders is listed without a checksum.
     text=$(find . -type d -name __pycache__ -prune -o -type f ! -path ./.manifest -exec cksum {} + -o ! -type d ! -type f -print 2>/dev/null) || :
     text="$text$end"
     printf '%s %s %d\n%s\n' "$1_sums" "$2" "${#text}" "$text"
@@ -46,15 +46,15 @@ if is_there "$STORE" && enter "$STORE" && is_there "$owner"; then
     for name in $pointer $compared; do compare release "$name"; done
 fi
 
-go "$dags" || fail "the DAG folder $dags does not exist or is closed to you" 66
-# Only files that could be ours are read: by their names, and no links, no FIFOs.
+go "$dags" || fail "the DAG folder $dags does not exist or is not accessible to you" 66
+# Only files that could be ours by their names are read, and neither links nor FIFOs.
 set --
 for file in dag_*.py; do
-    # Other characters are in no name of ours.
+    # No name of ours has other characters.
     case $file in *[!A-Za-z0-9_.-]*) continue ;; esac
     is_there "$file" || continue
     case $file in *"$suffix.py") ! is_file "$file" || { set -- "$@" "$file" && continue; } ;; esac
-    case $wanted in
+    case $requested in
         *" $file "*) nature "$file" && echo "obstacle $file $kind $owner_name" ;;
         *) echo "foreign $file" ;;
     esac
@@ -62,7 +62,7 @@ done
 [ "$#" -eq 0 ] || {
     mine=$(grep -l -e "^# replayctl-stub: owner=$owner " "$@" 2>/dev/null) || :
     for file; do
-        case "$end$mine$end$wanted" in
+        case "$end$mine$end$requested" in
             *"$end$file$end"* | *" $file "*) emit stub "$file" "$file" ;;
             *) echo "foreign $file" ;;
         esac
@@ -81,7 +81,7 @@ done
 }
 
 if [ -d "$submit" ]; then
-    go "$submit" || fail "the folder $submit is closed to you"
+    go "$submit" || fail "the folder $submit is not accessible to you"
     if is_there "$owner"; then
         enter_own "$owner"
         releases submitted .manifest

@@ -1,16 +1,16 @@
-# Takes the lock of one namespace: a file with its holder's name, linked into place, so that it never shows up nameless.
-# $dags $submit $owner $team $token $store_mode $dir_mode $shared_file_mode $holder $stolen (mark of the lock that may be taken away)
-go "$dags" || fail "the DAG folder $dags does not exist or is closed to you" 66
+# Acquires the lock of one namespace: a file with its holder's name, linked into place, so that it never appears without one.
+# $dags $submit $owner $team $token $store_mode $dir_mode $shared_file_mode $holder $stolen (mark of the lock that may be broken)
+go "$dags" || fail "the DAG folder $dags does not exist or is not accessible to you" 66
 top=$here
 make_folder "$STORE" 002
 enter "$STORE"
-if [ -n "$made" ]; then
+if [ -n "$is_new" ]; then
     facts .
     [ "$uid" != "$me" ] || chmod "$store_mode" .
 fi
 own_folder "$owner" "$dir_mode"
 
-# The ignore line comes before any release does.
+# The line in .airflowignore comes before any release.
 is_ignored() {
     ignored=
     [ -f "$top/.airflowignore" ] || return 1
@@ -20,7 +20,7 @@ is_ignored() {
     [ -n "$ignored" ]
 }
 
-# In a private folder. The file is anybody's, and many may write to it at once.
+# In a private folder. The file is shared, and several people may write to it at once.
 ignore() {
     private
     tries=0
@@ -32,11 +32,11 @@ ignore() {
             rm -f ignore
             continue
         fi
-        # Appended, never rewritten: a colleague may be writing to it.
+        # Appended, never rewritten, since a colleague may be writing to it.
         is_file "$top/.airflowignore" || { cd -P -- "$top/" && in_the_way .airflowignore "$top"; }
         append "$top/.airflowignore" "$STORE" || {
             tries=$((tries + 1))
-            [ "$tries" -lt 10 ] || fail "$top/.airflowignore has other hard links: not written" 73
+            [ "$tries" -lt 10 ] || fail "$top/.airflowignore has other hard links; it was not changed" 73
             sleep 1
         }
     done
@@ -51,7 +51,7 @@ if [ -n "$stolen" ]; then
     read_lock
     if [ "$mark" = "$stolen" ]; then
         mv -f -- .lock "$ticket.old" 2>/dev/null || in_the_way .lock
-        # Somebody else may have been faster: then what was moved away is the lock of a living one.
+        # Someone else may have been faster: then we have moved away the lock of a live process.
         mark=$(mkdir "$ticket.d" && mv -f -- "$ticket.old" "$ticket.d/.lock" && cd -P "$ticket.d" && read_lock && echo "$mark") || :
         if [ "$mark" != "$stolen" ]; then ln -- "$ticket.d/.lock" .lock 2>/dev/null || :; fi
         discard "$ticket.d"
@@ -61,24 +61,24 @@ now=$(date +%s)
 words="$holder $now"
 tries=0
 while :; do
-    # Written anew when it has gone: whoever holds the lock clears such tickets away. Never written through.
+    # Written again when it is gone, since the holder of the lock removes such tickets. Never written through.
     if ! [ -f "$ticket" ]; then
         umask 022
         set -C
-        printf '%s\n' "$words" 2>/dev/null > "$ticket" || fail "cannot write into $here"
+        printf '%s\n' "$words" 2>/dev/null > "$ticket" || fail "cannot write to $here"
         set +C
         umask 077
     fi
     read_lock
     if [ -z "$mark" ]; then
         if ln -- "$ticket" .lock 2>/dev/null && is_file .lock; then break; fi
-        # It was given back and taken this very moment; or links are not known here at all.
+        # It was released and acquired this very moment; or the file system has no hard links.
         tries=$((tries + 1))
-        [ "$tries" -lt 50 ] || { rm -f "$ticket"; fail "cannot make a lock in $here: does its file system know hard links?"; }
+        [ "$tries" -lt 50 ] || { rm -f "$ticket"; fail "cannot create a lock in $here: does its file system support hard links?"; }
         continue
     fi
     rm -f "$ticket"
-    # In a subshell that cannot end us: what it is comes with the answer.
+    # The answer says what is in the lock's place.
     kind='' owner_name=''
     is_file .lock || nature .lock
     echo "clock $now"

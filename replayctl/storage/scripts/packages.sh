@@ -1,10 +1,10 @@
-# Wheels and jars below $submit/$owner/packages: each in a folder p_<start of its sha256> with what is known of it, put there
-# whole by one rename and never changed. What has arrived of one lies in a folder that only we can enter, until it is all there.
+# Wheels and jars below $submit/$owner/packages: one folder p_<start of its sha256> per package, with its notes, moved there by
+# one rename and never changed. Incomplete uploads are kept in a folder that only we can enter.
 # $submit $owner $team $dir_mode $file_mode $package_mode
 go_to_packages() { # [make]
     [ -z "${1:-}" ] || [ -d "$submit" ] || mkdir -m "$dir_mode" -- "$submit" 2>/dev/null || :
     [ -n "${1:-}" ] || [ -d "$submit" ] || ! [ -d "${submit%/*}" ] || { echo whole; exit 0; }
-    go "$submit" || fail "the folder $submit does not exist or is closed to you" 66 \
+    go "$submit" || fail "the folder $submit does not exist or is not accessible to you" 66 \
         'check folders.spark_submit_files with: replayctl settings show'
     for folder in "$owner" packages; do
         if [ -n "${1:-}" ]; then
@@ -17,7 +17,7 @@ go_to_packages() { # [make]
     packages=$here
 }
 
-# The sha256 of stdin. OpenSSL's is several times as fast as others where the processor helps.
+# The sha256 of stdin. OpenSSL is several times as fast as others where the processor supports it.
 digest() {
     if command -v openssl >/dev/null 2>&1; then
         hex=$(openssl dgst -sha256 -r)
@@ -29,8 +29,8 @@ digest() {
     printf '%s\n' "${hex%% *}"
 }
 
-# Says that we live while large files are read. Killed outright, so that no trap can come too early or too late; the sleep that
-# is left behind holds nothing open.
+# Shows that we are alive while large files are read. Killed with KILL, so that no trap can come too early or too late; the sleep
+# that it leaves behind holds nothing open.
 heartbeat() {
     (
         while :; do
@@ -47,32 +47,32 @@ stop_heartbeat() {
     beat=
 }
 
-# Enters the folder of what has arrived by half.
+# Enters the folder of incomplete uploads.
 enter_parts() { # [make]
     [ -z "${1:-}" ] || make_folder ".parts.$me" 077
     is_there ".parts.$me" || return 1
     parts=.parts.$me
     enter "$parts"
-    facts . || fail "$here cannot be read"
-    case $mode in drwx--[-S]---*) ;; *) fail "$here is open to others: not used" 73 "remove it there: rm -r '$here'" ;; esac
+    facts . || fail "cannot read $here"
+    case $mode in drwx--[-S]---*) ;; *) fail "$here is open to others; it was not used" 73 "remove it: rm -r '$here'" ;; esac
     [ "$uid" = "$me" ] || { go "$packages" && in_the_way "$parts"; }
 }
 
-# NAME: whether it is a plain file of ours without other names; $size is its size.
+# NAME: whether it is a regular file of ours without other links; $size is its size.
 is_part() {
     facts "$1" || return 1
     case $mode in -*) ;; *) return 1 ;; esac
     [ "$uid" = "$me" ] && [ "$links" = 1 ]
 }
 
-# What no upload has written to for long is left over from one that was killed: somebody may go on with it.
+# A file that no upload has written to for some time is left from one that was killed: it can be resumed.
 adopt() { # SHA256
     for work in "work.$1".*; do
         ! is_part "$work" || [ -z "$(find "./$work" -mmin +10)" ] || mv -f -- "$work" "part.$1"
     done
 }
 
-# NAME: the stored package's file in the present folder, $file; fails unless it is the only one, and plain.
+# NAME: the stored package's file in the present folder, $file; fails unless it is the only one, and a regular file.
 stored_file() {
     file=
     for entry in * .[!.]*; do

@@ -1,5 +1,5 @@
-# Tells what is stored, and of each package that is asked for its sha256 as it is read now, or what has arrived of it so far.
-# Writes nothing but names of its own leftovers. After the common variables: sha256 of each package that is asked for.
+# Reports what is stored, and for every requested package its sha256 as computed now, or the part that was uploaded so far.
+# Writes nothing but the names of its own leftovers. After the common variables: the sha256 of the requested packages.
 go_to_packages
 heartbeat
 for name in p_*; do
@@ -14,7 +14,7 @@ for name in p_*; do
             case $sha in "${name#p_}"*) echo "sum $name $(digest < "$file")" ;; esac
         done
     fi
-    go "$packages" || fail "$packages was moved away meanwhile"
+    go "$packages" || fail "$packages was moved meanwhile"
 done
 [ "$#" -eq 0 ] || ! enter_parts || for sha; do
     adopt "$sha"

@@ -1,4 +1,4 @@
-# Removes stored packages, each moved away first, so that none is ever there by half; and old leftovers of uploads.
+# Removes stored packages, which are moved away first, so that none is ever incomplete; and old leftovers of uploads.
 # After the common variables: $token $audit; then the names of the packages' folders.
 go_to_packages
 for name; do check_folder "$name"; done

@@ -1,57 +1,57 @@
-# Stores one package that comes on stdin, or its rest after the first $offset bytes, which have arrived before.
+# Stores one package from stdin, or its rest after the first $offset bytes, which were uploaded before.
 # After the common variables: $token $sha $name $size_sent (of the whole) $offset $facts_text (JSON of one line) $audit
 go_to_packages make
 package=p_$(printf '%.16s' "$sha")
 check_folder "$package"
 # Of uploads that were killed long ago.
-for left in .tmp.*; do
-    ! is_there "$left" || [ -z "$(find "./$left" -prune -mtime +0 2>/dev/null)" ] || discard "$left"
+for leftover in .tmp.*; do
+    ! is_there "$leftover" || [ -z "$(find "./$leftover" -prune -mtime +0 2>/dev/null)" ] || discard "$leftover"
 done
 enter_parts make
 work=work.$sha.$token
 keep() {
-    # What has arrived is kept for the next time, wherever we are by now.
+    # The uploaded part is kept for the next time, whatever the present folder is.
     ! (cd -P -- "$packages/.parts.$me" 2>/dev/null && is_part "$work" && mv -f -- "$work" "part.$sha") 2>/dev/null || :
 }
 trap 'keep; stop_heartbeat; end_watchdog' EXIT
 if [ "$offset" = 0 ]; then
     set -C
-    : > "$work" || fail "cannot write into $here"
+    : > "$work" || fail "cannot write to $here"
     set +C
 else
-    mv -f -- "part.$sha" "$work" 2>/dev/null || fail "the part of $name that had arrived is not there any more" 75 "give the command again: somebody else sends it, too"
-    is_part "$work" && [ "$size" = "$offset" ] || fail "the part of $name that had arrived has changed" 75 "give the command again: somebody else sends it, too"
+    mv -f -- "part.$sha" "$work" 2>/dev/null || fail "the uploaded part of $name no longer exists" 75 "run the same command again; someone else is uploading it too"
+    is_part "$work" && [ "$size" = "$offset" ] || fail "the uploaded part of $name has changed" 75 "run the same command again; someone else is uploading it too"
 fi
 echo "phase receive"
-cat >> "$work" || fail "cannot write $name into $packages: is the disk full?"
-is_part "$work" || fail "$here/$work is no file any more"
-[ "$size" = "$size_sent" ] || fail "$size of $size_sent bytes of $name have arrived; the next upload goes on from there"
+cat >> "$work" || fail "cannot write $name to $packages: is the disk full?"
+is_part "$work" || fail "$here/$work is no longer a file"
+[ "$size" = "$size_sent" ] || fail "only $size of $size_sent bytes of $name were received; the next upload resumes there"
 
 echo "phase verify"
 heartbeat
-go "$packages" || fail "$packages was moved away meanwhile"
+go "$packages" || fail "$packages was moved meanwhile"
 private
 mkdir new
-mv -f -- "../.parts.$me/$work" "new/$name" || fail "what has arrived of $name is gone"
-cd -P new || fail "the folder of $name is gone"
-facts "$name" || fail "what has arrived of $name is gone"
-case $mode in -*) ;; *) fail "$name was exchanged meanwhile" 73 ;; esac
-[ "$links" = 1 ] && [ "$uid" = "$me" ] || fail "$name was exchanged meanwhile" 73
-[ "$(digest < "$name")" = "$sha" ] || fail "what has arrived of $name is not what was to be sent: did it change meanwhile? It was thrown away"
+mv -f -- "../.parts.$me/$work" "new/$name" || fail "the uploaded file $name no longer exists"
+cd -P new || fail "the folder of $name no longer exists"
+facts "$name" || fail "the uploaded file $name no longer exists"
+case $mode in -*) ;; *) fail "$name was replaced meanwhile" 73 ;; esac
+[ "$links" = 1 ] && [ "$uid" = "$me" ] || fail "$name was replaced meanwhile" 73
+[ "$(digest < "$name")" = "$sha" ] || fail "the uploaded file $name differs from the local one and was deleted: did the local file change meanwhile?"
 stop_heartbeat
 printf '%s\n' "$facts_text" > .package.json
 chmod "$package_mode" "$name" .package.json
 chmod "$dir_mode" .
 cd -P .. || exit
-# One that is damaged makes room.
+# A damaged one is replaced.
 ! is_there "../$package" || put "../$package" replaced
 put new "../$package"
 printf '%s\n' "$audit" > audit
 log_audit
-# By the path that readers take.
+# By the path that readers use.
 # shellcheck disable=SC3013  # POSIX since 2024, and in every sh that we know
-[ .. -ef "$submit/$owner/packages" ] || fail "$submit/$owner/packages was exchanged meanwhile" 73
-go "$submit/$owner/packages/$package" && stored_file && [ "$file $size" = "$name $size_sent" ] || fail "$package is not what was stored: did somebody change it meanwhile?"
+[ .. -ef "$submit/$owner/packages" ] || fail "$submit/$owner/packages was replaced meanwhile" 73
+go "$submit/$owner/packages/$package" && stored_file && [ "$file $size" = "$name $size_sent" ] || fail "$package differs from what was stored: did someone change it meanwhile?"
 go "$packages/.tmp.$token"
 leave_private
 echo "stored $package"

@@ -1,4 +1,4 @@
-# Removes stored releases. Each is moved away first, so that none is ever there by half.
+# Removes stored releases. They are moved away first, so that none is ever incomplete.
 # $dags $submit $owner $team $token $audit $file_mode; then the releases' names.
 go_to_namespace
 held
@@ -19,14 +19,14 @@ remove() {
         ! is_there "../$name" || put "../$name" "$name"
     done
     leave_private
-    # What another user's process has left in there may not be ours to remove.
+    # We may not be allowed to remove files that another user's process left there.
     ! is_there ".tmp.$token" || echo "left $here/.tmp.$token"
 }
-# The zip goes last: a release without its zip is not whole, a zip without its release is only forgotten.
+# The zip goes last: a release without its zip is incomplete, a zip without its release is only a leftover.
 remove "$@"
 if [ -d "$submit" ]; then
     (
-        go "$submit" || fail "the folder $submit is closed to you"
+        go "$submit" || fail "the folder $submit is not accessible to you"
         is_there "$owner" || exit 0
         enter_own "$owner"
         for name; do check_folder "$name"; done
@@ -34,7 +34,7 @@ if [ -d "$submit" ]; then
     ) || exit "$?"
 fi
 for name; do echo "removed $name"; done
-# A name of its own: the first folder may have stayed.
+# Another name, since the first folder may still exist.
 token=$token.audit
 private
 printf '%s\n' "$audit" > audit

@@ -52,7 +52,7 @@ def test_no_text_of_others_breaks_the_reader(manifest: bytes, sums: bytes, lines
         assert state_of(records, release).stubs
     assert len(history_of(records).audit) <= len(lines) + 1
     for cut in (answer[:-7], answer[: len(answer) // 2]):
-        with pytest.raises(OperationFailed, match="cut off"):
+        with pytest.raises(OperationFailed, match="truncated answer"):
             records_of(cut, "here")
 
 
