@@ -15,13 +15,14 @@ from replayctl.clients.resource_manager import Application, application_id
 from replayctl.cluster.api import find_kubernetes
 from replayctl.console.events import Reporter
 from replayctl.errors import RemoteCommandFailed, ReplayctlError, SettingsError, TimedOut, UsageProblem
-from replayctl.experiments.services import find_airflow
+from replayctl.experiments.services import open_airflow
 from replayctl.logs.diagnose import Cause
 from replayctl.logs.selection import ApplicationSelection, Orphan, newest, orphans
 from replayctl.logs.sources import Yarn
 from replayctl.logs.stream import LogFile
 from replayctl.logs.view import causes
 from replayctl.settings.declared import Settings
+from replayctl.settings.load import LOCAL_PROFILE
 
 _POLL_S = 0.5
 
@@ -60,15 +61,16 @@ def find_application(
     return application
 
 
-def find_orphans(yarn: Yarn, settings: Settings) -> list[Orphan]:
-    """The user's running applications whose task has ended in Airflow. Raises SettingsError without an Airflow URL."""
-    if settings.airflow.url is None:
+def find_orphans(yarn: Yarn, settings: Settings, environ: Mapping[str, str], reporter: Reporter) -> list[Orphan]:
+    """The user's running applications whose task has ended in Airflow. Raises SettingsError in the local profile."""
+    if settings.airflow.url is None and settings.profile == LOCAL_PROFILE:
         # The embedded Airflow submits nothing to YARN: judged by it, every application would be an orphan.
         raise SettingsError(
             f"cannot find orphans: profile {settings.profile!r} has no airflow.url",
             hint="set REPLAYCTL_AIRFLOW_URL, or select the profile of the cluster",
         )
-    return orphans(yarn.manager, find_airflow(settings), settings)
+    with open_airflow(settings, environ, reporter) as airflow:
+        return orphans(yarn.manager, airflow, settings)
 
 
 def probable_causes(

@@ -25,10 +25,14 @@ REQUEST_TIMEOUT_S = 30.0
 
 
 class AirflowSession:
-    """A server by its base URL (`http://host:8080`) and a user of it."""
+    """A server by its base URL (`http://host:8080`) and a user of it.
 
-    def __init__(self, url: str, *, username: str, password: str) -> None:
+    `pages` is the address under which people open its pages, where that is another one.
+    """
+
+    def __init__(self, url: str, *, username: str, password: str, pages: str | None = None) -> None:
         self.url = url.rstrip("/")
+        self.pages = (pages or url).rstrip("/")
         self._username = username
         self._password = password
         self._signed_in: ApiClient | None = None

@@ -56,7 +56,7 @@ def sync_dags(
 
     app: AppContext = ctx.obj
     namespace = find_namespace(app.settings, shared=shared)
-    find_server = _server_to_wait_for(app, wait)
+    find_server = _server_to_wait_for(ctx, wait)
     report = deploy.sync(
         deploy.find_dags_dir(dags_dir, Path.cwd()),
         app.settings,
@@ -191,7 +191,7 @@ def rollback(
 
     app: AppContext = ctx.obj
     namespace = find_namespace(app.settings, shared=shared)
-    find_server = _server_to_wait_for(app, wait)
+    find_server = _server_to_wait_for(ctx, wait)
     report = back.rollback(
         release,
         app.settings,
@@ -235,7 +235,7 @@ def gc(
     from replayctl.settings.namespace import find_namespace
 
     app: AppContext = ctx.obj
-    server = _server(app)
+    server = _server(ctx)
     report = removal.gc(
         app.settings,
         find_namespace(app.settings, shared=shared),
@@ -268,7 +268,7 @@ def undeploy(
     from replayctl.settings.namespace import find_namespace
 
     app: AppContext = ctx.obj
-    find_server = _server(app)
+    find_server = _server(ctx)
     if delete_from_airflow and find_server is None:
         raise _no_airflow(app, "--delete-from-airflow")
     report = removal.undeploy(
@@ -311,21 +311,24 @@ def _commit(commit: str | None, changed_files: int | None) -> str:
     return f"{commit[:10]}{f' and {changed_files} changed files' if changed_files else ''}"
 
 
-def _server(app: AppContext) -> Callable[[], AirflowApi] | None:
-    from replayctl.experiments.services import find_airflow, has_airflow
+def _server(ctx: typer.Context) -> Callable[[], AirflowApi] | None:
+    from replayctl.experiments.services import has_airflow, open_airflow
 
-    return (lambda: find_airflow(app.settings)) if has_airflow(app.settings) else None
+    app: AppContext = ctx.obj
+    if not has_airflow(app.settings):
+        return None
+    return lambda: ctx.with_resource(open_airflow(app.settings, app.environ, app.reporter))
 
 
-def _server_to_wait_for(app: AppContext, wait: bool | None) -> Callable[[], AirflowApi] | None:
-    find_server = _server(app)
+def _server_to_wait_for(ctx: typer.Context, wait: bool | None) -> Callable[[], AirflowApi] | None:
+    find_server = _server(ctx)
     if wait and find_server is None:
-        raise _no_airflow(app, "--wait")
+        raise _no_airflow(ctx.obj, "--wait")
     return None if wait is False else find_server
 
 
 def _no_airflow(app: AppContext, option: str) -> UsageProblem:
     return UsageProblem(
-        f"{option} needs Airflow, and profile {app.settings.profile!r} has no airflow.url",
-        hint="set airflow.url, airflow.username and a password; see: replayctl settings show",
+        f"{option} needs Airflow, and profile {app.settings.profile!r} has no airflow.username",
+        hint="set airflow.username, and REPLAYCTL_AIRFLOW_PASSWORD or airflow.password_file",
     )

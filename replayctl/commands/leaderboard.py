@@ -32,12 +32,13 @@ def leaderboard(
       replayctl leaderboard two_stage_ml100k --metric MAP@10 --all
     """
     from replayctl.experiments import leaderboard as board
-    from replayctl.experiments.services import find_mlflow
+    from replayctl.experiments.services import open_mlflow
     from replayctl.settings.namespace import find_namespace
 
     app: AppContext = ctx.obj
     namespace = find_namespace(app.settings, shared=shared)
-    report = board.read_leaderboard(find_mlflow(app.settings), namespace, experiment, metric=metric, every=every)
+    with open_mlflow(app.settings, app.environ, app.reporter) as api:
+        report = board.read_leaderboard(api, namespace, experiment, metric=metric, every=every)
     at = report.metric.partition("@")[2]
     names = dict.fromkeys((report.metric, *(f"{name}@{at}" for name in board.SHOWN_METRICS)))
     rows = tuple(

@@ -50,7 +50,7 @@ def run(
     from replayctl.experiments import finding, runs
 
     app: AppContext = ctx.obj
-    api, find = _server(app, shared=shared)
+    api, find = _server(ctx, shared=shared)
     dag_info = find(dag)
     finding.check_force(api, dag_info, force or ())
     if dry_run:
@@ -72,7 +72,7 @@ def list_runs(
 ) -> Result:
     """List the runs of your DAGs, the newest first."""
     app: AppContext = ctx.obj
-    api, find = _server(app, shared=shared)
+    api, find = _server(ctx, shared=shared)
     if dag is None and shared:
         raise UsageProblem("the common namespace's DAGs have no suffix to find them by", hint="name one of them")
     dag_ids = [find(dag).dag_id] if dag else _dags_with_suffix(app, api)
@@ -92,7 +92,7 @@ def follow(
     from replayctl.experiments import finding
 
     app: AppContext = ctx.obj
-    api, find = _server(app, shared=shared)
+    api, find = _server(ctx, shared=shared)
     return _result("runs follow", _watched(app, api, finding.find_run(api, find(dag), run_id), timeout))
 
 
@@ -111,8 +111,7 @@ def stop(
     """Stop a run: its tasks are killed, and it counts as failed. What is computed already stays."""
     from replayctl.experiments import finding, runs
 
-    app: AppContext = ctx.obj
-    api, find = _server(app, shared=shared)
+    api, find = _server(ctx, shared=shared)
     selected = finding.find_run(api, find(dag), run_id, unfinished=True)
     if dry_run:
         data = {"dag_id": selected.dag_id, "run_id": selected.run_id, "state": selected.state, "dry_run": True}
@@ -123,12 +122,14 @@ def stop(
     return Result("runs stop", data, (fields,))
 
 
-def _server(app: AppContext, *, shared: bool) -> tuple[AirflowApi, Callable[[str], DagInfo]]:
+def _server(ctx: typer.Context, *, shared: bool) -> tuple[AirflowApi, Callable[[str], DagInfo]]:
     from replayctl.experiments import finding
-    from replayctl.experiments.services import find_airflow
+    from replayctl.experiments.services import open_airflow
     from replayctl.settings.namespace import find_namespace
 
-    api, namespace = find_airflow(app.settings), find_namespace(app.settings, shared=shared)
+    app: AppContext = ctx.obj
+    namespace = find_namespace(app.settings, shared=shared)
+    api = ctx.with_resource(open_airflow(app.settings, app.environ, app.reporter))
     return api, lambda name: finding.find_dag(api, namespace, name)
 
 

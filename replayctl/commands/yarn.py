@@ -224,7 +224,7 @@ def yarn_kill(
     reasons: dict[str, str] = {}
     with yarn.open_yarn(app.settings, app.environ, app.reporter) as cluster:
         if orphans:
-            orphaned = yarn.find_orphans(cluster, app.settings)
+            orphaned = yarn.find_orphans(cluster, app.settings, app.environ, app.reporter)
             applications = [orphan.application for orphan in orphaned]
             reasons = {orphan.application.id: orphan.reason for orphan in orphaned}
         elif names:

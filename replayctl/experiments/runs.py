@@ -98,7 +98,7 @@ def start(
 
 def run_url(api: AirflowApi, run: RunInfo) -> str:
     """The run's page."""
-    return f"{api.url}/dags/{run.dag_id}/runs/{run.run_id}"
+    return f"{api.pages}/dags/{run.dag_id}/runs/{run.run_id}"
 
 
 def ways_on(run: RunInfo) -> str:

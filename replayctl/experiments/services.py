@@ -1,47 +1,74 @@
-"""Which Airflow the profile means, and how to sign in there."""
+"""The profile's Airflow and MLflow: at their addresses, or through forwards where the profile has none for them."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
+
 from replayctl.clients.airflow import AirflowApi
 from replayctl.clients.mlflow import MlflowApi
+from replayctl.cluster.api import find_kubernetes, parse_endpoint
+from replayctl.console.events import Reporter
 from replayctl.errors import SettingsError
+from replayctl.forwarding.tunnel import open_tunnel
 from replayctl.local import stack
 from replayctl.settings.declared import Settings
 from replayctl.settings.load import LOCAL_PROFILE
 
 
 def has_airflow(settings: Settings) -> bool:
-    """Whether the profile names an Airflow; the local one always has its own."""
-    return settings.airflow.url is not None or settings.profile == LOCAL_PROFILE
+    """Whether the profile has an Airflow that can be asked without further settings; the local one always has."""
+    return bool(settings.airflow.url or settings.airflow.username) or settings.profile == LOCAL_PROFILE
 
 
-def find_airflow(settings: Settings) -> AirflowApi:
-    """The profile's Airflow; the local stack's unless `airflow.url` is set.
+@contextlib.contextmanager
+def open_airflow(settings: Settings, environ: Mapping[str, str], reporter: Reporter) -> Iterator[AirflowApi]:
+    """The profile's Airflow: the local stack's, the one at `airflow.url`, else `targets.airflow` through a forward.
 
-    Raises SettingsError that names the missing key, NotReady when the local stack does not run.
+    Raises SettingsError that names the missing key, NotReady when the local stack does not run, and what opening a
+    forward raises.
     """
-    airflow = settings.airflow
-    if airflow.url is None and settings.profile == LOCAL_PROFILE:
-        return stack.airflow_api(settings)
-    if airflow.url is None:
-        raise SettingsError(f"profile {settings.profile!r} has no airflow.url", hint=_hint(settings, "airflow → url"))
-    password = settings.airflow_password()
-    if airflow.username is None or password is None:
+    if settings.airflow.url is None and settings.profile == LOCAL_PROFILE:
+        yield stack.airflow_api(settings)
+        return
+    username, password = settings.airflow.username, settings.airflow_password()
+    if username is None or password is None:
+        missing = "airflow.username" if username is None else "airflow.password_file"
         raise SettingsError(
-            f"profile {settings.profile!r} has no airflow.username or no password",
+            f"{missing} is required in profile {settings.profile!r}",
             hint="set airflow.username, and REPLAYCTL_AIRFLOW_PASSWORD or airflow.password_file",
         )
-    return AirflowApi(airflow.url, username=airflow.username, password=password)
+    if settings.airflow.url is not None:
+        yield AirflowApi(settings.airflow.url, username=username, password=password)
+        return
+    with _forward("airflow", settings.targets.airflow, settings, environ, reporter) as url:
+        port = parse_endpoint(settings.targets.airflow).port or ""
+        # Where `replayctl port-forward airflow` shows the pages: this forward ends with the command.
+        pages = settings.links.airflow or (f"http://127.0.0.1:{port}" if port.isdigit() else url)
+        yield AirflowApi(url, username=username, password=password, pages=pages)
 
 
-def find_mlflow(settings: Settings) -> MlflowApi:
-    """The profile's MLflow; the local stack's unless `mlflow.url` is set."""
+@contextlib.contextmanager
+def open_mlflow(settings: Settings, environ: Mapping[str, str], reporter: Reporter) -> Iterator[MlflowApi]:
+    """The profile's MLflow: the one at `mlflow.url`, the local stack's, else `targets.mlflow` through a forward."""
     if settings.mlflow.url is not None:
-        return MlflowApi(settings.mlflow.url)
-    if settings.profile == LOCAL_PROFILE:
-        return MlflowApi(stack.mlflow_url(settings))
-    raise SettingsError(f"profile {settings.profile!r} has no mlflow.url", hint=_hint(settings, "mlflow → url"))
+        yield MlflowApi(settings.mlflow.url)
+    elif settings.profile == LOCAL_PROFILE:
+        yield MlflowApi(stack.mlflow_url(settings))
+    elif settings.targets.mlflow is not None:
+        with _forward("mlflow", settings.targets.mlflow, settings, environ, reporter) as url:
+            yield MlflowApi(url)
+    else:
+        raise SettingsError(
+            f"profile {settings.profile!r} has neither mlflow.url nor targets.mlflow",
+            hint=f"set one of them in replayctl.yaml under profiles → {settings.profile}",
+        )
 
 
-def _hint(settings: Settings, where: str) -> str:
-    return f"set it in replayctl.yaml under profiles → {settings.profile} → {where}"
+@contextlib.contextmanager
+def _forward(
+    name: str, target: str, settings: Settings, environ: Mapping[str, str], reporter: Reporter
+) -> Iterator[str]:
+    reporter.step(f"{name}.url is not set: forwarding to {target}")
+    with open_tunnel(find_kubernetes(settings, environ), parse_endpoint(target), reporter) as url:
+        yield url

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from replayctl.clients.airflow import AirflowApi
+from replayctl.clients.mlflow import MlflowApi
 from replayctl.errors import NotReady
-from replayctl.experiments.services import find_airflow, find_mlflow
+from replayctl.experiments.services import open_airflow, open_mlflow
 from replayctl.local import environments, housekeeping, parts, processes, record, stack, state
 from replayctl.local.parts import API_SERVER, MLFLOW, PARTS
 from replayctl.local.processes import MARK_VARIABLE
@@ -64,6 +66,16 @@ def stranger() -> Iterator[Listener]:
     yield server
     server.shutdown()
     server.server_close()
+
+
+def find_airflow(settings: Settings) -> AirflowApi:
+    with open_airflow(settings, {}, RecordingReporter()) as api:
+        return api
+
+
+def find_mlflow(settings: Settings) -> MlflowApi:
+    with open_mlflow(settings, {}, RecordingReporter()) as api:
+        return api
 
 
 SERVE = (
