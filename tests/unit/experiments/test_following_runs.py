@@ -32,6 +32,7 @@ class Airflow:
     """A server with the DAGs of several owners, whose answers come one after the other."""
 
     url: str = "http://airflow"
+    pages: str = url
     owners: dict[str, str] = field(default_factory=dict)
     may_read_code: bool = True
     answers: list[Any] = field(default_factory=list)
