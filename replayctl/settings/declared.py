@@ -18,6 +18,8 @@ from replayctl.settings.base_dirs import base_dirs
 from replayctl.settings.values import (
     to_count,
     to_engine,
+    to_filesystem,
+    to_hdfs_folder,
     to_mode,
     to_number,
     to_path,
@@ -147,6 +149,23 @@ class YarnSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class HdfsSettings:
+    """How to reach HDFS, by WebHDFS and by its own protocol."""
+
+    url: str | None = _setting(
+        to_url, "the NameNode's web address for this machine; a forward to targets.hdfs is opened when not set"
+    )
+    url_in_pods: str | None = _setting(to_url, "the NameNode's web address for the workers")
+    filesystem: str | None = _setting(
+        to_filesystem, "address of HDFS for Spark, such as hdfs://namenode:9000; without it nothing is stored in HDFS"
+    )
+    user: str | None = _setting(to_text, "user name in HDFS; the setting `user` when not set")
+    packages: str = _setting(
+        to_hdfs_folder, "folder in HDFS of wheels, jars and Python environments", "/shared/replay/packages"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class LinkSettings:
     """Addresses at which the cluster's pages can be opened directly."""
 
@@ -220,6 +239,7 @@ class Settings:
     kubernetes: KubernetesSettings
     targets: TargetSettings
     yarn: YarnSettings
+    hdfs: HdfsSettings
     links: LinkSettings
     images: ImageSettings
     packages: PackageSettings
@@ -256,6 +276,7 @@ GROUPS: Mapping[str, type[Any]] = {
     "kubernetes": KubernetesSettings,
     "targets": TargetSettings,
     "yarn": YarnSettings,
+    "hdfs": HdfsSettings,
     "links": LinkSettings,
     "images": ImageSettings,
     "packages": PackageSettings,

@@ -122,6 +122,28 @@ def to_url(value: Any) -> str:
     return url
 
 
+def to_filesystem(value: Any) -> str:
+    """The address of an HDFS without a path, such as `hdfs://namenode:9000` or `hdfs://nameservice`."""
+    address = to_text(value).rstrip("/")
+    if not re.fullmatch(r"hdfs://[A-Za-z0-9._-]+(:[0-9]{1,5})?", address) or not _has_address(address):
+        raise ValueError(f"is {value!r}, expected hdfs://host:port or hdfs://nameservice")
+    return address
+
+
+def to_hdfs_folder(value: Any) -> str:
+    """An absolute folder in HDFS, without a scheme and a slash at its end."""
+    folder = to_text(value).rstrip("/")
+    # What WebHDFS, Spark's lists and YARN's links read otherwise stays out of paths.
+    names = folder.split("/")[1:]
+    if not folder.startswith("/") or not all(re.fullmatch(r"[A-Za-z0-9_.-]+", name) for name in names):
+        raise ValueError(
+            f"is {value!r}, expected an absolute path of letters, digits, '_', '.' and '-', such as /shared"
+        )
+    if any(set(name) == {"."} for name in names):
+        raise ValueError(f"is {value!r}, expected a path without '.' and '..'")
+    return folder
+
+
 def _has_address(url: str) -> bool:
     from urllib.parse import urlsplit
 
