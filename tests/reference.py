@@ -52,6 +52,7 @@ def settings_page(page: str) -> str:
     bare = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
     with mock.patch.dict(os.environ, {**bare, "HOME": _HOME}, clear=True):
         rows += [f"| `{each.key}` | {_default(each.default())} | {_cell(each.help)} |" for each in SETTINGS]
+    assert _TABLE.search(page), f"{SETTINGS_PAGE} has lost the comments around its table"
     return _TABLE.sub(lambda _: "\n".join(rows) + "\n", page)
 
 
