@@ -1,4 +1,4 @@
-"""sync-dags: check the folder, lock, plan from the target as it is, publish, and wait until Airflow shows it."""
+"""sync-dags: checks the folder, takes the lock, plans against the target, publishes, and waits for Airflow."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from replayctl.storage.target import Publication, Target, open_target
 
 @dataclass(frozen=True, slots=True)
 class SyncOptions:
-    """How to deploy: `force` gives up hand edits on the target, `break_lock` another's lock."""
+    """How to deploy: `force` overwrites hand edits on the target, `break_lock` takes the lock from its holder."""
 
     dry_run: bool = False
     validate: bool = True
@@ -40,7 +40,7 @@ class SyncOptions:
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """A run that has not come to its end."""
+    """A run that has not ended."""
 
     dag_id: str
     run_id: str
@@ -49,10 +49,10 @@ class LiveRun:
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """What a sync did, or with `dry_run` would do. Durations in seconds.
+    """What a sync did, or with `dry_run` would do. Durations are in seconds.
 
-    `seen_after_s` is how long Airflow took to show the release; None when it was not asked. `runs` are under way and go
-    on with the release they began with. `plan` says of a dry run what the steps of each DAG would do.
+    `seen_after_s` is how long Airflow took to show the release; None if it was not asked. `runs` are the live runs,
+    which continue with the release they started with. `plan` is set by a dry run: what each step would do.
     """
 
     release: str
@@ -84,16 +84,16 @@ class _Checked:
 
 
 def find_dags_dir(option: Path | None, cwd: Path) -> Path | None:
-    """The folder to deploy: that of the option, else `dags/` in the current folder; None where there is none."""
+    """The folder to deploy: the option's value, else `dags/` in the current folder; None if neither exists."""
     own = cwd / "dags"
     return option or (own if own.is_dir() else None)
 
 
 def _refuse_loss(plan: Plan, *, shipped: bool) -> None:
-    """The shipped DAGs, deployed from a folder that has none, must not take the place of one's own."""
+    """Raises UsageProblem if the shipped DAGs would replace the user's own, as in a folder without `dags/`."""
     if shipped and plan.of("delete"):
         raise UsageProblem(
-            f"the shipped DAGs would take the place of yours: {', '.join(plan.of('delete'))} would go",
+            f"the shipped DAGs would replace yours: {', '.join(plan.of('delete'))} would be deleted",
             hint="change to the folder with your dags/, or pass --dags-dir; to start over, run `replayctl undeploy`",
         )
 
@@ -107,11 +107,11 @@ def sync(
     find_server: Callable[[], DagServer] | None,
     options: SyncOptions | None = None,
 ) -> SyncReport:
-    """Deploys the folder (None: the shipped DAGs) under the namespace, and waits until the server shows it.
+    """Deploys the folder (None: the shipped DAGs) to the namespace, and waits until the server shows it.
 
-    Without `find_server` nobody is asked; it is called after the folder was found good, and before anything is written.
-    Raises UsageProblem for a folder that cannot be deployed, Conflict for what belongs to others or was edited by hand,
-    and what `Watcher.wait` raises; after an import error the previous release is published again.
+    `find_server` is called once the folder has passed its checks and before anything is written; without it, no server
+    is asked. Raises UsageProblem for a folder that cannot be deployed, Conflict for other users' files and hand edits,
+    and what `Watcher.wait` raises. After an import error, the previous release is published again.
     """
     options = options or SyncOptions()
     shipped, dags_dir = dags_dir is None, dags_dir or shipped_dir("dags")
@@ -174,7 +174,7 @@ def _dry_run(
                 check_owners(plan, server)
                 report = replace(report, runs=_live_runs(server, report.dags))
         except (NotReady, Unreachable) as error:
-            reporter.warn(f"whether others have these dag_ids was not asked: {error}")
+            reporter.warn(f"could not check whether other users have these dag_ids: {error}")
         return replace(report, plan=checked.dags)
 
 
@@ -197,11 +197,11 @@ def _check(
         for finding in findings:
             reporter.warn(str(finding))
     else:
-        reporter.warn("validation is off: faults that show only on the server will show there, to all users")
+        reporter.warn("validation is off: faults in the code will show up on the server, for all users")
     started = time.monotonic()
     dags = load_specs(release, timeout_s=settings.deploy.load_timeout_s, look=options.dry_run)
     loaded_s = time.monotonic() - started
-    reporter.step(f"{len(dags)} DAGs loaded in {loaded_s:.2f} s")
+    reporter.step(f"loaded {len(dags)} DAGs in {loaded_s:.2f} s")
     check_dag_ids(dags, namespace)
     return _Checked(release, dags, findings, loaded_s)
 
@@ -211,7 +211,7 @@ def _publication(plan: Plan, commit: Commit | None) -> Publication:
     dags: dict[str, list[str] | None] = {
         module: [dag.dag_id for dag in plan.dags if dag.module == module] for module in plan.release.modules
     }
-    # Nobody here knows what is in them.
+    # Only the server knows which DAGs they define.
     dags |= dict.fromkeys(plan.release.free_modules)
     who = lock.whoami()
     at = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
@@ -235,7 +235,7 @@ def _publication(plan: Plan, commit: Commit | None) -> Publication:
 
 
 def _way_back(plan: Plan) -> Publication | None:
-    """Back to what was: the previous pointer with its stubs; after a first deploy, no pointer and no stubs."""
+    """Restores the previous pointer and stubs; after a first deploy, removes both. None if nothing was published."""
     if not plan.changes:
         return None
     audit = audit_line("withdraw", release=plan.previous, previous=plan.release.name, reason="import error")

@@ -1,4 +1,4 @@
-"""Which commit a folder is at, for the record of a release."""
+"""The git commit of a folder, for the record of a release."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Commit:
 
 
 def commit_of(folder: Path) -> Commit | None:
-    """The folder's commit; None outside a repository, in one without commits, and where there is no git."""
+    """The folder's commit; None outside a repository, in one without commits, and without git."""
     try:
         head = process.run(["git", "-C", str(folder), "rev-parse", "HEAD"], timeout_s=10.0, check=False)
         if head.returncode != 0:
@@ -29,6 +29,6 @@ def commit_of(folder: Path) -> Commit | None:
             ["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=all", "--", "."], timeout_s=30.0
         )
     except ReplayctlError:
-        # A record without its commit is worth more than a deploy that fails for want of one.
+        # A deploy must not fail because its commit is unknown.
         return None
     return Commit(head.tail.strip(), branch.tail.strip(), len(changed.tail.splitlines()))

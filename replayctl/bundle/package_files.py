@@ -1,4 +1,4 @@
-"""Wheels and jars as files: whether they are whole, and whether they fit the Python and Scala of a cluster."""
+"""Wheels and jars: checks that they are complete and fit the Python and Scala of a cluster."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _VERSION = re.compile(r"-v?[0-9].*$")
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What packages have to fit: versions of two numbers each, and a processor as in tags of wheels."""
+    """What packages have to fit: versions as MAJOR.MINOR, and a processor as in the tags of wheels."""
 
     python: str
     scala: str
@@ -43,7 +43,7 @@ class Runtime:
     machine: str
 
     def tags(self) -> tuple[Tag, ...]:
-        """The tags of all wheels that can be installed there."""
+        """The tags of all wheels that can be installed in this runtime."""
         major, minor = (int(part) for part in self.python.split("."))
         glibc_major, glibc_minor = (int(part) for part in self.glibc.split("."))
         names = [f"manylinux_{glibc_major}_{number}" for number in range(glibc_minor, _OLDEST_GLIBC - 1, -1)]
@@ -57,7 +57,7 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class PackageFile:
-    """One file to upload: `product` is its name without a version, `warnings` what to know of it; size in bytes."""
+    """One file to upload: `product` is its name without a version, `size` is in bytes."""
 
     path: Path
     name: str
@@ -69,32 +69,31 @@ class PackageFile:
 
 
 def kind_of(name: str) -> Kind | None:
-    """What a file is by the end of its name."""
+    """The kind of a file by its suffix; None for other files."""
     return "wheel" if name.endswith(".whl") else "jar" if name.endswith(".jar") else None
 
 
 def product_of(name: str) -> str:
-    """A package's name without its version: what `prune` counts versions of."""
+    """A package's name without its version; `prune` keeps a number of builds per product."""
     if name.endswith(".whl"):
         return re.sub(r"[-_.]+", "-", name.partition("-")[0]).lower()
     return _VERSION.sub("", name.removesuffix(".jar")) or name
 
 
 def read_package(path: Path, runtime: Runtime) -> PackageFile:
-    """A package that fits `runtime`, with its sha256; its contents' checksums are `check_contents`' affair.
+    """A package that fits `runtime`, with its sha256. `check_contents` checks its members.
 
-    Raises UsageProblem for a file that cannot be read or is not a regular file or a zip, and for one whose name, tags,
+    Raises UsageProblem for a file that cannot be read or is not a regular file or a zip, and if the name, tags,
     `Requires-Python` or Scala version do not fit.
     """
     name = path.name
     kind = kind_of(name)
     if kind is None:
-        raise UsageProblem(f"{path} is neither a wheel nor a jar", hint="name files that end in .whl or .jar")
+        raise UsageProblem(f"{path} is neither a wheel nor a jar", hint="pass files that end in .whl or .jar")
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]*", name) or len(name) > _MAX_NAME:
         raise UsageProblem(
-            f"{str(path)!r} cannot be uploaded: its name has other characters than letters, digits, '.', '_', '+' and "
-            f"'-', or more than {_MAX_NAME}",
-            hint="build it again, or rename the jar",
+            f"{str(path)!r} has an invalid name",
+            hint=f"use letters, digits, '.', '_', '+' and '-', and at most {_MAX_NAME} characters",
         )
     if kind == "wheel":
         tags = _tags_of(path, runtime)
@@ -105,7 +104,7 @@ def read_package(path: Path, runtime: Runtime) -> PackageFile:
         if kind == "wheel":
             _check_metadata(path, archive, runtime)
         elif not any(entry.endswith((".class", ".tasty")) for entry in names) and "META-INF/MANIFEST.MF" not in names:
-            raise UsageProblem(f"{path} has neither classes nor a manifest in it: it is not a jar")
+            raise UsageProblem(f"{path} is not a jar: it has neither classes nor a manifest")
         file.seek(0)
         digest = hashlib.sha256()
         while chunk := file.read(_CHUNK_BYTES):
@@ -114,25 +113,25 @@ def read_package(path: Path, runtime: Runtime) -> PackageFile:
     warnings: tuple[str, ...] = ()
     if kind == "wheel" and all(tag.platform != "any" for tag in tags):
         warnings = (
-            f"{name} has compiled modules, which cannot be imported from a wheel on Spark's path: "
-            "they belong into the workers' Python environment",
+            f"{name} has compiled modules, which Python cannot import from a wheel on Spark's path; "
+            "install it in the Python environment of the workers instead",
         )
     return PackageFile(path, name, kind, product_of(name), size, digest.hexdigest(), warnings)
 
 
 def check_contents(package: PackageFile) -> None:
-    """Reads every member of a package; UsageProblem that names the first one whose checksum is wrong."""
+    """Reads every member of a package; UsageProblem that names the first one with a wrong checksum."""
     with _opened(package.path) as file, _zip(package.path, file) as archive:
         try:
             broken = archive.testzip()
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
             raise _damaged(package.path, str(error)) from error
         if broken is not None:
-            raise _damaged(package.path, f"{broken} has another checksum than it should")
+            raise _damaged(package.path, f"{broken} has a wrong checksum")
 
 
 def chunks_of(package: PackageFile, offset: int) -> Iterator[bytes]:
-    """A package's bytes from `offset` on, in pieces; UsageProblem when it has become another size meanwhile."""
+    """A package's bytes from `offset` on, in chunks; UsageProblem if its size has changed meanwhile."""
     with _opened(package.path) as file:
         file.seek(offset)
         remaining = package.size - offset
@@ -140,7 +139,7 @@ def chunks_of(package: PackageFile, offset: int) -> Iterator[bytes]:
             remaining -= len(chunk)
             yield chunk
         if remaining or file.read(1):
-            raise UsageProblem(f"{package.path} has changed meanwhile", hint="give the command again")
+            raise UsageProblem(f"{package.path} was changed during the upload", hint="run the command again")
 
 
 def digest_of_start(package: PackageFile, size: int) -> str:
@@ -154,14 +153,14 @@ def digest_of_start(package: PackageFile, size: int) -> str:
 
 
 def refuse_twins(packages: Sequence[PackageFile]) -> None:
-    """UsageProblem when two different files have one name, or are two versions of one package."""
+    """UsageProblem if two different files are builds of the same product."""
     seen: dict[tuple[str, str], PackageFile] = {}
     for package in packages:
         other = seen.setdefault((package.kind, package.product), package)
         if other.sha256 != package.sha256:
             raise UsageProblem(
                 f"{other.path} and {package.path} are two builds of {package.product}",
-                hint="upload one of them at a time: on one path only the first would count",
+                hint="upload only one of them; on one path, Python and Java load the first",
             )
 
 
@@ -170,7 +169,7 @@ def _tags_of(path: Path, runtime: Runtime) -> frozenset[Tag]:
         _, _, _, tags = parse_wheel_filename(path.name)
     except InvalidWheelFilename as error:
         raise UsageProblem(
-            f"{path} is not named like a wheel: {error}", hint="give it the name back under which it was built"
+            f"{path} does not have the name of a wheel: {error}", hint="restore the name with which it was built"
         ) from error
     if tags.isdisjoint(runtime.tags()):
         foreign = next((tag.platform for tag in tags if tag.platform.startswith(_MUSL_OR_MAC)), None)
@@ -178,7 +177,7 @@ def _tags_of(path: Path, runtime: Runtime) -> frozenset[Tag]:
         raise UsageProblem(
             f"{path} is {reason}, the cluster has Python {runtime.python} on {runtime.machine} with glibc "
             f"{runtime.glibc}",
-            hint="take another wheel of it, or correct packages.python, packages.glibc or packages.machine",
+            hint="choose another wheel, or correct packages.python, packages.glibc or packages.machine",
         )
     return tags
 
@@ -188,7 +187,7 @@ def _check_scala(path: Path, runtime: Runtime) -> None:
     if suffixes and suffixes[-1] != runtime.scala and not runtime.scala.startswith(f"{suffixes[-1]}."):
         raise UsageProblem(
             f"{path} is compiled for Scala {suffixes[-1]}, the cluster's Spark has Scala {runtime.scala}",
-            hint=f"take its build for _{runtime.scala}, or correct packages.scala",
+            hint=f"choose the build for _{runtime.scala}, or correct packages.scala",
         )
 
 
@@ -196,9 +195,9 @@ def _check_metadata(path: Path, archive: zipfile.ZipFile, runtime: Runtime) -> N
     name, version, _, _ = parse_wheel_filename(path.name)
     metadata = [entry for entry in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", entry)]
     if len(metadata) != 1 or f"{metadata[0].removesuffix('METADATA')}WHEEL" not in archive.namelist():
-        raise UsageProblem(f"{path} has no .dist-info folder with METADATA and WHEEL: it is not a wheel")
+        raise UsageProblem(f"{path} is not a wheel: it has no .dist-info folder with METADATA and WHEEL")
     if archive.getinfo(metadata[0]).file_size > _MAX_METADATA_BYTES:
-        raise UsageProblem(f"{path}: its METADATA has more than {_MAX_METADATA_BYTES} bytes")
+        raise UsageProblem(f"{path} is not a wheel: its METADATA has more than {_MAX_METADATA_BYTES} bytes")
     try:
         text = archive.read(metadata[0]).decode("utf-8", "replace")
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
@@ -206,7 +205,7 @@ def _check_metadata(path: Path, archive: zipfile.ZipFile, runtime: Runtime) -> N
     headers = email.parser.Parser().parsestr(text, headersonly=True)
     inside = f"{re.sub('[-_.]+', '-', str(headers.get('Name', ''))).lower()} {headers.get('Version', '')}"
     if inside != f"{name} {headers.get('Version', '')}" or not _same_version(str(headers.get("Version", "")), version):
-        raise UsageProblem(f"{path} is {inside.strip() or 'nameless'} inside: it was renamed")
+        raise UsageProblem(f"{path} was renamed: its METADATA names {inside.strip() or 'no package'}")
     required = headers.get("Requires-Python")
     if required is None:
         return
@@ -217,7 +216,7 @@ def _check_metadata(path: Path, archive: zipfile.ZipFile, runtime: Runtime) -> N
     if not fits:
         raise UsageProblem(
             f"{path} requires Python {required}, the cluster has {runtime.python}",
-            hint="take another version of it, or correct packages.python",
+            hint="choose another version, or correct packages.python",
         )
 
 
@@ -231,7 +230,7 @@ def _same_version(text: str, version: Version) -> bool:
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
-        # Without waiting for a writer, should it be a named pipe.
+        # A named pipe must not block the open.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise UsageProblem(f"cannot read {path}: {error.strerror}", hint="check the path") from error

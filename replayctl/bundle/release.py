@@ -1,6 +1,6 @@
-"""Releases as data: which files a DAG folder deploys, the hash that names them, their checksums and the zip.
+"""Releases: the files of a DAG folder, the hash that names them, their checksums and the zip for Spark.
 
-Pure apart from reading the folder; knows nothing of targets or servers.
+Reads the folder, and knows nothing of targets or servers.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ STORE = "replayctl_releases"
 POINTER = "current"
 SUBMIT_SCRIPT = "dag_submit.py"
 DEPLOYMENT_FILE = "deployment.json"
-# Beside a stored release's own files: their checksums, and who released them, when and from which commit.
+# Stored beside a release's own files: their checksums, and who deployed them, when and from which commit.
 MANIFEST = ".manifest"
 METADATA = ".release.json"
 _SUFFIXES = frozenset({".py", ".json", ".yaml", ".yml", ".sql", ".txt", ".md"})
-# In bytes, as a POSIX tar archive has room for them.
+# In bytes: the limits of a POSIX tar archive.
 _MAX_NAME, _MAX_FOLDER = 100, 140
 _MAX_FILE_BYTES = 5 * 1024 * 1024
 _MAX_TOTAL_BYTES = 512 * 1024 * 1024
-# The first one that a module has counts, as in dag_release.
+# The first one that a module defines counts, as in dag_release.
 ENTRY_FUNCTIONS = ("build_dags", "dag_specs")
-# ZIP cannot express an earlier moment; one fixed moment keeps the archive's bytes a function of its content.
+# The earliest time that ZIP can express; a fixed time makes equal content give equal bytes.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 _TURNED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -53,17 +53,19 @@ class Release:
     name: str
     files: tuple[ReleaseFile, ...]
     modules: tuple[str, ...]
-    # Modules that build their DAGs with Airflow's API: only a server knows what is in them.
+    # Modules that build their DAGs with Airflow's API: only a server knows which ones.
     free_modules: tuple[str, ...] = ()
-    # Files of the folder that no release takes along, such as tables and notebooks.
+    # Files of the folder that are not deployed, such as tables and notebooks.
     left_out: tuple[str, ...] = ()
 
     def content(self, path: str) -> bytes:
-        """One file's bytes; UsageProblem when the release lacks a file that every release needs."""
+        """One file's bytes; UsageProblem if the release does not have this file, which every release needs."""
         for file in self.files:
             if file.path == path:
                 return file.content
-        raise UsageProblem(f"the DAG folder has no {path}", hint="start from a copy of the shipped dags/ folder")
+        raise UsageProblem(
+            f"the DAG folder has no {path}", hint="run `replayctl init .` to start from a copy of the shipped DAGs"
+        )
 
     def zip_bytes(self) -> bytes:
         """The release as a zip for Spark, its top folder named like the package; equal bytes for equal content."""
@@ -78,16 +80,16 @@ class Release:
 
 
 def build_release(dags_dir: Path, deployment_json: str) -> Release:
-    """The release of a DAG folder together with the deployment it is for.
+    """The release of a DAG folder and the deployment that it is for.
 
-    Takes the whole folder: Python files and small data files, not hidden folders, virtual environments or bytecode.
-    Raises UsageProblem when the folder is no package or has no DAG module, and for a file that does not compile, cannot
-    be read, is too large or is not a regular file.
+    Includes Python files and small data files of the whole folder, except hidden folders, virtual environments and
+    bytecode. Raises UsageProblem if the folder is not a package or has no DAG module, and for a file that does not
+    compile, cannot be read, is too large or is not a regular file.
     """
     if not os.path.isfile(dags_dir / "__init__.py"):
         raise UsageProblem(
             f"{dags_dir} is not a DAG folder: it has no __init__.py",
-            hint="name the folder with --dags-dir, or run from a folder that has dags/ in it",
+            hint="pass --dags-dir, or change to a folder with dags/ in it",
         )
     files = [ReleaseFile(DEPLOYMENT_FILE, deployment_json.encode())]
     modules: dict[str, str] = {}
@@ -115,17 +117,17 @@ def build_release(dags_dir: Path, deployment_json: str) -> Release:
 
 
 def _check_name(source: SourceFile) -> None:
-    """Raises UsageProblem for what would be deployed, and cannot be."""
+    """Raises UsageProblem for a file that should be deployed, but cannot be."""
     if source.oddity:
         raise UsageProblem(
             f"{str(source.path)!r} cannot be deployed: it is {source.oddity}",
-            hint="remove it, or put a file in its place",
+            hint="remove it, or replace it with a file",
         )
     relative = source.relative
-    # Bytes that are no UTF-8 are not printable here either.
+    # Bytes that are not UTF-8 are not printable either.
     if not relative.isprintable() or "\\" in relative:
         raise UsageProblem(
-            f"{str(source.path)!r} cannot be deployed: its name has a character that no file of a release may have",
+            f"{str(source.path)!r} cannot be deployed: its name has a control character or a backslash",
             hint="rename it; letters, digits and '_' are safe",
         )
     folder, _, last = relative.rpartition("/")
@@ -137,13 +139,13 @@ def _check_name(source: SourceFile) -> None:
 
 
 def _entry_function(path: Path, content: bytes) -> str | None:
-    """The function with which a DAG module gives its DAGs; None for other files, which must compile all the same."""
+    """The entry function of a DAG module; None for other files. Raises UsageProblem if the file does not compile."""
     try:
         tree = parse_module(content, str(path))
     except (RecursionError, MemoryError) as error:
         raise UsageProblem(
-            f"{path} does not compile: an expression in it is too deeply nested for Python",
-            hint="build it up in a loop, or keep it as data in a file",
+            f"{path} does not compile: an expression is nested too deeply for Python",
+            hint="build the value in a loop, or move it to a data file",
         ) from error
     except (SyntaxError, ValueError, LookupError, OverflowError, SystemError) as error:
         line = getattr(error, "lineno", None)
@@ -154,10 +156,10 @@ def _entry_function(path: Path, content: bytes) -> str | None:
 
 
 def parse_module(content: bytes, name: str = "<unknown>") -> ast.Module:
-    """The syntax tree of a module that compiles; raises what Python does. Warnings about its style are not ours."""
+    """The syntax tree of a module; raises what Python raises if it does not compile. Python's warnings are ignored."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # compile, and not only parse: it also refuses what the parser lets through, such as a stray return.
+        # compile also rejects what the parser accepts, such as a return outside of a function.
         compile(content, name, "exec", dont_inherit=True)
         return ast.parse(content)
 
@@ -171,7 +173,7 @@ def _name_of(files: Sequence[ReleaseFile]) -> str:
 
 
 def manifest_text(files: Mapping[str, bytes]) -> bytes:
-    """What `find . -type f -exec cksum {} + | sort` prints for those files, so that POSIX tools can compare them."""
+    """The output of `find . -type f -exec cksum {} + | sort` for these files, which POSIX tools can compare."""
     lines = [f"{posix_cksum(content)} {len(content)} ./{name}\n".encode() for name, content in files.items()]
     return b"".join(sorted(lines))
 
@@ -179,7 +181,7 @@ def manifest_text(files: Mapping[str, bytes]) -> bytes:
 def posix_cksum(content: bytes) -> int:
     """The checksum of POSIX's cksum (IEEE Std 1003.1, cksum: CRC-32 most significant bit first, the length appended).
 
-    zlib computes the same polynomial from the other end, so bits are turned around before and after.
+    zlib computes the same polynomial in reverse bit order, so bits are reversed before and after.
     """
     length = len(content)
     tail = length.to_bytes((length.bit_length() + 7) // 8, "little")

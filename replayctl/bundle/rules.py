@@ -1,8 +1,8 @@
-"""What parsing a DAG folder must not do: the calls, methods and imports that do it, and why they are refused."""
+"""The rules for code that runs at parse time: forbidden calls, methods and imports, each with the reason."""
 
 from __future__ import annotations
 
-# By the dotted name of what is called; a name that ends in a dot stands for all below it.
+# By the dotted name of the function; a name that ends in a dot covers everything below it.
 CALLS: dict[str, tuple[str, ...]] = {
     "random": ("uuid.uuid1", "uuid.uuid4", "random.", "secrets.", "os.urandom", "numpy.random.", "hash"),
     "clock": (
@@ -160,7 +160,7 @@ CALLS: dict[str, tuple[str, ...]] = {
         "airflow.sdk.bases.hook.BaseHook.",
     ),
 }
-# What of the above gives the same at each parse when it is given so many arguments: a seed, a moment.
+# Calls from above that return the same at every parse if they have this many arguments, such as a seed or a time.
 HARMLESS = {
     "random.Random": 1,
     "numpy.random.default_rng": 1,
@@ -193,18 +193,18 @@ HEAVY = frozenset(
     | {"lightautoml", "sparklightautoml", "tensorflow", "mlflow", "matplotlib"}
 )
 MEANING = {
-    "random": "gives another value at each parse, so Airflow sees a new DAG each time",
-    "clock": "gives another value at each parse, so Airflow sees a new DAG each time",
-    "environment": "the DAG processor's environment is not yours",
-    "read": "what it finds may differ between machines and moments; only files beside __file__ belong to the release",
+    "random": "returns another value at each parse, so Airflow sees a new DAG every time",
+    "clock": "returns another value at each parse, so Airflow sees a new DAG every time",
+    "environment": "the DAG processor has another environment than you",
+    "read": "files may differ between machines; only those beside __file__ belong to the release",
     "write": "parsing must not write: it runs every few seconds, in several processes",
     "program": "parsing must not start programs",
     "network": "parsing must not wait for the network",
-    "database": "asks Airflow's database at each parse",
-    "heavy-import": "takes seconds at each parse, and the DAG processor may not have it",
-    "namespace": "bypasses the namespace: colleagues' deploys would collide with it",
-    "entry": "it defines neither dag_specs nor build_dags, so Airflow gets no DAG of it",
-    "link": "a link to a folder is not deployed, and a loop of links hides everybody's DAGs",
-    "environment-folder": "a virtual environment is not deployed",
-    "size": "too much for a release",
+    "database": "queries Airflow's database at each parse",
+    "heavy-import": "takes seconds at each parse, and the DAG processor may not have it installed",
+    "namespace": "bypasses the namespace: other users' deploys would collide with it",
+    "entry": "the module defines neither dag_specs nor build_dags, so Airflow gets no DAG from it",
+    "link": "links to folders are not deployed, and a loop of links would hide all users' DAGs",
+    "environment-folder": "virtual environments are not deployed",
+    "size": "too large for a release",
 }

@@ -1,4 +1,4 @@
-"""init and new-dag: an editable copy of the shipped DAGs, and a module of one's own in it."""
+"""init and new-dag: create an editable copy of the shipped DAGs, and a new DAG module in it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def build_dags(namespace: Namespace) -> list[DAG]:
 
 @dataclass(frozen=True, slots=True)
 class Scaffolded:
-    """Files that were written, or would be."""
+    """The files that were written, or would be."""
 
     path: Path
     files: tuple[str, ...]
@@ -66,13 +66,13 @@ class Scaffolded:
 
 
 def init(folder: Path, *, dry_run: bool = False) -> Scaffolded:
-    """Copies the shipped DAGs and workloads to `folder/dags`, at one stroke.
+    """Copies the shipped DAGs and workloads to `folder/dags`, completely or not at all.
 
-    Raises Conflict when there is a `dags` already, OperationFailed when it cannot be written.
+    Raises Conflict if `dags` exists, OperationFailed if it cannot be written.
     """
     shipped, target = shipped_dir("dags"), folder / "dags"
     if target.exists() or target.is_symlink():
-        raise Conflict(f"{target} is there already", hint="name another folder, or remove it first")
+        raise Conflict(f"{target} already exists", hint="choose another folder, or remove it first")
     files = sorted(
         path.relative_to(shipped).as_posix()
         for path in shipped.rglob("*")
@@ -93,10 +93,10 @@ def init(folder: Path, *, dry_run: bool = False) -> Scaffolded:
 
 
 def new_dag(name: str, dags_dir: Path, *, suffix: str, free_form: bool = False, dry_run: bool = False) -> Scaffolded:
-    """Writes `dag_<name>.py` into a DAG folder: an experiment to change, or with `free_form` Airflow's own API.
+    """Writes `dag_<name>.py` into a DAG folder: an experiment, or with `free_form` a DAG with Airflow's own API.
 
-    `suffix` is the namespace's. Raises UsageProblem for a name that cannot be, NotFound for a folder that is no copy of
-    the shipped DAGs, Conflict for a file that is there.
+    `suffix` is the namespace's. Raises UsageProblem for an invalid name, NotFound for a folder that is not a copy of
+    the shipped DAGs, Conflict if the file exists.
     """
     name = name.removeprefix("dag_").removesuffix(".py")
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
@@ -105,17 +105,17 @@ def new_dag(name: str, dags_dir: Path, *, suffix: str, free_form: bool = False, 
         )
     if suffix and name.endswith(suffix):
         raise UsageProblem(
-            f"{name!r} ends in {suffix!r}, which the deploy itself appends", hint=f"call it {name.removesuffix(suffix)}"
+            f"{name!r} ends in {suffix!r}, which the deploy appends", hint=f"use the name {name.removesuffix(suffix)}"
         )
     if not (dags_dir / "dag_entities.py").is_file():
         raise NotFound(f"{dags_dir} is not a copy of the shipped DAGs", hint="run `replayctl init .`")
     path = dags_dir / f"dag_{name}.py"
     text = (_FREE if free_form else _SPECS).replace("@NAME@", name).replace("@TITLE@", name.replace("_", " "))
     if path.exists():
-        raise Conflict(f"{path} is there already", hint="choose another name")
+        raise Conflict(f"{path} already exists", hint="choose another name")
     if not dry_run:
         try:
-            # "x": a file that has come meanwhile stays.
+            # "x" does not overwrite a file that was created meanwhile.
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:

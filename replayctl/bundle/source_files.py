@@ -1,4 +1,4 @@
-"""The files of a DAG folder as they are on disk: read within bounds, and anything odd among them named."""
+"""The files of a DAG folder on disk, with bounded reads; reports what is not a regular file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One entry of the folder that is no folder itself; `oddity` says what it is when it is not a regular file."""
+    """One file of the folder; `oddity` says what it is if it is not a regular file."""
 
     path: Path
     relative: str
@@ -29,7 +29,7 @@ class SourceFile:
 
 
 def source_files(folder: Path) -> Iterator[SourceFile]:
-    """All files below a folder but those of hidden folders, virtual environments and bytecode, sorted.
+    """All files below a folder, sorted, except hidden files and folders, virtual environments and bytecode.
 
     Links to files count as files, links to folders as oddities. Raises UsageProblem for a folder that cannot be read.
     """
@@ -61,32 +61,32 @@ def _oddity(path: Path) -> str | None:
         raise _unreadable(path, error) from error
     if stat.S_ISREG(mode):
         return None
-    return next((name for holds, name in _KINDS if holds(mode)), "no regular file")
+    return next((name for holds, name in _KINDS if holds(mode)), "not a regular file")
 
 
 def read_source(path: Path, limit: int) -> bytes:
-    """The bytes of a file; UsageProblem when it is unreadable, larger than `limit` bytes, or not a regular file."""
+    """The bytes of a file; UsageProblem if it cannot be read, is not a regular file or is larger than `limit` bytes."""
     try:
-        # Without waiting for a writer, should a named pipe have taken the file's place meanwhile.
+        # A named pipe that has replaced the file meanwhile must not block the open.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise UsageProblem(f"{path} is not a regular file any more", hint="give the command again")
+                raise UsageProblem(f"{path} is not a regular file any more", hint="run the command again")
             content = file.read(limit + 1)
     except OSError as error:
         raise _unreadable(path, error) from error
     if len(content) > limit:
         raise UsageProblem(
-            f"{path} has more than {limit} bytes: not a file for a release",
-            hint="keep data outside the DAG folder, and give workloads its path",
+            f"{path} has more than {limit} bytes, which is too large for a release",
+            hint="move data out of the DAG folder, and pass its path to the workload",
         )
     return content
 
 
 def _unreadable(path: Path, error: OSError) -> UsageProblem:
     if isinstance(error, FileNotFoundError):
-        return UsageProblem(f"{path} was removed while the folder was read", hint="give the command again")
+        return UsageProblem(f"{path} was removed while the folder was read", hint="run the command again")
     return UsageProblem(
         f"cannot read {path}: {error.strerror}",
-        hint="make it readable, move it elsewhere, or put a dot before its name",
+        hint="make it readable, move it out of the folder, or start its name with a dot",
     )

@@ -1,7 +1,7 @@
-"""A script, run by a bare interpreter: loads the DAG specs of a release and writes them down as JSON.
+"""A script for a bare interpreter: loads the DAG specs of a release and writes them as JSON.
 
-Modules of a release are somebody's code: they may start processes, of which none may outlive this script. So its first
-process loads nothing: it waits for the one that does, and then ends whatever that has left behind.
+The modules of a release are arbitrary code and may start processes, which must not outlive this script. So its first
+process only waits for a second one that loads the modules, and then kills all processes that are left.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
 
 
 def main(argv: list[str]) -> NoReturn:
-    """Ends with the status of the process that loads; with 1 when a signal ended it."""
+    """Ends with the status of the loading process, or with 1 if a signal has ended it."""
     _adopt_orphans()
     worker = os.fork()
     if worker == 0:
@@ -40,9 +40,9 @@ def main(argv: list[str]) -> NoReturn:
 
 
 def _adopt_orphans() -> None:
-    """Makes this process the parent of all processes that lose theirs below it, and lets it end with its own parent.
+    """Makes this process adopt orphans below it, and ends it together with its own parent.
 
-    See prctl(2); other systems than Linux have no such thing, and there only the process group is ended.
+    See prctl(2). Other systems than Linux do not have it; there, only the process group is ended.
     """
     with contextlib.suppress(OSError, AttributeError, ImportError):
         import ctypes
@@ -53,7 +53,7 @@ def _adopt_orphans() -> None:
 
 
 def _end_children() -> None:
-    """Kills all children and, since these hand their own over to us, everything below them."""
+    """Kills all descendants: this process adopts the children of each child that it kills."""
     while True:
         for child in _children():
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -67,7 +67,7 @@ def _end_children() -> None:
 def _children() -> Iterator[int]:
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{int(name)}/stat", "rb") as file:
-            # PID (NAME) STATE PPID …, where the name may have anything in it.
+            # PID (NAME) STATE PPID …, where the name may contain any character.
             if int(file.read().rpartition(b")")[2].split()[1]) == os.getpid():
                 yield int(name)
 
@@ -84,13 +84,13 @@ def _load(answer: str, folder: str, release: str, *, look: bool, modules: list[s
     entry = importlib.import_module(f"{release}.release_package")
     reuse = importlib.import_module(f"{release}.reuse")
     deployment = entry.load_deployment()
-    # Workers may see the artifacts under a path that this machine does not have.
+    # The path of the artifacts on the workers may not exist on this machine.
     look = look and os.path.isdir(deployment.artifacts_root)
     dags, broken = [], {}
     for module in modules:
         try:
             specs = entry.load_specs(module, deployment)
-        except Exception as error:  # noqa: BLE001 - whatever a module raises is told of it
+        except Exception as error:  # noqa: BLE001 - a module may raise anything
             broken[module] = ["".join(traceback.format_exception(error)), f"{type(error).__name__}: {error}"]
             continue
         for dag in specs:
@@ -118,7 +118,7 @@ def _load(answer: str, folder: str, release: str, *, look: bool, modules: list[s
                 }
             )
     if os.getpid() != process:
-        # A module has forked, and its copy of us came here as well.
+        # A copy of this process, forked by a module.
         os._exit(0)
     with open(answer, "w", encoding="utf-8") as file:
         json.dump({"dags": dags, "broken": broken}, file)

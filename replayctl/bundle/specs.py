@@ -1,4 +1,4 @@
-"""Loads the DAG specs of a release in a process of its own, with a time limit, and returns them as plain data."""
+"""Loads the DAG specs of a release in a separate process with a time limit, and returns them as plain data."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _LOADER = Path(__file__).with_name("spec_loader.py")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One task of a DAG: its name, the identity and path of its artifact, and the tasks before it.
+    """One task of a DAG: its name, the identity and path of its artifact, and its upstream tasks.
 
-    `parameters` are those that count, `overridden` the general values that the data set's own have replaced.
-    `prospect` is what a run would do about it (`outcome`: `reuse` with who `made` it, or `compute` and `why`); None
-    where the artifacts were not looked at, or cannot be seen from here.
+    `overridden` are the general values of parameters that the data set overrides. `prospect` is what a run would do
+    (`outcome`: `reuse` with the artifact's `origin`, or `compute` with the reason, `why`); None if the artifacts were
+    not checked or cannot be read from this machine.
     """
 
     name: str
@@ -51,9 +51,8 @@ class Dag:
 def load_specs(release: Release, *, timeout_s: float, look: bool = False) -> tuple[Dag, ...]:
     """The DAGs of all spec modules of the release; modules with `build_dags` contribute none.
 
-    With `look`, the artifacts are looked at, so that each step has its prospect.
-    Raises UsageProblem with the module's own traceback when it fails to load or two DAGs share an id, TimedOut
-    when loading takes longer than `timeout_s`.
+    With `look`, the artifacts are checked, so that each step has its prospect. Raises UsageProblem if a module fails to
+    load, with its traceback, or if two DAGs share an id, and TimedOut if loading takes longer than `timeout_s`.
     """
     with tempfile.TemporaryDirectory(prefix="replayctl-specs-") as scratch:
         folder = Path(scratch) / release.name
@@ -62,9 +61,9 @@ def load_specs(release: Release, *, timeout_s: float, look: bool = False) -> tup
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.content)
         answer = Path(scratch) / "specs.json"
-        # The others need Airflow to load, and only a server can tell what is in them.
+        # The others need Airflow to load; only a server knows their DAGs.
         modules = [module for module in release.modules if module not in release.free_modules]
-        # A bare interpreter: what a release may import at parse time is the standard library and itself.
+        # A bare interpreter: at parse time, a release may import only the standard library and itself.
         options = [str(answer), str(folder), release.name, "look" if look else "-"]
         argv = [sys.executable, "-I", str(_LOADER), *options, *modules]
         try:
@@ -72,13 +71,13 @@ def load_specs(release: Release, *, timeout_s: float, look: bool = False) -> tup
         except TimedOut as error:
             raise TimedOut(
                 f"the DAG modules did not load within {timeout_s:g} s: {', '.join(modules)}",
-                hint="parsing must not compute, wait or fetch; move that into a workload",
+                hint="move what computes, waits or downloads into a workload",
             ) from error
         if done.returncode != 0 or not answer.exists():
             raise UsageProblem(
-                f"the DAG modules do not load ({', '.join(modules)})",
+                f"the DAG modules cannot be loaded: {', '.join(modules)}",
                 details=done.tail.replace(str(folder), "dags"),
-                hint="nothing was deployed; correct the module and try again",
+                hint="correct the module and run the command again; nothing was deployed",
             )
         document = json.loads(answer.read_text(encoding="utf-8"))
         if document["broken"]:
@@ -87,12 +86,12 @@ def load_specs(release: Release, *, timeout_s: float, look: bool = False) -> tup
     ids = [dag.dag_id for dag in dags]
     repeated = sorted({dag_id for dag_id in ids if ids.count(dag_id) > 1})
     if repeated:
-        raise UsageProblem(f"two DAGs of this folder have the same dag_id: {', '.join(repeated)}")
+        raise UsageProblem(f"two DAGs have the same dag_id: {', '.join(repeated)}")
     return dags
 
 
 def _broken(modules: Mapping[str, tuple[str, str]], folder: str) -> UsageProblem:
-    words = [f"{module}.py does not load: {summary}" for module, (_, summary) in modules.items()]
+    words = [f"{module}.py cannot be loaded: {summary}" for module, (_, summary) in modules.items()]
     return UsageProblem(
         "; ".join(words).replace(folder, "dags"),
         details="\n".join(text.strip() for text, _ in modules.values()).replace(folder, "dags"),

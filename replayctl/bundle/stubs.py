@@ -1,4 +1,4 @@
-"""The files that Airflow finds: one constant stub per DAG module and owner, which loads the published release."""
+"""Stubs, the files that Airflow discovers: one per DAG module and owner. Each loads the published release."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HEADER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class StubHeader:
-    """Whose stub a file is, and of which module; `edited` when its text is not the one that was written."""
+    """The owner and module of a stub; `edited` if its text differs from what was written."""
 
     owner: str
     module: str
@@ -34,7 +34,7 @@ def stubs_of(modules: Iterable[str], suffix: str, owner: str) -> dict[str, str]:
 
 
 def read_header(text: str) -> StubHeader | None:
-    """What a stub says of itself; None for a file that is no stub of ours."""
+    """The header of a stub; None for a file that is not a stub."""
     match = _HEADER.search(text)
     if match is None:
         return None
@@ -43,13 +43,13 @@ def read_header(text: str) -> StubHeader | None:
 
 
 def is_edited(text: str) -> bool:
-    """Whether a stub of ours was changed by hand since it was written."""
+    """Whether a stub was edited by hand."""
     header = read_header(text)
     return header is not None and header.edited
 
 
 def stub_text(module: str, owner: str) -> str:
-    """The stub of one DAG module: constant for its owner, whatever is released."""
+    """The text of the stub of one DAG module; it does not depend on the release."""
     plain = _STUB.replace("@MODULE@", module).replace("@OWNER@", owner).replace("@STORE@", STORE)
     return plain.replace(" text=\n", f" text={_digest(plain)}\n", 1)
 

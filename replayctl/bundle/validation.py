@@ -1,7 +1,7 @@
-"""Static checks of a DAG folder before anything leaves the machine: what parsing would do that parsing must not do.
+"""Static checks of a DAG folder before a deploy: finds what a module must not do while Airflow parses it.
 
-Looked at is the code that runs when Airflow parses: the top level of the DAG modules and of what they import from the
-release, their entry functions, and what those call by name. Code that only a task or a driver runs is not looked at.
+Checks the code that runs at parse time: the top level of the DAG modules and of what they import from the release,
+their entry functions, and what those call by name. Code that only a task or a driver runs is not checked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_TOTAL_BYTES = 50 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that a check found; errors stop a deploy. `line` is None for what concerns a whole file or folder."""
+    """One result of a check; errors stop a deploy. `line` is None if it concerns a whole file or folder."""
 
     severity: Literal["error", "warning"]
     rule: str
@@ -37,7 +37,7 @@ class Finding:
 
 
 def check(release: Release, dags_dir: Path, *, artifacts_root: str) -> tuple[Finding, ...]:
-    """All findings, errors first. `artifacts_root` is the folder that only the namespace may lead into."""
+    """All findings, errors first. Code must reach `artifacts_root` through the namespace only."""
     findings = [*_folder_findings(release, dags_dir), *_Code(release, artifacts_root).findings()]
     return tuple(
         sorted(findings, key=lambda finding: (finding.severity, finding.path, finding.line or 0, finding.rule))
@@ -45,13 +45,13 @@ def check(release: Release, dags_dir: Path, *, artifacts_root: str) -> tuple[Fin
 
 
 def refuse(findings: Sequence[Finding]) -> None:
-    """Raises UsageProblem with all errors among the findings, if there are any."""
+    """Raises UsageProblem that lists the errors among the findings, if there are any."""
     errors = [str(finding) for finding in findings if finding.severity == "error"]
     if errors:
         raise UsageProblem(
-            f"the DAG folder has {len(errors)} fault{'s' if len(errors) > 1 else ''}; nothing was deployed",
+            f"the DAG folder has {len(errors)} error{'s' if len(errors) > 1 else ''}; nothing was deployed",
             details="\n".join(errors),
-            hint=f"move it into a workload or a task; or end the line with `# {_ALLOW}`; or pass --no-validate",
+            hint=f"move the code into a workload or a task, end the line with `# {_ALLOW}`, or pass --no-validate",
         )
 
 
@@ -63,13 +63,13 @@ def _folder_findings(release: Release, dags_dir: Path) -> Iterator[Finding]:
             if name.startswith(".") and not (path / "pyvenv.cfg").exists():
                 names.remove(name)
             elif path.is_symlink():
-                yield Finding("error", "link", relative, None, f"leads to {os.readlink(path)}: {MEANING['link']}")
+                yield Finding("error", "link", relative, None, f"links to {os.readlink(path)}: {MEANING['link']}")
             elif (path / "pyvenv.cfg").exists():
                 names.remove(name)
                 yield Finding("warning", "environment-folder", relative, None, MEANING["environment-folder"])
     total = sum(len(file.content) for file in release.files)
     if total > _MAX_TOTAL_BYTES:
-        yield Finding("error", "size", ".", None, f"{total} bytes in all: {MEANING['size']}")
+        yield Finding("error", "size", ".", None, f"{total} bytes in total: {MEANING['size']}")
 
 
 @dataclass
@@ -79,13 +79,13 @@ class _Module:
     path: str
     tree: ast.Module
     lines: list[str]
-    # Name here → dotted name, `.module.name` for what comes from the release itself.
+    # Local name → dotted name; `.module.name` for imports from the release.
     imported: dict[str, str] = field(default_factory=dict)
     defined: dict[str, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef] = field(default_factory=dict)
 
 
 class _Code:
-    """The code of a release that parsing runs."""
+    """The code of a release that runs at parse time."""
 
     def __init__(self, release: Release, artifacts_root: str) -> None:
         self._artifacts_root = artifacts_root.rstrip("/")
@@ -104,7 +104,7 @@ class _Code:
         self._loaded: set[str] = set()
 
     def findings(self) -> list[Finding]:
-        """What is wrong with it."""
+        """What the checks find in it."""
         for name in self._entries:
             module = self._load(name)
             if module is None:
@@ -117,7 +117,7 @@ class _Code:
         return [*self._findings.values(), *self._without_entry()]
 
     def _without_entry(self) -> Iterator[Finding]:
-        """Files that look like DAG modules and give no DAG: written for another way of deploying."""
+        """Files that create DAGs without an entry function: written for another way of deploying."""
         for name, module in self._modules.items():
             if name in self._entries or "." in name or not name.startswith("dag_"):
                 continue
@@ -127,7 +127,7 @@ class _Code:
                     break
 
     def _load(self, name: str) -> _Module | None:
-        """A module of the release, its top level looked at; None for what is none."""
+        """A module of the release, with its top level checked; None if the release has no such module."""
         module = self._modules.get(name)
         if module is None or name in self._loaded:
             return module
@@ -162,8 +162,8 @@ class _Code:
                     module.imported[alias.asname or alias.name] = f"{base}.{alias.name}"
 
     def _visit(self, module: _Module, node: ast.AST) -> None:
-        """Looks at code that runs now: bodies of functions do not, those of classes do."""
-        # No recursion: an expression may be nested more deeply than Python lets calls be.
+        """Checks code that runs now: bodies of classes do, bodies of functions do not."""
+        # Without recursion, since expressions may be nested more deeply than Python's calls.
         pending = [node]
         while pending:
             node = pending.pop()
@@ -213,7 +213,7 @@ class _Code:
                 self._report(module, node, "namespace", f"the path {node.value!r}")
 
     def _note_alias(self, module: _Module, node: ast.Assign | ast.AnnAssign, value: ast.expr) -> None:
-        """now = time.time, clock = time: another name for what is imported, or for a function that is watched."""
+        """Follows another name of an import or of a forbidden function: now = time.time, clock = time."""
         name = _dotted(module, value)
         imported = name.partition(".")[0] in {dotted.partition(".")[0] for dotted in module.imported.values()}
         if imported or any(_is_one_of(name, calls) for calls in CALLS.values()):
@@ -225,7 +225,7 @@ class _Code:
             base = _absolute(module, node)
             self._load(base)
             for alias in node.names:
-                # Each may be a module of that package, or a name in it.
+                # Either a module of that package, or a name in it.
                 self._load(f"{base}.{alias.name}".lstrip("."))
             return
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
@@ -242,7 +242,7 @@ class _Code:
             if _is_one_of(name, calls) and not (rule == "read" and name.rpartition(".")[2] == "open"):
                 self._report(module, node, rule, f"call of {name}")
         for keyword in node.keywords:
-            # Called for each object that is made without a value.
+            # Runs for every object created without a value.
             if keyword.arg == "default_factory":
                 self._look_at_call(module, ast.copy_location(ast.Call(keyword.value, [], []), keyword.value))
         self._look_at_files(module, node, name)
@@ -270,10 +270,10 @@ class _Code:
             (keyword.value for keyword in node.keywords if keyword.arg == "dag_id"), node.args[0] if node.args else None
         )
         if isinstance(dag_id, ast.Constant) and isinstance(dag_id.value, str):
-            self._report(module, node, "namespace", f"the dag_id {dag_id.value!r} (namespace.dag_id(...) makes one)")
+            self._report(module, node, "namespace", f"the dag_id {dag_id.value!r} (use namespace.dag_id(...))")
 
     def _follow(self, module: _Module, called: ast.expr, name: str) -> None:
-        """Looks into what is called, if it is the release's own."""
+        """Checks the called function too, if it belongs to the release."""
         if isinstance(called, ast.Name) and called.id in module.defined:
             self._note_called(module, module.defined[called.id])
         elif name.startswith("."):
@@ -296,14 +296,14 @@ class _Code:
 
 
 def _absolute(module: _Module, node: ast.ImportFrom) -> str:
-    """The dotted name, from the release's root, that a relative import begins with; empty for the root itself."""
+    """The dotted name of a relative import's base, from the release's root; empty for the root itself."""
     parts = module.package.split(".") if module.package else []
     kept = parts[: max(0, len(parts) - (node.level - 1))]
     return ".".join([*kept, *([node.module] if node.module else [])])
 
 
 def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
-    """All that lies in a module or function but not in the functions within it, whose names are their own."""
+    """All nodes of a module or function, except those inside nested functions, which have a scope of their own."""
     pending = list(ast.iter_child_nodes(node))[::-1]
     while pending:
         child = pending.pop()
@@ -317,7 +317,7 @@ def _is_one_of(name: str, calls: Sequence[str]) -> bool:
 
 
 def _dotted(module: _Module, node: ast.expr) -> str:
-    """The dotted name of an expression, imports resolved; empty for anything else than names and attributes."""
+    """The dotted name of an expression, with imports resolved; empty unless it consists of names and attributes."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
@@ -331,7 +331,7 @@ def _dotted(module: _Module, node: ast.expr) -> str:
 
 
 def _dotted_by_text(module: _Module, node: ast.Call) -> str:
-    """What getattr(time, "time"), __import__("time") and import_module("time") name; empty for other calls."""
+    """The name that getattr(time, "time"), __import__("time") or import_module("time") refers to, else empty."""
     words = [
         argument.value
         for argument in node.args
@@ -349,7 +349,7 @@ def _dotted_by_text(module: _Module, node: ast.Call) -> str:
 
 
 def _is_task(module: _Module, node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Whether calling the function makes a task of it (`@task`, `@task.virtualenv(…)`) instead of running it."""
+    """Whether a call creates a task (`@task`, `@task.virtualenv(…)`) instead of running the function."""
     decorators = (decorator.func if isinstance(decorator, ast.Call) else decorator for decorator in node.decorator_list)
     return any(not TASKS.isdisjoint(_dotted(module, decorator).split(".")) for decorator in decorators)
 

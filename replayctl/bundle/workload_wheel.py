@@ -1,7 +1,6 @@
-"""The workloads' wheel: a DAG folder as a package, its version made of its content.
+"""The wheel of the workloads: a DAG folder as a package with a version derived from its content.
 
-uv builds it from a copy, without a network and without anything of the user's configuration: equal content makes equal
-names and bytes.
+uv builds it from a copy, offline and without the user's configuration, so equal content gives equal names and bytes.
 """
 
 from __future__ import annotations
@@ -37,22 +36,22 @@ module-root = ""
 
 
 def build_workload_wheel(dags_dir: Path, folder: Path, *, owner: str, python: str) -> Path:
-    """Builds the wheel of a DAG folder into `folder`, its local version made of the owner and a hash of its content.
+    """Builds the wheel of a DAG folder into `folder`. Its local version has the owner and a hash of the content.
 
-    Raises UsageProblem for a folder that is not one of DAGs, RemoteCommandFailed with uv's words when it cannot build.
+    Raises UsageProblem for a folder without DAGs, RemoteCommandFailed with uv's output if the build fails.
     """
     release = build_release(dags_dir, "{}")
     source = folder / "source"
     digest = hashlib.sha256()
     for file in release.files:
-        # The wheel is the same wherever it runs.
+        # The wheel does not depend on the deployment.
         if file.path == DEPLOYMENT_FILE:
             continue
         path = source / PACKAGE / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(file.content)
         digest.update(f"{file.path}\0{len(file.content)}\0".encode() + file.content)
-    # PEP 440: letters and digits, separated by full stops.
+    # PEP 440 allows letters and digits, separated by full stops.
     local = re.sub(r"[^a-z0-9]+", ".", owner.lower()).strip(".")
     version = f"{__version__}+{local}.h{digest.hexdigest()[:_DIGITS]}"
     (source / "pyproject.toml").write_text(_PROJECT.format(version=version, python=python, package=PACKAGE))
@@ -61,9 +60,9 @@ def build_workload_wheel(dags_dir: Path, folder: Path, *, owner: str, python: st
 
 
 def build_project_wheel(project: Path, folder: Path) -> Path:
-    """Builds the wheel of a Python project, isolated, with the backend that its pyproject.toml names.
+    """Builds the wheel of a Python project in isolation, with the backend from its pyproject.toml.
 
-    Raises RemoteCommandFailed with the backend's words when it cannot.
+    Raises RemoteCommandFailed with the backend's output if the build fails.
     """
     _uv_build(project, folder)
     return _only_wheel(folder)
@@ -81,12 +80,12 @@ def _uv() -> str:
     beside = Path(sys.executable).with_name("uv")
     program = str(beside) if beside.is_file() else shutil.which("uv")
     if program is None:
-        raise NotFound("cannot find the program uv", hint="install replayctl again, or: pip install uv")
+        raise NotFound("cannot find the program uv", hint="run `pip install uv`, or install replayctl again")
     return program
 
 
 def _only_wheel(folder: Path) -> Path:
     wheels = sorted(folder.glob("*.whl"))
     if len(wheels) != 1:
-        raise OperationFailed(f"uv has built {len(wheels)} wheels in place of one")
+        raise OperationFailed(f"uv built {len(wheels)} wheels instead of one")
     return wheels[0]

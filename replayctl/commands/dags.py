@@ -1,4 +1,4 @@
-"""sync-dags, releases, rollback, gc, undeploy: the DAG folder under one's own name."""
+"""sync-dags, releases, rollback, gc, undeploy: deploys of the DAG folder and their history."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ if TYPE_CHECKING:
     from replayctl.publishing.removal import Removal
 
 _RUNS_SHOWN = 3
-_NOT_VERIFIED = "not verified: Airflow was not asked whether it shows this release"
+_NOT_VERIFIED = "the release was not verified: Airflow was not asked"
 
 
 def sync_dags(
     ctx: typer.Context,
     dags_dir: Annotated[
         Path | None,
-        typer.Option(help="The folder to deploy; without it ./dags, or else the shipped DAGs.", show_default=False),
+        typer.Option(help="Folder to deploy; ./dags if it exists, else the shipped DAGs.", show_default=False),
     ] = None,
     shared: Shared = False,
     wait: Wait = None,
     validate: Annotated[
-        bool, typer.Option("--validate/--no-validate", help="Check the code that Airflow will parse.")
+        bool, typer.Option("--validate/--no-validate", help="Check the code that Airflow runs when it parses DAGs.")
     ] = True,
     force: Force = False,
     break_lock: BreakLock = False,
     dry_run: DryRun = False,
 ) -> Result:
-    """Deploy the DAGs under your own name and wait until Airflow runs the new code.
+    """Deploy your DAGs and wait until Airflow runs the new code.
 
-    A dry run shows what would be published, and what a run would compute or reuse. If Airflow cannot load
-    the new release, the previous one is published again.
+    With `--dry-run`, see what would be published, and which steps a run would compute or reuse. If Airflow cannot
+    load the new release, the previous one is published again.
 
     \b
     Examples:
       replayctl sync-dags --dry-run
-      replayctl sync-dags
+      replayctl sync-dags --dags-dir my-experiments/dags
     """
     from replayctl import deploy
     from replayctl.settings.namespace import find_namespace
@@ -83,7 +83,7 @@ def sync_dags(
 
 
 def _summary(report: SyncReport) -> Fields:
-    """What was deployed, where to, and what goes on meanwhile."""
+    """What was deployed, the target, and the live runs."""
     fields = [("release", report.release), ("user", report.user or "(shared)"), ("target", report.target)]
     fields.append(("DAGs", str(len(report.dags))))
     if report.seen_after_s is not None:
@@ -91,15 +91,15 @@ def _summary(report: SyncReport) -> Fields:
     if report.runs:
         runs = ", ".join(f"{run.run_id} of {run.dag_id}" for run in report.runs[:_RUNS_SHOWN])
         more = f" and {len(report.runs) - _RUNS_SHOWN} more" if len(report.runs) > _RUNS_SHOWN else ""
-        fields.append(("under way", f"{runs}{more}: with the release they began with"))
+        fields.append(("live runs", f"{runs}{more}; they continue with the release they started with"))
     foreign = sum(action.action == "foreign" for action in report.actions)
     if foreign:
-        fields.append(("of others, left alone", f"{foreign} DAG files"))
+        fields.append(("unchanged", f"{foreign} DAG files of other users"))
     return Fields(tuple(fields))
 
 
 def _steps_table(dags: Sequence[Dag]) -> list[Block]:
-    """What a run would do: each artifact once, however many DAGs have a step for it."""
+    """What a run would do: one row per artifact, even if several DAGs have a step for it."""
     steps = {step.identity: step for dag in dags for step in dag.steps}
     if not steps:
         return []
@@ -115,21 +115,21 @@ def _parameters(step: Step) -> str:
 
 def _prospect(step: Step) -> str:
     if step.prospect is None:
-        return "not known: the artifacts cannot be seen from here"
+        return "unknown: the artifacts cannot be read from this machine"
     if step.prospect["outcome"] == "reuse":
         origin = step.prospect["origin"]
         at = short_moment(datetime.datetime.fromisoformat(origin["at"]))
-        return f"reuse what {origin['dag_id'] or 'an unknown DAG'} made {at}"
+        return f"reuse the artifact of {origin['dag_id'] or 'an unknown DAG'} from {at}"
     why = step.prospect["why"]
     return f"compute{f': {why}' if why else ''}"
 
 
 def releases(
     ctx: typer.Context,
-    audit: Annotated[bool, typer.Option("--audit", help="Show what was done, instead of what is stored.")] = False,
+    audit: Annotated[bool, typer.Option("--audit", help="Show the audit log instead of the stored releases.")] = False,
     shared: Shared = False,
 ) -> Result:
-    """List your releases: who deployed them, when and from which commit.
+    """List your releases, with who deployed them, when and from which commit.
 
     \b
     Examples:
@@ -171,7 +171,7 @@ def rollback(
     ctx: typer.Context,
     release: Annotated[
         str | None,
-        typer.Argument(help="A stored release, or the beginning of its name; without it the one before."),
+        typer.Argument(help="Name of a stored release or a prefix of it; the previous release by default."),
     ] = None,
     shared: Shared = False,
     wait: Wait = None,
@@ -183,7 +183,7 @@ def rollback(
 
     \b
     Examples:
-      replayctl rollback
+      replayctl rollback --dry-run
       replayctl rollback r_3f2a
     """
     from replayctl.publishing import rollback as back
@@ -218,13 +218,16 @@ def rollback(
 def gc(
     ctx: typer.Context,
     keep: Annotated[
-        int | None, typer.Option(min=1, help="How many releases stay; deploy.keep_releases.", show_default=False)
+        int | None,
+        typer.Option(min=1, help="Number of releases to keep; deploy.keep_releases by default.", show_default=False),
     ] = None,
     shared: Shared = False,
     break_lock: BreakLock = False,
     dry_run: DryRun = False,
 ) -> Result:
-    """Remove old releases that nothing runs any more.
+    """Remove old releases that no run needs any more.
+
+    The current release, the newest ones and those that a live run may use are kept.
 
     \b
     Examples:
@@ -251,13 +254,15 @@ def gc(
 def undeploy(
     ctx: typer.Context,
     delete_from_airflow: Annotated[
-        bool, typer.Option("--delete-from-airflow", help="Delete the DAGs with their runs there, too.")
+        bool, typer.Option("--delete-from-airflow", help="Also delete the DAGs and their runs in Airflow.")
     ] = False,
     shared: Shared = False,
     break_lock: BreakLock = False,
     dry_run: DryRun = False,
 ) -> Result:
-    """Remove your DAGs and releases from the shared folders; artifacts and metrics stay.
+    """Remove your DAGs and releases from the shared folders.
+
+    Artifacts and metrics are kept, and so is the audit log. Stop live runs first.
 
     \b
     Examples:
@@ -329,6 +334,6 @@ def _server_to_wait_for(ctx: typer.Context, wait: bool | None) -> Callable[[], A
 
 def _no_airflow(app: AppContext, option: str) -> UsageProblem:
     return UsageProblem(
-        f"{option} needs Airflow, and profile {app.settings.profile!r} has no airflow.username",
+        f"{option} requires Airflow, and profile {app.settings.profile!r} has no airflow.username",
         hint="set airflow.username, and REPLAYCTL_AIRFLOW_PASSWORD or airflow.password_file",
     )

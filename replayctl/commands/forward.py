@@ -1,4 +1,4 @@
-"""port-forward, forwards, open: the cluster's pages on this machine."""
+"""port-forward, forwards, open: services and pages of the cluster on this machine."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def port_forward(
 ) -> Result:
     """Forward local ports to services of the cluster.
 
-    Forwards survive restarts of their pods and run until Ctrl-C.
+    Forwards survive restarts of their pods, and run until Ctrl-C.
 
     \b
     Examples:
@@ -70,7 +70,7 @@ def port_forward(
         _open(app, background.addresses.values())
     answer = {"id": background.id, "pid": background.pid, "forwards": dict(background.addresses)}
     table = Table(("name", "address"), list(background.addresses.items()))
-    stop = Lines((f"stop it with: replayctl forwards stop {background.id}",))
+    stop = Lines((f"next: run `replayctl forwards stop {background.id}` to stop it",))
     return Result("port-forward", answer, (table, stop))
 
 
@@ -116,7 +116,7 @@ def open_page(
             return _planned("open", page)
         _serve(app, "open", page, open_pages=True)
     if not dry_run and not _has_opened(page):
-        raise OperationFailed("no browser can be started here", hint=f"open it yourself: {page}")
+        raise OperationFailed("cannot start a browser", hint=f"open {page}")
     line = Lines((f"{'would open' if dry_run else 'opened'} {page}",))
     return Result("open", {"address": page, "dry_run": dry_run}, (line,))
 
@@ -171,7 +171,7 @@ def stop_forwards(
 
 
 def _planned(command: str, listeners: Sequence[Listener]) -> Result:
-    """What a dry run says: which addresses there would be."""
+    """The result of a dry run: the forwards that would be opened."""
     data = {
         listener.name: {"target": str(listener.target), "port": listener.port or "auto", "links": listener.links}
         for listener in listeners
@@ -180,8 +180,8 @@ def _planned(command: str, listeners: Sequence[Listener]) -> Result:
         (
             listener.name,
             str(listener.target),
-            str(listener.port or "any free one"),
-            "forwarded" if listener.links else "as they are",
+            str(listener.port or "any free port"),
+            "rewritten" if listener.links else "unchanged",
         )
         for listener in listeners
     ]
@@ -190,7 +190,7 @@ def _planned(command: str, listeners: Sequence[Listener]) -> Result:
 
 
 def _serve(app: AppContext, command: str, listeners: Sequence[Listener], *, open_pages: bool) -> NoReturn:
-    """Forwards until a signal ends it."""
+    """Forwards until a signal ends the program."""
     from replayctl import k8s
 
     def tell(opened: list[Listener]) -> None:
@@ -204,10 +204,10 @@ def _serve(app: AppContext, command: str, listeners: Sequence[Listener], *, open
 
 
 def _open(app: AppContext, addresses: Iterable[str]) -> None:
-    """Opens pages of forwards, which go on where there is no browser."""
+    """Opens the pages of forwards; without a browser, the forwards continue."""
     for address in addresses:
         if not _has_opened(address):
-            app.reporter.warn(f"no browser can be started here; open it yourself: {address}")
+            app.reporter.warn(f"cannot start a browser; open {address}")
 
 
 def _has_opened(address: str) -> bool:

@@ -1,4 +1,4 @@
-"""leaderboard: the models of an experiment from best to worst."""
+"""leaderboard: the models of an experiment, from best to worst."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from replayctl.settings.context import AppContext
 def leaderboard(
     ctx: typer.Context,
     experiment: Annotated[
-        str, typer.Argument(help="The experiment, with or without your suffix: two_stage_<data set>.")
+        str, typer.Argument(help="Name of the experiment, with or without your suffix.", show_default=False)
     ],
     metric: Annotated[str, typer.Option(help="Metric to sort by.")] = "NDCG@10",
     every: Annotated[bool, typer.Option("--all", help="Show every evaluation, not only the newest.")] = False,

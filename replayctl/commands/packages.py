@@ -1,4 +1,4 @@
-"""upd-wheels-and-jars: wheels and jars for Spark, beside its files."""
+"""upd-wheels-and-jars: uploads, lists and prunes wheels and jars for Spark."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ def upd_wheels_and_jars(
     ctx: typer.Context,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="Wheels, jars and folders of Python projects to build.", show_default=False),
+        typer.Argument(help="Wheels, jars, and folders of Python projects to build.", show_default=False),
     ] = None,
     dags_dir: Annotated[
         Path | None,
-        typer.Option(help="The folder of the workloads; ./dags if there is one, else the shipped one."),
+        typer.Option(help="Folder with the workloads; ./dags if it exists, else the shipped one.", show_default=False),
     ] = None,
     workloads: Annotated[
         bool, typer.Option("--workloads/--no-workloads", help="Build and upload the wheel of the workloads.")
     ] = True,
-    show_list: Annotated[bool, typer.Option("--list", help="List what is stored, and upload nothing.")] = False,
+    show_list: Annotated[bool, typer.Option("--list", help="List the stored packages instead of uploading.")] = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove old builds of each package, and upload nothing.")
+        bool, typer.Option("--prune", help="Remove old builds of each package instead of uploading.")
     ] = False,
-    keep: Annotated[int, typer.Option(help="How many builds of each package --prune leaves.")] = _KEEP,
+    keep: Annotated[int, typer.Option(help="Number of builds of each package that --prune keeps.")] = _KEEP,
     shared: Shared = False,
     dry_run: DryRun = False,
 ) -> Result:
-    """Upload wheels and jars for Spark: that of the workloads, those of the settings and those named here.
+    """Upload wheels and jars for Spark: the workloads' wheel, and the files in the settings and arguments.
 
-    Files that do not fit the cluster are refused before anything is sent. What is there already is not sent again, what
-    was cut off goes on where it ended, and each file is there whole or not at all.
+    Files that do not fit the cluster are refused before anything is sent. Files that are already stored are not sent
+    again, and interrupted uploads are resumed.
 
     \b
     Examples:
@@ -65,10 +65,13 @@ def upd_wheels_and_jars(
     app: AppContext = ctx.obj
     if show_list and prune:
         raise UsageProblem(
-            "--list and --prune do different things", hint="pass --prune --dry-run to see what would be removed"
+            "--list cannot be combined with --prune", hint="pass --prune --dry-run to see what would be removed"
         )
     if (show_list or prune) and files:
-        raise UsageProblem(f"{'--list' if show_list else '--prune'} uploads nothing, so it takes no files")
+        raise UsageProblem(
+            f"{'--list' if show_list else '--prune'} cannot be combined with files to upload",
+            hint="leave out the files",
+        )
     namespace = find_namespace(app.settings, shared=shared)
     in_pods = f"{find_folders(app.settings).spark_submit_files_in_pods}/{namespace.directory}/{FOLDER}"
     with open_packages(app.settings, namespace) as store:
@@ -90,7 +93,7 @@ def _paths(
     *,
     workloads: bool,
 ) -> list[Path]:
-    """All files to upload, those that have to be built among them."""
+    """All files to upload; builds the wheels that have to be built."""
     from replayctl.bundle.workload_wheel import build_project_wheel, build_workload_wheel
     from replayctl.deploy import find_dags_dir
     from replayctl.shipped import shipped_dir
@@ -99,14 +102,14 @@ def _paths(
     paths = []
     if workloads:
         source = find_dags_dir(dags_dir, app.cwd) or shipped_dir("dags")
-        app.reporter.step(f"building the workloads' wheel from {source}")
+        app.reporter.step(f"building the wheel of the workloads from {source}")
         built = folder / "workloads"
         built.mkdir()
         paths.append(
             build_workload_wheel(source, built, owner=namespace.user or "shared", python=settings.packages.python)
         )
     elif dags_dir:
-        raise UsageProblem("--dags-dir names the workloads' folder, and --no-workloads leaves them out")
+        raise UsageProblem("--dags-dir cannot be combined with --no-workloads", hint="leave out one of them")
     for number, path in enumerate((*settings.packages.wheels, *settings.packages.jars, *files)):
         entry = app.cwd / path
         if not entry.is_dir():
@@ -117,9 +120,9 @@ def _paths(
             built.mkdir()
             paths.append(build_project_wheel(entry, built))
         else:
-            raise UsageProblem(f"{entry} is a folder without pyproject.toml", hint="name wheels, jars or projects")
+            raise UsageProblem(f"{entry} is a folder without pyproject.toml", hint="pass wheels, jars or projects")
     if not paths:
-        raise UsageProblem("there is nothing to upload", hint="name files, or leave out --no-workloads")
+        raise UsageProblem("there is nothing to upload", hint="pass files, or leave out --no-workloads")
     return paths
 
 
@@ -127,7 +130,7 @@ def _uploaded(app: AppContext, store: PackageStore, in_pods: str, paths: Sequenc
     from replayctl.publishing import packages
 
     files = packages.read_packages(paths, _runtime(app.settings), app.reporter)
-    app.reporter.status(f"looking into {store.name}")
+    app.reporter.status(f"listing {store.name}")
     stored = store.look([file.sha256 for file in files])
     uploads = packages.plan_uploads(files, stored)
     packages.check_uploads(uploads, app.reporter)

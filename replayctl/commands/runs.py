@@ -1,4 +1,4 @@
-"""run: start a DAG and watch it to its end. runs: list, follow and stop what was started."""
+"""run, runs: start runs of DAGs, and list, follow and stop them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from replayctl.clients.airflow_runs import RunInfo
     from replayctl.experiments.runs import FailedTask, RunReport
 
-_Dag = Annotated[str, typer.Argument(help="A DAG of yours, with or without your suffix.", show_default=False)]
-_Timeout = Annotated[float, typer.Option(help="Stop waiting after so many seconds; the run goes on.")]
+_Dag = Annotated[str, typer.Argument(help="One of your DAGs, with or without your suffix.", show_default=False)]
+_Timeout = Annotated[float, typer.Option(help="Seconds to wait for the end of the run, which continues afterwards.")]
 _RunId = Annotated[
-    str | None, typer.Argument(help="The run's id, or the beginning of it; without it the newest.", show_default=False)
+    str | None, typer.Argument(help="Run ID or a prefix of it; the newest run by default.", show_default=False)
 ]
 _A_DAY_S = 86400.0
 
@@ -30,23 +30,31 @@ _A_DAY_S = 86400.0
 def run(
     ctx: typer.Context,
     dag: _Dag,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow the run; its outcome is the exit code.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the run to its end, and fail if it fails.")] = False,
     force: Annotated[
         list[str] | None,
         typer.Option(
-            help="Compute this step again with all that depends on it; 'all' for every step. Repeatable.",
+            help="Compute this step and all that depend on it again; 'all' for every step. Repeatable.",
             show_default=False,
         ),
     ] = None,
     engine: Annotated[
         Engine | None,
-        typer.Option(help="What computes the steps of this run, where they can be computed by it.", show_default=False),
+        typer.Option(help="Engine for the steps of this run that support it.", show_default=False),
     ] = None,
     timeout: _Timeout = _A_DAY_S,
     shared: Shared = False,
     dry_run: DryRun = False,
 ) -> Result:
-    """Start a run of a DAG; what is computed already is not computed again."""
+    """Start a run of a DAG.
+
+    Steps that have an artifact with the same code, parameters and inputs are not computed again.
+
+    \b
+    Examples:
+      replayctl run two_stage_ml100k --wait
+      replayctl run two_stage_ml100k --force first_level_als
+    """
     from replayctl.experiments import finding, runs
 
     app: AppContext = ctx.obj
@@ -65,16 +73,22 @@ def run(
 def list_runs(
     ctx: typer.Context,
     dag: Annotated[
-        str | None, typer.Argument(help="A DAG of yours; without it all of them.", show_default=False)
+        str | None, typer.Argument(help="One of your DAGs; all of them by default.", show_default=False)
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many runs of each DAG at most.")] = 10,
+    limit: Annotated[int, typer.Option(min=1, help="List at most this many runs of each DAG.")] = 10,
     shared: Shared = False,
 ) -> Result:
-    """List the runs of your DAGs, the newest first."""
+    """List the runs of your DAGs, newest first.
+
+    \b
+    Examples:
+      replayctl runs list
+      replayctl runs list two_stage_ml100k --limit 3
+    """
     app: AppContext = ctx.obj
     api, find = _server(ctx, shared=shared)
     if dag is None and shared:
-        raise UsageProblem("the common namespace's DAGs have no suffix to find them by", hint="name one of them")
+        raise UsageProblem("--shared requires the name of a DAG", hint="pass the name of a DAG")
     dag_ids = [find(dag).dag_id] if dag else _dags_with_suffix(app, api)
     selected = [run for dag_id in dag_ids for run in api.runs(dag_id, limit=limit)]
     selected.sort(
@@ -88,7 +102,13 @@ def list_runs(
 def follow(
     ctx: typer.Context, dag: _Dag, run_id: _RunId = None, timeout: _Timeout = _A_DAY_S, shared: Shared = False
 ) -> Result:
-    """Follow a run to its end, as `run --wait` does; its outcome is the exit code."""
+    """Follow a run to its end, and fail if it fails.
+
+    \b
+    Examples:
+      replayctl runs follow two_stage_ml100k
+      replayctl runs follow two_stage_ml100k manual__2026-01-31 --timeout 600
+    """
     from replayctl.experiments import finding
 
     app: AppContext = ctx.obj
@@ -101,14 +121,20 @@ def stop(
     dag: _Dag,
     run_id: Annotated[
         str | None,
-        typer.Argument(
-            help="The run's id, or the beginning of it; without it the only unfinished one.", show_default=False
-        ),
+        typer.Argument(help="Run ID or a prefix of it; the only unfinished run by default.", show_default=False),
     ] = None,
     shared: Shared = False,
     dry_run: DryRun = False,
 ) -> Result:
-    """Stop a run: its tasks are killed, and it counts as failed. What is computed already stays."""
+    """Stop a run.
+
+    Its running tasks are killed and the run is marked as failed. Finished artifacts are kept.
+
+    \b
+    Examples:
+      replayctl runs stop two_stage_ml100k --dry-run
+      replayctl runs stop two_stage_ml100k manual__2026-01-31
+    """
     from replayctl.experiments import finding, runs
 
     api, find = _server(ctx, shared=shared)
@@ -147,7 +173,7 @@ def _watched(app: AppContext, api: AirflowApi, run: RunInfo, timeout_s: float) -
         return runs.watch(api, run, timeout_s=timeout_s, poll_s=app.settings.deploy.poll_s, reporter=app.reporter)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"not waiting any more; run {run.run_id} of {run.dag_id} goes on",
+            f"stopped waiting for run {run.run_id} of {run.dag_id}, which continues",
             hint=runs.ways_on(run),
             data=runs.report_of(api, run, "unfinished"),
         ) from None
@@ -174,7 +200,7 @@ def _problem(task: FailedTask) -> Problem:
     return Problem(
         "failed",
         f"task {task.task_id} failed (try {task.try_number})",
-        f"see its whole log: {task.log_source or task.log_url}",
+        f"see the complete log: {task.log_source or task.log_url}",
         "\n".join(task.log_tail),
     )
 

@@ -1,4 +1,4 @@
-"""What a deployed release is told about the profile: `deployment.json`."""
+"""`deployment.json`: what a deployed release needs to know of the profile."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def deployment_json(settings: Settings, folders: Folders, user: str | None) -> s
         "data_root": str(folders.data_in_pods),
         "artifacts_root": str(folders.artifacts_in_pods),
         "spark_submit_files": str(folders.spark_submit_files_in_pods),
-        # The local server's port may change from one start to the next: its tasks take it from their environment.
+        # The port of the local server may change at each start: its tasks read it from their environment.
         "tracking_uri": None if settings.profile == LOCAL_PROFILE else settings.mlflow.url,
-        # Without a ResourceManager the worker's own pod is where a step for YARN runs, too.
+        # Without a ResourceManager, steps for YARN run in the worker's pod.
         "places": {"pod": "pod", "yarn": "yarn" if settings.yarn.url_in_pods else "pod"},
         "yarn_url": settings.yarn.url_in_pods,
         "yarn_conf": dict(settings.yarn.spark_conf),

@@ -1,4 +1,4 @@
-"""What was released into a namespace: the stored releases and the audit log."""
+"""The releases of a namespace: those that are stored, and the audit log."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _MOVING = ("publish", "rollback", "withdraw", "undeploy")
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRecord:
-    """One stored release: who made it, when, from which commit, and when it was last published.
+    """One stored release: who deployed it, when, from which commit, and when it was last published.
 
-    `dags` are the dag_ids by module; for a module that builds its DAGs itself they are None, unknown.
+    `dags` are the dag_ids by module; None for a module that builds its DAGs with Airflow's API.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Releases:
 
 
 def releases(settings: Settings, namespace: Namespace) -> Releases:
-    """What is stored for the namespace."""
+    """The releases that are stored for the namespace."""
     with open_target(settings, namespace) as target:
         history = target.history()
         return Releases(namespace.user, target.name, records_of(history), _marked(history))
@@ -82,9 +82,9 @@ def records_of(history: History) -> tuple[ReleaseRecord, ...]:
 
 
 def choose(release: str | None, history: History) -> ReleaseRecord:
-    """A stored release by the beginning of its name; without one, the one that was published before the present one.
+    """The stored release with this name or prefix; with None, the one published before the current one.
 
-    Raises NotFound when there is none, UsageProblem when several begin so.
+    Raises NotFound if there is none, UsageProblem if several match.
     """
     stored = {record.name: record for record in records_of(history)}
     if release is not None:
@@ -92,17 +92,19 @@ def choose(release: str | None, history: History) -> ReleaseRecord:
         if len(matching) == 1:
             return stored[matching[0]]
         if matching:
-            raise UsageProblem(f"{release!r} may be {', '.join(sorted(matching))}", hint="give more of its name")
-        raise NotFound(f"no release {release!r} is stored", hint=f"there are: {', '.join(stored) or 'none'}")
+            raise UsageProblem(
+                f"{release!r} matches several releases: {', '.join(sorted(matching))}", hint="pass a longer prefix"
+            )
+        raise NotFound(f"release {release!r} does not exist", hint="run `replayctl releases` to list the releases")
     earlier = [name for name, _ in _publishes(history) if name in stored and name != history.pointer]
     if not earlier:
-        raise NotFound("no earlier release is stored", hint="look at: replayctl releases")
+        raise NotFound("there is no earlier release", hint="run `replayctl releases` to list the releases")
     return stored[earlier[-1]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Move:
-    """One move of the pointer: from which release to which (None: none), by which kind of command, and when."""
+    """One move of the pointer: the release before and after (None: none), the action, and the time."""
 
     action: str
     previous: str | None
@@ -112,11 +114,11 @@ class _Move:
 
 
 def _moves(history: History) -> list[_Move]:
-    """How the pointer has really moved, oldest first, from the audit log and where the pointer is.
+    """The pointer's real moves, oldest first, from the audit log and the pointer's current value.
 
-    A line is written right before its move, so the last thing that a killed command has done may be a line that nothing
-    followed: the pointer stayed where it was, and the next line says so. A move without a line (the log was lost, or
-    written by a version that wrote it afterwards) is known from where the next one began.
+    A line is written right before its move, so a command that was killed may leave a line without a move: then the
+    next line starts from where the pointer stayed. A move without a line (the log was lost) is inferred from where the
+    next one starts.
     """
     lines = [
         _Move(str(line["action"]), *_ends(line), at=_text(line.get("at")), line=number)
@@ -137,7 +139,7 @@ def _moves(history: History) -> list[_Move]:
 
 
 def _marked(history: History) -> tuple[Mapping[str, object], ...]:
-    """The audit log, with `effective: false` on lines whose move was cut off before it was made."""
+    """The audit log, with `effective: false` on lines without a move, since the command was killed before it."""
     effective = {move.line for move in _moves(history)}
     return tuple(
         line if number in effective or line.get("action") not in _MOVING else {**line, "effective": False}
@@ -146,9 +148,9 @@ def _marked(history: History) -> tuple[Mapping[str, object], ...]:
 
 
 def _publishes(history: History) -> list[tuple[str, str | None]]:
-    """Releases with the moments of their publishes, oldest first, without those that Airflow could not load.
+    """Releases with the times of their publishes, oldest first, without those that Airflow could not load.
 
-    The moment is None for a publish of which there is no line.
+    The time is None for a publish without a line in the log.
     """
     publishes: list[tuple[str, str | None]] = []
     for move in _moves(history):
@@ -162,7 +164,7 @@ def _publishes(history: History) -> list[tuple[str, str | None]]:
 
 
 def published_since(history: History, since: datetime.datetime) -> set[str]:
-    """Releases that were published at that moment or later."""
+    """The release that was current at that time, and those published later."""
     names: set[str] = set()
     at_that_moment = None
     for line in history.audit:
@@ -190,7 +192,7 @@ def _text(value: object) -> str | None:
 
 
 def dags_of(metadata: Mapping[str, object]) -> dict[str, tuple[str, ...] | None]:
-    """Module → dag_ids, from a release's metadata; None where nobody knows them."""
+    """Module → dag_ids, from a release's metadata; None where they are unknown."""
     modules = metadata.get("dags")
     if not isinstance(modules, dict):
         return {}

@@ -1,4 +1,4 @@
-"""Uploads of wheels and jars: what has to be sent, what is there already, and what may go."""
+"""Uploads of wheels and jars: plans what to send, sends it, and prunes old builds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Outcome = Literal["send", "resume", "unchanged"]
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What becomes of one package: `offset` bytes of it have arrived before."""
+    """The upload of one package; `offset` bytes of it are already on the target."""
 
     package: PackageFile
     outcome: Outcome
@@ -38,13 +38,13 @@ class Upload:
 
     @property
     def to_send(self) -> int:
-        """Bytes that have to be sent."""
+        """The number of bytes to send."""
         return 0 if self.outcome == "unchanged" else self.package.size - self.offset
 
 
 @dataclass(frozen=True, slots=True)
 class Age:
-    """A stored package with the moment of its upload, for `prune`."""
+    """A stored package with the time of its upload, for `prune`."""
 
     package: StoredPackage
     at: datetime.datetime
@@ -56,7 +56,7 @@ class Age:
 
 
 def read_packages(paths: Sequence[Path], runtime: Runtime, reporter: Reporter) -> tuple[PackageFile, ...]:
-    """The packages that are to be uploaded, each once; UsageProblem for the first that does not fit."""
+    """The packages to upload, without duplicates; UsageProblem for the first one that does not fit."""
     packages: dict[tuple[str, str], PackageFile] = {}
     for path in paths:
         reporter.status(f"reading {path.name}")
@@ -67,7 +67,7 @@ def read_packages(paths: Sequence[Path], runtime: Runtime, reporter: Reporter) -
 
 
 def plan_uploads(packages: Sequence[PackageFile], stored: Stored) -> tuple[Upload, ...]:
-    """What has to be sent. A part that has arrived counts only if its bytes are the beginning of ours."""
+    """Plans each package's upload. A partial upload is resumed only if its bytes are the start of this package."""
     uploads = []
     for package in packages:
         if stored.has(package.sha256, package.name, package.size):
@@ -82,7 +82,7 @@ def plan_uploads(packages: Sequence[PackageFile], stored: Stored) -> tuple[Uploa
 
 
 def check_uploads(uploads: Sequence[Upload], reporter: Reporter) -> None:
-    """Reads all that is to be sent through to its last member; UsageProblem for one that is damaged."""
+    """Reads every package that will be sent to its end; UsageProblem for one that is damaged."""
     for upload in uploads:
         if upload.outcome != "unchanged":
             reporter.status(f"checking {upload.package.name}")
@@ -90,13 +90,13 @@ def check_uploads(uploads: Sequence[Upload], reporter: Reporter) -> None:
 
 
 def send(store: PackageStore, uploads: Sequence[Upload], reporter: Reporter) -> None:
-    """Sends what is not there, one package after the other, each of which is there whole or not at all."""
+    """Sends the packages one by one. Each appears on the target completely or not at all."""
     for upload in uploads:
         if upload.outcome == "unchanged":
             continue
         package = upload.package
         if upload.offset:
-            reporter.step(f"{package.name}: {upload.offset} of {package.size} bytes have arrived before")
+            reporter.step(f"resuming {package.name} at {upload.offset} of {package.size} bytes")
         who = lock.whoami()
         now = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
         with reporter.progress(f"sending {package.name}", upload.to_send, unit="bytes") as advance:
@@ -112,9 +112,9 @@ def send(store: PackageStore, uploads: Sequence[Upload], reporter: Reporter) -> 
 
 
 def surplus(stored: Mapping[str, StoredPackage], keep: int) -> tuple[StoredPackage, ...]:
-    """What `prune` removes: of each product all but the `keep` builds that were uploaded last."""
+    """What `prune` removes: all but the `keep` newest builds of each product, by time of upload."""
     if keep < 1:
-        raise UsageProblem(f"--keep {keep} would leave nothing", hint="pass --keep 1 or more")
+        raise UsageProblem(f"--keep {keep} would remove every build", hint="pass --keep 1 or more")
     ages = sorted((Age(package, _moment(package)) for package in stored.values()), key=_newest_first)
     seen: dict[str, int] = {}
     old = []
@@ -132,7 +132,7 @@ def prune(store: PackageStore, packages: Sequence[StoredPackage]) -> None:
 
 
 def path_of(root: str, package: PackageFile | StoredPackage) -> str:
-    """Where a package is, below the folder `root` of all packages."""
+    """The path of a package below `root`, the folder of all packages."""
     folder = package.folder if isinstance(package, StoredPackage) else folder_of(package.sha256)
     return f"{root}/{folder}/{package.name}"
 
@@ -142,7 +142,7 @@ def _newest_first(age: Age) -> tuple[float, str]:
 
 
 def _moment(package: StoredPackage) -> datetime.datetime:
-    """When it was uploaded; long ago, where that is not known."""
+    """When it was uploaded; 1970 if that is unknown."""
     try:
         at = datetime.datetime.fromisoformat(package.facts.get("at", ""))
     except ValueError:
@@ -153,5 +153,5 @@ def _moment(package: StoredPackage) -> datetime.datetime:
 def _counted(chunks: Iterator[bytes], advance: Callable[[float], None]) -> Iterator[bytes]:
     for chunk in chunks:
         yield chunk
-        # Asked for the next one: this one has been taken.
+        # The consumer asks for the next chunk once it has sent this one.
         advance(len(chunk))

@@ -1,4 +1,4 @@
-"""What publishing a release would change on a target, from the target as it is. Decides and writes nothing."""
+"""Plans what publishing a release changes on a target. Reads the target's state, and writes nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WRITING = frozenset({"create", "update", "delete", "publish", "upload", "repair
 
 @dataclass(frozen=True, slots=True)
 class PlannedAction:
-    """One thing that a deploy does, finds done (`same`) or leaves alone (`foreign`)."""
+    """One action of a deploy; `same` needs no change, `foreign` belongs to another user and is left unchanged."""
 
     action: Action
     what: str
@@ -29,7 +29,7 @@ class PlannedAction:
 class Plan:
     """A release, its DAGs, and what publishing it changes on the target.
 
-    `stubs` are the texts of its stubs by name, `replaced` those of mine there that it updates or deletes.
+    `stubs` are the texts of its stubs by name, `replaced` those of the target's stubs that it updates or deletes.
     """
 
     release: Release
@@ -45,34 +45,37 @@ class Plan:
         return tuple(action for action in self.actions if action.action in _WRITING)
 
     def of(self, *actions: Action) -> tuple[str, ...]:
-        """What is done in one of these ways."""
+        """The names of files with one of these actions."""
         return tuple(action.what for action in self.actions if action.action in actions)
 
 
 def check_modules(release: Release, namespace: Namespace) -> None:
-    """Refuses modules that already carry the suffix of the namespace: UsageProblem with a way out."""
+    """Raises UsageProblem for a module that already ends in the suffix of the namespace."""
     for module in release.modules:
         if namespace.suffix and module.endswith(namespace.suffix):
             raise UsageProblem(
-                f"{module}.py: the deploy itself appends {namespace.suffix!r} to the name",
+                f"{module}.py ends in {namespace.suffix!r}, which the deploy appends",
                 hint=f"rename it to {module.removesuffix(namespace.suffix)}.py",
             )
 
 
 def check_dag_ids(dags: Sequence[Dag], namespace: Namespace) -> None:
-    """Refuses DAGs outside the namespace: UsageProblem with a way out."""
+    """Raises UsageProblem for a DAG outside the namespace."""
     for dag in dags:
         if not dag.dag_id.endswith(namespace.suffix):
             raise UsageProblem(
                 f"{dag.module}: DAG {dag.dag_id!r} is outside the namespace of {namespace.user}",
-                hint="make its id with namespace.dag_id(...)",
+                hint="create its id with namespace.dag_id(...)",
             )
 
 
 def make_plan(
     release: Release, dags: tuple[Dag, ...], namespace: Namespace, state: TargetState, *, force: bool = False
 ) -> Plan:
-    """The plan. Raises Conflict when a stub's name is another's, and without `force` when mine was edited there."""
+    """The plan. Raises Conflict if a stub's name is taken by another user's file, or a file was edited by hand.
+
+    With `force`, hand edits are overwritten.
+    """
     stubs = stubs_of(release.modules, namespace.suffix, namespace.directory)
     broken = release.name in state.edited or release.name in state.damaged
     stored = release.name in state.releases and release.name in state.submitted
@@ -104,9 +107,9 @@ def make_plan(
 
 
 def is_mine(name: str, text: str, namespace: Namespace) -> bool:
-    """Whether a file is the namespace's stub: by what it says, and by having the name that it was written under.
+    """Whether a file is a stub of the namespace, by its header and its name.
 
-    A copy under another name is somebody else's file.
+    A copy of a stub under another name does not count as one.
     """
     header = read_header(text)
     if header is None or header.owner != namespace.directory:
@@ -115,44 +118,44 @@ def is_mine(name: str, text: str, namespace: Namespace) -> bool:
 
 
 def _refuse_foreign(name: str, text: str, namespace: Namespace) -> None:
-    """Raises Conflict for a file at the name of one of my stubs that is none of mine."""
+    """Raises Conflict for a file that has the name of one of the namespace's stubs and is not one."""
     if is_mine(name, text, namespace):
         return
     header = read_header(text)
     if header is None or header.owner == namespace.directory:
         raise Conflict(
-            f"the target's {name} was not made by replayctl: not overwritten",
+            f"{name} exists on the target and was not written by replayctl",
             hint="rename your DAG module, or remove that file if it is yours",
         )
     owner = "the shared namespace" if header.owner.startswith("_") else header.owner
     raise Conflict(
-        f"the target's {name} belongs to {owner} (its module {header.module}): not overwritten",
+        f"{name} on the target belongs to {owner} (module {header.module})",
         hint="rename your DAG module",
     )
 
 
 def refuse_obstacles(state: TargetState, names: Sequence[str]) -> None:
-    """Raises Conflict when one of these names in the DAG folder is no file, or somebody else's."""
+    """Raises Conflict if one of these names in the DAG folder is not a regular file of this user."""
     for name in names:
         if name in state.obstacles:
             raise Conflict(
-                f"the target's {name} is {state.obstacles[name]}; it was not changed",
+                f"{name} on the target is {state.obstacles[name]}; it was not changed",
                 hint=f"check it in the DAG folder, then remove it (or ask its owner to): rm {name}",
             )
 
 
 def refuse_hand_edits(names: Sequence[str], *, force: bool) -> None:
-    """Raises Conflict that names the files which somebody has changed on the target, unless they are given up."""
+    """Raises Conflict that names the files edited by hand on the target, unless `force` overwrites them."""
     if names and not force:
         raise Conflict(
-            f"changed by hand on the target since the last deploy: {', '.join(names[:5])}"
+            f"files were edited by hand on the target since the last deploy: {', '.join(names[:5])}"
             f"{f' and {len(names) - 5} more' if len(names) > 5 else ''}",
-            hint="bring the change into your DAG folder; or give it up: the same command with --force",
+            hint="copy the edits to your DAG folder, or pass --force to overwrite them",
         )
 
 
 def my_stubs(state: TargetState, namespace: Namespace, names: Collection[str] = ()) -> dict[str, str]:
-    """The namespace's stubs on the target: name → text. Raises Conflict when a file at a wanted name is another's."""
+    """The namespace's stubs on the target: name → text. Raises Conflict if one of `names` belongs to another user."""
     mine = {}
     for name, text in sorted(state.stubs.items()):
         if is_mine(name, text, namespace):

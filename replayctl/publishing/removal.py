@@ -1,4 +1,4 @@
-"""gc and undeploy: what leaves a target, and what has to stay while something runs."""
+"""gc and undeploy: remove releases and stubs from a target, and keep what live runs need."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ class LiveServer(Protocol):
     """What gc and undeploy ask of Airflow."""
 
     def dags(self) -> Iterable[DagInfo]:
-        """All DAGs known."""
+        """All DAGs that the server knows."""
 
     def live_tries(self, dag_ids: Sequence[str]) -> list[datetime.datetime]:
-        """When each try that runs now began."""
+        """When each running try started."""
 
     def live_runs(self, dag_ids: Sequence[str]) -> Sequence[RunInfo]:
-        """The runs that have not come to their end: they go on with the release that they began with."""
+        """The runs that have not ended; they continue with the release they started with."""
 
     def delete_dag(self, dag_id: str) -> None:
-        """Forgets a DAG with its runs."""
+        """Deletes a DAG and its runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What gc or undeploy has removed, or would remove; `kept` says why a release stays."""
+    """What gc or undeploy has removed, or would remove; `kept` gives the reason for each release that stays."""
 
     target: str
     removed: tuple[str, ...]
@@ -61,10 +61,10 @@ def gc(
     break_lock: bool = False,
     dry_run: bool = False,
 ) -> Removal:
-    """Removes old releases: all but the newest `keep` and those that a running try may have begun with.
+    """Removes old releases: all but the newest `keep` and those that a live run may use.
 
-    A run goes on with the release it began with, so every release that was published at that moment or later stays.
-    Without a server nobody knows what runs; then nothing that was published within the last day is removed.
+    A run continues with the release it started with, so every release published at that moment or later stays.
+    Without a server, the live runs are unknown, and no release published within the last day is removed.
     """
     keep = settings.deploy.keep_releases if keep is None else keep
     with open_target(settings, namespace) as target:
@@ -96,9 +96,9 @@ def undeploy(
     break_lock: bool = False,
     dry_run: bool = False,
 ) -> Removal:
-    """Removes the namespace's stubs, pointer and releases, and if asked its DAGs' rows; the audit log stays.
+    """Removes the namespace's stubs, pointer and releases, and with `delete_from_airflow` its DAGs in Airflow.
 
-    Nothing is removed while one of its tries runs, as far as the server can tell: Conflict.
+    The audit log stays. Raises Conflict, and removes nothing, while the server shows a live run of the namespace.
     """
     with open_target(settings, namespace) as target:
         if dry_run:
@@ -121,13 +121,13 @@ def undeploy(
             live = server.live_runs(dag_ids) if server else ()
             if live:
                 raise Conflict(
-                    f"runs are under way: {', '.join(f'{run.run_id} of {run.dag_id}' for run in live[:5])}",
-                    hint=f"wait for them, or stop them: replayctl runs stop {live[0].dag_id} {live[0].run_id}",
+                    f"runs have not ended: {', '.join(f'{run.run_id} of {run.dag_id}' for run in live[:5])}",
+                    hint=f"wait for them, or run `replayctl runs stop {live[0].dag_id} {live[0].run_id}`",
                 )
             if server and server.live_tries(dag_ids):
                 raise Conflict(
                     f"tasks of {namespace.user or 'the shared namespace'} are running",
-                    hint="wait for them, or stop them",
+                    hint="wait until they have ended, or mark them as failed in Airflow",
                 )
             if mine or state.pointer:
                 reporter.step(f"removing {len(mine)} stubs and the pointer")
@@ -142,7 +142,7 @@ def undeploy(
 
 def _remove(target: Target, token: str, names: Sequence[str], reporter: Reporter) -> None:
     for folder in target.remove(token, names, audit_line("gc", removed=list(names))):
-        reporter.warn(f"{folder} holds files of other users, so it stays; it does no harm")
+        reporter.warn(f"{folder} has files of other users and was kept; it does no harm")
 
 
 def _delete_dags(server: LiveServer | None, dag_ids: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -161,7 +161,7 @@ def _delete_dags(server: LiveServer | None, dag_ids: Sequence[str]) -> tuple[tup
 
 
 def _dag_ids(server: LiveServer | None, stubs: Collection[str], history: History) -> list[str]:
-    """DAGs of the namespace: what the server has from its stubs, and what its releases have declared."""
+    """The DAGs of the namespace: those that the server has from its stubs, and those that its releases declare."""
     if server is None:
         return []
     declared = set(_declared(history))
@@ -197,16 +197,16 @@ def _possibly_running(history: History, server: LiveServer | None, dag_ids: Sequ
     if server is None:
         since = datetime.datetime.fromtimestamp(history.clock_s, tz=datetime.UTC) - datetime.timedelta(days=1)
         return {
-            name: "published within a day, and Airflow was not asked what runs"
+            name: "published within the last day; live runs are unknown without Airflow"
             for name in published_since(history, since)
         }
     runs = server.live_runs(dag_ids)
     began = [*server.live_tries(dag_ids), *(moment for run in runs for moment in (run.start, run.queued) if moment)]
     if not began:
         return {}
-    # Clocks of workstations and servers differ a little.
+    # The clocks of workstations and servers may differ a little.
     since = min(began) - datetime.timedelta(minutes=5)
-    return {name: "a run under way may have begun with it" for name in published_since(history, since)}
+    return {name: "a live run may use it" for name in published_since(history, since)}
 
 
 def _declared(history: History) -> list[str]:

@@ -1,4 +1,4 @@
-"""rollback: an earlier release is published again, and Airflow is waited for as after a deploy."""
+"""rollback: publishes an earlier release again, and waits for Airflow as a deploy does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from replayctl.storage.target import Publication, Target, open_target
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """A way back: which release was published, which is now, and when Airflow showed it (seconds)."""
+    """The result of a rollback: the release now, the one before, and the seconds until Airflow showed it."""
 
     release: str
     previous: str | None
@@ -42,10 +42,10 @@ def rollback(
     break_lock: bool = False,
     dry_run: bool = False,
 ) -> Rollback:
-    """Publishes a stored release again (None: the one that was published before this one), and waits for Airflow.
+    """Publishes a stored release again (None: the one published before the current one), and waits for Airflow.
 
-    Raises NotFound for a release that is not stored, Conflict for one that was edited or is not whole, and what the
-    wait raises; after an import error the release that was published is published again.
+    Raises NotFound for a release that is not stored, Conflict for one that was edited or is incomplete, and what the
+    wait raises. After an import error, the release that was current is published again.
     """
     with open_target(settings, namespace) as target:
         if dry_run:
@@ -62,7 +62,7 @@ def rollback(
             with_history=True,
         ) as (token, locked):
             assert locked.history is not None
-            # Chosen only now: while the lock was waited for, somebody else may have published.
+            # Selected only now: another deploy may have published while this one waited for the lock.
             record, stubs, state = _select(release, locked.history, target, namespace)
             if watcher:
                 watcher.look()
@@ -79,7 +79,7 @@ def rollback(
 def _select(
     release: str | None, history: History, target: Target, namespace: Namespace
 ) -> tuple[ReleaseRecord, Mapping[str, str], TargetState]:
-    """The release to go back to, its stubs, and the target's state with a look at that release's files."""
+    """The release to return to, its stubs, and the target's state with that release's files checked."""
     record = choose(release, history)
     stubs = stubs_of(record.dags, namespace.suffix, namespace.directory)
     return record, stubs, target.inspect(list(stubs), [record.name])
@@ -88,7 +88,7 @@ def _select(
 def _there_and_back(
     release: str, stubs: Mapping[str, str], state: TargetState, namespace: Namespace, *, force: bool
 ) -> tuple[Publication | None, Publication | None]:
-    """The publish of an earlier release and the one that undoes it; None when it is published already."""
+    """The publish of an earlier release and the one that undoes it; None if it is already published."""
     check_whole(release, state)
     mine = my_stubs(state, namespace, stubs)
     refuse_hand_edits([name for name, text in mine.items() if is_edited(text)], force=force)
@@ -118,11 +118,11 @@ def _expected(record: ReleaseRecord, namespace: Namespace) -> Expected:
 
 
 def check_whole(release: str, state: TargetState) -> None:
-    """Raises Conflict for a stored release that is incomplete or was changed by hand."""
+    """Raises Conflict for a stored release that is incomplete or was edited by hand."""
     if release not in state.releases or release not in state.submitted:
-        raise Conflict(f"release {release} is not stored whole any more", hint="deploy it again: replayctl sync-dags")
+        raise Conflict(f"release {release} is incomplete on the target", hint="run `replayctl sync-dags`")
     if state.edited.get(release):
         raise Conflict(
-            f"release {release} was changed by hand on the target: {', '.join(state.edited[release][:5])}",
-            hint="deploy from your DAG folder instead: replayctl sync-dags --force",
+            f"release {release} was edited by hand on the target: {', '.join(state.edited[release][:5])}",
+            hint="run `replayctl sync-dags --force` to deploy from your DAG folder instead",
         )

@@ -1,4 +1,4 @@
-"""The proof of a deploy: Airflow shows the new release on every task of its DAGs, and no import error names a stub."""
+"""Verifies a deploy: Airflow shows the new release on every task of its DAGs, and no import error names a stub."""
 
 from __future__ import annotations
 
@@ -27,20 +27,18 @@ from replayctl.publishing.plan import Plan
 from replayctl.settings.declared import Settings
 from replayctl.storage.target import Publication, Target
 
-# The text that dags/dag_release.py puts on every task: the server showing it is the proof.
+# The text that dags/dag_release.py puts on every task.
 _RELEASE_LINE = "Release: "
 _RELEASE = re.compile(r"\br_[0-9a-f]{16}\b")
 _NUDGE_EVERY_S = 5.0
-_NOTHING_TO_NUDGE = (
-    "it knows no DAG of yours yet, and finds new files by itself, every refresh_interval (300 s unless set)"
-)
+_NOTHING_TO_NUDGE = "Airflow looks for new files every refresh_interval, 300 s by default"
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the server has to show: each DAG with its tasks (None: whatever it has), and each stub.
+    """What the server has to show: each DAG with its tasks (None: any), and each stub.
 
-    `free_stubs` are those whose DAGs nobody knows beforehand: all that the server finds in them, with a task at least.
+    `free_stubs` are those whose DAGs only the server knows: it has to show at least one task of each.
     """
 
     release: str
@@ -53,7 +51,7 @@ class DagServer(Protocol):
     """What a deploy asks of Airflow."""
 
     def dags(self) -> Iterable[DagInfo]:
-        """All DAGs known."""
+        """All DAGs that the server knows."""
 
     def tasks_docs(self, dag_id: str) -> Mapping[str, str]:
         """Task → its documentation text."""
@@ -62,26 +60,26 @@ class DagServer(Protocol):
         """Files that do not load."""
 
     def live_runs(self, dag_ids: Sequence[str]) -> Sequence[RunInfo]:
-        """The runs of these DAGs that have not come to their end."""
+        """The runs of these DAGs that have not ended."""
 
     def reparse(self, file_token: str) -> None:
-        """Parse now, and look for new files."""
+        """Asks for a parse of a file, and for a search for new files."""
 
 
 def check_owners(plan: Plan, server: DagServer) -> None:
-    """Raises Conflict when another file than ours shows one of our dag_ids on the server."""
+    """Raises Conflict if the server has one of the plan's dag_ids from a file that is not in the plan."""
     ours = {dag.dag_id for dag in plan.dags}
     files = {*plan.stubs, *plan.of("delete")}
     for dag in server.dags():
         if dag.dag_id in ours and not dag.is_stale and Path(dag.fileloc).name not in files:
             raise Conflict(
-                f"DAG {dag.dag_id} is another's on the server: it comes from {dag.fileloc}",
-                hint="give your DAG another name",
+                f"DAG {dag.dag_id} already exists on the server, from {dag.fileloc}",
+                hint="rename your DAG",
             )
 
 
 def expected_of(plan: Plan) -> Expected:
-    """What the server shows once a plan is published."""
+    """What the server has to show once a plan is published."""
     stubs = dict(zip(plan.release.modules, plan.stubs, strict=True))
     return Expected(
         plan.release.name,
@@ -92,11 +90,11 @@ def expected_of(plan: Plan) -> Expected:
 
 
 class _DoesNotLoad(OperationFailed):
-    """The server has tried to load the release and could not."""
+    """The server cannot load the release."""
 
 
 class Watcher:
-    """Waits for a server to show a release. `look` right before the publish: what is broken by then is not ours."""
+    """Waits for a server to show a release. Call `look` right before the publish, to ignore earlier import errors."""
 
     def __init__(self, server: DagServer, settings: Settings, reporter: Reporter) -> None:
         self.server = server
@@ -107,32 +105,32 @@ class Watcher:
         self._known_before: set[str] = set()
 
     def look(self) -> None:
-        """Notes what the server knows and what it cannot load."""
+        """Records which DAGs the server knows and which files it cannot load."""
         self._old_problems = {(problem.filename, problem.timestamp) for problem in self.server.import_problems()}
         self._known_before = {dag.dag_id for dag in self.server.dags() if not dag.is_stale}
 
     def wait_or_give_back(self, expected: Expected, target: Target, token: str, back: Publication | None) -> float:
-        """`wait`; when the server cannot load the release, `back` is published before the error. Needs the lock."""
+        """Like `wait`; if the server cannot load the release, publishes `back` before it raises. Needs the lock."""
         try:
             return self.wait(expected)
         except _DoesNotLoad as error:
             if back is None:
                 raise
             target.publish(token, back)
-            # Airflow forgets the DAGs of a file that does not load: without a parse they would stay away for a while.
+            # Airflow drops the DAGs of a file that does not load; a parse brings them back at once.
             with contextlib.suppress(ReplayctlError):
                 nudge(self.server, expected.stubs)
             what = f"{back.release} is published again" if back.release else "the stubs were removed again"
             raise OperationFailed(f"{error}; {what}", details=error.details, hint=error.hint) from error
         except AuthFailed as error:
-            raise AuthFailed(f"{error}; {expected.release} is published, but was not verified") from error
+            raise AuthFailed(f"{error}; published {expected.release} without verifying it") from error
 
     def wait(self, expected: Expected, sleep: Callable[[float], None] = time.sleep) -> float:
         """Returns the seconds until every expected DAG shows the release on each of its tasks.
 
-        Raises OperationFailed with the server's traceback when a stub of the release does not load, AuthFailed when the
-        server does not let us ask, TimedOut when it does not show the release in time. A server that is out of order
-        for a while is asked again.
+        Raises OperationFailed with the server's traceback if a stub of the release does not load, AuthFailed if the
+        server does not allow the request, TimedOut if it does not show the release in time. Requests are retried while
+        the server is unavailable.
         """
         started = time.monotonic()
         pending, stubs = dict(expected.dags), set(expected.free_stubs)
@@ -141,7 +139,7 @@ class Watcher:
         def look() -> bool | None:
             nonlocal next_nudge, nudged
             due = time.monotonic() >= next_nudge
-            # All DAGs of a server may be thousands: listed once for all who ask.
+            # A server may have thousands of DAGs: list them once per look.
             known = tuple(self.server.dags()) if due or stubs else ()
             if due:
                 nudged = _nudge(self.server, expected.stubs, known)
@@ -167,7 +165,7 @@ class Watcher:
             name = Path(problem.filename).name
             if name not in expected.stubs or (problem.filename, problem.timestamp) in self._old_problems:
                 continue
-            # The server may just have parsed the release from before: its traceback says which one it was.
+            # The server may have parsed the previous release just now: the traceback names the release.
             named = set(_RELEASE.findall(problem.stack_trace))
             if not named or expected.release in named:
                 raise _DoesNotLoad(f"Airflow cannot load {name}", details=problem.stack_trace.strip())
@@ -175,27 +173,27 @@ class Watcher:
     def _too_late(
         self, expected: Expected, missing: Sequence[str], waited: float, trouble: ReplayctlError | None, *, nudged: bool
     ) -> TimedOut:
-        last = f"; its last words: {trouble}" if trouble else ""
+        last = f"; last error: {trouble}" if trouble else ""
         if not last and any(name in expected.free_stubs for name in missing):
-            last = "; what it shows of a release is on tasks, so a file without any is never seen"
-        why = "the copy is published" if nudged else f"the copy is published, but {_NOTHING_TO_NUDGE}"
+            last = "; a DAG file without tasks cannot be verified"
+        why = "" if nudged else f" ({_NOTHING_TO_NUDGE})"
         return TimedOut(
             f"Airflow does not show {expected.release} in {', '.join(sorted(missing)[:5])} after {waited:.0f} s{last}",
-            hint=f"{why}; look again with: replayctl sync-dags",
+            hint=f"run `replayctl sync-dags` to check again; the release is published{why}",
         )
 
     def _say(self, expected: Expected, pending: Mapping[str, object], stubs: Set[str], *, nudged: bool) -> None:
         changed = len(self._known_before.intersection(pending))
-        why = f" ({changed} changed: Airflow re-reads those every min_serialized_dag_update_interval)" * bool(changed)
+        why = f" ({changed} changed: Airflow updates them every min_serialized_dag_update_interval)" * bool(changed)
         why = why if nudged else f" ({_NOTHING_TO_NUDGE})"
         count = len(pending) + len(stubs)
-        self._reporter.status(f"waiting until Airflow shows {expected.release}: {count} DAGs left{why}")
+        self._reporter.status(f"waiting for Airflow to show {expected.release}: {count} DAGs left{why}")
 
 
 def nudge(server: DagServer, files: Set[str]) -> bool:
-    """Asks for a parse of our files by name; one of any DAG makes the processor look for new files too.
+    """Asks for a parse of these files, or of any DAG's, which makes the processor look for new files too.
 
-    False when there is nothing to ask with: the server knows no DAG at all, or none that is ours to touch.
+    False if there is no DAG to ask for: the server knows none, or none that this user may change.
     """
     return _nudge(server, files, tuple(server.dags()))
 
@@ -207,13 +205,13 @@ def _nudge(server: DagServer, files: Set[str], known: Iterable[DagInfo]) -> bool
         try:
             server.reparse(token)
         except (AuthFailed, NotFound):
-            # Another's DAG, which we may not touch, or one that has gone meanwhile.
+            # Another user's DAG that this user may not change, or one that was deleted meanwhile.
             return False
     return bool(tokens)
 
 
 def _shows(server: DagServer, dag_id: str, tasks: Set[str] | None, release: str) -> bool:
-    """Whether a DAG has just these tasks (None: one at least), and shows the release on each."""
+    """Whether a DAG has exactly these tasks (None: at least one), and shows the release on each."""
     docs = _docs(server, dag_id)
     if docs is None or (not docs if tasks is None else set(docs) != tasks):
         return False
@@ -221,7 +219,7 @@ def _shows(server: DagServer, dag_id: str, tasks: Set[str] | None, release: str)
 
 
 def _stub_shows(server: DagServer, stub: str, known: Iterable[DagInfo], release: str) -> bool:
-    """Whether all tasks of all DAGs in a stub show the release. There must be one: no task is no proof of anything."""
+    """Whether all tasks of all DAGs in a stub show the release; False without any task."""
     dag_ids = [dag.dag_id for dag in known if Path(dag.fileloc).name == stub and not dag.is_stale]
     texts = [text for dag_id in dag_ids for text in (_docs(server, dag_id) or {}).values()]
     return bool(texts) and all(_names(text, release) for text in texts)

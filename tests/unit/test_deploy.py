@@ -169,7 +169,7 @@ def test_only_the_module_that_does_not_load_is_blamed(place: tuple) -> None:
     (place[2] / "dag_bad.py").write_text("def dag_specs(namespace):\n    raise RuntimeError('only mine')\n")
     with pytest.raises(UsageProblem) as caught:
         run(place)
-    assert str(caught.value) == "dag_bad.py does not load: RuntimeError: only mine"
+    assert str(caught.value) == "dag_bad.py cannot be loaded: RuntimeError: only mine"
     assert "dags/dag_bad.py" in (caught.value.details or "")
     assert "two_stage" not in f"{caught.value}{caught.value.details}{caught.value.hint}"
 
@@ -179,7 +179,9 @@ def test_a_step_without_a_workload_is_refused_before_anything_is_written(place: 
         "from .dag_specs import DagSpec, StepSpec\n\ndef dag_specs(namespace):\n"
         "    return (DagSpec(namespace.dag_id('x'), '', 'e', (StepSpec('s', 'nothing', 'd', {}),)),)\n"
     )
-    with pytest.raises(UsageProblem, match="dag_bad.py does not load: ValueError: step s: unknown workload 'nothing'"):
+    with pytest.raises(
+        UsageProblem, match="dag_bad.py cannot be loaded: ValueError: step s: unknown workload 'nothing'"
+    ):
         run(place)
     assert list(place[3].dags_folder.iterdir()) == []
 
@@ -213,7 +215,7 @@ def test_a_server_that_is_out_of_order_for_a_while_is_asked_again(place: tuple) 
     assert run(place).seen_after_s is not None
     (place[2] / "dag_specs.py").write_text((place[2] / "dag_specs.py").read_text() + "\n# changed\n")
     place[3].out_of_order = 10_000
-    with pytest.raises(TimedOut, match="its last words: Airflow answered with status 503"):
+    with pytest.raises(TimedOut, match="last error: Airflow answered with status 503"):
         run(place)
     made = run(place, dry_run=True)
     assert not made.changed
@@ -239,7 +241,7 @@ def test_the_shipped_dags_never_take_the_place_of_ones_own(place: tuple) -> None
     (folder / "dag_mine.py").write_text("def dag_specs(namespace):\n    return []\n")
     run(place)
     for dry_run in (True, False):
-        with pytest.raises(UsageProblem, match="dag_mine_alice.py would go"):
+        with pytest.raises(UsageProblem, match="dag_mine_alice.py would be deleted"):
             deploy.sync(
                 None,
                 settings,
@@ -265,7 +267,7 @@ def test_without_a_server_the_copy_says_that_nobody_looked(place: tuple) -> None
     ("text", "whose"),
     [
         (stub_text("dag_two_stage_scenarios", "bob"), "belongs to bob"),
-        ("import airflow  # mine\n", "was not made by replayctl"),
+        ("import airflow  # mine\n", "was not written by replayctl"),
     ],
 )
 def test_a_stub_name_that_belongs_to_somebody_else_is_refused(place: tuple, text: str, whose: str) -> None:

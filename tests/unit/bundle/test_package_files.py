@@ -63,16 +63,16 @@ def test_wheels_that_fit(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("a.whl", "not named like a wheel"),
-        ("a-1.0-py3-none.whl", "not named like a wheel"),
-        ("a-x.y-py3-none-any.whl", "not named like a wheel"),
+        ("a.whl", "does not have the name of a wheel"),
+        ("a-1.0-py3-none.whl", "does not have the name of a wheel"),
+        ("a-x.y-py3-none-any.whl", "does not have the name of a wheel"),
         ("a-1.0-cp310-cp310-manylinux2014_x86_64.whl", "the cluster has Python 3.11"),
         ("a-1.0-cp311-cp311-manylinux_2_34_x86_64.whl", "glibc 2.28"),
         ("a-1.0-cp311-cp311-manylinux2014_aarch64.whl", "on x86_64"),
         ("a-1.0-cp311-cp311-musllinux_1_2_x86_64.whl", "for musllinux_1_2_x86_64"),
         ("a-1.0-cp311-cp311-macosx_11_0_arm64.whl", "for macosx_11_0_arm64"),
         ("a-1.0-py2-none-any.whl", "py2-none-any"),
-        ("a b-1.0-py3-none-any.whl", "other characters"),
+        ("a b-1.0-py3-none-any.whl", "invalid name"),
         ("a-1.0-py3-none-any.zip", "neither a wheel nor a jar"),
     ],
 )
@@ -107,7 +107,7 @@ def test_requires_python(tmp_path: Path, required: str, fits: bool) -> None:
 
 def test_a_renamed_wheel_is_refused(tmp_path: Path) -> None:
     path = wheel(tmp_path, "a-1.0-py3-none-any.whl").rename(tmp_path / "a-2.0-py3-none-any.whl")
-    with pytest.raises(UsageProblem, match=r"is a 1\.0 inside"):
+    with pytest.raises(UsageProblem, match=r"names a 1\.0"):
         read_package(path, RUNTIME)
 
 
@@ -182,7 +182,7 @@ def test_a_file_that_changes_meanwhile_is_not_sent_by_half(tmp_path: Path) -> No
     path = jar(tmp_path, "a-1.jar")
     package = read_package(path, RUNTIME)
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(UsageProblem, match="has changed meanwhile"):
+    with pytest.raises(UsageProblem, match="was changed during the upload"):
         list(chunks_of(package, 0))
 
 

@@ -32,12 +32,12 @@ def test_nothing_is_overwritten_and_a_dry_run_writes_nothing(tmp_path: Path) -> 
     assert scaffold.init(tmp_path, dry_run=True).dry_run
     assert list(tmp_path.iterdir()) == []
     made = scaffold.init(tmp_path)
-    with pytest.raises(Conflict, match="is there already"):
+    with pytest.raises(Conflict, match="already exists"):
         scaffold.init(tmp_path)
     scaffold.new_dag("mine", made.path, suffix="", dry_run=True)
     assert not (made.path / "dag_mine.py").exists()
     scaffold.new_dag("mine", made.path, suffix="")
-    with pytest.raises(Conflict, match="is there already"):
+    with pytest.raises(Conflict, match="already exists"):
         scaffold.new_dag("mine", made.path, suffix="")
     assert [path.name for path in tmp_path.iterdir()] == ["dags"]
 
@@ -51,7 +51,7 @@ def test_names_that_cannot_be_are_refused(tmp_path: Path, name: str) -> None:
 
 def test_a_name_with_the_suffix_and_a_strange_folder_are_refused(tmp_path: Path) -> None:
     made = scaffold.init(tmp_path)
-    with pytest.raises(UsageProblem, match="the deploy itself appends"):
+    with pytest.raises(UsageProblem, match="which the deploy appends"):
         scaffold.new_dag("mine_alice", made.path, suffix="_alice")
     with pytest.raises(NotFound, match="is not a copy of the shipped DAGs"):
         scaffold.new_dag("mine", tmp_path, suffix="_alice")

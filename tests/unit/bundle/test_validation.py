@@ -203,7 +203,7 @@ def test_links_and_stray_environments_are_found(folder: Path) -> None:
 def test_errors_are_refused_all_at_once_with_a_way_out(folder: Path) -> None:
     write(folder, "import pandas\nimport uuid\nX = uuid.uuid4()\n\ndef dag_specs(namespace):\n    return ()\n")
     found = validation.check(build_release(folder, "{}"), folder, artifacts_root="/a")
-    with pytest.raises(UsageProblem, match="2 faults") as caught:
+    with pytest.raises(UsageProblem, match="2 errors") as caught:
         validation.refuse(found)
     assert "dag_mine.py:1: import of pandas" in (caught.value.details or "")
     assert "--no-validate" in (caught.value.hint or "")
