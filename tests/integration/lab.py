@@ -122,7 +122,7 @@ class Lab:
         return path
 
     def server_pods(self) -> list[str]:
-        return self._pods(NAMESPACE, "app=server", "name")
+        return self.kubectl("-n", NAMESPACE, "get", "pods", "-l", "app=server", "-o", "name").split()
 
     def wait_for_server(self, *, after: str | None = None) -> None:
         self.wait_for_pod(NAMESPACE, "app=server", after=after)
@@ -133,9 +133,8 @@ class Lab:
         A deployment goes on calling itself rolled out until its controller has seen that a pod is gone.
         """
         deadline = time.monotonic() + 120
-        ready = '{range .items[?(@.status.conditions[?(@.type=="Ready")].status=="True")]}pod/{.metadata.name} {end}'
-        while not (names := self._pods(namespace, selector, f"jsonpath={ready}")) or after in names:
-            assert time.monotonic() < deadline, f"no pod of {selector} is ready again; ready are {names}"
+        while not (ready := self._ready_pods(namespace, selector)) or after in ready:
+            assert time.monotonic() < deadline, f"no pod of {selector} is ready again; ready are {ready}"
             time.sleep(0.1)
 
     def kill_processes(self, namespace: str, pod: str) -> None:
@@ -149,5 +148,13 @@ class Lab:
                     killed += 1
         assert killed, f"{pod} has no processes on this machine"
 
-    def _pods(self, namespace: str, selector: str, form: str) -> list[str]:
-        return self.kubectl("-n", namespace, "get", "pods", "-l", selector, "-o", form).split()
+    def _ready_pods(self, namespace: str, selector: str) -> list[str]:
+        pods = json.loads(self.kubectl("-n", namespace, "get", "pods", "-l", selector, "-o", "json"))["items"]
+        return [
+            f"pod/{pod['metadata']['name']}"
+            for pod in pods
+            if any(
+                condition["type"] == "Ready" and condition["status"] == "True"
+                for condition in pod["status"].get("conditions", ())
+            )
+        ]
