@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +17,7 @@ from replayctl.settings.context import AppContext
 if TYPE_CHECKING:
     from replayctl.clients.airflow import AirflowApi, DagInfo
     from replayctl.clients.airflow_runs import RunInfo
-    from replayctl.experiments.runs import FailedTask, RunReport
+    from replayctl.experiments.runs import FailedTask, FailureCause, RunReport
 
 _Dag = Annotated[str, typer.Argument(help="One of your DAGs, with or without your suffix.", show_default=False)]
 _Timeout = Annotated[float, typer.Option(help="Seconds to wait for the end of the run, which continues afterwards.")]
@@ -25,6 +25,8 @@ _RunId = Annotated[
     str | None, typer.Argument(help="Run ID or a prefix of it; the newest run by default.", show_default=False)
 ]
 _A_DAY_S = 86400.0
+# A step's whole description is one line of its log.
+_LINE_WIDTH = 300
 
 
 def run(
@@ -170,13 +172,36 @@ def _watched(app: AppContext, api: AirflowApi, run: RunInfo, timeout_s: float) -
     from replayctl.experiments import runs
 
     try:
-        return runs.watch(api, run, timeout_s=timeout_s, poll_s=app.settings.deploy.poll_s, reporter=app.reporter)
+        return runs.watch(
+            api,
+            run,
+            timeout_s=timeout_s,
+            poll_s=app.settings.deploy.poll_s,
+            reporter=app.reporter,
+            explain=lambda lines: _cause(app, lines),
+        )
     except KeyboardInterrupt:
         raise Interrupted(
             f"stopped waiting for run {run.run_id} of {run.dag_id}, which continues",
             hint=runs.ways_on(run),
             data=runs.report_of(api, run, "unfinished"),
         ) from None
+
+
+def _cause(app: AppContext, lines: Sequence[str]) -> FailureCause | None:
+    """The cause in a task's log; where the log has none, perhaps because it could not be written, a full disk here."""
+    from replayctl.experiments.runs import FailureCause
+    from replayctl.local.disk import full_disk_hint, is_full
+    from replayctl.logs.diagnose import cause_in_task_log
+    from replayctl.settings.load import LOCAL_PROFILE
+
+    cause = cause_in_task_log(lines)
+    if cause is not None:
+        return FailureCause(cause.summary, cause.explanation)
+    settings = app.settings
+    if settings.profile == LOCAL_PROFILE and is_full(settings.local.home):
+        return FailureCause(f"the disk of {settings.local.home} is full", full_disk_hint(settings.local.home))
+    return None
 
 
 def _result(command: str, report: RunReport) -> Result:
@@ -197,12 +222,12 @@ def _result(command: str, report: RunReport) -> Result:
 
 
 def _problem(task: FailedTask) -> Problem:
-    return Problem(
-        "failed",
-        f"task {task.task_id} failed (try {task.try_number})",
-        f"see the complete log: {task.log_source or task.log_url}",
-        "\n".join(task.log_tail),
-    )
+    message = f"task {task.task_id} failed (try {task.try_number})"
+    lines = [line if len(line) <= _LINE_WIDTH else f"{line[:_LINE_WIDTH]} …" for line in task.log_tail]
+    if task.cause is not None:
+        message += f": {task.cause.summary}"
+        lines = [*([task.cause.explanation, ""] if task.cause.explanation else []), *lines]
+    return Problem("failed", message, f"see the complete log: {task.log_source or task.log_url}", "\n".join(lines))
 
 
 def _seconds(run: RunInfo) -> float | None:

@@ -17,17 +17,32 @@ from replayctl.errors import ReplayctlError, TimedOut
 from replayctl.experiments.delays import why_waiting
 
 _LOG_LINES = 40
+# Airflow's pages fold what is between them.
+_GROUP_MARKS = ("::group::", "::endgroup::")
 _SHOWN_STATES = frozenset({"running", "success", "failed", "upstream_failed", "up_for_retry", "skipped"})
 # Why a run does not get on is asked only so often: it takes several requests.
 _ASK_WHY_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
+class FailureCause:
+    """Why a task failed: the exception that says most, and what it means (empty when that is unknown)."""
+
+    summary: str
+    explanation: str
+
+
+# What finds the cause in a task's log, or does not.
+Explain = Callable[[Sequence[str]], FailureCause | None]
+
+
+@dataclass(frozen=True, slots=True)
 class FailedTask:
-    """A task that failed, with the last lines of its log, and where the whole of it is."""
+    """A task that failed: why, the last lines of its log, and where the whole of it is."""
 
     task_id: str
     try_number: int
+    cause: FailureCause | None
     log_tail: tuple[str, ...]
     log_source: str | None
     log_url: str
@@ -119,14 +134,15 @@ def watch(
     timeout_s: float,
     poll_s: float,
     reporter: Reporter,
+    explain: Explain,
     sleep: Callable[[float], None] = time.sleep,
 ) -> RunReport:
-    """Follows a run to its end, one line per change of a task, and says why it waits.
+    """Follows a run to its end, one line per change of a task, and says why it waits; `explain` reads failed tasks' logs.
 
     An Airflow that is away for a while is asked again. Raises TimedOut, with the unfinished report as its data, when
     the run goes on for longer than `timeout_s`.
     """
-    follower = _Follower(api, reporter, run)
+    follower = _Follower(api, reporter, run, explain)
     return wait_until(follower.look, follower.late, timeout_s=timeout_s, poll_s=poll_s, reporter=reporter, sleep=sleep)
 
 
@@ -135,6 +151,7 @@ class _Follower:
     api: AirflowApi
     reporter: Reporter
     run: RunInfo
+    explain: Explain
     seen: dict[tuple[str, int], tuple[str | None, int]] = field(default_factory=dict)
     notes: dict[tuple[str, int], Mapping[str, Any] | None] = field(default_factory=dict)
     why: str | None = None
@@ -228,7 +245,8 @@ class _Follower:
     def _failed(self, task: TaskInfo) -> FailedTask:
         log = self.api.task_log(self.run.dag_id, self.run.run_id, task)
         url = f"{run_url(self.api, self.run)}/tasks/{task.task_id}?try_number={task.try_number}"
-        return FailedTask(task.task_id, task.try_number, log.lines[-_LOG_LINES:], log.source, url)
+        tail = tuple(line for line in log.lines if not line.startswith(_GROUP_MARKS))[-_LOG_LINES:]
+        return FailedTask(task.task_id, task.try_number, self.explain(log.lines), tail, log.source, url)
 
 
 def _text(value: object) -> str | None:

@@ -6,12 +6,14 @@ import contextlib
 import errno
 import os
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from replayctl.errors import OperationFailed
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_BELOW_BYTES = 1_000_000
 # The messages of the system and of sqlite.
 _FULL_DISK_WORDS = ("No space left on device", "Disk quota exceeded", "database or disk is full")
 
@@ -34,6 +36,13 @@ def disk_errors(action: str, path: Path, *, hint: str | None = None) -> Iterator
 def is_full_disk(text: str) -> bool:
     """Whether a program's output reports a full disk."""
     return any(words in text for words in _FULL_DISK_WORDS)
+
+
+def is_full(path: Path) -> bool:
+    """Whether the disk of a path has less than a megabyte left; False where it cannot be asked."""
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(path).free < _FULL_BELOW_BYTES
+    return False
 
 
 def full_disk_hint(path: Path) -> str:

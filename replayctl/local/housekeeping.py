@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from replayctl.errors import OperationFailed
-from replayctl.local.disk import full_disk_hint, is_full_disk
+from replayctl.local.disk import full_disk_hint, is_full, is_full_disk
 
 _MAX_LOG_BYTES = 20_000_000
 _KEPT_LOG_BYTES = 1_000_000
@@ -44,7 +44,7 @@ def failure(home: Path, message: str, *, name: str | None = None, output: str = 
     """The error of a failed part, with the end of its log or output; a full disk is reported as the cause."""
     tail = log_tail(home, name, lines=200) if name else output
     hint = f"read the whole log: less {shlex.quote(str(log_path(home, name)))}" if name else None
-    if is_full_disk(tail) or _is_full(home):
+    if is_full_disk(tail) or is_full(home):
         message, hint = f"{message}: the disk of {home} is full", full_disk_hint(home)
     return OperationFailed(message, hint=hint, details="\n".join(tail.splitlines()[-30:]))
 
@@ -91,9 +91,3 @@ def _cut(log: Path) -> None:
         file.seek(0)
         file.write(kept)
         file.truncate()
-
-
-def _is_full(home: Path) -> bool:
-    with contextlib.suppress(OSError):
-        return shutil.disk_usage(home).free < _KEPT_LOG_BYTES
-    return False

@@ -14,5 +14,6 @@ from replayctl.logs.diagnose.cause import Cause
 from replayctl.logs.diagnose.exit_codes import explain_exit_code
 from replayctl.logs.diagnose.reader import Diagnosis
 from replayctl.logs.diagnose.resource_manager import add_diagnostics, from_diagnostics
+from replayctl.logs.diagnose.task_log import cause_in_task_log
 
-__all__ = ["Cause", "Diagnosis", "add_diagnostics", "explain_exit_code", "from_diagnostics"]
+__all__ = ["Cause", "Diagnosis", "add_diagnostics", "cause_in_task_log", "explain_exit_code", "from_diagnostics"]

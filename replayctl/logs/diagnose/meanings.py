@@ -164,7 +164,7 @@ _OTHERS = {
         "A quota is full: remove what is no longer used, or ask for a higher one (hdfs dfs -count -q FOLDER)."
     ),
     r"No space left on device": (
-        "A disk is full: shuffle files and spills need room (spark.local.dir); free some, or use more partitions."
+        "The disk is full: free some space. Spark also needs it for shuffle files and spills (spark.local.dir)."
     ),
     r"Too many open files": "Raise the limit of open files (ulimit -n), or use fewer partitions and open fewer files.",
     r"is not a Parquet file|CANNOT_READ_FILE_FOOTER|Could not read footer|corrupt(?:ed)? (?:footer|file)": (

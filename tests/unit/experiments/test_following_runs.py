@@ -69,7 +69,8 @@ class Airflow:
         return NOTE
 
     def task_log(self, dag_id: str, run_id: str, task: TaskInfo) -> TaskLog:
-        return TaskLog(("Traceback:", '    raise ValueError("x")'), "/logs/attempt=1.log")
+        lines = ("::group::Pre Execute", "Traceback:", '    raise ValueError("x")', "::endgroup::")
+        return TaskLog(lines, "/logs/attempt=1.log")
 
     def health(self) -> dict[str, str]:
         return self.states
@@ -131,6 +132,7 @@ def watch(server: Airflow, reporter: RecordingReporter, timeout_s: float = 60) -
         timeout_s=timeout_s,
         poll_s=0,
         reporter=reporter,
+        explain=lambda lines: runs.FailureCause(lines[-2].strip(), "what to do"),
         sleep=lambda seconds: None,
     )
 
@@ -172,7 +174,8 @@ def test_what_was_reused_is_said_with_its_maker() -> None:
 def test_a_failed_task_has_its_log_as_it_was_and_says_where_the_whole_is() -> None:
     report = watch(Airflow(answers=["failed"], tasks_now=[task("als", "failed")]), RecordingReporter())
     (failed,) = report.failed
-    assert failed.log_tail[1] == '    raise ValueError("x")'
+    assert failed.log_tail == ("Traceback:", '    raise ValueError("x")')
+    assert failed.cause == runs.FailureCause('raise ValueError("x")', "what to do")
     assert failed.log_source == "/logs/attempt=1.log"
 
 
