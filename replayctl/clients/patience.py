@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,36 +15,44 @@ T = TypeVar("T")
 AWAY = (Unreachable, NotReady, ServerTrouble)
 
 
+def _late(waited_s: float, trouble: ReplayctlError | None) -> ReplayctlError:
+    return trouble or TimedOut(f"waited {waited_s:.0f} s in vain")
+
+
 def wait_until(
     look: Callable[[], T | None],
-    late: Callable[[float, ReplayctlError | None], TimedOut],
+    late: Callable[[float, ReplayctlError | None], ReplayctlError] = _late,
     *,
-    timeout_s: float,
     poll_s: float,
     reporter: Reporter,
-    sleep: Callable[[float], None] = time.sleep,
+    timeout_s: float = math.inf,
+    away: tuple[type[ReplayctlError], ...] = AWAY,
+    away_for_s: float = math.inf,
+    sleep: Callable[[float], None] | None = None,
 ) -> T:
     """What `look` gives once it gives something; it is asked every `poll_s` seconds.
 
-    While the server is away it is asked again, and the reporter says so. Raises what `late` makes of the seconds waited
-    and the last trouble after `timeout_s`, and all that `look` raises besides.
+    While the server is `away` it is asked again, for at most `away_for_s`, and the reporter says so. Raises what `late`
+    makes of the seconds waited and the last trouble after `timeout_s`, and all that `look` raises besides.
     """
-    started = time.monotonic()
+    started = answered_at = time.monotonic()
     trouble: ReplayctlError | None = None
     while True:
         try:
             answer = look()
             if trouble is not None:
                 reporter.step("it answers again")
-            trouble = None
+            trouble, answered_at = None, time.monotonic()
             if answer is not None:
                 return answer
-        except AWAY as error:
+        except away as error:
+            if time.monotonic() - answered_at > away_for_s:
+                raise
             if trouble is None:
                 reporter.warn(f"{error}; asking again")
             trouble = error
-            reporter.status(f"{error}; asking again for {time.monotonic() - started:.0f} s")
+            reporter.status(f"{error}; asking again for {time.monotonic() - answered_at:.0f} s")
         waited = time.monotonic() - started
         if waited > timeout_s:
             raise late(waited, trouble)
-        sleep(poll_s)
+        (sleep or time.sleep)(poll_s)

@@ -137,10 +137,10 @@ def watch(
     explain: Explain,
     sleep: Callable[[float], None] = time.sleep,
 ) -> RunReport:
-    """Follows a run to its end, one line per change of a task, and says why it waits; `explain` reads failed tasks' logs.
+    """Follows a run to its end, one line per change of a task, and says why it waits.
 
-    An Airflow that is away for a while is asked again. Raises TimedOut, with the unfinished report as its data, when
-    the run goes on for longer than `timeout_s`.
+    `explain` finds the cause in a failed task's log. An Airflow that is away for a while is asked again. Raises
+    TimedOut, with the unfinished report as its data, when the run goes on for longer than `timeout_s`.
     """
     follower = _Follower(api, reporter, run, explain)
     return wait_until(follower.look, follower.late, timeout_s=timeout_s, poll_s=poll_s, reporter=reporter, sleep=sleep)

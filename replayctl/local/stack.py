@@ -9,16 +9,24 @@ from __future__ import annotations
 import contextlib
 import shlex
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from replayctl import process
 from replayctl.clients.airflow import AirflowApi
+from replayctl.clients.patience import wait_until
 from replayctl.console.events import Reporter
 from replayctl.console.secret import Secret
-from replayctl.errors import Conflict, NotReady, OperationFailed, PortTaken, RemoteCommandFailed, TimedOut
+from replayctl.errors import (
+    Conflict,
+    NotReady,
+    OperationFailed,
+    PortTaken,
+    RemoteCommandFailed,
+    ReplayctlError,
+    TimedOut,
+)
 from replayctl.local import databases, environments, housekeeping, parts, processes, record, state
 from replayctl.local.capacity import LOCAL_POOL, local_slots
 from replayctl.local.disk import disk_errors, make_private
@@ -237,8 +245,7 @@ def _recovered(home: Path, reporter: Reporter) -> Stack:
 
 
 def _wait_until_healthy(home: Path, reporter: Reporter, timeout_s: float = _START_DEADLINE_S) -> Stack:
-    deadline = time.monotonic() + timeout_s
-    while True:
+    def look() -> Stack | None:
         stack = state_in(home)
         if stack.running:
             return stack
@@ -248,15 +255,18 @@ def _wait_until_healthy(home: Path, reporter: Reporter, timeout_s: float = _STAR
         for part in stack.parts:
             if part.problem == state.ENDED:
                 raise housekeeping.failure(home, f"the local {part.name} ended while starting", name=part.name)
-        waiting = [part.name for part in stack.parts if part.problem]
-        if time.monotonic() > deadline:
-            raise TimedOut(
-                f"the local {waiting[0]} did not answer within {timeout_s:.0f} s",
-                details=housekeeping.log_tail(home, waiting[0]),
-                hint=f"read the whole log: less {shlex.quote(str(housekeeping.log_path(home, waiting[0])))}",
-            )
-        reporter.status(f"waiting for {', '.join(waiting)}")
-        time.sleep(_POLL_S)
+        reporter.status(f"waiting for {', '.join(part.name for part in stack.parts if part.problem)}")
+        return None
+
+    def late(_waited_s: float, _trouble: ReplayctlError | None) -> ReplayctlError:
+        slowest = next(part.name for part in state_in(home).parts if part.problem)
+        return TimedOut(
+            f"the local {slowest} did not answer within {timeout_s:.0f} s",
+            details=housekeeping.log_tail(home, slowest),
+            hint=f"read the whole log: less {shlex.quote(str(housekeeping.log_path(home, slowest)))}",
+        )
+
+    return wait_until(look, late, timeout_s=timeout_s, poll_s=_POLL_S, reporter=reporter)
 
 
 def _is_strangers(home: Path, part: PartState) -> bool:

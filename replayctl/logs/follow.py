@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 
+from replayctl.clients.patience import wait_until
 from replayctl.clients.resource_manager import Application, forgotten
 from replayctl.clients.waiting import Waiting
 from replayctl.console.events import Reporter
@@ -47,42 +47,63 @@ def follow(
 
     With `selection.tail`, each log file begins with that many of its last lines. Returns the final application.
     """
-    progress: dict[tuple[str, str], _Progress] = {}
+    following = _Following(cluster, selection, write, reporter, app, raw=raw, wait_s=wait_s)
+    ended = wait_until(following.look, poll_s=_LOOK_EVERY_S, reporter=reporter, away=_AWAY, away_for_s=_AWAY_FOR_S)
+    following.show(ended)
+    following.show_incomplete_lines()
+    return ended
+
+
+@dataclass
+class _Following:
+    """What was shown of an application's logs so far."""
+
+    cluster: Yarn
+    selection: LogSelection
+    write: Callable[[bytes, bool], None]
+    reporter: Reporter
+    app: Application
+    _: KW_ONLY
+    raw: bool
+    wait_s: float
+    progress: dict[tuple[str, str], _Progress] = field(default_factory=dict)
     reported: Waiting | None = None
-    answered_at = time.monotonic()
-    while True:
+
+    def look(self) -> Application | None:
+        """Shows what is new while the application runs; once it has ended, returns it."""
         try:
-            app = cluster.manager.application(app.id)
-            answered_at = time.monotonic()
+            self.app = app = self.cluster.manager.application(self.app.id)
         except NotFound as error:
             # A restarted ResourceManager has forgotten all applications and ends their containers.
-            reporter.step(f"{error}, so the application has ended; showing its aggregated logs")
-            app = forgotten(app.id, app)
-        except _AWAY as error:
-            if time.monotonic() - answered_at > _AWAY_FOR_S:
-                raise
-            reporter.status(f"waiting: {error}")
-            time.sleep(_LOOK_EVERY_S)
-            continue
-        if app.is_waiting and app.waits_for is not None and app.waits_for != reported:
-            reported = app.waits_for
-            reporter.step(f"{app.id} is waiting: {reported}")
-        files = _files(cluster, app, selection, reporter, wait_s=wait_s)
-        cluster.expect(app, files, tail=_GROWTH + max((_unread_bytes(file, progress) for file in files), default=0))
+            self.reporter.step(f"{error}, so the application has ended; showing its aggregated logs")
+            return forgotten(self.app.id, self.app)
+        if app.is_final:
+            return app
+        if app.is_waiting and app.waits_for is not None and app.waits_for != self.reported:
+            self.reported = app.waits_for
+            self.reporter.step(f"{app.id} is waiting: {self.reported}")
+        self.show(app)
+        return None
+
+    def show(self, app: Application) -> None:
+        """Shows all that is new; what a running application lacks for the moment is no error."""
+        files = _files(self.cluster, app, self.selection, self.reporter, wait_s=self.wait_s)
+        unread = max((_unread_bytes(file, self.progress) for file in files), default=0)
+        self.cluster.expect(app, files, tail=_GROWTH + unread)
         for file in files:
             try:
-                for data in _new_bytes(cluster, app, file, selection, progress):
-                    write(data, raw)
+                for data in _new_bytes(self.cluster, app, file, self.selection, self.progress):
+                    self.write(data, self.raw)
             except _PASSING as error:
                 if app.is_final:
                     raise
-                reporter.status(f"waiting: {error}")
-        if app.is_final:
-            for state in progress.values():
-                if state.incomplete and selection.has_line(bytes(state.incomplete)):
-                    write(bytes(state.incomplete), raw)
-            return app
-        time.sleep(_LOOK_EVERY_S)
+                self.reporter.status(f"waiting: {error}")
+
+    def show_incomplete_lines(self) -> None:
+        """Shows last lines without an end, of logs that do not grow any more."""
+        for state in self.progress.values():
+            if state.incomplete and self.selection.has_line(bytes(state.incomplete)):
+                self.write(bytes(state.incomplete), self.raw)
 
 
 def _files(

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from replayctl.clients.patience import wait_until
 from replayctl.clients.resource_manager import (
     Application,
     HttpService,
@@ -179,32 +180,44 @@ class Yarn:
         if YARN has not aggregated them after `wait_s`, NotFound if there are none, and NotReady, with what the
         application waits for, if it has not started.
         """
-        deadline = time.monotonic() + wait_s
-        while True:
-            settled = app.is_final and (app.aggregation in _SETTLED or app.am_container is None)
-            files = self._files(app, driver_only, thoroughly=settled)
-            if files:
-                first = app.am_container or ""
-                return sorted(files, key=lambda file: (file.container != first, file.container, file.name))
-            if settled:
-                why = "has no logs" if app.am_container else "has no logs: it ended before a container was allocated"
-                raise NotFound(f"{app.id} {why}", details=app.diagnostics or None)
-            if not app.is_final:
+        if not app.is_final:
+            files = self._files(app, driver_only, thoroughly=False)
+            if not files:
                 raise NotReady(
                     _no_logs_yet(app), hint=f"run `replayctl yarn-logs {app.id} --follow` to wait for its start"
                 )
-            if time.monotonic() > deadline:
-                raise TimedOut(
-                    f"YARN has not aggregated the logs of {app.id} after {wait_s:.0f} s (state {app.state}, "
-                    f"aggregation {app.aggregation or 'unknown'})",
-                    hint="pass a longer --wait-for SECONDS, or try again later",
-                )
-            self._reporter.status(
-                f"waiting until YARN has aggregated the logs of {app.id}: {app.aggregation or 'not started'}"
+        else:
+            files = self._gathered_files(app, wait_s)
+        first = app.am_container or ""
+        return sorted(files, key=lambda file: (file.container != first, file.container, file.name))
+
+    def _gathered_files(self, app: Application, wait_s: float) -> list[LogFile]:
+        """The log files of an application that has ended, once YARN has aggregated them."""
+        latest: Application | None = None
+
+        def look() -> list[LogFile] | None:
+            nonlocal latest
+            latest = app if latest is None or app.is_forgotten else self.manager.application(app.id)
+            settled = latest.aggregation in _SETTLED or latest.am_container is None
+            files = self._files(latest, driver_only=False, thoroughly=settled)
+            if files:
+                return files
+            if settled:
+                why = "has no logs" if latest.am_container else "has no logs: it ended before a container was allocated"
+                raise NotFound(f"{latest.id} {why}", details=latest.diagnostics or None)
+            state = latest.aggregation or "not started"
+            self._reporter.status(f"waiting until YARN has aggregated the logs of {latest.id}: {state}")
+            return None
+
+        def late(waited_s: float, trouble: ReplayctlError | None) -> ReplayctlError:
+            last = latest or app
+            return trouble or TimedOut(
+                f"YARN has not aggregated the logs of {last.id} after {waited_s:.0f} s (state {last.state}, "
+                f"aggregation {last.aggregation or 'unknown'})",
+                hint="pass a longer --wait-for SECONDS, or try again later",
             )
-            time.sleep(_POLL_S)
-            if not app.is_forgotten:
-                app = self.manager.application(app.id)
+
+        return wait_until(look, late, timeout_s=wait_s, poll_s=_POLL_S, reporter=self._reporter)
 
     def _files(self, app: Application, driver_only: bool, *, thoroughly: bool) -> list[LogFile]:
         try:

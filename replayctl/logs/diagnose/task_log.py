@@ -11,8 +11,7 @@ from replayctl.logs.diagnose.reader import Diagnosis
 def cause_in_task_log(lines: Iterable[str]) -> Cause | None:
     """The most probable cause; None when nothing in the log is a sign of a failure.
 
-    Operators raise the step's last words again. What they quote is the cause: it lacks their wrapping, and its traceback
-    is of the step's code.
+    Operators raise the step's last words again: what they quote is the cause, and has the traceback of the step's code.
     """
     diagnosis = Diagnosis()
     for line in lines:

@@ -46,7 +46,7 @@ def test_the_step_s_own_exception_is_the_cause(error: str, summary: str, advice:
     ],
 )
 def test_what_only_the_operator_says_is_the_cause(text: str, summary: str) -> None:
-    log = f"Task failed with exception\nTraceback (most recent call last):\n  File \"/d/o.py\", line 1, in x\n{text}\n"
+    log = f'Task failed with exception\nTraceback (most recent call last):\n  File "/d/o.py", line 1, in x\n{text}\n'
     cause = cause_in_task_log(log.splitlines())
     assert cause is not None
     assert summary in cause.summary
