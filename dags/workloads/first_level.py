@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,15 +13,28 @@ import pyarrow.compute as pc
 from ..artifacts import Artifact
 from . import tables
 from .context import StepContext, log
+from .models import Ids, fits, scorer
+from .models.workers import SparkWorkers, Threads
 
 if TYPE_CHECKING:
     from .engines.spark import SparkEngine
 
-# Which table is written by a model fitted on which parts, for the queries of which part.
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """Which table is written by a model fitted on which parts, for the queries of which part."""
+
+    name: str
+    table: str
+    fitted_on: tuple[str, ...]
+    query_part: str
+
+
 _ROUNDS = (
-    ("train", "train_candidates", ("first_level_train",), "second_level_train"),
-    ("refit", "candidates", ("first_level_train", "second_level_train"), "test"),
+    _Round("train", "train_candidates", ("first_level_train",), "second_level_train"),
+    _Round("refit", "candidates", ("first_level_train", "second_level_train"), "test"),
 )
+_FITTED_ON = ("query_id", "item_id", "rating", "timestamp")
 
 
 def run(context: StepContext, output: Artifact) -> dict[str, Any]:
@@ -34,10 +48,14 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
     assert isinstance(results, dict)
     shape = (int(results["queries"]), int(results["items"]))
     seconds: dict[str, float] = {}
-    for name, table, fitted_on, query_part in _ROUNDS:
-        propose = _propose_on_spark if context.document["engine"] == "spark" else _propose_embedded
-        propose(context, split.artifact, fitted_on, query_part, shape, (output, table), (name, seconds))
-        log.info("%s: %s rows, %s", table, tables.rows(output, table), seconds)
+    propose = _propose_on_spark if context.document["engine"] == "spark" else _propose_embedded
+    for turn in _ROUNDS:
+        rows = pa.concat_tables([tables.read(split.artifact, part, _FITTED_ON) for part in turn.fitted_on])
+        interactions = fits.Interactions(*(rows.column(key).to_numpy() for key in _FITTED_ON), shape)
+        queries = pc.unique(tables.read(split.artifact, turn.query_part, ["query_id"]).column("query_id")).to_numpy()
+        fit_s, predict_s = propose(context, turn, interactions, np.sort(queries), output)
+        seconds |= {f"{turn.name}_fit": fit_s, f"{turn.name}_predict": predict_s}
+        log.info("%s: %s rows, %s", turn.table, tables.rows(output, turn.table), seconds)
     positives = tables.rows(split.artifact, "second_level_train")
     proposed = _pairs_in_common(output, split.artifact, shape[1])
     return {
@@ -51,62 +69,40 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
 
 
 def _propose_embedded(
-    context: StepContext,
-    split: Artifact,
-    fitted_on: tuple[str, ...],
-    query_part: str,
-    shape: tuple[int, int],
-    target: tuple[Artifact, str],
-    timing: tuple[str, dict[str, float]],
-) -> None:
-    from .models import fits, scorer
-
-    name, seconds = timing
-    rows = pa.concat_tables([tables.read(split, part) for part in fitted_on])
-    columns = {key: rows.column(key).to_numpy() for key in ("query_id", "item_id", "rating", "timestamp")}
-    interactions = fits.Interactions(*columns.values(), shape)
-    queries = np.sort(pc.unique(tables.read(split, query_part, ["query_id"]).column("query_id")).to_numpy())
-    started = time.monotonic()
-    parameters = context.parameters
-    model = fits.fit(parameters["class_path"], parameters["kwargs"], interactions, threads=context.cores)
-    seconds[f"{name}_fit"] = time.monotonic() - started
-    started = time.monotonic()
-    proposed = scorer.propose(model, interactions.seen(), queries, int(parameters["candidates"]), threads=context.cores)
-    tables.write(*target, scorer.CANDIDATES, proposed)
-    seconds[f"{name}_predict"] = time.monotonic() - started
+    context: StepContext, turn: _Round, interactions: fits.Interactions, queries: Ids, output: Artifact
+) -> tuple[float, float]:
+    """Writes the candidates; returns the seconds of the fit and of the prediction."""
+    parameters, started = context.parameters, time.monotonic()
+    model = fits.fit(parameters["class_path"], parameters["kwargs"], interactions, Threads(context.cores))
+    fitted = time.monotonic()
+    top = int(parameters["candidates"])
+    proposed = scorer.propose(model, interactions.seen(), queries, top, threads=context.cores)
+    tables.write(output, turn.table, scorer.CANDIDATES, proposed)
+    return fitted - started, time.monotonic() - fitted
 
 
 def _propose_on_spark(
-    context: StepContext,
-    split: Artifact,
-    fitted_on: tuple[str, ...],
-    query_part: str,
-    shape: tuple[int, int],
-    target: tuple[Artifact, str],
-    timing: tuple[str, dict[str, float]],
-) -> None:
+    context: StepContext, turn: _Round, interactions: fits.Interactions, queries: Ids, output: Artifact
+) -> tuple[float, float]:
+    """As `_propose_embedded`, by Spark's workers; models that need Spark to be fitted are RePlay's."""
     from .models import replay_fits
 
-    name, seconds = timing
     engine: SparkEngine = context.engine  # type: ignore[assignment]
-    engine.session.sparkContext.setJobDescription(f"{context.document['step']}: {name}")
-    interactions = engine.frames(split, fitted_on).cache()
-    queries = engine.frame(split, query_part).select("query_id").distinct()
-    top = int(context.parameters["candidates"])
-    started = time.monotonic()
-    model = replay_fits.make(context.parameters["class_path"], context.parameters["kwargs"])
-    data = replay_fits.dataset(interactions)
-    model.fit(data)
-    learnt = replay_fits.learnt(model, shape)
-    seconds[f"{name}_fit"] = time.monotonic() - started
-    started = time.monotonic()
-    if learnt is None:
-        candidates = replay_fits.propose_by_replay(model, data, queries, top)
+    engine.session.sparkContext.setJobDescription(f"{context.document['step']}: {turn.name}")
+    parameters, started = context.parameters, time.monotonic()
+    class_path, kwargs, top = parameters["class_path"], parameters["kwargs"], int(parameters["candidates"])
+    if class_path in fits.ON_ANY_WORKERS:
+        model = fits.fit(class_path, kwargs, interactions, SparkWorkers(engine.session, context.cores))
     else:
-        candidates = replay_fits.propose(learnt, interactions, queries, shape[1], top)
-    engine.write_frame(candidates, *target)
-    seconds[f"{name}_predict"] = time.monotonic() - started
-    interactions.unpersist()
+        rows = engine.frames(context.input("split").artifact, turn.fitted_on)
+        model = replay_fits.fit(class_path, kwargs, rows, interactions.shape)
+    fitted = time.monotonic()
+    if isinstance(model, replay_fits.ReplayModel):
+        candidates = model.propose(engine.session, queries, top)
+    else:
+        candidates = replay_fits.propose(engine.session, model, interactions.seen(), queries, top)
+    engine.write_frame(candidates, output, turn.table)
+    return fitted - started, time.monotonic() - fitted
 
 
 def _pairs_in_common(output: Artifact, split: Artifact, items: int) -> int:

@@ -1,9 +1,11 @@
-"""The embedded engine's fits: sparse algebra, and implicit's ALS. Arguments are named as RePlay's classes name them."""
+"""Fits by sparse algebra, for either engine, and the embedded engine's ALS.
+
+Arguments are named as RePlay's classes name them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,7 @@ from scipy.sparse import csr_matrix
 
 from ..context import StepError
 from . import Factors, Floats, Ids, ItemScores, ItemSimilarities, Model
+from .workers import Workers
 
 _ITEM_BLOCK = 512
 # Spark's ALS weighs the regularisation by each row's number of interactions, implicit's does not. On the second
@@ -38,7 +41,7 @@ class Interactions:
         return matrix
 
 
-def fit(class_path: str, kwargs: Mapping[str, Any], interactions: Interactions, *, threads: int) -> Model:
+def fit(class_path: str, kwargs: Mapping[str, Any], interactions: Interactions, workers: Workers) -> Model:
     """A model by RePlay's class path and keyword arguments.
 
     Raises StepError for a class that the embedded engine does not have, and for arguments that it does not take.
@@ -49,12 +52,12 @@ def fit(class_path: str, kwargs: Mapping[str, Any], interactions: Interactions, 
             "Spark, with `replayctl run EXPERIMENT --engine spark` or engine='spark' in its spec"
         )
     try:
-        return FITS[class_path](interactions, threads, **kwargs)
+        return FITS[class_path](interactions, workers, **kwargs)
     except TypeError as error:
         raise StepError(f"{class_path} does not take {dict(kwargs)}: {error}") from error
 
 
-def fit_popularity(interactions: Interactions, threads: int, *, use_rating: bool = False) -> Model:
+def fit_popularity(interactions: Interactions, workers: Workers, *, use_rating: bool = False) -> Model:
     """PopRec: the share of queries that have the item (as replay.models.PopRec), or the sum of ratings over them."""
     weights = interactions.rating if use_rating else None
     totals = np.bincount(interactions.item, weights, minlength=interactions.shape[1])
@@ -64,7 +67,7 @@ def fit_popularity(interactions: Interactions, threads: int, *, use_rating: bool
 
 def fit_item_knn(
     interactions: Interactions,
-    threads: int,
+    workers: Workers,
     *,
     num_neighbours: int = 10,
     use_rating: bool = False,
@@ -75,32 +78,41 @@ def fit_item_knn(
 
     Of equally similar items those with the greater ids are taken.
     """
+    from scipy.sparse import vstack
+
     values = interactions.rating if use_rating else np.ones(len(interactions.rating))
     matrix = csr_matrix((values, (interactions.query, interactions.item)), shape=interactions.shape)
     if weighting is not None:
         matrix = _reweighted(matrix, weighting)
     norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=0)).ravel())
-    columns = matrix.T.tocsr()
-    items = matrix.shape[1]
+    nearest = _Nearest(matrix, matrix.T.tocsr(), norms, num_neighbours, shrink)
+    return ItemSimilarities(vstack(workers.map(nearest, range(0, matrix.shape[1], _ITEM_BLOCK)), format="csr"))
 
-    def nearest(start: int) -> csr_matrix:
+
+@dataclass(frozen=True, slots=True)
+class _Nearest:
+    """The nearest items of a block of items, which begins at a number: rows of the matrix of similarities."""
+
+    matrix: csr_matrix
+    columns: csr_matrix
+    norms: Floats
+    neighbours: int
+    shrink: float
+
+    def __call__(self, start: int) -> csr_matrix:
+        items = self.matrix.shape[1]
         rows = np.arange(start, min(start + _ITEM_BLOCK, items))
-        similar = (columns[rows] @ matrix).tocsr()
+        similar = (self.columns[rows] @ self.matrix).tocsr()
         one = np.repeat(rows, np.diff(similar.indptr))
         other = similar.indices
-        data = similar.data / (norms[one] * norms[other] + shrink)
+        data = similar.data / (self.norms[one] * self.norms[other] + self.shrink)
         kept = one != other
         one, other, data = one[kept], other[kept], data[kept]
         order = np.lexsort((-other, -data, one))
         one, other, data = one[order], other[order], data[order]
         place = np.arange(len(one)) - np.searchsorted(one, rows)[one - start]
-        best = place < num_neighbours
+        best = place < self.neighbours
         return csr_matrix((data[best], (one[best] - start, other[best])), shape=(len(rows), items))
-
-    from scipy.sparse import vstack
-
-    with ThreadPoolExecutor(threads) as pool:
-        return ItemSimilarities(vstack(list(pool.map(nearest, range(0, items, _ITEM_BLOCK))), format="csr"))
 
 
 def _reweighted(matrix: csr_matrix, weighting: str) -> csr_matrix:
@@ -121,7 +133,12 @@ def _reweighted(matrix: csr_matrix, weighting: str) -> csr_matrix:
 
 
 def fit_als(
-    interactions: Interactions, threads: int, *, rank: int = 10, implicit_prefs: bool = True, seed: int | None = None
+    interactions: Interactions,
+    workers: Workers,
+    *,
+    rank: int = 10,
+    implicit_prefs: bool = True,
+    seed: int | None = None,
 ) -> Model:
     """ALS by implicit (Hu, Koren and Volinsky 2008). Not the same factors as Spark's: another start and solver."""
     if not implicit_prefs:
@@ -135,7 +152,7 @@ def fit_als(
         regularization=_ALS_REGULARIZATION,
         alpha=2.0,
         iterations=_ALS_ITERATIONS,
-        num_threads=threads,
+        num_threads=workers.threads,
         random_state=seed if seed is not None else 0,
         dtype=np.float32,
     )
@@ -153,3 +170,5 @@ FITS: Mapping[str, Callable[..., Model]] = {
     "replay.models.ItemKNN": fit_item_knn,
     "replay.models.ALSWrap": fit_als,
 }
+# Those that compute by the workers which they are given, so that Spark has them, too.
+ON_ANY_WORKERS = frozenset({"replay.models.PopRec", "replay.models.ItemKNN"})

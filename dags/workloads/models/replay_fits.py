@@ -1,27 +1,67 @@
-"""The fits on Spark, by RePlay; what each has learnt is then taken out of it for the one scorer."""
+"""The fits on Spark, by RePlay; what each has learnt is then taken out of it for the one scorer.
+
+`propose` is that scorer on Spark.
+"""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from scipy.sparse import csr_matrix
 
 from ..context import StepError
-from . import Factors, ItemScores, ItemSimilarities, Model
-from .scorer import BLOCK, CANDIDATES, best
+from . import Factors, Ids, ItemScores, ItemSimilarities, Model, scorer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
 # Blocks decide in which order ALS sums, and so its factors; files and partitions must not.
 ALS_BLOCKS = 4
+_MAX_SLICES = 200
 _CANDIDATES = "query_id int, item_id int, score double, rank int"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayModel:
+    """A fitted model of RePlay whose knowledge is not small: only its own `predict` can use it."""
+
+    model: Any
+    data: Any
+
+    def propose(self, session: SparkSession, queries: Ids, top: int) -> DataFrame:
+        """Candidates of the given queries."""
+        from pyspark.sql import Window
+        from pyspark.sql import functions as F
+
+        frame = session.createDataFrame(pd.DataFrame({"query_id": queries}))
+        proposed = self.model.predict(self.data, k=top, queries=frame, filter_seen_items=True)
+        order = Window.partitionBy("query_id").orderBy(F.col("rating").desc(), F.col("item_id"))
+        ranked = proposed.withColumn("rank", F.row_number().over(order)).where(F.col("rank") <= top)
+        return ranked.select(
+            F.col("query_id").cast("int").alias("query_id"),
+            F.col("item_id").cast("int").alias("item_id"),
+            F.col("rating").cast("double").alias("score"),
+            "rank",
+        )
+
+
+def fit(
+    class_path: str, kwargs: Mapping[str, Any], interactions: DataFrame, shape: tuple[int, int]
+) -> Model | ReplayModel:
+    """A model by RePlay's class path and keyword arguments; StepError when RePlay has no such class or argument."""
+    model = make(class_path, kwargs)
+    data = dataset(interactions.cache())
+    model.fit(data)
+    learnt_model = learnt(model, shape)
+    return ReplayModel(model, data) if learnt_model is None else learnt_model
 
 
 def make(class_path: str, kwargs: Mapping[str, Any]) -> Any:
@@ -78,50 +118,22 @@ def learnt(model: Any, shape: tuple[int, int]) -> Model | None:
     return None
 
 
-def propose(model: Model, interactions: DataFrame, queries: DataFrame, items: int, top: int) -> DataFrame:
-    """Candidates of the given queries: the model is sent to the workers, blocks of histories go through it."""
-    from pyspark.sql import functions as F
+def propose(session: SparkSession, model: Model, seen: csr_matrix, queries: Ids, top: int) -> DataFrame:
+    """Candidates as `scorer.propose` gives them, a block of queries at a time by Spark's workers.
 
-    broadcast = interactions.sparkSession.sparkContext.broadcast(model)
-    histories = queries.join(interactions.select("query_id", "item_id"), "query_id", "left")
-    one = histories.groupBy("query_id").agg(F.sort_array(F.collect_list("item_id")).alias("items"))
-    blocks = one.groupBy((F.col("query_id") / BLOCK).cast("int").alias("block")).agg(
-        F.sort_array(F.collect_list(F.struct("query_id", "items"))).alias("histories")
-    )
+    The model and the histories are sent to each worker once: some five bytes per interaction.
+    """
+    blocks = scorer.blocks(queries)
+    sent = session.sparkContext.broadcast((model, seen.astype(np.int8), blocks))
 
     def apply(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        model, seen, blocks = sent.value
         for batch in batches:
-            for block in batch.column(1):
-                if len(block.values):
-                    yield from _block(broadcast.value, block.values, items, top).to_batches()
+            for number in batch.column(0).to_pylist():
+                yield from scorer.best(model, blocks[number], seen[blocks[number]], top).to_batches()
 
-    return blocks.mapInArrow(apply, _CANDIDATES)
-
-
-def _block(model: Model, histories: pa.StructArray, items: int, top: int) -> pa.Table:
-    queries = histories.field("query_id").to_numpy(zero_copy_only=False).astype(np.int32)
-    lists = histories.field("items")
-    lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
-    indptr = np.concatenate([[0], np.cumsum(lengths)])
-    indices = lists.flatten().to_numpy(zero_copy_only=False)
-    seen = csr_matrix((np.ones(len(indices)), indices, indptr), shape=(len(queries), items))
-    return best(model, queries, seen, top).cast(CANDIDATES)
-
-
-def propose_by_replay(model: Any, data: Any, queries: DataFrame, top: int) -> DataFrame:
-    """Candidates by the model's own `predict`, for kinds whose knowledge is not small."""
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
-    proposed = model.predict(data, k=top, queries=queries, filter_seen_items=True)
-    order = Window.partitionBy("query_id").orderBy(F.col("rating").desc(), F.col("item_id"))
-    ranked = proposed.withColumn("rank", F.row_number().over(order)).where(F.col("rank") <= top)
-    return ranked.select(
-        F.col("query_id").cast("int").alias("query_id"),
-        F.col("item_id").cast("int").alias("item_id"),
-        F.col("rating").cast("double").alias("score"),
-        "rank",
-    )
+    slices = min(len(blocks), _MAX_SLICES) or 1
+    return session.range(0, len(blocks), 1, slices).mapInArrow(apply, _CANDIDATES)
 
 
 def _factors(frame: DataFrame, count: int) -> np.ndarray:

@@ -28,16 +28,21 @@ def propose(model: Model, seen: csr_matrix, queries: Ids, top: int, *, threads: 
     """
     from threadpoolctl import threadpool_limits
 
-    borders = np.flatnonzero(np.diff(queries // BLOCK)) + 1
     # The blocks are what runs in parallel; libraries with threads of their own would get in each other's way.
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
         pending: deque[Future[pa.Table]] = deque()
-        for block in np.split(queries, borders) if len(queries) else []:
+        for block in blocks(queries):
             pending.append(pool.submit(best, model, block, seen[block], top))
             if len(pending) > 2 * threads:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+
+
+def blocks(queries: Ids) -> list[Ids]:
+    """The given queries, which are ascending, cut into blocks."""
+    borders = np.flatnonzero(np.diff(queries // BLOCK)) + 1
+    return np.split(queries, borders) if len(queries) else []
 
 
 def best(model: Model, queries: Ids, seen: csr_matrix, top: int) -> pa.Table:

@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame
 from dags.workloads.engines.spark import SparkEngine
 from dags.workloads.metrics import measure
 from dags.workloads.models import fits, replay_fits, scorer
+from dags.workloads.models.workers import SparkWorkers, Threads
 
 from ..conftest import sample_rows
 
@@ -53,21 +54,25 @@ def proposed(model: Any, interactions: fits.Interactions) -> dict[tuple[int, int
 def test_scores_are_replays(
     frame: DataFrame, interactions: fits.Interactions, class_path: str, kwargs: dict[str, Any]
 ) -> None:
-    """All three ways: the embedded fit, RePlay's fit with our scorer on Spark, and RePlay's own predict."""
-    mine = proposed(fits.fit(class_path, kwargs, interactions, threads=2), interactions)
+    """The fit in threads and by Spark's workers, what RePlay's fit has learnt, and RePlay's own predict."""
+    mine = proposed(fits.fit(class_path, kwargs, interactions, Threads(2)), interactions)
+    session = frame.sparkSession
+    on_spark = fits.fit(class_path, kwargs, interactions, SparkWorkers(session, 2))
+    queries = np.unique(interactions.query)
+    by_workers = replay_fits.propose(session, on_spark, interactions.seen(), queries, TOP).collect()
+    assert {(row.query_id, row.item_id): (row["rank"], row.score) for row in by_workers} == mine
+
     model = replay_fits.make(class_path, kwargs)
     data = replay_fits.dataset(frame)
     model.fit(data)
-    queries = frame.select("query_id").distinct()
     learnt = replay_fits.learnt(model, SHAPE)
     assert learnt is not None
-    broadcast = replay_fits.propose(learnt, frame, queries, SHAPE[1], TOP).collect()
-    by_broadcast = {(row.query_id, row.item_id): (row["rank"], row.score) for row in broadcast}
-    own = replay_fits.propose_by_replay(model, data, queries, TOP).collect()
+    by_learnt = proposed(learnt, interactions)
+    own = replay_fits.ReplayModel(model, data).propose(session, queries, TOP).collect()
     scores = {(row.query_id, row.item_id): row.score for row in own}
-    assert by_broadcast.keys() == mine.keys()
+    assert by_learnt.keys() == mine.keys()
     for pair, (_, score) in mine.items():
-        assert by_broadcast[pair][1] == pytest.approx(score, abs=1e-9)
+        assert by_learnt[pair][1] == pytest.approx(score, abs=1e-9)
     # Which of equal scores are the last of the list is RePlay's chance; the scores themselves are not.
     for pair in mine.keys() & scores.keys():
         assert mine[pair][1] == pytest.approx(scores[pair], abs=1e-9)
