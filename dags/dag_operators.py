@@ -14,6 +14,7 @@ from airflow.sdk import DAG, BaseOperator, Param
 
 from .artifacts import Artifact
 from .dag_entities import Engine, Namespace, artifact_tag
+from .dag_jvm import jvm_conf, rows_of
 from .dag_process import StepProcess, StepProcessError, python_of
 from .dag_specs import RELEASE_LINE, DagSpec, Deployment, StepSpec
 from .release_package import import_from
@@ -220,9 +221,11 @@ class WorkloadOperator(BaseOperator):
         """What runs spark-submit on this worker."""
         from .dag_spark import LocalSparkSubmitHook
 
+        results = (read_manifest(entry["path"]).get("results") or {} for entry in self.step_document["inputs"])
+        rows = rows_of(self.step_document, list(results))
         return LocalSparkSubmitHook(
             cores=self.cores,
-            conf=self.conf,
+            conf={**jvm_conf(rows, os.environ), **self.conf},
             py_files=self.py_files,
             driver_memory=self.driver_memory,
             name=self.application_name,

@@ -59,6 +59,11 @@ class Environment:
         folder = next((self.path / "lib").glob("python3.*/site-packages"), None)
         return folder or self.path / "lib" / "python3" / "site-packages"
 
+    @property
+    def mark(self) -> dict[str, str]:
+        """The variable by which a program that changes it is known when its replayctl was killed."""
+        return {MARK_VARIABLE: _mark(self.path)}
+
 
 def needed(*, spark: bool) -> tuple[str, ...]:
     """The environments of a local stack, with or without Spark."""

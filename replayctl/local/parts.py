@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from replayctl.local import environments
+from replayctl.local import environments, spark_classes
 from replayctl.local.capacity import local_slots
 from replayctl.local.disk import write_private
 from replayctl.local.environments import Environment
@@ -107,11 +107,13 @@ def airflow_environment(
     pages = f"http://127.0.0.1:{ports.airflow}"
     variables = {
         "PATH": os.pathsep.join(map(str, path)),
-        **({"JAVA_HOME": str(java_home)} if java_home else {}),
+        **(_java(spark, java_home) if java_home else {}),
         "SPARK_HOME": str(spark_home),
         "PYSPARK_PYTHON": str(spark / "bin" / "python"),
         "REPLAYCTL_PYTHON_EMBEDDED": str(installed["workload"].program("python")),
         "REPLAYCTL_PYTHON_SPARK": str(spark / "bin" / "python"),
+        # Of the JVM that puts the arguments of the step's own together.
+        "SPARK_LAUNCHER_OPTS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_LOCAL_DIRS": str(home / "spark"),
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{ports.mlflow}",
@@ -145,6 +147,10 @@ def airflow_environment(
         "AIRFLOW__API_AUTH__JWT_SECRET": own["jwt_secret"],
     }
     return _clean_environment(mark) | variables
+
+
+def _java(spark: Path, java_home: Path) -> dict[str, str]:
+    return {"JAVA_HOME": str(java_home), "REPLAYCTL_SPARK_CLASSES": str(spark_classes.path_of(spark, java_home))}
 
 
 def password_file(home: Path) -> Path:

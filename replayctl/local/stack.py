@@ -27,10 +27,10 @@ from replayctl.errors import (
     ReplayctlError,
     TimedOut,
 )
-from replayctl.local import databases, environments, housekeeping, parts, processes, record, state
+from replayctl.local import databases, environments, housekeeping, parts, processes, record, spark_classes, state
 from replayctl.local.capacity import LOCAL_POOL, local_slots
 from replayctl.local.disk import disk_errors, make_private
-from replayctl.local.environments import Environment
+from replayctl.local.environments import SPARK, Environment
 from replayctl.local.parts import API_SERVER, MLFLOW, PARTS, USERNAME, Ports, Program
 from replayctl.local.record import Part
 from replayctl.local.state import PartState, Stack, state_in
@@ -75,13 +75,13 @@ def up(settings: Settings, reporter: Reporter, *, spark: bool = False) -> Stack:
             if parts.ensure_password(home) and stack.running:
                 reporter.step("restored the missing or damaged password file")
             housekeeping.tidy(home, settings.local.keep_logs_days, idle=not stack.running)
-        if spark:
-            environments.find_java_home(settings.local.java_home)
+        java_home = environments.find_java_home(settings.local.java_home) if spark else None
+        installed = _ensure_environments(settings, reporter, spark=spark)
+        if java_home:
+            spark_classes.ensure(installed[SPARK], java_home, reporter)
         if stack.running:
-            _ensure_environments(settings, reporter, spark=spark)
             reporter.step(f"the local stack is already running in {home}")
             return replace(stack, existed=True)
-        installed = _ensure_environments(settings, reporter, spark=spark)
         try:
             started = _start(settings, installed, reporter)
             airflow_api(settings).ensure_pool(

@@ -90,11 +90,11 @@ def context(
     }
 
 
-def make_inputs(deployment: Deployment, name: str) -> None:
+def make_inputs(deployment: Deployment, name: str, results: dict | None = None) -> None:
     for entry in operator(deployment, name).step_document["inputs"]:
         artifact = Artifact(entry["path"])
         if not artifact.is_whole():
-            artifact.commit(artifact.begin("x"), {})
+            artifact.commit(artifact.begin("x"), {"results": results or {}})
 
 
 def test_a_whole_artifact_is_not_made_again(deployment: Deployment, submitted: list[dict]) -> None:
@@ -151,6 +151,16 @@ def test_the_command_needs_no_connection_and_no_shell(deployment: Deployment) ->
     assert json.loads(base64.urlsafe_b64decode(command[-1])) == {"x": "{{ a }} $(b)", "y": {"z": {}}}
     assert "/files/alice/r_1/r_1.zip" in command
     assert command[command.index("--driver-memory") + 1] == "7g"
+
+
+def test_the_jvm_of_a_step_goes_by_how_many_rows_its_split_has(deployment: Deployment) -> None:
+    def options(step: str) -> str:
+        command = operator(deployment, step).local_hook("x")._build_spark_submit_command("a.py")
+        return next(word for word in command if word.startswith("spark.driver.extraJavaOptions="))
+
+    assert "TieredStopAtLevel" not in options("combine")
+    make_inputs(deployment, "combine", {"raw_rows": 1000})
+    assert "TieredStopAtLevel" in options("combine")
 
 
 def test_a_run_can_ask_for_another_engine(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:

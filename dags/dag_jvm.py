@@ -1,0 +1,47 @@
+"""How the JVM of a Spark step is started on the worker itself. Standard library only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# Up to so many interactions a step's JVM lives for seconds, of which its own compiler would take the most.
+LIGHT_ROWS = 300_000
+_BYTES_PER_ROW = 20
+# Names the archive of Spark's classes, where the worker has one.
+ARCHIVE_VARIABLE = "REPLAYCTL_SPARK_CLASSES"
+# Compiled by the first compiler, ALS's frames are larger than the stack that its recursion is made for.
+_LIGHT = ("-XX:TieredStopAtLevel=1", "-Xss16m")
+_ALWAYS = ("-XX:+UseSerialGC",)
+
+
+def rows_of(document: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> int | None:
+    """How many interactions a step computes with; None when nothing tells.
+
+    `results` are what its inputs' manifests say. A step without inputs reads raw data, whose bytes tell.
+    """
+    counts = [int(result["raw_rows"]) for result in results if "raw_rows" in result]
+    if counts:
+        return counts[0]
+    name = document["parameters"].get("log_path")
+    if not name:
+        return None
+    path = Path(document["data_root"]) / str(name)
+    files = [path, *path.rglob("*")]
+    return sum(file.stat().st_size for file in files if file.is_file()) // _BYTES_PER_ROW
+
+
+def jvm_conf(rows: int | None, environ: Mapping[str, str]) -> dict[str, str]:
+    """Spark's configuration for a driver that computes on this worker.
+
+    The second compiler of the JVM costs more than it saves where little is computed; large data need it.
+    """
+    options = list(_ALWAYS)
+    if rows is not None and rows <= LIGHT_ROWS:
+        options += _LIGHT
+    archive = environ.get(ARCHIVE_VARIABLE)
+    if archive and os.path.exists(archive):
+        options.append(f'"-XX:SharedArchiveFile={archive}"')
+    return {"spark.driver.extraJavaOptions": " ".join(options)}
