@@ -1,7 +1,9 @@
-"""Finds the folders that are shipped beside the code: inside the package when installed, at the top in a checkout."""
+"""Finds what is shipped beside the code: folders, which are inside the package or at the top of a checkout, and uv."""
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -15,3 +17,12 @@ def shipped_dir(name: Literal["dags", "docker"]) -> Path:
         if candidate.is_dir():
             return candidate
     raise NotFound(f"cannot find the folder {name}/ in this installation of replayctl", hint="reinstall replayctl")
+
+
+def uv_program() -> str:
+    """The path of uv, which is installed with replayctl; raises NotFound when it is gone."""
+    beside = Path(sys.executable).with_name("uv")
+    program = str(beside) if beside.is_file() else shutil.which("uv")
+    if program is None:
+        raise NotFound("cannot find the program uv", hint="run `pip install uv`, or install replayctl again")
+    return program

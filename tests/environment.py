@@ -41,11 +41,7 @@ def main() -> None:
         from replayctl.local import datasets
 
         if not (found.site_packages / "recbole").exists():
-            subprocess.run(
-                [str(found.program("python")), "-m", "pip", "install", "-q", "--no-deps", datasets.PACKAGE],
-                check=True,
-                stdout=sys.stderr,
-            )
+            environments.add_package(found, datasets.PACKAGE, None, StderrReporter())
     print(found.path)
 
 

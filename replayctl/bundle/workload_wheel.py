@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
-import sys
 from pathlib import Path
 
-from replayctl import __version__, process
+from replayctl import __version__, process, shipped
 from replayctl.bundle.release import DEPLOYMENT_FILE, build_release
-from replayctl.errors import NotFound, OperationFailed, RemoteCommandFailed
+from replayctl.errors import OperationFailed, RemoteCommandFailed
 
 PACKAGE = "replayctl_workloads"
 _DIGITS = 12
@@ -69,19 +67,20 @@ def build_project_wheel(project: Path, folder: Path) -> Path:
 
 
 def _uv_build(source: Path, folder: Path, *options: str) -> None:
-    argv = [_uv(), "build", "--wheel", "--no-create-gitignore", *options, "--out-dir", str(folder), str(source)]
+    argv = [
+        shipped.uv_program(),
+        "build",
+        "--wheel",
+        "--no-create-gitignore",
+        *options,
+        "--out-dir",
+        str(folder),
+        str(source),
+    ]
     try:
         process.run(argv, timeout_s=_TIMEOUT_S)
     except RemoteCommandFailed as error:
         raise RemoteCommandFailed(f"cannot build the wheel of {source}", details=error.details) from error
-
-
-def _uv() -> str:
-    beside = Path(sys.executable).with_name("uv")
-    program = str(beside) if beside.is_file() else shutil.which("uv")
-    if program is None:
-        raise NotFound("cannot find the program uv", hint="run `pip install uv`, or install replayctl again")
-    return program
 
 
 def _only_wheel(folder: Path) -> Path:

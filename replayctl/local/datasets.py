@@ -56,7 +56,7 @@ def prepare(name: str, settings: Settings, reporter: Reporter, *, dry_run: bool 
     source = workload.site_packages / _SOURCE
     if not source.exists():
         reporter.step(f"fetching MovieLens-100k with {PACKAGE}")
-        environments.add_package(workload, PACKAGE, reporter)
+        environments.add_package(workload, PACKAGE, settings.local.python, reporter)
     reporter.step(f"preparing {target}")
     if settings.profile == LOCAL_PROFILE:
         # The folder must be private, whichever command creates it.

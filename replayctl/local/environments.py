@@ -19,7 +19,7 @@ from pathlib import Path
 from replayctl import process, shipped
 from replayctl.console.events import Reporter
 from replayctl.errors import Conflict, NotFound, RemoteCommandFailed, TimedOut
-from replayctl.local import packages, processes
+from replayctl.local import installer, packages, processes
 from replayctl.local.disk import disk_errors, full_disk_hint, is_full_disk
 from replayctl.local.locking import exclusive
 from replayctl.local.processes import MARK_VARIABLE
@@ -33,6 +33,8 @@ _SPARK_PYTHON_VERSIONS = ("3.11",)
 _RECIPE = b"3.11"
 _JAVA_VERSIONS = (8, 11, 17)
 _COMPLETE = ".replayctl-complete"
+# How uv's lines about its progress begin.
+_PROGRESS = ("Resolved", "Downloading", "Building", "Prepared", "Installed")
 # Bounds the wait for a program that hangs; an answer takes well under a second.
 _ANSWER_DEADLINE_S = 20.0
 _DOTTED = re.compile(r'version "(?:1\.)?(\d+)')
@@ -86,16 +88,16 @@ def find_python(name: str, configured: Path | None) -> Path:
         candidates += [path for path in programs if path]
     for candidate in candidates:
         with contextlib.suppress(RemoteCommandFailed, NotFound, TimedOut):
-            script = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
+            script = "import sys; print('%d.%d' % sys.version_info[:2])"
             done = process.run([candidate, "-c", script], timeout_s=_ANSWER_DEADLINE_S)
             if done.tail.strip() in versions:
                 return Path(candidate)
     tried = f" (tried {', '.join(candidates)})" if candidates else ""
     raise NotFound(
-        f"cannot find Python {' or '.join(versions)} with venv for the {name} environment{tried}",
+        f"cannot find Python {' or '.join(versions)} for the {name} environment{tried}",
         hint=f"install it: `uv python install {versions[0]}`, `pyenv install {versions[0]}`, "
-        f"`brew install python@{versions[0]}` or your system's package python{versions[0]} with "
-        f"python{versions[0]}-venv; or export REPLAYCTL_LOCAL_PYTHON=<path>",
+        f"`brew install python@{versions[0]}` or your system's package python{versions[0]}; "
+        "or export REPLAYCTL_LOCAL_PYTHON=<path>",
     )
 
 
@@ -163,7 +165,7 @@ def ensure(
     """The environment, created if it does not exist, and created again if it is damaged.
 
     Concurrent callers create it once. After an interruption, the next call starts over. Raises
-    RemoteCommandFailed with pip's last lines when an installation fails, NotFound without a suitable Python,
+    RemoteCommandFailed with uv's last lines when an installation fails, NotFound without a suitable Python,
     OperationFailed when the folder cannot be written.
     """
     path = path_of(name, cache_dir)
@@ -177,26 +179,27 @@ def ensure(
             return environment
         if damage:
             reporter.step(f"the {name} environment in {path} is damaged: {damage}")
-        reporter.step(f"creating the {name} environment in {path} (once; takes a minute or two)")
+        reporter.step(f"creating the {name} environment in {path} (once; takes some seconds)")
         with disk_errors("create environment", path, hint="choose another folder: export REPLAYCTL_CACHE_DIR=<folder>"):
             # The mark is removed first, so that a partly removed environment is not taken as complete.
             (path / _COMPLETE).unlink(missing_ok=True)
             shutil.rmtree(path, ignore_errors=True)
-            process.run([str(find_python(name, python)), "-m", "venv", str(path)], env=_environ(path))
-            _install(environment, ["--no-deps", "-r", str(requirements(name))], reporter)
+            base = find_python(name, python)
+            installer.create(base, path, _environ(path))
+            _install(environment, base, ["-r", str(requirements(name))], reporter, anew=bool(damage))
             packages.write_inventory(environment.site_packages, path / _COMPLETE)
     return environment
 
 
-def add_package(environment: Environment, package: str, reporter: Reporter) -> None:
-    """Installs one more pinned package without its dependencies; raises RemoteCommandFailed when pip fails."""
+def add_package(environment: Environment, package: str, python: Path | None, reporter: Reporter) -> None:
+    """Installs one more pinned package without its dependencies; raises RemoteCommandFailed when uv fails."""
     with changing(environment, reporter):
-        _install(environment, ["--no-deps", package], reporter)
+        _install(environment, find_python(environment.name, python), [package], reporter)
 
 
 @contextlib.contextmanager
 def changing(environment: Environment, reporter: Reporter) -> Iterator[None]:
-    """Excludes all other changes while the block runs, including those by the pip of a killed replayctl."""
+    """Excludes all other changes while the block runs, including those by the uv of a killed replayctl."""
     path = environment.path
     hint = "choose another folder: export REPLAYCTL_CACHE_DIR=<folder>"
     with disk_errors("create folder", path.parent, hint=hint):
@@ -212,17 +215,18 @@ def changing(environment: Environment, reporter: Reporter) -> Iterator[None]:
         yield
 
 
-def _install(environment: Environment, arguments: list[str], reporter: Reporter) -> None:
-    """The lists are complete, so pip resolves nothing; declared conflicts in them were tested together."""
-    argv = [str(environment.program("python")), "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
+def _install(
+    environment: Environment, base: Path, arguments: list[str], reporter: Reporter, *, anew: bool = False
+) -> None:
+    """The lists are complete, so nothing is resolved; declared conflicts in them were tested together."""
 
     def show(line: str) -> None:
-        if line.startswith(("Collecting", "Downloading", "Building", "Installing", "  Downloading")):
-            reporter.status(f"pip: {line.strip()[:100]}")
+        if line.startswith(_PROGRESS):
+            reporter.status(f"uv: {line.strip()[:100]}")
 
-    argv += ["--disable-pip-version-check", *arguments]
+    python, env = environment.program("python"), _environ(environment.path)
     try:
-        process.run(argv, env=_environ(environment.path), on_line=show)
+        installer.install(python, arguments, env, configured_by=base, anew=anew, on_line=show)
     except RemoteCommandFailed as error:
         if is_full_disk(error.details or ""):
             error.hint = full_disk_hint(environment.path)

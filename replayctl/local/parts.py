@@ -29,7 +29,16 @@ MLFLOW, API_SERVER, SCHEDULER, DAG_PROCESSOR, TRIGGERER = (
 )
 PARTS = (MLFLOW, API_SERVER, SCHEDULER, DAG_PROCESSOR, TRIGGERER)
 # Variables of the caller's shell that the servers must not see.
-_FOREIGN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "SPARK_", "PYSPARK_", "AIRFLOW", "MLFLOW_")
+_FOREIGN_VARIABLES = (
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONDONTWRITEBYTECODE",
+    "VIRTUAL_ENV",
+    "SPARK_",
+    "PYSPARK_",
+    "AIRFLOW",
+    "MLFLOW_",
+)
 # Not [::1]: some HTTP clients misread its colons as a port. The stack uses IPv4 addresses only.
 _LOOPBACK = ("127.0.0.1", "localhost")
 _NOBODYS_PORT = "9"
