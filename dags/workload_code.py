@@ -17,7 +17,7 @@ import ast
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 WORKLOADS_PACKAGE = "workloads"
@@ -42,6 +42,7 @@ def workload_code(workload: str, folder: Path = _RELEASE) -> Mapping[str, str]:
     return _closure(workload, folder)
 
 
+@functools.cache
 def code_digest(workload: str, folder: Path = _RELEASE) -> str:
     """One digest over `workload_code`."""
     return _hash(sorted(workload_code(workload, folder).items()))
@@ -53,11 +54,11 @@ def workload_names(folder: Path = _RELEASE) -> tuple[str, ...]:
     return tuple(
         path.stem
         for path in sorted((folder / WORKLOADS_PACKAGE).glob("*.py"))  # the release's own; replayctl: allow
-        if path.stem != "runner" and any(_defines_run(node) for node in _module(folder, path).body)
+        if path.stem != "runner" and any(_defines_run(node) for node in _effective(_module(folder, path).body))
     )
 
 
-def _defines_run(node: ast.stmt) -> bool:
+def _defines_run(node: object) -> bool:
     return isinstance(node, ast.FunctionDef) and node.name == "run"
 
 
@@ -70,30 +71,31 @@ def _closure(workload: str, folder: Path) -> Mapping[str, str]:
         name = path.relative_to(folder).as_posix()
         if name in digests:
             continue
-        digests[name] = _module_digest(folder, path)
-        pending += _imported(folder, path)
+        digests[name], imported = _module_code(folder, path)
+        pending += imported
     return dict(sorted(digests.items()))
 
 
 @functools.cache
 def _module(folder: Path, path: Path) -> ast.Module:
-    tree = ast.parse(path.read_bytes(), filename=path.relative_to(folder).as_posix())  # replayctl: allow
-    return _Simplified().visit(tree)  # type: ignore[no-any-return]
+    return ast.parse(path.read_bytes(), filename=path.relative_to(folder).as_posix())  # replayctl: allow
 
 
 @functools.cache
-def _module_digest(folder: Path, path: Path) -> str:
+def _module_code(folder: Path, path: Path) -> tuple[str, tuple[Path, ...]]:
+    """The digest of a module, and the files of the release that it imports."""
     tree = _module(folder, path)
-    digest = _hash(_canonical([node for node in tree.body if not _is_declaration(node)]))
+    reading = _Reading()
+    digest = _hash(reading.canonical([node for node in _effective(tree.body) if not _is_declaration(node)]))
     same = _declared_same(tree, path)
     seen = {digest}
     while digest in same and same[digest] not in seen:
         digest = same[digest]
         seen.add(digest)
-    return digest
+    return digest, _imported(folder, path, reading.imports)
 
 
-def _is_declaration(node: ast.stmt) -> bool:
+def _is_declaration(node: object) -> bool:
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
     return any(isinstance(target, ast.Name) and target.id == SAME_RESULTS for target in targets)
 
@@ -109,13 +111,12 @@ def _declared_same(tree: ast.Module, path: Path) -> dict[str, str]:
     return {}
 
 
-@functools.cache
-def _imported(folder: Path, path: Path) -> tuple[Path, ...]:
-    """The files of the release that a module imports, and the packages that they lie in."""
+def _imported(folder: Path, path: Path, imports: Sequence[ast.ImportFrom]) -> tuple[Path, ...]:
+    """The files of the release that a module with these imports loads, and the packages that they lie in."""
     package = path.relative_to(folder).parent.parts
     names: set[tuple[str, ...]] = {package[:depth] for depth in range(len(package) + 1)}
-    for node in ast.walk(_module(folder, path)):
-        if isinstance(node, ast.ImportFrom) and 0 < node.level <= len(package) + 1:
+    for node in imports:
+        if 0 < node.level <= len(package) + 1:
             base = (*package[: len(package) + 1 - node.level], *(node.module or "").split("."))
             base = tuple(part for part in base if part)
             names |= {base[:depth] for depth in range(len(base) + 1)}
@@ -128,38 +129,53 @@ def _file(folder: Path, name: Sequence[str]) -> Path | None:
     return folder.joinpath(*name[:-1], f"{name[-1]}.py") if name else None
 
 
-class _Simplified(ast.NodeTransformer):
-    """Without what does nothing: docstrings, `pass`, and what is only there for type checkers."""
-
-    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
-        test = node.test.attr if isinstance(node.test, ast.Attribute) else getattr(node.test, "id", None)
-        if test != "TYPE_CHECKING":
-            return self.generic_visit(node)
-        return [statement for branch in node.orelse for statement in _listed(self.visit(branch))]
-
-    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
-
-    def visit_Pass(self, node: ast.Pass) -> None:
-        return None
+def _effective(nodes: Iterable[object]) -> Iterator[object]:
+    """Statements without those that do nothing: docstrings, `pass`, and what is only there for type checkers."""
+    for node in nodes:
+        if isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+            continue
+        if isinstance(node, ast.If) and _is_for_type_checkers(node):
+            yield from _effective(node.orelse)
+        else:
+            yield node
 
 
-def _listed(result: ast.stmt | list[ast.stmt] | None) -> list[ast.stmt]:
-    return result if isinstance(result, list) else [] if result is None else [result]
+def _is_for_type_checkers(node: ast.If) -> bool:
+    test = node.test.attr if isinstance(node.test, ast.Attribute) else getattr(node.test, "id", None)
+    return test == "TYPE_CHECKING"
 
 
-def _canonical(value: object) -> object:
-    """A syntax tree as JSON values that are the same for every version of Python that can parse it."""
-    if isinstance(value, ast.Constant):
-        return [type(value.value).__name__, ascii(value.value)]
-    if isinstance(value, ast.JoinedStr):
-        return ["JoinedStr", _canonical(list(_merged(value.values)))]
-    if isinstance(value, ast.AST):
-        fields = ((name, item) for name, item in ast.iter_fields(value) if name not in _IGNORED_FIELDS)
-        return [type(value).__name__, *([name, _canonical(item)] for name, item in fields if item not in (None, []))]
-    if isinstance(value, list):
-        return [_canonical(item) for item in _sorted_imports(value)]
-    return ascii(value)
+class _Reading:
+    """One pass over a module's syntax tree, which is the longest part of loading a release."""
+
+    def __init__(self) -> None:
+        self.imports: list[ast.ImportFrom] = []
+
+    def canonical(self, value: object) -> object:
+        """A syntax tree as JSON values that are the same for every version of Python that can parse it."""
+        if isinstance(value, ast.Constant):
+            return [type(value.value).__name__, ascii(value.value)]
+        if isinstance(value, ast.JoinedStr):
+            return ["JoinedStr", self.canonical(list(_merged(value.values)))]
+        if isinstance(value, ast.AST):
+            return self._node(value)
+        if isinstance(value, list):
+            return [self.canonical(item) for item in _sorted_imports(_effective(value))]
+        return ascii(value)
+
+    def _node(self, node: ast.AST) -> list[object]:
+        if isinstance(node, ast.ImportFrom):
+            self.imports.append(node)
+        document: list[object] = [type(node).__name__]
+        for name in node._fields:
+            item = getattr(node, name, None)
+            if item is None or name in _IGNORED_FIELDS:
+                continue
+            value = self.canonical(item)
+            # Nothing but the fields of lists becomes an empty list.
+            if value != []:
+                document.append([name, value])
+        return document
 
 
 def _merged(parts: Sequence[ast.expr]) -> Iterator[ast.expr]:
@@ -177,7 +193,7 @@ def _merged(parts: Sequence[ast.expr]) -> Iterator[ast.expr]:
         yield ast.Constant(text)
 
 
-def _sorted_imports(nodes: Sequence[object]) -> Iterator[object]:
+def _sorted_imports(nodes: Iterable[object]) -> Iterator[object]:
     """Neighbouring imports one by one and in order: how they are written is layout."""
     imports: list[ast.stmt] = []
     for node in nodes:

@@ -7,11 +7,10 @@ its name. `main` renders the result. Nothing below this module prints or exits.
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Annotated, Any, NoReturn, cast
 
@@ -19,7 +18,7 @@ import typer
 
 from replayctl import __version__
 from replayctl.command_line import CommandLine, sort_out
-from replayctl.commands import dags, forward, images, leaderboard, local, packages, runs, scaffold, settings, yarn
+from replayctl.commands import dags, forward, images, leaderboard, local, packages, runs, scaffold, settings, tree, yarn
 from replayctl.console import output, redaction
 from replayctl.console.reporter import StderrReporter
 from replayctl.console.result import Block, Problem, Result
@@ -36,39 +35,13 @@ from replayctl.errors import (
 )
 from replayctl.settings.context import AppContext
 
-_Command = Callable[..., Result]
 _USAGE = 2
-# Characters of a command's first sentence: all of them.
-_WHOLE = 1000
-
-
-def _unwrapped(text: str) -> str:
-    """A docstring as help: each paragraph in one line, except examples, which begin with `\\b`."""
-    paragraphs = inspect.cleandoc(text).split("\n\n")
-    return "\n\n".join(
-        paragraph if paragraph.startswith("\b") else " ".join(paragraph.split()) for paragraph in paragraphs
-    )
-
-
-class _Grouped(typer.core.TyperGroup):
-    """Lists commands under the names of their groups in plain help, too, and cuts no sentence."""
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for name in self.list_commands(ctx):
-            command: Any = self.get_command(ctx, name)
-            if command is not None and not command.hidden:
-                group = getattr(command, "rich_help_panel", None) or "Commands"
-                groups.setdefault(group, []).append((name, command.get_short_help_str(_WHOLE)))
-        for group, rows in groups.items():
-            with formatter.section(group):
-                formatter.write_dl(rows)
 
 
 app = typer.Typer(
     name="replayctl",
     help="Deploy, run and understand two-stage recommender experiments on Airflow, Spark and MLflow.",
-    cls=_Grouped,
+    cls=tree.Grouped,
     no_args_is_help=True,
     # Commands below inherit it.
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -77,17 +50,17 @@ app = typer.Typer(
 )
 
 _FORWARDS = {"list": forward.list_forwards, "stop": forward.stop_forwards}
-_LOCAL: Mapping[str, _Command] = {
+_LOCAL: Mapping[str, tree.Command] = {
     "up": local.up,
     "down": local.down,
     "status": local.status,
     "data": local.data,
     "environments": local.make_environments,
 }
-_RUNS: Mapping[str, _Command] = {"list": runs.list_runs, "follow": runs.follow, "stop": runs.stop}
+_RUNS: Mapping[str, tree.Command] = {"list": runs.list_runs, "follow": runs.follow, "stop": runs.stop}
 _SETTINGS = {"show": settings.show, "profiles": settings.profiles}
 # The groups of the help, in the order in which a user needs them.
-_COMMANDS: Mapping[str, Mapping[str, _Command | tuple[str, Mapping[str, _Command]]]] = {
+_COMMANDS: tree.Groups = {
     "Deploy": {
         "init": scaffold.init,
         "new-dag": scaffold.new_dag,
@@ -120,25 +93,6 @@ _COMMANDS: Mapping[str, Mapping[str, _Command | tuple[str, Mapping[str, _Command
     "This machine": {"local": ("Run Airflow and MLflow on this machine, with sample data.", _LOCAL)},
     "Settings": {"settings": ("Show settings, their sources and the profiles.", _SETTINGS)},
 }
-
-
-def _add_commands() -> None:
-    def add(parent: typer.Typer, name: str, command: _Command, group: str | None = None) -> None:
-        parent.command(name, help=_unwrapped(command.__doc__ or ""), rich_help_panel=group)(command)
-
-    for group, entries in _COMMANDS.items():
-        for name, entry in entries.items():
-            if not isinstance(entry, tuple):
-                add(app, name, entry, group)
-                continue
-            text, commands = entry
-            below = typer.Typer(help=text, no_args_is_help=True)
-            for word, command in commands.items():
-                add(below, word, command)
-            app.add_typer(below, name=name, rich_help_panel=group)
-
-
-_add_commands()
 
 
 @app.command("help", rich_help_panel="Settings")
@@ -232,12 +186,16 @@ def _root(
 
 @functools.cache
 def _program() -> Any:
-    """The commands as a tree; made once, because the making costs as much as half of Typer's import.
+    """The program as it is run; built once.
 
     Help is rich on a terminal, and plain where programs read it: there rich would cost 0.3 s for nothing.
     """
-    app.rich_markup_mode = "rich" if sys.stdout is not None and sys.stdout.isatty() else None
-    return typer.main.get_command(app)
+    return program("rich" if sys.stdout is not None and sys.stdout.isatty() else None)
+
+
+def program(markup: tree.Markup = None) -> Any:
+    """All commands as a tree, for their help and reference as well."""
+    return tree.build(app, _COMMANDS, markup)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import typer
-
 from replayctl import cli
 from replayctl.settings.declared import SETTINGS
 
@@ -32,8 +30,7 @@ _TABLE = re.compile(
 
 def commands_page() -> str:
     """The page of all commands, in the groups and the order of the help."""
-    cli.app.rich_markup_mode = None
-    root: Any = typer.main.get_command(cli.app)
+    root: Any = cli.program()
     parts = [_INTRODUCTION, _options(root)]
     group = None
     for name, command in root.commands.items():

