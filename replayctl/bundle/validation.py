@@ -7,6 +7,7 @@ their entry functions, and what those call by name. Code that only a task or a d
 from __future__ import annotations
 
 import ast
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -99,7 +100,8 @@ class _Code:
                 lines = file.content.decode("utf-8", "replace").splitlines()
                 self._modules[name] = _Module(name, package, file.path, parse_module(file.content), lines)
         self._findings: dict[tuple[str, int, str], Finding] = {}
-        self._visited: set[int] = set()
+        # Modules of equal content share their trees.
+        self._visited: set[tuple[str, int]] = set()
         self._called: list[tuple[_Module, ast.AST]] = []
         self._loaded: set[str] = set()
 
@@ -283,8 +285,9 @@ class _Code:
                 self._note_called(other, other.defined[what])
 
     def _note_called(self, module: _Module, node: ast.AST) -> None:
-        if id(node) not in self._visited:
-            self._visited.add(id(node))
+        key = (module.path, id(node))
+        if key not in self._visited:
+            self._visited.add(key)
             self._called.append((module, node))
 
     def _report(self, module: _Module, node: ast.AST, rule: str, what: str) -> None:
@@ -312,7 +315,8 @@ def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
             pending += reversed(list(ast.iter_child_nodes(child)))
 
 
-def _is_one_of(name: str, calls: Sequence[str]) -> bool:
+@functools.cache
+def _is_one_of(name: str, calls: tuple[str, ...]) -> bool:
     return any(name == call or (call.endswith(".") and name.startswith(call)) for call in calls)
 
 

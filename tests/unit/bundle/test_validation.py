@@ -208,3 +208,12 @@ def test_errors_are_refused_all_at_once_with_a_way_out(folder: Path) -> None:
     assert "dag_mine.py:1: import of pandas" in (caught.value.details or "")
     assert "--no-validate" in (caught.value.hint or "")
     validation.refuse([each for each in found if each.severity == "warning"])
+
+
+def test_equal_modules_are_each_checked(folder: Path) -> None:
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        write(folder, "", f"{name}/__init__.py")
+        write(folder, "import time\n\n\ndef now():\n    return time.time()\n", f"{name}/clock.py")
+    write(folder, "from .one import clock as a\nfrom .two import clock as b\nX = a.now()\nY = b.now()\n")
+    assert check(folder) == ["one/clock.py:5 clock", "two/clock.py:5 clock"]
