@@ -215,5 +215,6 @@ def test_equal_modules_are_each_checked(folder: Path) -> None:
         (folder / name).mkdir()
         write(folder, "", f"{name}/__init__.py")
         write(folder, "import time\n\n\ndef now():\n    return time.time()\n", f"{name}/clock.py")
-    write(folder, "from .one import clock as a\nfrom .two import clock as b\nX = a.now()\nY = b.now()\n")
+    imports = "from .one import clock as a\nfrom .two import clock as b\n"
+    write(folder, f"{imports}def dag_specs(namespace):\n    return [a.now(), b.now()]\n")
     assert check(folder) == ["one/clock.py:5 clock", "two/clock.py:5 clock"]
