@@ -121,7 +121,7 @@ def sync(
     watcher = Watcher(find_server(), settings, reporter) if find_server else None
     commit = commit_of(dags_dir)
     started = time.monotonic()
-    with open_target(settings, namespace) as target:
+    with open_target(settings, namespace, reporter) as target:
         names = list(stubs_of(checked.release.modules, namespace.suffix, namespace.directory))
         with lock.held(
             target,
@@ -162,7 +162,7 @@ def _dry_run(
     *,
     shipped: bool,
 ) -> SyncReport:
-    with open_target(settings, namespace) as target:
+    with open_target(settings, namespace, reporter) as target:
         names = list(stubs_of(checked.release.modules, namespace.suffix, namespace.directory))
         state = target.inspect(names, release=checked.release)
         plan = make_plan(checked.release, checked.dags, namespace, state, force=options.force)

@@ -3,6 +3,7 @@
 Run as a program it is one publisher, for tests that kill it: `python -m tests.publishing CONFIG.json`.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -21,20 +22,24 @@ from replayctl.publishing.rollback import check_whole
 from replayctl.settings.namespace import Namespace
 from replayctl.storage import lock
 from replayctl.storage.audit import audit_line
+from replayctl.storage.fabric_shell import FabricShell
 from replayctl.storage.shell import (
     BOOTSTRAP,
     END_OF_SCRIPT,
+    REMOTE_COMMAND,
     LocalShell,
     Shell,
     answer_of,
     quiet_environment,
     script_text,
 )
-from replayctl.storage.ssh import SshAddress, SshShell
+from replayctl.storage.ssh import SshShell
+from replayctl.storage.ssh_config import SshAddress
 from replayctl.storage.target import Modes, Publication, Target
 from tests.reporters import SilentReporter
 
 MODULES = ("dag_a", "dag_b", "dag_c")
+CLIENTS = {"openssh": SshShell, "fabric": FabricShell}
 PHASES = ("upload", "zip", "store", "publish")
 
 _RELEASE = """
@@ -191,15 +196,12 @@ class TellingShell:
         data = data[: int(len(data) * self._keep)]
         text = script_text(script, variables, words)
         self._tell(f"script {script}")
+        if isinstance(self._inner, FabricShell):
+            return self._run_by_fabric(self._inner, text + data)
         argv = ["/bin/sh", "-c", BOOTSTRAP, END_OF_SCRIPT]
         if isinstance(self._inner, SshShell):
             shell = self._inner
-            argv = [
-                *shell._ssh,
-                *shell._sharing,
-                *shell._address.words,
-                f"exec /bin/sh -c '{BOOTSTRAP}' {END_OF_SCRIPT}",
-            ]
+            argv = [*shell._ssh, *shell._sharing, *shell._address.words, REMOTE_COMMAND]
         child = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
@@ -232,6 +234,24 @@ class TellingShell:
             done = Exchanged(child.wait(), answer, said)
         return answer_of(done, self.name)
 
+    def _run_by_fabric(self, shell: FabricShell, sent: bytes) -> bytes:
+        channel = shell._transport().open_session()
+        channel.exec_command(REMOTE_COMMAND)
+
+        def feed() -> None:
+            with contextlib.suppress(OSError, EOFError):
+                channel.sendall(sent)
+                channel.shutdown_write()
+
+        threading.Thread(target=feed, daemon=True).start()
+        answer = b""
+        for line in channel.makefile("rb"):
+            answer += line
+            if line.startswith((b"phase ", b"published")):
+                self._tell(line.decode().strip())
+        messages = channel.makefile_stderr("rb").read().decode()
+        return shell._answer(Exchanged(channel.recv_exit_status(), answer, messages))
+
     def close(self) -> None:
         self._inner.close()
 
@@ -240,7 +260,8 @@ def target_of(config: Mapping[str, str], tell: Callable[[str], None] | None = No
     """A target by the words of a configuration: folders, owner, and for ssh the alias, user and configuration."""
     shell: Shell = LocalShell()
     if config.get("host"):
-        shell = SshShell(SshAddress(config["host"], config.get("user"), None, Path(config["config"])))
+        client = CLIENTS[config.get("client", "openssh")]
+        shell = client(SshAddress(config["host"], config.get("user"), None, Path(config["config"])))
     if tell is not None or keep < 1:
         shell = TellingShell(shell, tell or (lambda _: None), keep)
     return Target(shell, config["dags"], config["files"], config["owner"], Modes())

@@ -24,6 +24,9 @@ class SilentReporter:
     def status(self, message: str) -> None:
         """Discard it."""
 
+    def ask(self, question: str, is_secret: bool) -> str | None:
+        """Nobody answers."""
+
     @contextlib.contextmanager
     def progress(self, message: str, total: float, unit: Unit = "items") -> Iterator[Callable[[float], None]]:
         """Discard it."""
@@ -51,6 +54,11 @@ class RecordingReporter:
     def status(self, message: str) -> None:
         """Record it."""
         self.events.append(("status", message))
+
+    def ask(self, question: str, is_secret: bool) -> str | None:
+        """Record it; nobody answers."""
+        self.events.append(("ask", question))
+        return None
 
     @contextlib.contextmanager
     def progress(self, message: str, total: float, unit: Unit = "items") -> Iterator[Callable[[float], None]]:

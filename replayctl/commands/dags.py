@@ -140,7 +140,7 @@ def releases(
     from replayctl.settings.namespace import find_namespace
 
     app: AppContext = ctx.obj
-    report = history.releases(app.settings, find_namespace(app.settings, shared=shared))
+    report = history.releases(app.settings, find_namespace(app.settings, shared=shared), app.reporter)
     if audit:
         rows = [
             (

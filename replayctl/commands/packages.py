@@ -73,7 +73,7 @@ def upd_wheels_and_jars(
         )
     namespace = find_namespace(app.settings, shared=shared)
     in_pods = f"{find_folders(app.settings).spark_submit_files_in_pods}/{namespace.directory}/{FOLDER}"
-    with open_packages(app.settings, namespace) as store:
+    with open_packages(app.settings, namespace, app.reporter) as store:
         if show_list:
             return _listed(store, in_pods)
         if prune:

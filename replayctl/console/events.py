@@ -24,6 +24,9 @@ class Reporter(Protocol):
     def status(self, message: str) -> None:
         """Report what the command waits for; the next status replaces it."""
 
+    def ask(self, question: str, is_secret: bool) -> str | None:
+        """Ask at the terminal; None where nobody can answer."""
+
     def progress(
         self, message: str, total: float, unit: Unit = "items"
     ) -> AbstractContextManager[Callable[[float], None]]:

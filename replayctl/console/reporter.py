@@ -7,6 +7,7 @@ never interpreted as markup.
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import sys
 import time
@@ -30,7 +31,7 @@ _REDRAW_S = 0.1
 class StderrReporter:
     """Prints lines with the seconds since the start.
 
-    With `quiet`, only warnings are printed; without `progress`, as for JSON, neither status nor progress.
+    With `quiet`, only warnings are printed; without `progress`, as for JSON, neither status, progress nor questions.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class StderrReporter:
         self._verbosity = verbosity
         self._quiet = quiet
         self._progress = progress and not quiet
+        self._can_ask = progress
         self._started = time.monotonic()
         # Without these characters, or on a terminal that cannot redraw a line, plain lines are printed.
         self._redraws = self._stream.isatty() and self._stream.can_show("…━") and os.environ.get("TERM") != "dumb"
@@ -60,6 +62,23 @@ class StderrReporter:
     def warn(self, message: str) -> None:
         """Print a line marked as a warning."""
         self._line(f"warning: {message}")
+
+    def ask(self, question: str, is_secret: bool) -> str | None:
+        """Ask at the terminal, without echo for a secret; None without a terminal, as for JSON, and at its end."""
+        if not (self._can_ask and sys.stdin is not None and sys.stdin.isatty() and self._stream.isatty()):
+            return None
+        self.close()
+        try:
+            if is_secret:
+                return getpass.getpass(clean(question))
+            _IgnoringClosed(self._stream).write(clean(question))
+            return input()
+        except EOFError:
+            return None
+        except KeyboardInterrupt:
+            # What is printed next starts a line of its own.
+            _IgnoringClosed(self._stream).write("\n")
+            raise
 
     def status(self, message: str) -> None:
         """Replace one line on a terminal; elsewhere print a line every ten seconds."""

@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from replayctl.console.events import Reporter
 from replayctl.errors import NotFound, UsageProblem
 from replayctl.settings.declared import Settings
 from replayctl.settings.namespace import Namespace
@@ -44,9 +45,9 @@ class Releases:
     audit: tuple[Mapping[str, object], ...]
 
 
-def releases(settings: Settings, namespace: Namespace) -> Releases:
+def releases(settings: Settings, namespace: Namespace, reporter: Reporter) -> Releases:
     """The releases that are stored for the namespace."""
-    with open_target(settings, namespace) as target:
+    with open_target(settings, namespace, reporter) as target:
         history = target.history()
         return Releases(namespace.user, target.name, records_of(history), _marked(history))
 

@@ -67,7 +67,7 @@ def gc(
     Without a server, the live runs are unknown, and no release published within the last day is removed.
     """
     keep = settings.deploy.keep_releases if keep is None else keep
-    with open_target(settings, namespace) as target:
+    with open_target(settings, namespace, reporter) as target:
         if dry_run:
             return _collected(namespace, target.inspect(), target.history(), target, server, keep, dry_run=True)
         with lock.held(
@@ -100,7 +100,7 @@ def undeploy(
 
     The audit log stays. Raises Conflict, and removes nothing, while the server shows a live run of the namespace.
     """
-    with open_target(settings, namespace) as target:
+    with open_target(settings, namespace, reporter) as target:
         if dry_run:
             state, history = target.inspect(), target.history()
             mine = tuple(my_stubs(state, namespace))

@@ -47,7 +47,7 @@ def rollback(
     Raises NotFound for a release that is not stored, Conflict for one that was edited or is incomplete, and what the
     wait raises. After an import error, the release that was current is published again.
     """
-    with open_target(settings, namespace) as target:
+    with open_target(settings, namespace, reporter) as target:
         if dry_run:
             record, stubs, state = _select(release, target.history(), target, namespace)
             forward, _ = _there_and_back(record.name, stubs, state, namespace, force=force)

@@ -27,6 +27,7 @@ from replayctl.settings.values import (
     to_port,
     to_properties,
     to_secret,
+    to_ssh_client,
     to_text,
     to_url,
     to_version,
@@ -109,6 +110,12 @@ class SshSettings:
     user: str | None = _setting(to_text, "user name on that host")
     port: int | None = _setting(to_port, "port of ssh on that host")
     config: Path | None = _setting(to_path, "configuration file of ssh; ~/.ssh/config when not set")
+    client: str = _setting(
+        to_ssh_client,
+        "`openssh` runs the ssh program; `fabric` needs none, and can ask for a password or passphrase; `auto` takes "
+        "openssh where it is installed",
+        "auto",
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -114,6 +114,14 @@ def to_engine(value: Any) -> str:
     return text
 
 
+def to_ssh_client(value: Any) -> str:
+    """`auto`, `openssh` or `fabric`."""
+    text = to_text(value)
+    if text not in ("auto", "openssh", "fabric"):
+        raise ValueError(f"is {value!r}, expected auto, openssh or fabric")
+    return text
+
+
 def to_url(value: Any) -> str:
     """An http or https address without a slash at its end."""
     url = to_text(value).rstrip("/")

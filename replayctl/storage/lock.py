@@ -14,7 +14,7 @@ from pathlib import Path
 
 from replayctl.bundle.release import Release
 from replayctl.console.events import Reporter
-from replayctl.errors import Conflict, ReplayctlError
+from replayctl.errors import AuthFailed, Conflict, ReplayctlError
 from replayctl.storage.answers import LockHolder, TargetState
 from replayctl.storage.target import Target
 
@@ -45,14 +45,19 @@ def held(
     take = functools.partial(
         target.lock, token, whoami() | {"for": what}, names=names, release=release, with_history=with_history
     )
+    is_held = False
     try:
-        yield token, _take(target, take, reporter, timeout_s, break_lock, sleep)
+        state = _take(target, take, reporter, timeout_s, break_lock, sleep)
+        is_held = True
+        yield token, state
     finally:
         # Also when acquiring it was interrupted: the script there may have succeeded all the same.
         try:
             target.unlock(token)
         except ReplayctlError as error:
-            reporter.warn(f"the lock may not have been released: {error}")
+            # An account that is denied access has not acquired a lock either.
+            if is_held or not isinstance(error, AuthFailed):
+                reporter.warn(f"the lock may not have been released: {error}")
 
 
 def _take(

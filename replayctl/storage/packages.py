@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from replayctl.console.events import Reporter
 from replayctl.errors import OperationFailed
 from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
@@ -141,11 +142,11 @@ class PackageStore:
 
 
 @contextlib.contextmanager
-def open_packages(settings: Settings, namespace: Namespace) -> Iterator[PackageStore]:
+def open_packages(settings: Settings, namespace: Namespace, reporter: Reporter) -> Iterator[PackageStore]:
     """The namespace's packages in the profile's folder for Spark."""
     folders = find_folders(settings)
     modes = Modes(settings.deploy.directory_mode, settings.deploy.file_mode)
-    shell = shell_of(settings)
+    shell = shell_of(settings, reporter)
     try:
         yield PackageStore(shell, str(folders.spark_submit_files), namespace.directory, modes)
     finally:

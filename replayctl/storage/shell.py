@@ -1,4 +1,5 @@
-"""Shells in which a target's scripts run: on this machine, or at the other end of ssh (`ssh.py`).
+"""Shells in which a target's scripts run: on this machine, or at the other end of ssh (`ssh.py`,
+`fabric_shell.py`).
 
 A script is sent on stdin, in front of its data, so that neither its length nor the login shell of the other side
 matters, and none of it appears in a list of processes.
@@ -23,6 +24,8 @@ BOOTSTRAP = (
     'while IFS= read -r l; do if test "$l" = "$0"; then eval "$s"; exit; fi; s="$s$l$n"; done; exit 97'
 )
 END_OF_SCRIPT = "replayctl-end-of-script"
+# The login shell there may be any; it reads one line of plain words and single quotes.
+REMOTE_COMMAND = f"exec /bin/sh -c '{BOOTSTRAP}' {END_OF_SCRIPT}"
 # How long the other side may neither read nor write while data is sent.
 SILENCE_S = 120.0
 _NO_FOLDER = 66

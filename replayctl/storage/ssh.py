@@ -10,25 +10,23 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from replayctl import process
 from replayctl.errors import NotFound, ReplayctlError, SettingsError, TimedOut
 from replayctl.storage.shell import (
-    BOOTSTRAP,
-    END_OF_SCRIPT,
     GREETING,
+    REMOTE_COMMAND,
     SILENCE_S,
     answer_of,
     quiet_environment,
     script_text,
     stream_of,
 )
+from replayctl.storage.ssh_config import SshAddress, config_files
 from replayctl.storage.ssh_troubles import Attempt, last_lines, trouble_of
 
-_SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
 _CONNECTION_LOST = 255
 _MOST_PRINTED = 4096
 # The first value of an option wins, so these hold for the host and for every jump host.
@@ -50,33 +48,10 @@ StdinNull no
 """
 
 
-@dataclass(frozen=True, slots=True)
-class SshAddress:
-    """Where to connect: a host or an alias of the configuration; None leaves a value to the configuration."""
-
-    host: str
-    user: str | None
-    port: int | None
-    config: Path | None
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The arguments of ssh, without the configuration."""
-        user = ("-l", self.user) if self.user else ()
-        return (*user, *(("-p", str(self.port)) if self.port else ()), self.host)
-
-    def __str__(self) -> str:
-        return f"{f'{self.user}@' if self.user else ''}{self.host}{f':{self.port}' if self.port else ''}"
-
-
 class SshShell:
     """A shell on another machine. Raises Unreachable, AuthFailed and TimedOut besides the errors of every `Shell`."""
 
     def __init__(self, address: SshAddress, *, connect_timeout_s: float = 15.0, timeout_s: float = 600.0) -> None:
-        # ssh would read such words as options.
-        for word in (address.host, address.user or "-"):
-            if word.startswith("-") and word != "-":
-                raise SettingsError(f"ssh.host or ssh.user starts with '-': {word!r}")
         self._address = address
         self._connect_timeout_s = connect_timeout_s
         self._timeout_s = timeout_s
@@ -138,9 +113,7 @@ class SshShell:
 
     @property
     def _argv(self) -> list[str]:
-        # The login shell may be any; it reads one line of plain words and single quotes.
-        remote = f"exec /bin/sh -c '{BOOTSTRAP}' {END_OF_SCRIPT}"
-        return [*self._ssh, *self._sharing, *self._address.words, remote]
+        return [*self._ssh, *self._sharing, *self._address.words, REMOTE_COMMAND]
 
     def _answer(self, done: process.Exchanged) -> bytes:
         if GREETING not in done.stdout or done.returncode == _CONNECTION_LOST:
@@ -152,11 +125,11 @@ class SshShell:
         """The program with a configuration that starts with our options and includes the user's."""
         program = shutil.which("ssh")
         if program is None:
-            raise NotFound("the program ssh is not installed", hint="install OpenSSH's client")
-        own = self._address.config or Path.home() / ".ssh" / "config"
-        if self._address.config is not None and not _is_readable(own):
-            raise SettingsError(f"ssh.config is set to {own}, which is not a file")
-        included = "".join(f'Include "{path}"\n' for path in (own, _SYSTEM_CONFIG) if _is_readable(path))
+            raise NotFound(
+                "the program ssh is not installed",
+                hint="install OpenSSH's client, or let replayctl do without: REPLAYCTL_SSH_CLIENT=fabric",
+            )
+        included = "".join(f'Include "{path}"\n' for path in config_files(self._address.config))
         # Short, because the path of a socket is limited to some 100 characters.
         self._folder = Path(tempfile.mkdtemp(prefix="rctl-"))
         path = self._folder / "config"
@@ -205,16 +178,3 @@ class SshShell:
     @property
     def _is_behind_another(self) -> bool:
         return any(self._resolved.get(key, "none") != "none" for key in ("proxyjump", "proxycommand"))
-
-
-def _is_readable(path: Path) -> bool:
-    """Whether the configuration exists; SettingsError when it does and cannot be read."""
-    try:
-        if not path.is_file():
-            return False
-        with path.open("rb"):
-            return True
-    except OSError as error:
-        raise SettingsError(
-            f"cannot read ssh's configuration {path}: {error.strerror}", hint=f"ls -l {shlex.quote(str(path))}"
-        ) from error

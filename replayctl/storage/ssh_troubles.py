@@ -79,12 +79,43 @@ def trouble_of(attempt: Attempt) -> ReplayctlError:
             hint=f"load your key with ssh-add, then try: {attempt.by_hand}",
         )
     if attempt.is_begun:
-        return Unreachable(
-            f"the connection to {attempt.machine} was lost",
-            details=messages or None,
-            hint="run the same command again; nothing is left half-done",
-        )
+        return connection_lost(attempt.machine, messages)
     return _of_this_machine(attempt) or _of_the_account(attempt) or _unreachable(attempt)
+
+
+def connection_lost(machine: str, messages: str) -> Unreachable:
+    """The error of a connection that ended while a script was running."""
+    return Unreachable(
+        f"the connection to {machine} was lost",
+        details=messages or None,
+        hint="run the same command again; nothing is left half-done",
+    )
+
+
+def no_session(machine: str, user: str, messages: str, hint: str) -> AuthFailed:
+    """The error of an account that may sign in, and may run nothing."""
+    return AuthFailed(
+        f"{machine} accepts {user}, but opens no session for commands (MaxSessions or another limit)",
+        details=messages or None,
+        hint=hint,
+    )
+
+
+def account_trouble(machine: str, user: str, returncode: int, messages: str, printed: str, hint: str) -> AuthFailed:
+    """The error of an account that ran something else than the script: by what that printed, and its exit status."""
+    both = "\n".join(filter(None, (printed, messages)))
+    if returncode == _NO_LOGINS_NOW:
+        what = "but does not allow logins at the moment (/etc/nologin)"
+    elif "not available" in both or "nologin" in both:
+        what = "but the account has no shell (nologin)"
+    elif re.search(r"restricted|rbash", both):
+        what = "but the account's shell is restricted and runs no programs by path"
+    elif "sftp" in both:
+        what = "but only for sftp; replayctl needs a shell"
+    else:
+        ended = f"it ended with status {returncode}"
+        what = f"but runs another command instead (ForceCommand or the account's shell): {ended}"
+    return AuthFailed(f"{machine} accepts {user}, {what}", details=both or None, hint=hint)
 
 
 def _changed_host_key(attempt: Attempt) -> AuthFailed:
@@ -135,30 +166,14 @@ def _of_this_machine(attempt: Attempt) -> ReplayctlError | None:
 
 def _of_the_account(attempt: Attempt) -> ReplayctlError | None:
     """What the other side did with a connection that it accepted."""
-    messages, printed = attempt.messages, attempt.printed
-    both = "\n".join(filter(None, (printed, messages)))
     user = attempt.resolved.get("user", "you")
     hint = f"ask its administrator for an account with a shell, or try: {attempt.by_hand} true"
-    if _NO_SESSION.search(messages):
-        return AuthFailed(
-            f"{attempt.machine} accepts {user}, but opens no session for commands (MaxSessions or another limit)",
-            details=both,
-            hint=hint,
-        )
-    if attempt.returncode == _CONNECTION_LOST and not printed:
+    if _NO_SESSION.search(attempt.messages):
+        messages = "\n".join(filter(None, (attempt.printed, attempt.messages)))
+        return no_session(attempt.machine, user, messages, hint)
+    if attempt.returncode == _CONNECTION_LOST and not attempt.printed:
         return None
-    if attempt.returncode == _NO_LOGINS_NOW:
-        what = "but does not allow logins at the moment (/etc/nologin)"
-    elif "not available" in both or "nologin" in both:
-        what = "but the account has no shell (nologin)"
-    elif re.search(r"restricted|rbash", both):
-        what = "but the account's shell is restricted and runs no programs by path"
-    elif "sftp" in both:
-        what = "but only for sftp; replayctl needs a shell"
-    else:
-        ended = f"it ended with status {attempt.returncode}"
-        what = f"but runs another command instead (ForceCommand or the account's shell): {ended}"
-    return AuthFailed(f"{attempt.machine} accepts {user}, {what}", details=both or None, hint=hint)
+    return account_trouble(attempt.machine, user, attempt.returncode, attempt.messages, attempt.printed, hint)
 
 
 def _unreachable(attempt: Attempt) -> Unreachable:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from replayctl.bundle.release import MANIFEST, METADATA, SUBMIT_SCRIPT, Release, manifest_text, posix_cksum
+from replayctl.console.events import Reporter
 from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
 from replayctl.settings.namespace import Namespace
@@ -28,8 +30,10 @@ from replayctl.storage.answers import (
     records_of,
     state_of,
 )
+from replayctl.storage.fabric_shell import FabricShell
 from replayctl.storage.shell import LocalShell, Shell
-from replayctl.storage.ssh import SshAddress, SshShell
+from replayctl.storage.ssh import SshShell
+from replayctl.storage.ssh_config import SshAddress
 
 # Reading may take as long as a slow file system needs; releasing the lock must not delay the end of a command.
 _LOOK_TIMEOUT_S = 120.0
@@ -178,10 +182,10 @@ class Target:
 
 
 @contextlib.contextmanager
-def open_target(settings: Settings, namespace: Namespace) -> Iterator[Target]:
+def open_target(settings: Settings, namespace: Namespace, reporter: Reporter) -> Iterator[Target]:
     """The namespace's part of the profile's folders: over ssh where `ssh.host` is set, else on this machine."""
     folders = find_folders(settings)
-    shell = shell_of(settings)
+    shell = shell_of(settings, reporter)
     modes = Modes(settings.deploy.directory_mode, settings.deploy.file_mode)
     try:
         yield Target(shell, str(folders.dags), str(folders.spark_submit_files), namespace.directory, modes)
@@ -189,12 +193,19 @@ def open_target(settings: Settings, namespace: Namespace) -> Iterator[Target]:
         shell.close()
 
 
-def shell_of(settings: Settings) -> Shell:
-    """A shell on the machine of the profile's folders; the caller closes it."""
+def shell_of(settings: Settings, reporter: Reporter) -> Shell:
+    """A shell on the machine of the profile's folders; the caller closes it.
+
+    `reporter` asks for passwords and passphrases, which only fabric can use.
+    """
     ssh = settings.ssh
     if ssh.host is None:
         return LocalShell()
-    return SshShell(SshAddress(ssh.host, ssh.user, ssh.port, ssh.config))
+    address = SshAddress(ssh.host, ssh.user, ssh.port, ssh.config)
+    client = ssh.client
+    if client == "auto":
+        client = "openssh" if shutil.which("ssh") else "fabric"
+    return SshShell(address) if client == "openssh" else FabricShell(address, ask=reporter.ask)
 
 
 def _archive(publication: Publication, modes: Modes) -> tuple[bytes, bytes]:

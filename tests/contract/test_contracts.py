@@ -19,6 +19,9 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = sorted((ROOT / "replayctl").rglob("*.py"))
 HEAVY = (
     "rich",
+    "fabric",
+    "paramiko",
+    "cryptography",
     "yaml",
     "airflow_client",
     "urllib3",
@@ -28,7 +31,6 @@ HEAVY = (
     "http",
     "ssl",
     "docker",
-    "fabric",
 )
 
 

@@ -16,6 +16,11 @@ DOORS = {
     "platformdirs": {"settings/base_dirs.py"},
     "h11": {"forwarding/pages.py"},
     "docker": {"images/context.py", "images/engine.py"},
+    "fabric": {"storage/fabric_shell.py"},
+    "paramiko": {
+        *("storage/fabric_shell.py", "storage/fabric_sign_in.py", "storage/fabric_troubles.py"),
+        "storage/ssh_config.py",
+    },
     "airflow_client": {"clients/airflow.py", "clients/airflow_runs.py", "clients/airflow_session.py"},
     "urllib3": {
         *("clients/airflow.py", "clients/airflow_session.py", "clients/mlflow.py", "clients/resource_manager.py"),

@@ -124,6 +124,7 @@ def test_killed_at_any_moment_it_is_the_old_or_the_new_release_and_the_next_depl
             new = release_of(write_dags(tmp_path / "dags", turn, padding=chance.choice([0, 3_000_000])), "alice")
             marks, told = list(MARKS), {**config, "folder": str(tmp_path / "dags")}
         mark, how = chance.choice(marks), chance.choice(["client", "both", "server"])
+        told["client"] = "fabric" if turn % 2 else "openssh"
         _kill_at(mark, how, told, tmp_path, chance.random() * 0.012)
         killed[f"{'rollback' if back else 'deploy'} after '{mark}'"] += 1
         assert pointer(share) in (before, new.name)

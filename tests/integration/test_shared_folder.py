@@ -402,7 +402,10 @@ def test_a_damaged_list_of_checksums_hides_no_edit_and_heals(place: Place, how: 
     with pytest.raises(Conflict):
         rollback.rollback(first.name, settings, namespace, SilentReporter(), find_server=None, dry_run=True)
     assert removal.gc(settings, namespace, SilentReporter(), server=None, keep=1, dry_run=True).kept
-    assert [each.name for each in history.releases(settings, namespace).releases] == [now.name, first.name]
+    assert [each.name for each in history.releases(settings, namespace, SilentReporter()).releases] == [
+        now.name,
+        first.name,
+    ]
     removal.undeploy(settings, namespace, SilentReporter(), server=None)
     assert not list(place.store.glob("r_*"))
 
@@ -475,13 +478,13 @@ def test_what_a_killed_publish_leaves_is_told_right_and_a_rollback_goes_one_step
     log = (place.store / "audit.log").read_text().splitlines()
     # Killed after the line, before the pointer.
     (place.store / "current").write_text(f"{names[1]}\n")
-    told = history.releases(settings, namespace)
+    told = history.releases(settings, namespace, SilentReporter())
     assert [each.name for each in told.releases] == [names[1], names[0], names[2]]
     assert [line.get("effective", True) for line in told.audit] == [True, True, False]
     assert place.deploy("three").name == names[2]
     # And as a version that wrote its lines afterwards has left it: the pointer moved, the line is not there.
     (place.store / "audit.log").write_text("\n".join(log[:2]) + "\n")
-    told = history.releases(settings, namespace)
+    told = history.releases(settings, namespace, SilentReporter())
     assert [each.name for each in told.releases] == [names[2], names[1], names[0]]
     place.deploy("four")
     back = rollback.rollback(None, settings, namespace, SilentReporter(), find_server=None)
@@ -509,7 +512,7 @@ def test_rollback_chooses_when_it_has_the_lock(place: Place) -> None:
     assert waiting.wait(60) == 0
     waiting.communicate()
     target.shell.close()
-    assert history.releases(settings, Namespace("alice")).releases[0].name == two.name
+    assert history.releases(settings, Namespace("alice"), SilentReporter()).releases[0].name == two.name
     assert (place.store / "current").read_text().strip() == two.name
     assert one.name in {path.name for path in place.store.glob("r_*")}
 

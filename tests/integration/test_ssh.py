@@ -1,4 +1,4 @@
-"""ssh as people have it: keys and aliases, jump hosts, shells that talk; and every way in which it refuses."""
+"""ssh as people have it, by the program and by the library: keys, aliases, jump hosts; and every way to refuse."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,11 +17,12 @@ import pytest
 from dags.dag_entities import Namespace
 from replayctl import process
 from replayctl.errors import AuthFailed, Conflict, NotFound, OperationFailed, SettingsError, TimedOut, Unreachable
-from replayctl.storage.shell import BOOTSTRAP, END_OF_SCRIPT, LocalShell, answer_of, script_text
-from replayctl.storage.ssh import SshAddress, SshShell
+from replayctl.storage.shell import BOOTSTRAP, END_OF_SCRIPT, LocalShell, Shell, answer_of, script_text
+from replayctl.storage.ssh import SshShell
+from replayctl.storage.ssh_config import SshAddress
 from replayctl.storage.target import Modes, Target
 from tests.conftest import ROOT
-from tests.publishing import deploy, release_of, roll_back, target_of, write_dags
+from tests.publishing import CLIENTS, deploy, release_of, roll_back, target_of, write_dags
 from tests.sshd import WHY_NOT, SshServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(WHY_NOT is not None, reason=WHY_NOT or "")]
@@ -37,11 +39,16 @@ def server() -> Iterator[SshServer]:
         made.stop()
 
 
-def shell_for(server: SshServer, config: Path, host: str = "cluster", **more: float) -> SshShell:
-    return SshShell(SshAddress(host, server.login(ALICE), None, config), **more)
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
-def inspect(server: SshServer, shell: SshShell) -> None:
+def shell_for(server: SshServer, config: Path, client: str, host: str = "cluster", **more: float) -> Shell:
+    return CLIENTS[client](SshAddress(host, server.login(ALICE), None, config), **more)
+
+
+def inspect(server: SshServer, shell: Shell) -> None:
     share = server.folder / "share"
     try:
         Target(shell, str(share / "dags"), str(share / "files"), "alice", Modes()).inspect()
@@ -49,83 +56,95 @@ def inspect(server: SshServer, shell: SshShell) -> None:
         shell.close()
 
 
-def test_one_connection_serves_a_whole_deploy_and_ends_with_it(server: SshServer, tmp_path: Path) -> None:
+def test_one_connection_serves_a_whole_deploy_and_ends_with_it(server: SshServer, tmp_path: Path, client: str) -> None:
     config = server.client_config(tmp_path / "config")
     share = server.folder / "share"
-    words = {"dags": str(share / "dags"), "files": str(share / "files"), "owner": "one", "host": "cluster"}
+    words = {"dags": str(share / "dags"), "files": str(share / "files"), "owner": f"one{client}", "host": "cluster"}
+    words["client"] = client
     target = target_of({**words, "user": server.login(ALICE), "config": str(config)})
     before = server.connections()
-    deploy(target, Namespace("one"), release_of(write_dags(tmp_path / "dags", 1), "one"))
-    deploy(target, Namespace("one"), release_of(write_dags(tmp_path / "dags", 2), "one"))
+    deploy(target, Namespace(words["owner"]), release_of(write_dags(tmp_path / "dags", 1), words["owner"]))
+    deploy(target, Namespace(words["owner"]), release_of(write_dags(tmp_path / "dags", 2), words["owner"]))
     assert server.connections() - before == 1
-    folder = target.shell._folder  # type: ignore[attr-defined]
+    folder = getattr(target.shell, "_folder", None)
     target.shell.close()
-    assert not folder.exists()
-    left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(folder) not in left
+    if folder is not None:
+        assert not folder.exists()
+        left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        assert str(folder) not in left
+    for thread in threading.enumerate():
+        if type(thread).__module__.startswith("paramiko"):
+            thread.join(5)
+            assert not thread.is_alive()
 
 
-def test_an_unknown_host_key_is_refused_with_the_next_step(server: SshServer, tmp_path: Path) -> None:
+def test_an_unknown_host_key_is_refused_with_the_next_step(server: SshServer, tmp_path: Path, client: str) -> None:
     # What people put there to be asked less must not open the door.
     config = server.client_config(tmp_path / "config", known=False, more="StrictHostKeyChecking no")
     with pytest.raises(AuthFailed, match="is unknown") as caught:
-        inspect(server, shell_for(server, config))
-    assert f"ssh -F {config} -l {server.login(ALICE)} cluster" in (caught.value.hint or "")
+        inspect(server, shell_for(server, config, client))
+    hint = caught.value.hint or ""
     assert (tmp_path / "known_hosts").read_text() == ""
+    if client == "openssh":
+        assert f"ssh -F {config} -l {server.login(ALICE)} cluster" in hint
+    else:
+        subprocess.run(["sh", "-ec", hint.rpartition("then run: ")[2]], check=True)
+        inspect(server, shell_for(server, config, "openssh"))
+        inspect(server, shell_for(server, config, client))
 
 
-def test_a_changed_host_key_is_refused_with_the_next_step(server: SshServer, tmp_path: Path) -> None:
+def test_a_changed_host_key_is_refused_with_the_next_step(server: SshServer, tmp_path: Path, client: str) -> None:
     config = server.client_config(tmp_path / "config")
     server.halt()
     server.new_host_key()
     server.run()
     with pytest.raises(AuthFailed, match="has changed") as caught:
-        inspect(server, shell_for(server, config))
+        inspect(server, shell_for(server, config, client))
     assert f"-R '[127.0.0.1]:{server.port}'" in (caught.value.hint or "")
     command = (caught.value.hint or "").rpartition("on purpose: ")[2]
     subprocess.run(["sh", "-c", command], check=True, capture_output=True)
     assert f"[127.0.0.1]:{server.port} " not in (tmp_path / "known_hosts").read_text()
 
 
-def test_a_refused_key_never_asks_for_a_password(server: SshServer, tmp_path: Path) -> None:
+def test_a_refused_key_never_asks_for_a_password(server: SshServer, tmp_path: Path, client: str) -> None:
     config = server.client_config(tmp_path / "config")
     (tmp_path / "key").unlink()
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "a passphrase", "-f", tmp_path / "key"], check=True)
     started = time.monotonic()
     with pytest.raises(AuthFailed, match="denied access") as caught:
-        inspect(server, shell_for(server, config))
-    assert "ssh-add" in (caught.value.hint or "")
+        inspect(server, shell_for(server, config, client))
+    assert "ssh-add" in f"{caught.value.hint} {caught.value.details}"
     assert time.monotonic() - started < 20
 
 
-def test_names_and_ports_that_lead_nowhere_are_unreachable(server: SshServer, tmp_path: Path) -> None:
+def test_names_and_ports_that_lead_nowhere_are_unreachable(server: SshServer, tmp_path: Path, client: str) -> None:
     config = server.client_config(tmp_path / "config")
     with pytest.raises(Unreachable, match=r"nowhere\.invalid cannot be reached"):
-        inspect(server, SshShell(SshAddress("nowhere.invalid", None, None, config)))
+        inspect(server, CLIENTS[client](SshAddress("nowhere.invalid", None, None, config)))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with pytest.raises(Unreachable, match="cannot be reached"):
-        inspect(server, SshShell(SshAddress("127.0.0.1", None, port, config)))
+        inspect(server, CLIENTS[client](SshAddress("127.0.0.1", None, port, config)))
 
 
-def test_a_server_that_says_nothing_is_given_up(server: SshServer, tmp_path: Path) -> None:
+def test_a_server_that_says_nothing_is_given_up(server: SshServer, tmp_path: Path, client: str) -> None:
     config = server.client_config(tmp_path / "config")
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
         address = SshAddress("127.0.0.1", None, mute.getsockname()[1], config)
         with pytest.raises((Unreachable, TimedOut)):
-            inspect(server, SshShell(address, connect_timeout_s=1, timeout_s=5))
+            inspect(server, CLIENTS[client](address, connect_timeout_s=1, timeout_s=5))
 
 
-def test_through_a_jump_host(server: SshServer, tmp_path: Path) -> None:
+def test_through_a_jump_host(server: SshServer, tmp_path: Path, client: str) -> None:
     user = server.login(ALICE)
     config = server.client_config(tmp_path / "config", alias="inner")
     text = config.read_text()
     config.write_text(f"{text}  ProxyJump {user}@outer\n\n{text.replace('Host inner', 'Host outer')}")
     before = server.connections()
-    inspect(server, shell_for(server, config, "inner"))
+    inspect(server, shell_for(server, config, client, "inner"))
     assert server.connections() - before == 2
     # The way there is held to the same rules as the host itself.
     empty = tmp_path / "empty"
@@ -134,12 +153,12 @@ def test_through_a_jump_host(server: SshServer, tmp_path: Path) -> None:
         f"{text}  ProxyJump {user}@outer\n\n"
         + text.replace("Host inner", "Host outer").replace(str(tmp_path / "known_hosts"), str(empty))
     )
-    with pytest.raises(AuthFailed, match="jump host"):
-        inspect(server, shell_for(server, config, "inner"))
+    with pytest.raises(AuthFailed, match="jump host.* is unknown|host key of outer is unknown"):
+        inspect(server, shell_for(server, config, client, "inner"))
 
 
 @pytest.mark.skipif(shutil.which("ssh-agent") is None, reason="no ssh-agent on this machine")
-def test_with_an_agent(server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_an_agent(server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: str) -> None:
     config = server.client_config(tmp_path / "config")
     config.write_text(config.read_text().replace(f"  IdentityFile {tmp_path / 'key'}\n  IdentitiesOnly yes\n", ""))
     folder = server.folder / "agent"
@@ -151,31 +170,33 @@ def test_with_an_agent(server: SshServer, tmp_path: Path, monkeypatch: pytest.Mo
                 break
             time.sleep(0.1)
         subprocess.run(["ssh-add", "-q", str(tmp_path / "key")], check=True)
-        inspect(server, shell_for(server, config))
+        inspect(server, shell_for(server, config, client))
     finally:
         agent.terminate()
         agent.wait(10)
 
 
-def test_a_shell_that_talks_when_it_starts_is_listened_past(server: SshServer, tmp_path: Path) -> None:
+def test_a_shell_that_talks_when_it_starts_is_listened_past(server: SshServer, tmp_path: Path, client: str) -> None:
     config = server.client_config(tmp_path / "config")
     server.halt()
     # What a .bashrc that prints does to every command.
     server.run("ForceCommand echo 'Welcome!'; echo 'phase publish'; eval \"$SSH_ORIGINAL_COMMAND\"")
     try:
-        inspect(server, shell_for(server, config))
+        inspect(server, shell_for(server, config, client))
     finally:
         server.halt()
         server.run()
 
 
-def test_an_account_without_a_shell_is_not_taken_for_an_empty_target(server: SshServer, tmp_path: Path) -> None:
+def test_an_account_without_a_shell_is_not_taken_for_an_empty_target(
+    server: SshServer, tmp_path: Path, client: str
+) -> None:
     config = server.client_config(tmp_path / "config")
     server.halt()
     server.run("ForceCommand /bin/false")
     try:
         with pytest.raises(AuthFailed, match="runs another command instead"):
-            inspect(server, shell_for(server, config))
+            inspect(server, shell_for(server, config, client))
     finally:
         server.halt()
         server.run()
@@ -192,16 +213,16 @@ def test_an_account_without_a_shell_is_not_taken_for_an_empty_target(server: Ssh
         ("ForceCommand internal-sftp", "runs another command|only for sftp"),
     ],
 )
-@pytest.mark.parametrize("level", ["", "LogLevel QUIET"])
+@pytest.mark.parametrize(("client", "level"), [("openssh", ""), ("openssh", "LogLevel QUIET"), ("fabric", "")])
 def test_accounts_that_run_no_commands_say_which_kind_they_are(
-    server: SshServer, tmp_path: Path, option: str, message: str, level: str
+    server: SshServer, tmp_path: Path, option: str, message: str, client: str, level: str
 ) -> None:
     config = server.client_config(tmp_path / "config", more=level)
     server.halt()
     server.run(option)
     try:
         with pytest.raises(AuthFailed, match=message) as caught:
-            inspect(server, shell_for(server, config, timeout_s=30))
+            inspect(server, shell_for(server, config, client, timeout_s=30))
     finally:
         server.halt()
         server.run()
@@ -220,14 +241,14 @@ def test_accounts_that_run_no_commands_say_which_kind_they_are(
         ("/bin/cat", "it ended with status 1"),
     ],
 )
-def test_accounts_with_another_shell(server: SshServer, tmp_path: Path, shell: str, message: str) -> None:
+def test_accounts_with_another_shell(server: SshServer, tmp_path: Path, shell: str, message: str, client: str) -> None:
     if not Path(shell).exists():
         pytest.skip(f"no {shell} on this machine")
     config = server.client_config(tmp_path / "config")
     subprocess.run(["usermod", "-s", shell, ALICE], check=True)
     try:
         with pytest.raises(AuthFailed, match=message):
-            inspect(server, shell_for(server, config))
+            inspect(server, shell_for(server, config, client))
     finally:
         subprocess.run(["usermod", "-s", "/bin/sh", ALICE], check=True)
 
@@ -236,7 +257,7 @@ def test_accounts_with_another_shell(server: SshServer, tmp_path: Path, shell: s
 def test_refusals_are_told_whatever_the_users_log_level(server: SshServer, tmp_path: Path, level: str) -> None:
     config = server.client_config(tmp_path / "config", known=False, more=f"LogLevel {level}")
     with pytest.raises(AuthFailed, match="is unknown"):
-        inspect(server, shell_for(server, config))
+        inspect(server, shell_for(server, config, "openssh"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -249,21 +270,21 @@ def test_forwards_of_the_users_configuration_are_not_ours_to_open(server: SshSer
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         forward = f"LocalForward {taken.getsockname()[1]} 127.0.0.1:80\nExitOnForwardFailure yes"
-        inspect(server, shell_for(server, server.client_config(tmp_path / "config", more=forward)))
+        inspect(server, shell_for(server, server.client_config(tmp_path / "config", more=forward), "openssh"))
 
 
 def test_a_control_path_that_cannot_be_is_named(server: SshServer, tmp_path: Path) -> None:
     more = "ControlMaster auto\nControlPath /nowhere/at/all"
     with pytest.raises(SettingsError, match="ControlPath /nowhere/at/all") as caught:
-        inspect(server, shell_for(server, server.client_config(tmp_path / "config", more=more)))
+        inspect(server, shell_for(server, server.client_config(tmp_path / "config", more=more), "openssh"))
     assert "ControlPath none" in (caught.value.hint or "")
     more = f"ControlMaster auto\nControlPath /tmp/{'x' * 120}"
     with pytest.raises(SettingsError, match="ControlPath"):
-        inspect(server, shell_for(server, server.client_config(tmp_path / "config", more=more)))
+        inspect(server, shell_for(server, server.client_config(tmp_path / "config", more=more), "openssh"))
 
 
 @pytest.mark.parametrize("how", ["alias", "second file"])
-def test_the_hint_about_a_changed_host_key_removes_it(server: SshServer, tmp_path: Path, how: str) -> None:
+def test_the_hint_about_a_changed_host_key_removes_it(server: SshServer, tmp_path: Path, how: str, client: str) -> None:
     config = server.client_config(tmp_path / "config")
     known = tmp_path / "known_hosts"
     old = known.read_text()
@@ -276,17 +297,17 @@ def test_the_hint_about_a_changed_host_key_removes_it(server: SshServer, tmp_pat
         config.write_text(
             text.replace(f"UserKnownHostsFile {known}", f"UserKnownHostsFile {tmp_path / 'first'} {known}")
         )
-    inspect(server, shell_for(server, config))
+    inspect(server, shell_for(server, config, client))
     server.halt()
     server.new_host_key()
     server.run()
     with pytest.raises(AuthFailed, match="has changed") as caught:
-        inspect(server, shell_for(server, config))
+        inspect(server, shell_for(server, config, client))
     command = (caught.value.hint or "").rpartition("on purpose: ")[2]
     subprocess.run(["sh", "-ec", command], check=True, capture_output=True)
     assert known.read_text() == ""
     with pytest.raises(AuthFailed, match="is unknown"):
-        inspect(server, shell_for(server, config))
+        inspect(server, shell_for(server, config, client))
 
 
 @pytest.mark.parametrize("text", ["Nonsense yes\n", "Port many\n", "Host a\n  IdentityFile\n", "Include\n", "\0\n"])
@@ -304,23 +325,27 @@ def test_a_configuration_that_ssh_does_not_take_gives_one_error_and_leaves_nothi
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_a_configuration_that_is_no_file_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_configuration_that_is_no_file_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "missing", tmp_path / "pipe"):
-        shell = SshShell(SshAddress("127.0.0.1", None, 1, path))
+        shell = CLIENTS[client](SshAddress("127.0.0.1", None, 1, path))
         with pytest.raises(SettingsError, match="not a file"):
             Target(shell, "/dags", "/files", "alice", Modes()).inspect()
         shell.close()
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_a_connection_that_breaks_says_so_and_the_next_deploy_heals(server: SshServer, tmp_path: Path) -> None:
+def test_a_connection_that_breaks_says_so_and_the_next_deploy_heals(
+    server: SshServer, tmp_path: Path, client: str
+) -> None:
     config = server.client_config(tmp_path / "config")
     share = server.folder / "share"
-    words = {"dags": str(share / "dags"), "files": str(share / "files"), "owner": "cut", "host": "cluster"}
-    words |= {"user": server.login(ALICE), "config": str(config)}
+    words = {"dags": str(share / "dags"), "files": str(share / "files"), "owner": f"cut{client}", "host": "cluster"}
+    words |= {"client": client, "user": server.login(ALICE), "config": str(config)}
     write_dags(tmp_path / "dags", 1, padding=40_000_000)
     (tmp_path / "publisher.json").write_text(json.dumps({**words, "folder": str(tmp_path / "dags")}))
     publisher = subprocess.Popen(
@@ -340,20 +365,20 @@ def test_a_connection_that_breaks_says_so_and_the_next_deploy_heals(server: SshS
     assert publisher.returncode == 1
     assert re.search(r"errors\.(Unreachable|OperationFailed): ", stderr), stderr
     target = target_of(words)
-    assert not (share / "dags" / "replayctl_releases" / "cut" / "current").exists()
-    deploy(target, Namespace("cut"), release_of(write_dags(tmp_path / "dags2", 2), "cut"))
+    assert not (share / "dags" / "replayctl_releases" / words["owner"] / "current").exists()
+    deploy(target, Namespace(words["owner"]), release_of(write_dags(tmp_path / "dags2", 2), words["owner"]))
     target.shell.close()
 
 
-def test_a_missing_folder_and_a_closed_one_are_named(server: SshServer, tmp_path: Path) -> None:
+def test_a_missing_folder_and_a_closed_one_are_named(server: SshServer, tmp_path: Path, client: str) -> None:
     config = server.client_config(tmp_path / "config")
-    shell = shell_for(server, config)
+    shell = shell_for(server, config, client)
     with pytest.raises(NotFound, match="/no such folder does not exist"):
         Target(shell, "/no such folder", "/x", "alice", Modes()).inspect()
     if os.geteuid() == 0:
-        closed = server.folder / "closed"
+        closed = server.folder / f"closed-{client}"
         closed.mkdir(mode=0o755)
-        with pytest.raises(OperationFailed, match=r"cannot create the folder .*closed/replayctl_releases"):
+        with pytest.raises(OperationFailed, match=r"cannot create the folder .*closed-.*/replayctl_releases"):
             Target(shell, str(closed), "/x", "alice", Modes()).lock("t", {})
     shell.close()
 
