@@ -146,3 +146,16 @@ def test_pinned_lists_are_complete_and_exact() -> None:
     for path in [*(ROOT / "docker" / "requirements").glob("*.txt"), *(ROOT / "requirements").glob("*.txt")]:
         for line in path.read_text().splitlines():
             assert re.fullmatch(r"#.*|-r \w+\.txt|[A-Za-z0-9._-]+==[A-Za-z0-9.+]+", line), f"{path}: {line}"
+
+
+# Participles and pronouns say nothing about a value: the field has nouns for it (a run, a release, an entry, a path).
+VAGUE_NAMES = {
+    *("found", "made", "each", "told", "wanted", "chosen", "given", "said", "asked", "shown", "left", "gone", "right"),
+}
+
+
+def test_names_are_nouns_of_the_field() -> None:
+    for path in [*PACKAGE, *(ROOT / "dags").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = node.id if isinstance(node, ast.Name) else node.arg if isinstance(node, ast.arg) else ""
+            assert name not in VAGUE_NAMES, f"{path}:{getattr(node, 'lineno', 0)}: {name}"
