@@ -1,6 +1,6 @@
-"""Airflow's REST API v2 through the generated client: DAGs, import errors, pools, health; what runs is beside it.
+"""Airflow's REST API v2 through the generated client: DAGs, import errors, pools and health.
 
-Plain dataclasses come out, errors of our tree are raised.
+Returns plain dataclasses, and raises errors of `replayctl.errors`. Runs and tasks are in `airflow_runs`.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class ImportProblem:
 
 
 class AirflowApi(RunsApi):
-    """A server by its base URL (`http://host:8080`) and a user of it. Signs in at the first call."""
+    """An Airflow server, by its base URL (`http://host:8080`) and a user. Signs in at the first call."""
 
     def tasks_docs(self, dag_id: str) -> Mapping[str, str]:
-        """The documentation text of every task of a DAG, as serialised now; NotFound for an unknown DAG."""
+        """The documentation of every task of a DAG, as it is serialised now. Raises NotFound for an unknown DAG."""
         from airflow_client.client import TaskApi
 
         answer = self._call(f"DAG {dag_id}", lambda client: TaskApi(client).get_tasks(dag_id))
         return {task.task_id or "": task.doc_md or "" for task in answer.tasks}
 
     def find_dag(self, dag_id: str) -> DagInfo | None:
-        """The DAG, or None when the server does not know it."""
+        """The DAG, or None if the server does not know it."""
         from airflow_client.client import DAGApi
 
         try:
@@ -58,14 +58,14 @@ class AirflowApi(RunsApi):
         return DagInfo(dag.dag_id, dag.fileloc, dag.file_token, dag.is_paused, dag.is_stale)
 
     def dag_source(self, dag_id: str) -> str:
-        """The text of the file that a DAG comes from; NotFound for an unknown DAG, AuthFailed without the right."""
+        """The source of a DAG's file. Raises NotFound for an unknown DAG, AuthFailed without the permission."""
         from airflow_client.client import DagSourceApi
 
         answer = self._call(f"the source of {dag_id}", lambda client: DagSourceApi(client).get_dag_source(dag_id))
         return str(answer.content or "")
 
     def dags(self) -> Iterator[DagInfo]:
-        """All DAGs, the stale ones too: the file of a DAG that vanished is still worth a parse request."""
+        """All DAGs, including stale ones: the file of a DAG that has disappeared can still be parsed again."""
         from airflow_client.client import DAGApi
 
         offset = 0
@@ -82,7 +82,7 @@ class AirflowApi(RunsApi):
                 return
 
     def import_problems(self) -> list[ImportProblem]:
-        """Every file that does not load now, anybody's."""
+        """Every file that the server cannot load, of all users."""
         from airflow_client.client import ImportErrorApi
 
         problems: list[ImportProblem] = []
@@ -96,25 +96,25 @@ class AirflowApi(RunsApi):
                 return problems
 
     def reparse(self, file_token: str) -> None:
-        """Asks the DAG processor to parse a file at once and to look for new files; a repeated wish is no error."""
+        """Asks the DAG processor to parse a file now and to look for new files; repeated requests are no error."""
         from airflow_client.client import DAGParsingApi
 
         try:
             self._call("a parse request", lambda client: DAGParsingApi(client).reparse_dag_file(file_token))
         except OperationFailed as error:
-            # 409: the same request is waiting already, which is all that we want.
+            # 409: the same request is already waiting.
             if not has_status(error, 409):
                 raise
 
     def unpause(self, dag_id: str) -> None:
-        """Lets the scheduler start runs of the DAG."""
+        """Unpauses the DAG, so that the scheduler starts its runs."""
         from airflow_client.client import DAGApi, DAGPatchBody
 
         body = DAGPatchBody(is_paused=False)
         self._call(f"DAG {dag_id}", lambda client: DAGApi(client).patch_dag(dag_id, body))
 
     def delete_dag(self, dag_id: str) -> None:
-        """Forgets a DAG with its runs; NotFound for an unknown one, OperationFailed while something of it runs."""
+        """Deletes a DAG and its runs. Raises NotFound for an unknown DAG, OperationFailed while a task of it runs."""
         from airflow_client.client import DAGApi
 
         self._call(f"DAG {dag_id}", lambda client: DAGApi(client).delete_dag(dag_id))
@@ -131,10 +131,10 @@ class AirflowApi(RunsApi):
             self._call(f"pool {name}", lambda client: PoolApi(client).post_pool(body))
 
     def health(self) -> Mapping[str, str]:
-        """Component → status, without signing in; Unreachable when nothing answers."""
+        """Component → status, without signing in. Raises Unreachable if the server does not answer."""
         import urllib3
 
-        # Without the generated client, whose import takes a second.
+        # Without the generated client, which takes a second to import.
         try:
             with make_pool(self.url) as pool:
                 address = f"{self.url}/api/v2/monitor/health"
@@ -144,4 +144,4 @@ class AirflowApi(RunsApi):
         except urllib3.exceptions.HTTPError as error:
             raise unreachable(self.url, error) from error
         except (ValueError, AttributeError, TypeError, KeyError) as error:
-            raise OperationFailed(f"Airflow at {self.url} did not say how it is (HTTP {answer.status})") from error
+            raise OperationFailed(f"Airflow at {self.url} did not report its health (HTTP {answer.status})") from error

@@ -1,4 +1,4 @@
-"""Runs, task instances, logs and notes, by Airflow's REST API v2."""
+"""Runs, task instances, logs and notes through Airflow's REST API v2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from replayctl.clients.airflow_session import PAGE, AirflowSession, quoted
 from replayctl.errors import AuthFailed, NotFound
 
-# The key of the XCom in which each task says what became of its step (dags/run_notes.py).
+# The key of the XCom in which each task records the outcome of its step (dags/run_notes.py).
 _NOTE = "replayctl"
 _LIVE_TASK_STATES = (
     *("none", "scheduled", "queued", "running", "restarting"),
@@ -30,13 +30,13 @@ class RunInfo:
     state: str
     start: datetime.datetime | None
     end: datetime.datetime | None
-    # When it was asked for, or cleared.
+    # When it was triggered, or cleared.
     queued: datetime.datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TaskInfo:
-    """One task of a run; `start` and `seconds` are those of its latest try, None before it began or ended."""
+    """One task of a run; `start` and `seconds` are of its latest try, None before it has started or ended."""
 
     task_id: str
     state: str | None
@@ -49,36 +49,36 @@ class TaskInfo:
 
 @dataclass(frozen=True, slots=True)
 class TaskLog:
-    """The lines of a try's log, oldest first, and where the server has read them: a path or address of its own."""
+    """The lines of a try's log, oldest first, and the path or address from which the server has read them."""
 
     lines: tuple[str, ...]
     source: str | None
 
 
 class RunsApi(AirflowSession):
-    """What runs: DAG runs and their tasks."""
+    """DAG runs and their tasks."""
 
     def trigger(self, dag_id: str, conf: Mapping[str, object]) -> RunInfo:
-        """Starts a run; NotFound for an unknown or stale DAG.
+        """Starts a run. Raises NotFound for an unknown or stale DAG.
 
-        With a logical date, which is what the scheduler orders equal tasks by: older runs come first.
+        The run has a logical date, by which the scheduler orders equal tasks: older runs come first.
         """
         from airflow_client.client import DagRunApi, TriggerDAGRunPostBody
 
-        # Signs in, and so learns the server's clock: a run of the future would wait for its time.
+        # Signing in reads the server's clock: a run with a logical date in the future would wait for it.
         self._client()
         now = datetime.datetime.now(tz=datetime.UTC) + self._ahead
         body = TriggerDAGRunPostBody(conf=dict(conf), logical_date=now)
         return _run_info(self._call(f"DAG {dag_id}", lambda client: DagRunApi(client).trigger_dag_run(dag_id, body)))
 
     def run(self, dag_id: str, run_id: str) -> RunInfo:
-        """The run as it is now; NotFound when there is none."""
+        """The run as it is now. Raises NotFound if it does not exist."""
         from airflow_client.client import DagRunApi
 
         return _run_info(self._call(f"run {run_id}", lambda client: DagRunApi(client).get_dag_run(dag_id, run_id)))
 
     def runs(self, dag_id: str, *, states: Sequence[str] = (), limit: int = PAGE) -> list[RunInfo]:
-        """The newest runs of a DAG (`~`: of all), in these states or in any; none for an unknown DAG."""
+        """The newest runs of a DAG (`~`: of all DAGs) in these states, or in any; empty for an unknown DAG."""
         from airflow_client.client import DagRunApi
 
         try:
@@ -93,13 +93,13 @@ class RunsApi(AirflowSession):
         return [_run_info(run) for run in page.dag_runs]
 
     def live_runs(self, dag_ids: Sequence[str]) -> list[RunInfo]:
-        """The runs of these DAGs that have not come to their end, the oldest first."""
+        """The runs of these DAGs that have not ended, oldest first."""
         from airflow_client.client import DagRunApi
 
         ids, runs, seen = set(dag_ids), [], 0
         while True:
             page = self._call(
-                "the runs under way",
+                "the live runs",
                 lambda client, seen=seen: DagRunApi(client).get_dag_runs(
                     "~", state=["queued", "running"], order_by=["id"], limit=PAGE, offset=seen
                 ),
@@ -119,9 +119,9 @@ class RunsApi(AirflowSession):
         )
 
     def note(self, dag_id: str, run_id: str, task_id: str) -> Mapping[str, Any] | None:
-        """What a task has noted of its step: release, artifact, outcome; None when it has noted nothing.
+        """What a task has recorded of its step: release, artifact, outcome. None without a record.
 
-        None as well where we may not read it: nothing depends on it.
+        None without the permission to read it as well, since nothing depends on it.
         """
         path = f"dags/{quoted(dag_id)}/dagRuns/{quoted(run_id)}/taskInstances/{quoted(task_id)}/xcomEntries/{_NOTE}"
         try:
@@ -132,12 +132,12 @@ class RunsApi(AirflowSession):
         return value if isinstance(value, Mapping) else None
 
     def pool_use(self, name: str) -> tuple[int, list[str]]:
-        """How many slots a pool has (-1: no limit), and what occupies them now, as `DAG run task`."""
+        """The number of slots of a pool (-1: no limit), and the tasks that occupy them now, as `DAG run task`."""
         from airflow_client.client import PoolApi, TaskInstanceApi
 
         pool = self._call(f"pool {name}", lambda client: PoolApi(client).get_pool(name))
         page = self._call(
-            f"what is in pool {name}",
+            f"the tasks of pool {name}",
             lambda client: TaskInstanceApi(client).get_task_instances(
                 "~", "~", state=["running", "queued"], pool=[name], limit=PAGE
             ),
@@ -173,7 +173,7 @@ class RunsApi(AirflowSession):
                 return tasks
 
     def live_tries(self, dag_ids: Sequence[str]) -> list[datetime.datetime]:
-        """When each try of these DAGs began that runs now; one that waits for a worker has not begun."""
+        """When each running try of these DAGs started; tries that wait for a worker are not included."""
         from airflow_client.client import TaskInstanceApi
 
         starts: list[datetime.datetime] = []
@@ -188,7 +188,7 @@ class RunsApi(AirflowSession):
                         ),
                     )
                 except NotFound:
-                    # Forgotten in the meantime: nothing of it runs.
+                    # Deleted meanwhile, so nothing of it runs.
                     break
                 starts += [row.start_date for row in page.task_instances if row.start_date]
                 seen += len(page.task_instances)
@@ -197,13 +197,13 @@ class RunsApi(AirflowSession):
         return starts
 
     def live_instances(self) -> Iterator[tuple[str, str, str, int]]:
-        """Every task instance that has not come to its end, anybody's: its DAG, run, task and map index."""
+        """Every task instance that has not ended, of all users: its DAG, run, task and map index."""
         from airflow_client.client import TaskInstanceApi
 
         seen = 0
         while True:
             page = self._call(
-                "the tasks that are alive",
+                "the live tasks",
                 lambda client, seen=seen: TaskInstanceApi(client).get_task_instances(
                     "~", "~", state=list(_LIVE_TASK_STATES), limit=PAGE, offset=seen, order_by=["id"]
                 ),
@@ -215,7 +215,7 @@ class RunsApi(AirflowSession):
                 return
 
     def task_log(self, dag_id: str, run_id: str, task: TaskInfo) -> TaskLog:
-        """One try's log, with the tracebacks of what failed it."""
+        """The log of one try, including the tracebacks of its errors."""
 
         path = (
             f"dags/{quoted(dag_id)}/dagRuns/{quoted(run_id)}/taskInstances/{quoted(task.task_id)}/logs/"
@@ -228,7 +228,7 @@ class RunsApi(AirflowSession):
                 lines += _lines_of(row)
             else:
                 lines.append(str(row))
-        # A group of lines of its own, before what the task has said.
+        # A group of lines before the output of the task.
         named = lines[:2] if lines[:1] == ["::group::Log message source details"] else []
         return TaskLog(tuple(lines), named[1] if len(named) > 1 and named[1] != "::endgroup::" else None)
 
@@ -238,9 +238,9 @@ def _run_info(run: Any) -> RunInfo:
 
 
 def _lines_of(row: Mapping[str, Any]) -> Iterator[str]:
-    """A structured line of a log as text: what is said, and the chain of exceptions, the outermost last.
+    """A structured log line as text: its message and the chain of exceptions, the outermost last.
 
-    Airflow's own frames are left out: they would push what the task has said out of sight.
+    Airflow's own frames are omitted, since they would push the task's output out of sight.
     """
     yield from str(row.get("event", "")).splitlines() or [""]
     details = row.get("error_detail")

@@ -1,6 +1,6 @@
 """A session with Airflow's REST API: signs in at the first call and again when the token has expired.
 
-Foreign errors become those of our tree at this border.
+Errors of the client become those of `replayctl.errors` here.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class AirflowSession:
         self._username = username
         self._password = password
         self._signed_in: ApiClient | None = None
-        # How far the server's clock is ahead of ours, in whole seconds rounded down.
+        # How far the server's clock is ahead of this machine's, in whole seconds rounded down.
         self._ahead = datetime.timedelta()
 
     def _call(self, what: str, request: Callable[..., T]) -> T:
-        """What the server answers; signs in anew, once, when it does not accept the token any more."""
+        """The server's answer; signs in again, once, if the token has expired."""
         from airflow_client.client.exceptions import UnauthorizedException
 
         with translated(self.url, what):
@@ -51,7 +51,7 @@ class AirflowSession:
                 return request(self._client())
 
     def _json(self, what: str, path: str) -> Any:
-        """The answer of a GET below `/api/v2/` as it is: the generated models lose parts of some answers."""
+        """The raw answer of a GET below `/api/v2/`: the generated models drop parts of some answers."""
         from airflow_client.client.exceptions import ApiException
 
         def fetch(client: ApiClient) -> Any:
@@ -80,11 +80,11 @@ class AirflowSession:
         return self._signed_in
 
     def _configuration(self, access_token: str | None = None) -> Configuration:
-        """The client's configuration, with the proxy that the environment names for this server, if any."""
+        """The client's configuration, with the environment's proxy for this server, if any."""
         from airflow_client.client import Configuration
 
         proxy = proxy_from_environment(self.url, os.environ)
-        # The client would take the proxy of the environment by itself, even on the way to this machine.
+        # By itself, the client would use the environment's proxy even for this machine.
         return Configuration(host=self.url, access_token=access_token, proxy=proxy, no_proxy=None if proxy else "*")
 
     def _sign_in(self) -> str:
@@ -107,11 +107,11 @@ class AirflowSession:
         if response.status in (401, 403):
             raise AuthFailed(
                 f"Airflow at {self.url} refused user {self._username!r}",
-                hint="check airflow.username and airflow.password_file with: replayctl settings show",
+                hint="run `replayctl settings show` to check airflow.username and airflow.password_file",
             )
         if response.status not in (200, 201):
             kind = ServerTrouble if response.status >= 500 else OperationFailed
-            raise kind(f"Airflow at {self.url} gave no token (HTTP {response.status})")
+            raise kind(f"Airflow at {self.url} did not issue a token (HTTP {response.status})")
         return str(json.loads(body)["access_token"])
 
 
@@ -124,20 +124,20 @@ def _ahead(date: str | None) -> datetime.timedelta:
 
 
 def quoted(part: str) -> str:
-    """A part of a path, with all that would end it escaped."""
+    """A part of a URL's path, percent-encoded."""
     from urllib.parse import quote
 
     return quote(part, safe="")
 
 
 def has_status(error: BaseException, status: int) -> bool:
-    """Whether an error of ours comes from an answer with this HTTP status."""
+    """Whether an error was caused by an answer with this HTTP status."""
     return getattr(error.__cause__, "status", None) == status
 
 
 @contextmanager
 def translated(url: str, what: str) -> Iterator[None]:
-    """Foreign errors at the border: HTTP answers and lost connections as errors of our tree."""
+    """Translates HTTP errors and lost connections to errors of `replayctl.errors`."""
     from airflow_client.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
@@ -156,10 +156,10 @@ def translated(url: str, what: str) -> Iterator[None]:
 
 
 def unreachable(url: str, error: Exception) -> Unreachable:
-    """The error for a server that gives no answer."""
+    """The error for a server that does not answer."""
     return Unreachable(
         f"Airflow at {url} does not answer",
-        hint="is it running? For the local profile: replayctl local status",
+        hint="check that it is running; in the local profile, run `replayctl local status`",
         details=in_words(error),
     )
 

@@ -16,7 +16,7 @@ _TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class MlflowRun:
-    """One finished run with its last metrics; `start_unix_ms` is when it was recorded."""
+    """One finished run with its latest metrics; `start_unix_ms` is when it was recorded."""
 
     run_id: str
     name: str
@@ -27,7 +27,7 @@ class MlflowRun:
 
 
 class DeletedExperiment(NotFound):
-    """The experiment was deleted in MLflow, which keeps it, its runs and its name until it is asked to forget them."""
+    """The experiment was deleted in MLflow, which keeps it, its runs and its name until they are purged."""
 
 
 class MlflowApi:
@@ -48,7 +48,7 @@ class MlflowApi:
         return answer.status == 200
 
     def experiment_id(self, name: str) -> str:
-        """The id of an experiment by name; NotFound when there is none, DeletedExperiment when it is in the bin."""
+        """The ID of an experiment. Raises NotFound if it does not exist, DeletedExperiment if it was deleted."""
         experiment = self._call("GET", "experiments/get-by-name", {"experiment_name": name})["experiment"]
         if experiment.get("lifecycle_stage") == "deleted":
             raise DeletedExperiment(f"experiment {name!r} was deleted in MLflow at {self.url}")
@@ -96,14 +96,14 @@ class MlflowApi:
         except urllib3.exceptions.HTTPError as error:
             raise Unreachable(
                 f"MLflow at {self.url} does not answer",
-                hint="is it running? For the local profile: replayctl local status",
+                hint="check that it is running; in the local profile, run `replayctl local status`",
                 details=in_words(error),
             ) from error
         try:
             content = answer.json()
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise OperationFailed(
-                f"MLflow at {self.url} answered {path} with no JSON (HTTP {answer.status})"
+                f"MLflow at {self.url} did not answer {path} with JSON (HTTP {answer.status})"
             ) from error
         if answer.status == 404:
             raise NotFound(f"MLflow at {self.url}: {content.get('message', 'not found')}")

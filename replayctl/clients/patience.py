@@ -1,4 +1,4 @@
-"""The one way of waiting for what a server will say: a server that is away for a while does not end the wait."""
+"""Waits for a server's answer; a server that is unavailable for a while does not end the wait."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from replayctl.console.events import Reporter
 from replayctl.errors import NotReady, ReplayctlError, ServerTrouble, TimedOut, Unreachable
 
 T = TypeVar("T")
-# What may be over in a while, and is no answer.
+# Errors that may pass, and are not an answer.
 AWAY = (Unreachable, NotReady, ServerTrouble)
 
 
 def _late(waited_s: float, trouble: ReplayctlError | None) -> ReplayctlError:
-    return trouble or TimedOut(f"waited {waited_s:.0f} s in vain")
+    return trouble or TimedOut(f"no answer after {waited_s:.0f} s")
 
 
 def wait_until(
@@ -30,10 +30,11 @@ def wait_until(
     away_for_s: float = math.inf,
     sleep: Callable[[float], None] | None = None,
 ) -> T:
-    """What `look` gives once it gives something; it is asked every `poll_s` seconds.
+    """Calls `look` every `poll_s` seconds until it returns a value, and returns that.
 
-    While the server is `away` it is asked again, for at most `away_for_s`, and the reporter says so. Raises what `late`
-    makes of the seconds waited and the last trouble after `timeout_s`, and all that `look` raises besides.
+    While the server is unavailable (errors in `away`, for at most `away_for_s`), the calls are repeated and reported.
+    After `timeout_s`, raises what `late` returns for the seconds waited and the last error. Other errors of `look` are
+    raised at once.
     """
     started = answered_at = time.monotonic()
     trouble: ReplayctlError | None = None
@@ -41,7 +42,7 @@ def wait_until(
         try:
             answer = look()
             if trouble is not None:
-                reporter.step("it answers again")
+                reporter.step("the server answers again")
             trouble, answered_at = None, time.monotonic()
             if answer is not None:
                 return answer
@@ -49,9 +50,9 @@ def wait_until(
             if time.monotonic() - answered_at > away_for_s:
                 raise
             if trouble is None:
-                reporter.warn(f"{error}; asking again")
+                reporter.warn(f"{error}; retrying")
             trouble = error
-            reporter.status(f"{error}; asking again for {time.monotonic() - answered_at:.0f} s")
+            reporter.status(f"{error}; retrying for {time.monotonic() - answered_at:.0f} s")
         waited = time.monotonic() - started
         if waited > timeout_s:
             raise late(waited, trouble)

@@ -1,4 +1,4 @@
-"""Connections to a server, direct or through the proxy that the environment names for it."""
+"""Connections to a server, either direct or through the environment's proxy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def make_pool(url: str) -> urllib3.PoolManager:
-    """Connections that follow HTTP_PROXY, HTTPS_PROXY and NO_PROXY; never through a proxy to this machine."""
+    """Connections that follow HTTP_PROXY, HTTPS_PROXY and NO_PROXY; servers on this machine need no proxy."""
     import urllib3
 
     proxy = proxy_from_environment(url, os.environ)

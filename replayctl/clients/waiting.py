@@ -1,7 +1,7 @@
-"""What an application waits for, from what the ResourceManager says of it.
+"""What an application waits for, from the ResourceManager's diagnostics.
 
-Its words are those of CapacityScheduler (`CSAMContainerLaunchDiagnosticsConstants`, `LeafQueue`, `RMAppAttemptImpl`),
-which puts amounts behind `Details :`. FairScheduler says less, and its words are passed on.
+Parses the messages of CapacityScheduler (`CSAMContainerLaunchDiagnosticsConstants`, `LeafQueue`, `RMAppAttemptImpl`),
+which has amounts after `Details :`. Messages of FairScheduler have fewer details, and are passed on unchanged.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Containers of one size that were asked for and not given yet; `partition` is the nodes' label, or empty."""
+    """Containers of one size that were requested and not allocated yet; `partition` is the nodes' label, or empty."""
 
     containers: int
     size: Resources
@@ -42,7 +42,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Why an application waits, what it asks for, how much its queue allows and how much of that is in use."""
+    """Why an application waits, what it requests, the limit of its queue and how much of that is in use."""
 
     reason: str
     asks: tuple[Ask, ...]
@@ -52,7 +52,7 @@ class Waiting:
     in_use: Resources | None
 
     def __str__(self) -> str:
-        words = [f"asks {_asked(self.asks)}"] if self.asks else []
+        words = [f"requests {_amounts(self.asks)}"] if self.asks else []
         if self.limit is not None:
             words.append(f"limit {self.limit}")
         if self.in_use is not None:
@@ -62,7 +62,7 @@ class Waiting:
 
 
 def waiting_to_start(diagnostics: str, queue: str, requests: Sequence[Mapping[str, Any]]) -> Waiting:
-    """What an application waits for that has no driver yet."""
+    """What an application without a driver waits for."""
     summary, _, rest = _DATE.sub("", diagnostics).partition("Details :")
     details = dict(_DETAIL.findall(rest))
     reason = " ".join(summary.replace(_PREAMBLE, "").split())[:_LONGEST_REASON].rstrip(". ")
@@ -72,7 +72,7 @@ def waiting_to_start(diagnostics: str, queue: str, requests: Sequence[Mapping[st
         asks = (Ask(1, master, ""),)
     limits = ("User AM Resource Limit of the queue",) if reason.startswith("User's") else _QUEUE_LIMITS
     return Waiting(
-        reason or "accepted, and not given a container yet",
+        reason or "accepted, but no container is allocated yet",
         asks,
         queue,
         details.get("AM Partition"),
@@ -82,13 +82,13 @@ def waiting_to_start(diagnostics: str, queue: str, requests: Sequence[Mapping[st
 
 
 def waiting_for_containers(queue: str, requests: Sequence[Mapping[str, Any]]) -> Waiting | None:
-    """What an application that runs still asks for; None for one that has all."""
+    """What a running application still waits for; None if all its containers are allocated."""
     asks = _asks(requests)
-    return Waiting("containers that it has asked for", asks, queue, None, None, None) if asks else None
+    return Waiting("requested containers are not allocated", asks, queue, None, None, None) if asks else None
 
 
 def _asks(requests: Sequence[Mapping[str, Any]]) -> tuple[Ask, ...]:
-    """The open requests. Those that name nodes and racks say the same once more."""
+    """The open requests, without those for nodes and racks, which repeat the others."""
     counts: dict[tuple[Resources, str], int] = {}
     for request in requests:
         count, size = _number(request.get("numContainers")), request.get("capability")
@@ -99,7 +99,7 @@ def _asks(requests: Sequence[Mapping[str, Any]]) -> tuple[Ask, ...]:
     return tuple(Ask(count, size, label) for (size, label), count in counts.items())
 
 
-def _asked(asks: Iterable[Ask]) -> str:
+def _amounts(asks: Iterable[Ask]) -> str:
     return " and ".join(
         (f"{ask.containers} containers of {ask.size}" if ask.containers > 1 else str(ask.size))
         + (f" on nodes labelled {ask.partition}" if ask.partition else "")

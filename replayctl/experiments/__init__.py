@@ -1,1 +1,1 @@
-"""Runs and their results, by Airflow and MLflow."""
+"""Runs in Airflow, and their results in MLflow."""

@@ -1,4 +1,4 @@
-"""Why a run does not get on: what it waits for, as far as Airflow tells."""
+"""Explains what a run waits for, as far as Airflow knows."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _SHOWN = 3
 
 
 def why_waiting(api: AirflowApi, run: RunInfo, tasks: Sequence[TaskInfo]) -> str | None:
-    """What an unfinished run waits for; None while a task of it runs and the scheduler is well."""
+    """What an unfinished run waits for; None while one of its tasks runs and the scheduler is healthy."""
     scheduler = api.health().get("scheduler")
     if scheduler != "healthy":
-        return f"the scheduler of Airflow is {scheduler or 'not there'}: no task is started"
+        return f"Airflow's scheduler is {scheduler or 'missing'}, so no task is started"
     if any(task.state == "running" for task in tasks):
         return None
     dag = api.find_dag(run.dag_id)
@@ -22,13 +22,13 @@ def why_waiting(api: AirflowApi, run: RunInfo, tasks: Sequence[TaskInfo]) -> str
         return f"{run.dag_id} is paused"
     if run.state == "queued":
         ahead = [other.run_id for other in api.runs(run.dag_id, states=["running"]) if other.run_id != run.run_id]
-        return f"queued behind {_some(ahead)} of the same DAG" if ahead else "the scheduler has not looked at it yet"
+        return f"queued behind {_some(ahead)} of the same DAG" if ahead else "waiting for the scheduler"
     if any(task.state == "queued" for task in tasks):
         return "waiting for a worker"
     for pool in sorted({task.pool for task in tasks if task.state == "scheduled" and task.pool}):
         slots, occupants = api.pool_use(pool)
         if 0 <= slots <= len(occupants):
-            return f"waiting for one of the {slots} slots of pool {pool}, which are taken by {_some(occupants)}"
+            return f"waiting for one of the {slots} slots of pool {pool}, in use by {_some(occupants)}"
     if any(task.state == "up_for_retry" for task in tasks):
         return "waiting for the next try"
     return None

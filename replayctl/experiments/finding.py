@@ -1,4 +1,4 @@
-"""Which DAG, run or step a name means, in one's own namespace and nowhere else."""
+"""Finds DAGs, runs and steps by name, in the user's namespace only."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ _NAMES_SHOWN = 8
 
 
 def plain_name(namespace: Namespace, name: str) -> str:
-    """The name of a DAG or experiment without the namespace's suffix, whether it was typed with or without it."""
+    """The name of a DAG or experiment without the namespace's suffix."""
     return name.removesuffix(namespace.suffix) or name
 
 
 def find_dag(api: AirflowApi, namespace: Namespace, name: str) -> DagInfo:
-    """The DAG called `name` in the namespace; its own stub on the server says whose it is.
+    """The namespace's DAG with this name; the header of its stub on the server names the owner.
 
-    Raises NotFound, with the nearest names of the namespace, when there is none.
+    Raises NotFound, with similar names of the namespace, if it does not exist.
     """
     dag_id = namespace.dag_id(plain_name(namespace, name))
     dag = api.find_dag(dag_id)
     if dag is not None and not dag.is_stale and _belongs_to(api, namespace, dag_id):
         return dag
-    whose = "of yours" if namespace.user else "in the common namespace"
-    raise NotFound(f"Airflow at {api.url} has no DAG {dag_id!r} {whose}", hint=_hint(api, namespace, name))
+    kind = "" if namespace.user else "shared "
+    raise NotFound(f"Airflow at {api.url} has no {kind}DAG {dag_id!r}", hint=_hint(api, namespace, name))
 
 
 def check_force(api: AirflowApi, dag: DagInfo, force: Sequence[str]) -> None:
-    """Refuses a step to compute anew that the DAG does not have: it would be passed over in silence."""
+    """Raises UsageProblem for a step that the DAG does not have, since Airflow would ignore it."""
     if not force:
         return
     known = {"all", *api.tasks_docs(dag.dag_id)}
     unknown = sorted(set(force) - known)
     if unknown:
         raise UsageProblem(
-            f"{dag.dag_id} has no step {', '.join(unknown)} to force", hint=f"steps: {', '.join(sorted(known))}"
+            f"{dag.dag_id} has no step {', '.join(unknown)}", hint=f"use one of: {', '.join(sorted(known))}"
         )
 
 
 def find_run(api: AirflowApi, dag: DagInfo, run_id: str | None, *, unfinished: bool = False) -> RunInfo:
-    """The run of a DAG with this id or beginning of one; without one the newest.
+    """The run of a DAG with this ID or prefix; the newest run with None.
 
-    With `unfinished`, only runs that have not come to their end are looked at. Raises NotFound when there is none,
-    UsageProblem when it is not clear which one is meant.
+    With `unfinished`, only runs that have not ended count. Raises NotFound if there is none, UsageProblem if several
+    match.
     """
     runs = [run for run in api.runs(dag.dag_id) if not unfinished or run.state not in FINAL_RUN_STATES]
     kind = "unfinished run" if unfinished else "run"
@@ -56,15 +56,17 @@ def find_run(api: AirflowApi, dag: DagInfo, run_id: str | None, *, unfinished: b
     matches = exact or [run for run in runs if run.run_id.startswith(run_id or "")]
     if not matches:
         which = f" {run_id!r}" if run_id else ""
-        raise NotFound(f"{dag.dag_id} has no {kind}{which}", hint=f"list its runs: replayctl runs list {dag.dag_id}")
+        raise NotFound(
+            f"{dag.dag_id} has no {kind}{which}", hint=f"run `replayctl runs list {dag.dag_id}` to list its runs"
+        )
     if len(matches) > 1 and (run_id or unfinished):
         names = ", ".join(run.run_id for run in matches)
-        raise UsageProblem(f"{dag.dag_id} has {len(matches)} {kind}s that could be meant", hint=f"name one of: {names}")
+        raise UsageProblem(f"{dag.dag_id} has {len(matches)} matching {kind}s", hint=f"pass one of: {names}")
     return matches[0]
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
-    """The names that `name` may be a misspelling of, the nearest first."""
+    """The names most similar to `name`, best match first."""
     return difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
 
 
@@ -72,7 +74,7 @@ def _belongs_to(api: AirflowApi, namespace: Namespace, dag_id: str) -> bool:
     try:
         header = read_header(api.dag_source(dag_id))
     except AuthFailed:
-        # Without the right to read it, a user's suffix says enough; ids of the common namespace have none.
+        # Without the permission to read it, trust the user's suffix; IDs of the common namespace have none.
         return namespace.user is not None
     return header is not None and header.owner == namespace.directory
 
@@ -84,9 +86,9 @@ def _hint(api: AirflowApi, namespace: Namespace, name: str) -> str:
     if close:
         return f"did you mean {' or '.join(close)}?"
     if not suffix or not names:
-        return "deploy first: replayctl sync-dags"
+        return "run `replayctl sync-dags` to deploy it"
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return f"yours there: {', '.join(names[:_NAMES_SHOWN])}{more}"
+    return f"use one of your DAGs: {', '.join(names[:_NAMES_SHOWN])}{more}"
 
 
 def _may_be_ours(dag: DagInfo, suffix: str) -> bool:

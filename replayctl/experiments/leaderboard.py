@@ -21,10 +21,10 @@ SHOWN_METRICS = ("NDCG", "MAP", "HitRate", "Recall")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model's results; `level` is `first` or `second`, `seconds` what its step took where that is known.
+    """The results of one model; `level` is `first` or `second`, `seconds` the duration of its step, if known.
 
-    Metrics are named as in the table, `NDCG@10`. `release` has made the model's rows, `dag_id` and `run_id` are of the
-    run that has evaluated them. `engine` has computed it; `implementation` is the model's, where the engines' differ.
+    Metrics are named as in the table, `NDCG@10`. `release` has computed the model's rows; `dag_id` and `run_id` are of
+    the run that evaluated them. `implementation` is set for models that differ between engines.
     """
 
     model: str
@@ -44,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Leaderboard:
-    """Rows from best to worst by one metric. All rows of one evaluation are measured on the same test queries."""
+    """Rows from best to worst by one metric. All rows of an evaluation are measured on the same test queries."""
 
     experiment: str
     dataset: str
@@ -65,16 +65,16 @@ class Leaderboard:
 def read_leaderboard(
     api: MlflowApi, namespace: Namespace, experiment: str, *, metric: str = "NDCG@10", every: bool = False
 ) -> Leaderboard:
-    """The results of the newest evaluation of an experiment, or of all of them with `every`.
+    """The results of the newest evaluation of an experiment, or of all evaluations with `every`.
 
-    Raises NotFound when nothing is recorded, UsageProblem for a metric that no row has.
+    Raises NotFound if nothing is recorded, UsageProblem for a metric that no row has.
     """
     plain = plain_name(namespace, experiment)
     name = namespace.mlflow_experiment(plain)
     try:
         experiment_id = api.experiment_id(name)
     except DeletedExperiment as error:
-        error.hint = f"bring it back, with its runs: replayctl run {experiment} --wait --force evaluate"
+        error.hint = f"run `replayctl run {experiment} --wait --force evaluate` to restore it and its runs"
         raise
     except NotFound as error:
         raise NotFound(f"MLflow at {api.url} has no experiment {name!r}", hint=_hint(api, namespace, plain)) from error
@@ -88,12 +88,12 @@ def read_leaderboard(
     rows = sorted((_row(run) for run in runs), key=lambda row: (-row.metrics.get(key, -1.0), row.model))
     if all(key not in row.metrics for row in rows):
         known = ", ".join(sorted(rows[0].metrics))
-        raise UsageProblem(f"no row has the metric {metric!r}", hint=f"there are: {known}")
+        raise UsageProblem(f"metric {metric!r} does not exist", hint=f"use one of: {known}")
     return Leaderboard(name, runs[0].tags.get(_DATASET, ""), key, tuple(rows))
 
 
 def _shown(metric: str) -> str:
-    """`NDCG@10`; MLflow takes no `@` in a name and has `NDCG.10`."""
+    """`NDCG@10` for `NDCG.10`, since MLflow does not allow `@` in names."""
     return metric.replace(".", "@")
 
 
@@ -105,7 +105,7 @@ def _hint(api: MlflowApi, namespace: Namespace, plain: str) -> str:
 
 
 def _how_to_record(plain: str) -> str:
-    return f"an evaluation is recorded when the evaluate step of its DAG succeeds: replayctl run {plain} --wait"
+    return f"run `replayctl run {plain} --wait`; its evaluate step records the results"
 
 
 def _row(run: MlflowRun) -> Row:

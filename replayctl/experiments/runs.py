@@ -1,4 +1,4 @@
-"""Runs of DAGs: start one, watch it to its end, and show what failed."""
+"""Runs of DAGs: starts a run, follows it to its end, and shows what failed."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from replayctl.errors import ReplayctlError, TimedOut
 from replayctl.experiments.delays import why_waiting
 
 _LOG_LINES = 40
-# Airflow's pages fold what is between them.
+# Airflow's pages fold the lines between them.
 _GROUP_MARKS = ("::group::", "::endgroup::")
 _SHOWN_STATES = frozenset({"running", "success", "failed", "upstream_failed", "up_for_retry", "skipped"})
-# Why a run does not get on is asked only so often: it takes several requests.
+# Finding out why a run waits takes several requests.
 _ASK_WHY_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class FailureCause:
-    """Why a task failed: the exception that says most, and what it means (empty when that is unknown)."""
+    """Why a task failed: the most specific exception, and its explanation (empty if unknown)."""
 
     summary: str
     explanation: str
 
 
-# What finds the cause in a task's log, or does not.
+# Finds the cause in the lines of a task's log, or returns None.
 Explain = Callable[[Sequence[str]], FailureCause | None]
 
 
 @dataclass(frozen=True, slots=True)
 class FailedTask:
-    """A task that failed: why, the last lines of its log, and where the whole of it is."""
+    """A failed task: the cause, the last lines of its log, and the location of the complete log."""
 
     task_id: str
     try_number: int
@@ -50,10 +50,10 @@ class FailedTask:
 
 @dataclass(frozen=True, slots=True)
 class TaskReport:
-    """One task of a run; `seconds` are those of its latest try.
+    """One task of a run; `seconds` is the duration of its latest try.
 
-    `outcome` is what became of its step: `computed` or `reused`, and `made_by` and `made_at` are of the artifact; None
-    for tasks that are no steps or have not ended.
+    `outcome` is `computed` or `reused`, and None for tasks that are not steps or have not ended. `made_by` and
+    `made_at` are the DAG and time that the artifact comes from.
     """
 
     task_id: str
@@ -68,7 +68,7 @@ class TaskReport:
 
     @property
     def result(self) -> str:
-        """`computed`, or `reused (rank=32, made Nov 25 19:30 by two_stage_ml100k)`; empty when nothing is known."""
+        """`computed`, or `reused (rank=32, made Nov 25 19:30 by two_stage_ml100k)`; empty without an outcome."""
         if self.outcome != "reused":
             return self.outcome or ""
         origin = f"made {short_moment(self.made_at)}" if self.made_at else ""
@@ -78,7 +78,7 @@ class TaskReport:
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """One run as it was when we stopped looking. Durations are seconds."""
+    """One run at the time of its last check. Durations are in seconds."""
 
     dag_id: str
     run_id: str
@@ -91,19 +91,19 @@ class RunReport:
 
     @property
     def releases(self) -> tuple[str, ...]:
-        """The releases whose code its tasks have run."""
+        """The releases that its tasks have used."""
         return tuple(sorted({task.release for task in self.tasks if task.release}))
 
 
 def start(
     api: AirflowApi, dag: DagInfo, force: Sequence[str], reporter: Reporter, *, engine: str | None = None
 ) -> RunInfo:
-    """Starts a run of the DAG; `force` are steps to compute anew, `engine` computes them instead of their own.
+    """Starts a run of the DAG; `force` are steps to compute again, `engine` overrides the engine of its steps.
 
     A paused DAG is unpaused first.
     """
     if dag.is_paused:
-        reporter.step(f"{dag.dag_id} is paused: unpausing it")
+        reporter.step(f"unpausing {dag.dag_id}")
         api.unpause(dag.dag_id)
     conf: dict[str, object] = {"force": list(force)} if force else {}
     run = api.trigger(dag.dag_id, conf | ({"engine": engine} if engine else {}))
@@ -117,13 +117,13 @@ def run_url(api: AirflowApi, run: RunInfo) -> str:
 
 
 def ways_on(run: RunInfo) -> str:
-    """The commands that follow and stop a run that goes on."""
+    """The commands that follow and stop a run."""
     words = f"{run.dag_id} {run.run_id}"
-    return f"follow it: replayctl runs follow {words}; stop it: replayctl runs stop {words}"
+    return f"run `replayctl runs follow {words}` to follow it, or `replayctl runs stop {words}` to stop it"
 
 
 def report_of(api: AirflowApi, run: RunInfo, outcome: Literal["started", "unfinished"] = "started") -> RunReport:
-    """The report of a run that nobody waits for, or not any more."""
+    """The report of a run without waiting for it."""
     return RunReport(run.dag_id, run.run_id, run.state, None, run_url(api, run), (), (), outcome)
 
 
@@ -137,10 +137,10 @@ def watch(
     explain: Explain,
     sleep: Callable[[float], None] = time.sleep,
 ) -> RunReport:
-    """Follows a run to its end, one line per change of a task, and says why it waits.
+    """Follows a run to its end, and reports each change of a task and what the run waits for.
 
-    `explain` finds the cause in a failed task's log. An Airflow that is away for a while is asked again. Raises
-    TimedOut, with the unfinished report as its data, when the run goes on for longer than `timeout_s`.
+    `explain` finds the cause in a failed task's log. Requests are repeated while Airflow is away. Raises TimedOut,
+    with the unfinished report as its data, if the run takes longer than `timeout_s`.
     """
     follower = _Follower(api, reporter, run, explain)
     return wait_until(follower.look, follower.late, timeout_s=timeout_s, poll_s=poll_s, reporter=reporter, sleep=sleep)
@@ -158,10 +158,10 @@ class _Follower:
     asked_at: float = 0.0
 
     def look(self) -> RunReport | None:
-        """Says what has changed; the report once the run has ended."""
+        """Reports what has changed; returns the report once the run has ended."""
         self.run = self.api.run(self.run.dag_id, self.run.run_id)
         tasks = self.api.tasks(self.run.dag_id, self.run.run_id)
-        changes = [self._tell(task) for task in sorted(tasks, key=lambda task: task.task_id)]
+        changes = [self._report_change(task) for task in sorted(tasks, key=lambda task: task.task_id)]
         if self.run.state in FINAL_RUN_STATES:
             return self._report(tasks)
         if any(changes):
@@ -176,11 +176,11 @@ class _Follower:
         return None
 
     def late(self, waited: float, trouble: ReplayctlError | None) -> TimedOut:
-        """The error when the time is over."""
+        """The error after the timeout."""
         last = f"; {trouble}" if trouble else f"; {self.why}" if self.why else ""
         return TimedOut(
             f"run {self.run.run_id} of {self.run.dag_id} is still {self.run.state} after {waited:.0f} s{last}",
-            hint=f"it goes on; {ways_on(self.run)}",
+            hint=ways_on(self.run),
             data=report_of(self.api, self.run, "unfinished"),
         )
 
@@ -191,7 +191,7 @@ class _Follower:
             self.reporter.step(why)
         self.why = why
 
-    def _tell(self, task: TaskInfo) -> bool:
+    def _report_change(self, task: TaskInfo) -> bool:
         key, now = (task.task_id, task.map_index), (task.state, task.try_number)
         if self.seen.get(key) == now:
             return False

@@ -34,7 +34,7 @@ def test_a_full_queue_is_told_with_its_amounts() -> None:
     assert waits.asks == (Ask(1, Resources(1536, 1), ""),)
     assert (waits.limit, waits.in_use) == (Resources(1280, 1), Resources(1024, 1))
     assert str(waits) == (
-        "Queue's AM resource limit exceeded (asks 1536 MB, 1 core; limit 1280 MB, 1 core; in use 1024 MB, 1 core; "
+        "Queue's AM resource limit exceeded (requests 1536 MB, 1 core; limit 1280 MB, 1 core; in use 1024 MB, 1 core; "
         "queue root.default, partition <DEFAULT_PARTITION>)"
     )
 
@@ -48,8 +48,8 @@ def test_a_users_limit_is_the_users() -> None:
 @pytest.mark.parametrize(
     ("diagnostics", "reason"),
     [
-        ("", "accepted, and not given a container yet"),
-        (f"{DATE}{ADDED}", "accepted, and not given a container yet"),
+        ("", "accepted, but no container is allocated yet"),
+        (f"{DATE}{ADDED}", "accepted, but no container is allocated yet"),
         (
             f"{DATE}{ADDED}Skipping AM assignment as cluster resource is empty.  Details : AM Partition = <X>; ",
             "Skipping AM assignment as cluster resource is empty",
@@ -71,7 +71,7 @@ def test_a_users_limit_is_the_users() -> None:
 def test_other_reasons_are_passed_on(diagnostics: str, reason: str) -> None:
     waits = waiting_to_start(diagnostics, "q", [REQUEST])
     assert waits.reason == reason
-    assert "asks 1536 MB, 1 core" in str(waits)
+    assert "requests 1536 MB, 1 core" in str(waits)
     if "absolute" in diagnostics:
         assert (waits.limit, waits.in_use) == (Resources(6144, 8), Resources(6144, 3))
 

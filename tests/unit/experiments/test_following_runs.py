@@ -142,8 +142,8 @@ def test_a_server_that_is_away_for_a_while_does_not_end_the_wait() -> None:
     reporter = RecordingReporter()
     report = watch(Airflow(answers=["running", *away, "success"]), reporter)
     assert report.outcome == "success"
-    assert reporter.messages("warn") == ["no answer; asking again"]
-    assert "it answers again" in reporter.messages("step")
+    assert reporter.messages("warn") == ["no answer; retrying"]
+    assert "the server answers again" in reporter.messages("step")
 
 
 def test_a_refusal_ends_the_wait_at_once() -> None:
@@ -188,7 +188,7 @@ def why(server: Airflow, state: str, *tasks: TaskInfo) -> str | None:
 def test_why_a_run_waits_is_said() -> None:
     busy = Airflow(pool=(1, ["other_dag run0 als"]))
     assert why(busy, "running", task("a", "scheduled")) == (
-        "waiting for one of the 1 slots of pool p, which are taken by other_dag run0 als"
+        "waiting for one of the 1 slots of pool p, in use by other_dag run0 als"
     )
     assert why(busy, "running", task("a", "running"), task("b", "scheduled")) is None
     older = Airflow(all_runs=[RunInfo("d", "older", "running", None, None)])
@@ -196,7 +196,7 @@ def test_why_a_run_waits_is_said() -> None:
     assert why(Airflow(), "running", task("a", "queued")) == "waiting for a worker"
     assert why(Airflow(paused=True), "queued") == "two_stage_ml1m_alice is paused"
     dead = Airflow(states={"scheduler": "unhealthy"})
-    assert why(dead, "running", task("a", "running")) == "the scheduler of Airflow is unhealthy: no task is started"
+    assert why(dead, "running", task("a", "running")) == "Airflow's scheduler is unhealthy, so no task is started"
 
 
 def test_a_run_is_found_by_the_beginning_of_its_id_and_never_guessed() -> None:
@@ -206,7 +206,7 @@ def test_a_run_is_found_by_the_beginning_of_its_id_and_never_guessed() -> None:
     assert finding.find_run(server, dag, None).run_id == "manual_2"
     assert finding.find_run(server, dag, "oth").run_id == "other"
     for name, unfinished in (("manual", False), (None, True)):
-        with pytest.raises(UsageProblem, match="could be meant"):
+        with pytest.raises(UsageProblem, match="matching"):
             finding.find_run(server, dag, name, unfinished=unfinished)
     with pytest.raises(NotFound, match="no run 'x'"):
         finding.find_run(server, dag, "x")
