@@ -190,13 +190,13 @@ class _Questions:
 
     def run(self, transport: Any, user: str) -> Sequence[str]:
         """One attempt; returns the methods that are still required."""
-        asked: queue.SimpleQueue[list[tuple[str, bool]] | None] = queue.SimpleQueue()
+        questions: queue.SimpleQueue[list[tuple[str, bool]] | None] = queue.SimpleQueue()
         answered: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
         results: list[Sequence[str]] = []
         errors: list[BaseException] = []
 
         def handler(_title: str, _instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
-            asked.put(prompts)
+            questions.put(prompts)
             return answered.get()
 
         def attempt() -> None:
@@ -204,11 +204,11 @@ class _Questions:
                 results.append(transport.auth_interactive(user, handler))
             except Exception as error:  # noqa: BLE001  # raised again by the thread that waits
                 errors.append(error)
-            asked.put(None)
+            questions.put(None)
 
         threading.Thread(target=attempt, daemon=True).start()
         try:
-            while (prompts := asked.get()) is not None:
+            while (prompts := questions.get()) is not None:
                 answered.put([self._answer(prompt, is_shown) for prompt, is_shown in prompts])
         except BaseException:
             answered.put([])
