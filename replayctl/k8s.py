@@ -1,6 +1,6 @@
-"""The cluster from this machine, told once: which services there are, and how they are reached.
+"""The cluster from this machine: its services, and how they are reached.
 
-Details lie in `cluster` (credentials, questions, streams) and `forwarding` (listeners, links of pages, the background).
+Details are in `cluster` (credentials, requests, streams) and `forwarding` (listeners, links in pages, background).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LOCAL_PAGES = {"airflow": stack.airflow_url, "mlflow": stack.mlflow_url}
 def plan_forwards(
     words: Sequence[str], settings: Settings, *, every: bool = False, port: str | None = None, links: bool | None = None
 ) -> list[Listener]:
-    """What is to be forwarded, and to which local ports; raises what `targets.listeners` raises.
+    """The forwards to open, with their local ports. Raises what `targets.listeners` raises.
 
     Raises UsageProblem with the address for a service of the local profile, which needs no forward.
     """
@@ -42,9 +42,9 @@ def plan_forwards(
 
 
 def plan_page(name: str, settings: Settings, *, port: str | None, by_forward: bool) -> str | list[Listener]:
-    """A page's direct link where the profile has one and no forward is asked for, else the forward to it.
+    """A page's direct link, or the forward to it if the profile has no link or `by_forward` is set.
 
-    The local profile's own services need neither: their addresses are on this machine.
+    The services of the local profile need neither: their addresses are on this machine.
     """
     link = None if by_forward else targets.direct_link(name, settings)
     if link is None and settings.profile == LOCAL_PROFILE and name in _LOCAL_PAGES and not by_forward:
@@ -59,7 +59,7 @@ def forward(
     reporter: Reporter,
     tell: Callable[[list[Listener]], None],
 ) -> NoReturn:
-    """Forwards until a signal ends the program; `tell` gets the listeners once all of them are open."""
+    """Forwards until a signal ends the program; calls `tell` with the listeners once all of them are open."""
     cluster = find_kubernetes(settings, environ)
     opened: queue.SimpleQueue[list[Listener] | None] = queue.SimpleQueue()
     with event_loop("forwards") as loop:
@@ -75,7 +75,7 @@ def forward(
 def forward_in_background(
     words: Sequence[str], settings: Settings, *, every: bool, port: str | None, links: bool | None
 ) -> Background:
-    """The same in a process of its own, which is noted; returns when its listeners are open."""
+    """Forwards in a recorded background process; returns when its listeners are open."""
     options = [*(["--all"] if every else []), *(["--port", port] if port else [])]
     options += [] if links is None else ["--links" if links else "--no-links"]
     return background.start(words, options, settings)

@@ -1,4 +1,4 @@
-"""Which pod or service of the cluster stands behind a host name or address, as programs in it call each other."""
+"""Finds the pod or service of the cluster behind a host name or address that is used inside the cluster."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _KNOWN_FOR_S = 5.0
 
 @dataclass
 class _Namespace:
-    """The names of one namespace: those of services first, since they outlive pods."""
+    """The names in one namespace. Services come first, since they outlive pods."""
 
     services: dict[str, str] = field(default_factory=dict)
     pods: dict[str, list[Pod]] = field(default_factory=dict)
 
 
 class AddressBook:
-    """Names and addresses of some namespaces, read from the API when asked for and kept for seconds.
+    """Names and addresses of some namespaces, read from the API on demand and cached for seconds.
 
-    May be asked from several threads. A namespace that may not be listed is told of once and counts as empty.
+    Safe for several threads. A namespace that may not be listed is reported once and counts as empty.
     """
 
     def __init__(self, cluster: Kubernetes, namespaces: Sequence[str], reporter: Reporter) -> None:
@@ -39,10 +39,10 @@ class AddressBook:
         self._refused: set[str] = set()
 
     def find(self, host: str, port: int, *, near: str | None = None) -> Endpoint | None:
-        """The target behind `host:port`; None when it is none of these namespaces'.
+        """The target behind `host:port`; None if it is in none of the namespaces.
 
-        A bare name that two namespaces have is taken from the one it was read in, `near`. Raises what asking the API
-        raises, and for some seconds then answers with what was known before.
+        A bare name that exists in several namespaces is taken from `near`, the namespace of the page. Raises
+        what requests to the API raise; for some seconds after an error, the cached names are used.
         """
         host = host.lower().rstrip(".")
         if not 0 < port < 65536:
@@ -66,9 +66,9 @@ class AddressBook:
                     self._known.pop(namespace, None)
                     if namespace not in self._refused:
                         self._refused.add(namespace)
-                        self._reporter.note(f"names in {namespace} cannot be looked up: {error}")
+                        self._reporter.note(f"cannot look up names in namespace {namespace}: {error}")
         finally:
-            # When it has failed, too: those who wait here would each wait for the same failure.
+            # Also after an error: every waiting thread would otherwise run into the same one.
             self._read_at = time.monotonic()
 
     def _read(self, namespace: str) -> _Namespace:
@@ -83,7 +83,7 @@ class AddressBook:
 
 
 def _find(known: _Namespace, namespace: str, host: str, port: int) -> Endpoint | None:
-    # NAME.NAMESPACE.svc with the cluster's own domain behind it, whichever that is; POD.SERVICE stands for NAME, too.
+    # NAME.NAMESPACE.svc, with or without the cluster's domain; NAME may also be POD.SERVICE.
     name = re.split(rf"\.{re.escape(namespace)}\.svc(?=\.|$)", host)[0]
     if name in known.services:
         return Endpoint(namespace, "service", known.services[name], str(port))
@@ -92,6 +92,6 @@ def _find(known: _Namespace, namespace: str, host: str, port: int) -> Endpoint |
         candidates = known.pods.get(name.partition(".")[0])
     if candidates is None:
         return None
-    # Pods in the network of their node share its name.
+    # Pods with hostNetwork share the name of their node.
     pod = next((pod for pod in candidates if port in pod.ports.values()), candidates[0])
     return Endpoint(namespace, "pod", pod.name, str(port))

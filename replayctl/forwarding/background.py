@@ -1,4 +1,4 @@
-"""Forwards that run in the background, each noted with its process and addresses."""
+"""Forwards that run in the background; the process and addresses of each are recorded in a file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ID = re.compile(r"[0-9a-f]{8}")
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """One process that forwards in the background: its addresses by name."""
+    """One background process with its forwards: addresses by name."""
 
     id: str
     pid: int
@@ -38,7 +38,7 @@ class Background:
 def start(words: Sequence[str], options: Sequence[str], settings: Settings) -> Background:
     """Starts `port-forward` in the background and returns when its listeners are open.
 
-    Raises its own error when it ends instead, TimedOut when it says nothing.
+    Raises the process's error if it ends, TimedOut if it does not answer.
     """
     import psutil
 
@@ -71,7 +71,7 @@ def start(words: Sequence[str], options: Sequence[str], settings: Settings) -> B
 
 
 def running(settings: Settings) -> list[Background]:
-    """The background forwards that run; notes of those that do not are cleared away."""
+    """The background forwards that are running; removes the records of those that are not."""
     backgrounds = []
     for path in sorted(_folder(settings).glob("*.json")):
         try:
@@ -94,14 +94,14 @@ def running(settings: Settings) -> list[Background]:
 
 
 def stop(names: Sequence[str], settings: Settings, *, every: bool, dry_run: bool = False) -> list[Background]:
-    """Ends background forwards by id; NotFound for one that does not run."""
+    """Stops background forwards by ID. Raises NotFound for one that is not running."""
     there = {background.id: background for background in running(settings)}
     for name in names:
         if not _ID.fullmatch(name) or name not in there:
-            raise NotFound(f"no background forward {name!r} runs", hint="list them: replayctl forwards list")
+            raise NotFound(f"forward {name!r} is not running", hint="run `replayctl forwards list` to list forwards")
     if not names and not every:
         raise UsageProblem(
-            "no forward is named", hint=f"name an ID ({', '.join(there) or 'none is running'}), or pass --all"
+            "no forward is selected", hint=f"pass an ID ({', '.join(there) or 'none is running'}), or --all"
         )
     selected = [there[name] for name in names] if names else list(there.values())
     if not dry_run:
@@ -123,7 +123,7 @@ def _forget(note: Path) -> None:
 
 
 def _first_document(log: Path) -> dict[str, Any] | None:
-    """The first JSON document among what it has said; None while there is none, or only a part of it."""
+    """The first JSON document in the log; None if there is none, or only a part of it."""
     with contextlib.suppress(OSError, ValueError):
         text = log.read_text(encoding="utf-8", errors="replace")
         begin = 0 if text.startswith("{") else text.index("\n{") + 1
@@ -132,7 +132,7 @@ def _first_document(log: Path) -> dict[str, Any] | None:
 
 
 def _not_started(answer: Mapping[str, object] | None, ended: bool) -> ReplayctlError:
-    """The error of the same kind as the process's own, so that it counts as in the foreground."""
+    """The process's error, with the same class and exit code as in the foreground."""
     if not ended:
         return TimedOut(f"the forward did not open its ports within {_START_DEADLINE_S:.0f} s")
     errors = answer.get("errors") if answer else None
@@ -142,7 +142,7 @@ def _not_started(answer: Mapping[str, object] | None, ended: bool) -> ReplayctlE
 
 
 def _runs(pid: int, started: float) -> bool:
-    """Whether that very process runs: its number may be another's by now."""
+    """Whether this process is still running, and not another one with the same PID."""
     import psutil
 
     try:

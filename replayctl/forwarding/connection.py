@@ -1,7 +1,7 @@
-"""One client's connection and the stream to a pod that answers it.
+"""Connects one client to a stream of a pod.
 
-What a client sees is what it would see of the pod itself, or a reset: a server's close arrives after its last byte, a
-connection that was cut ends as a reset and never as a short answer.
+The client sees what it would see of the pod itself, or a reset: the server's close arrives after its last byte, and a
+connection that was cut ends in a reset, never in a truncated answer.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from replayctl.errors import AuthFailed, NotFound, ReplayctlError, UsageProblem
 from replayctl.forwarding.peers import has_left
 
 CHUNK = 1 << 16
-# How long a client waits for a pod that is on its way, and how often one is looked for meanwhile.
+# How long a client waits for a ready pod, and how often the pods are checked meanwhile.
 _DIAL_FOR_S, _DIAL_EVERY_S = 20.0, 0.2
-# What a client has said before the pod's first byte is kept so long, for another pod if the first one refuses it.
+# Data of the client is kept until the pod's first byte, to be sent to another pod if the first one refuses it.
 _KEEP_BYTES = 1 << 20
-# How much a slow client may have waiting here before its pod is held back.
+# How much unsent data a slow client may have before reading from its pod is paused.
 _UNSENT_BYTES = 1 << 19
-# A way to a pod stays open for a while after the pod was deleted: it is asked for again soon.
+# A tunnel stays open for a while after its pod was deleted, so a pod is cached only briefly.
 _POD_KEPT_S = 1.0
 _LEAVES_FOR_S = 3.0
-# Where nobody can tell whether a client that stopped talking still listens.
+# Where the system does not know whether a client that has stopped sending still listens.
 _SILENT_FOR_S = 600.0
 _LOOK_EVERY_S = 1.0
 _SILENT_BEFORE_LOOK_S = 2.0
@@ -39,7 +39,7 @@ _REFUSED = ("connection refused", "failed to connect", "unable to connect", "no 
 
 @dataclass
 class PodChoice:
-    """The pod that connections of one target go to, asked for again when it is old or has failed."""
+    """The pod for connections to one target; selected again when the cache expires or the pod has failed."""
 
     cluster: Kubernetes
     tunnels: Tunnels
@@ -54,7 +54,7 @@ class PodChoice:
     last_look: tuple[str, float, tuple[bool, bool]] = ("", 0.0, (False, False))
 
     async def get(self) -> tuple[Pod, int]:
-        """A ready pod and its port; raises what finding one raises."""
+        """A ready pod and its port. Raises what `Kubernetes.ready_pod` and `port_of` raise."""
         async with self.lock:
             if self.pod is not None and time.monotonic() - self.asked_at <= _POD_KEPT_S:
                 return self.pod, self.port
@@ -63,7 +63,7 @@ class PodChoice:
             return pod, port
 
     async def has_died(self, pod: Pod) -> bool:
-        """Whether a pod that was taken has gone or was started anew; asked once for all its connections."""
+        """Whether a pod was deleted or restarted; one request serves all its connections."""
         async with self.lock:
             if time.monotonic() - self.looked_at.get(pod.name, float("-inf")) > _POD_KEPT_S:
                 self.dead[pod.name] = (await asyncio.to_thread(self._look, pod))[0]
@@ -71,9 +71,9 @@ class PodChoice:
             return self.dead[pod.name]
 
     async def has_just_died(self, pod: Pod) -> bool:
-        """Whether the end of a stream is the end of its pod: then what came may be less than all.
+        """Whether a stream has ended because its pod has: then its data may be incomplete.
 
-        The API learns of it some moments late. Only a pod that was asked to leave is looked at again.
+        The API may report that with a delay. Only a pod that is terminating is checked again.
         """
         deadline = time.monotonic() + _LEAVES_FOR_S
         while True:
@@ -83,7 +83,7 @@ class PodChoice:
             await asyncio.sleep(_DIAL_EVERY_S)
 
     async def _look_from_now_on(self, pod: Pod) -> tuple[bool, bool]:
-        """One look for all who ask before it begins."""
+        """One check for all callers that come before it starts."""
         asked_at = time.monotonic()
         async with self.looking:
             if self.last_look[0] != pod.name or self.last_look[1] < asked_at:
@@ -92,18 +92,18 @@ class PodChoice:
             return self.last_look[2]
 
     def _look(self, pod: Pod) -> tuple[bool, bool]:
-        """Whether the pod is dead, and whether it was asked to leave."""
+        """Whether the pod is dead, and whether it is terminating."""
         try:
             (now,) = self.cluster.pods(Endpoint(pod.namespace, "pod", pod.name))
         except NotFound:
             return True, False
         except ReplayctlError:
-            # Nobody tells: then it is left alone.
+            # Unknown: treat it as alive.
             return False, False
         return now.life != pod.life, now.leaving
 
     def forget(self, pod: Pod) -> None:
-        """Has the next connection look for a pod anew, and go another way if it is the same one."""
+        """Makes the next connection select a pod again, and open a new tunnel to it."""
         self.tunnels.retire(pod)
         if self.pod is pod:
             self.pod = None
@@ -114,7 +114,7 @@ class PodChoice:
 
 
 class Connection:
-    """One client's connection and the stream to a pod that answers it."""
+    """One client's connection, and its stream to a pod."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class Connection:
         self._writer = writer
         self._reporter = reporter
         writer.transport.set_write_buffer_limits(high=_UNSENT_BYTES)
-        # All that the client has said, for as long as it may have to be said again.
+        # Data of the client that may have to be sent again.
         self._said = bytearray()
         self._may_repeat = True
         self._answered = False
@@ -140,7 +140,7 @@ class Connection:
         self._pod_died = False
 
     async def run(self) -> None:
-        """Carries the connection to its end, whichever; raises nothing but its own cancelling."""
+        """Serves the connection to its end. Raises only CancelledError."""
         listening = asyncio.create_task(self._listen_to_client())
         try:
             ended_well = await self._serve()
@@ -161,7 +161,7 @@ class Connection:
             await self._writer.wait_closed()
 
     async def _serve(self) -> bool:
-        """Finds a pod that takes the connection and carries it to its end; False for an end that must be a reset."""
+        """Finds a pod that accepts the connection and serves it to its end; False if it must end in a reset."""
         deadline = time.monotonic() + _DIAL_FOR_S
         while True:
             pod = None
@@ -174,7 +174,7 @@ class Connection:
                     await stream.close()
                 if refused is None and not self._client_done.is_set() and await self._choice.has_just_died(pod):
                     self._may_repeat = self._may_repeat and not self._said
-                    refused = f"pod {pod.name} ended in the middle of it"
+                    refused = f"pod {pod.name} ended during the connection"
             except (AuthFailed, UsageProblem) as error:
                 self._reporter.warn(f"{self._name}: {error}")
                 return False
@@ -186,13 +186,13 @@ class Connection:
                 self._choice.forget(pod)
             again = not self._answered and self._may_repeat and time.monotonic() < deadline
             if not again or self._client_is_gone():
-                self._reporter.warn(f"{self._name}: a connection was cut: {refused}")
+                self._reporter.warn(f"{self._name}: lost a connection: {refused}")
                 return False
-            self._reporter.note(f"{self._name}: trying again: {refused}")
+            self._reporter.note(f"{self._name}: retrying: {refused}")
             await asyncio.sleep(_DIAL_EVERY_S)
 
     async def _carry(self, stream: PodStream, pod: Pod) -> str | None:
-        """Carries data both ways until the pod ends it. Returns None for a clean end, else why it was none."""
+        """Copies data both ways until the pod ends the stream. Returns None for a clean end, else the reason."""
         watching = [
             asyncio.create_task(self._watch_client(stream)),
             asyncio.create_task(self._watch_pod(stream, pod)),
@@ -200,7 +200,7 @@ class Connection:
         try:
             sent = 0
             while sent < len(self._said):
-                # The client may go on talking meanwhile.
+                # The client may send more meanwhile.
                 news = bytes(self._said[sent:])
                 sent += len(news)
                 await stream.write(news)
@@ -221,10 +221,10 @@ class Connection:
 
     def _judged(self, trouble: str) -> str | None:
         if self._pod_died:
-            trouble = trouble or "its pod is gone"
+            trouble = trouble or "its pod was deleted or restarted"
         if not trouble:
             return None
-        # A request that a pod may have begun to serve must not be made twice.
+        # A request that a pod may have started to serve must not be repeated.
         unheard = not self._said or any(word in trouble.lower() for word in _REFUSED)
         self._may_repeat = self._may_repeat and unheard
         return trouble.strip()
@@ -236,7 +236,7 @@ class Connection:
                 self._client_done.set()
                 return
             if self._stream is None:
-                # Told by whoever finds a pod.
+                # Sent once there is a pod.
                 self._said += data
                 while self._stream is None and len(self._said) > _KEEP_BYTES:
                     await asyncio.sleep(0.01)
@@ -248,9 +248,9 @@ class Connection:
             await self._stream.write(data)
 
     async def _watch_client(self, stream: PodStream) -> None:
-        """Ends the stream of a client that has gone; one that has only stopped talking still gets its answer.
+        """Ends the stream of a client that has disconnected; one that has only stopped sending still gets its answer.
 
-        The protocol cannot pass a half-closed connection on, so whether anybody still listens is asked of the system.
+        The protocol has no half-closed connections, so the system is asked whether the client still listens.
         """
         await self._client_done.wait()
         while not self._client_is_gone():
@@ -258,7 +258,7 @@ class Connection:
         await stream.close()
 
     async def _watch_pod(self, stream: PodStream, pod: Pod) -> None:
-        """Ends a silent stream whose pod has gone: some of them are never told of it, and would hang for ever."""
+        """Ends a silent stream of a pod that was deleted: some servers do not close it, and it would hang forever."""
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
             silent = time.monotonic() - self._last_byte > _SILENT_BEFORE_LOOK_S
@@ -277,7 +277,7 @@ class Connection:
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """Ends a client's connection so that the client sees a reset, and not a short answer."""
+    """Ends a client's connection with a reset, so that it does not look like the end of the answer."""
     connection = writer.get_extra_info("socket")
     if connection is not None:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Port-forwards that outlive pods: a local listener that stays; each connection gets a ready pod and its own stream."""
+"""Forwards that survive restarts of pods: each connection to the local listener gets a ready pod and its own stream."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _BACKLOG = 512
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One forward: what people call it, where it leads, and the local port that it has or wants (0: any free one).
+    """One forward: its name, its target, and its requested or actual local port (0: any free port).
 
-    With `links`, links of its pages to host names of the cluster lead through forwards, too.
+    With `links`, links in its pages to host names of the cluster are rewritten.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Listener:
 
 
 class Forwarder:
-    """The forwards of one process. An asynchronous context; at its end its listeners and connections are closed."""
+    """The forwards of one process. An asynchronous context manager that closes its listeners and connections."""
 
     def __init__(self, cluster: Kubernetes, reporter: Reporter) -> None:
         self.cluster = cluster
@@ -61,11 +61,11 @@ class Forwarder:
         await self._tunnels.close()
 
     async def open(self, listener: Listener) -> Listener:
-        """Opens a forward; returns it with the port that it really has.
+        """Opens a forward; returns it with its actual port.
 
-        Raises PortTaken that names who has the port, AuthFailed or NotFound when the target cannot be forwarded at all.
+        Raises PortTaken that names the process on the port, AuthFailed or NotFound if the target cannot be forwarded.
         """
-        # A missing right or a wrong name should be told now, and not by the first connection; a pod may come.
+        # Report a missing permission or a wrong name now, and not at the first connection. Pods may still come.
         await asyncio.to_thread(self.cluster.check_port, listener.target)
         choice = PodChoice(self.cluster, self._tunnels, listener.target)
         if not await self._is_prepared(choice):
@@ -77,27 +77,27 @@ class Forwarder:
         return await self.listen(listener, carry)
 
     async def _is_prepared(self, choice: PodChoice) -> bool:
-        """Opens the way for the first connection; AuthFailed when the server does not allow it."""
+        """Opens a tunnel for the first connection. Raises AuthFailed if the server does not allow it."""
         try:
             return await self._tunnels.prepare(*await choice.get())
         except AuthFailed:
             raise
         except ReplayctlError as error:
-            # A pod that serves may still come.
+            # A ready pod may still come.
             self.reporter.note(f"{choice.target}: {error}")
             return False
 
     async def listen(
         self, listener: Listener, serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
     ) -> Listener:
-        """Listens at the listener's port and has each connection served until all is over."""
+        """Listens on the listener's port, and serves each connection."""
 
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
             assert task is not None
             self._connections.add(task)
             try:
-                # Cancelled only by us, when all is over; the streams would complain of it.
+                # Cancelled only at the end, by this class; the streams would log it.
                 with contextlib.suppress(asyncio.CancelledError):
                     await serve(reader, writer)
             finally:
@@ -108,25 +108,25 @@ class Forwarder:
         except OSError as error:
             raise _not_listening(listener, error) from error
         if not server.sockets:
-            # So it ends when this process may open no more of them.
-            raise OperationFailed(f"no port can be opened for {listener.name}: too many open files")
+            # asyncio returns no sockets if the process has too many open files.
+            raise OperationFailed(f"cannot open a port for {listener.name}: too many open files")
         self._servers.append(server)
         return replace(listener, port=server.sockets[0].getsockname()[1])
 
 
 def _not_listening(listener: Listener, error: OSError) -> OperationFailed | PortTaken:
-    another = f"choose another one: {listener.name}=PORT, or any: --port auto"
+    another = f"pass {listener.name}=PORT to use another port, or --port auto to use any free one"
     if error.errno == errno.EADDRINUSE:
         who = _who_listens(listener.port)
-        taken = f"port {listener.port} for {listener.name} is taken{f' by {who}' if who else ''}"
+        taken = f"port {listener.port} for {listener.name} is in use{f' by {who}' if who else ''}"
         return PortTaken(taken, hint=another)
     return OperationFailed(
-        f"port {listener.port} for {listener.name} cannot be opened: {error.strerror or error}", hint=another
+        f"cannot open port {listener.port} for {listener.name}: {error.strerror or error}", hint=another
     )
 
 
 def _who_listens(port: int) -> str | None:
-    """The process that listens on a local port, where the system lets us know."""
+    """The process that listens on a local port, if the system shows it."""
     import psutil
 
     try:

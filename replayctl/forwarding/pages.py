@@ -1,8 +1,7 @@
-"""Pages of the cluster whose links work on this machine: an HTTP proxy in front of a forward.
+"""Makes links in pages of the cluster work on this machine: an HTTP proxy in front of a forward.
 
-Between a browser and a forward it reads requests and answers and changes the links in them (`page_links`); each service
-that a page links to gets a forward of its own at that moment. Everything else passes as it is, and an answer that was
-cut off stays cut off: it ends as a reset.
+The proxy rewrites links in answers (`page_links`), and opens a forward for each service that a page links to.
+Everything else passes unchanged. An answer that was cut off ends in a reset.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ if TYPE_CHECKING:
     import h11
 
 _LOCAL = "127.0.0.1"
-# Pages that others have a hand in may name any number of addresses.
+# Pages with content of other users may have any number of addresses.
 _MOST_LINKED = 200
 _MOST_LOCATED = 10_000
 _LOCATED_FOR_S = 5.0
 _LOOK_EVERY_S = 1.0
-# Each side's own affair (RFC 9110, 7.6.1); encodings that we could not read; and what asks for a part of a page, or
-# whether a copy of it is still good: its links lead to other ports today.
+# Headers of a connection (RFC 9110, 7.6.1), encodings that cannot be rewritten, and requests for parts of a page
+# or for a cached one, since the ports of its links may have changed.
 _NOT_FOR_PODS = frozenset(
     {
         *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade", b"expect", b"accept-encoding"),
@@ -55,9 +54,9 @@ async def serve(
     reporter: Reporter,
     on_open: Callable[[list[Listener]], None],
 ) -> None:
-    """Listens and forwards until it is cancelled; `on_open` gets the listeners with the ports that they really have.
+    """Listens and forwards until it is cancelled; calls `on_open` with the listeners and their actual ports.
 
-    Links are followed into the given namespaces. Raises what `Forwarder.open` raises.
+    Links to the given namespaces are rewritten. Raises what `Forwarder.open` raises.
     """
     async with Forwarder(cluster, reporter) as forwarder:
         pages = Pages(forwarder, AddressBook(cluster, namespaces, reporter), reporter)
@@ -67,25 +66,25 @@ async def serve(
 
 
 class Pages:
-    """The pages that are open, by target; a link to one of them leads to the same local port."""
+    """The open pages by target; links to the same target lead to the same local port."""
 
     def __init__(self, forwarder: Forwarder, addresses: AddressBook, reporter: Reporter) -> None:
         self._forwarder = forwarder
         self._addresses = addresses
         self._reporter = reporter
         self._open: dict[Endpoint, Listener] = {}
-        # One question at a time: those that wait must not take the threads that forwards need.
+        # One lookup at a time, so that lookups do not use up the threads that forwards need.
         self._locating = asyncio.Lock()
         self._told: set[str] = set()
         self._located: dict[tuple[str, int, str], tuple[float, str | None]] = {}
 
     async def open(self, listener: Listener) -> Listener:
-        """Opens a page at the listener's port; raises what `Forwarder.open` raises."""
+        """Opens a page on the listener's port. Raises what `Forwarder.open` raises."""
         inner = await self._forwarder.open(replace(listener, port=0))
         return await self._listen(listener, inner)
 
     async def _listen(self, listener: Listener, inner: Listener | None) -> Listener:
-        """Serves a page; the forward behind it is opened now, or by the first one who comes."""
+        """Serves a page through the forward `inner`, which is opened for the first client if it is None."""
         namespace = listener.target.namespace
         opening = asyncio.Lock()
 
@@ -109,7 +108,7 @@ class Pages:
         return opened
 
     async def _locate(self, host: str, port: int, near: str) -> str | None:
-        """Where `host:port` can be reached here, as `address:port`; None leaves the link as it is."""
+        """The local `address:port` for `host:port`; None leaves the link unchanged."""
         # A list of applications has the same few addresses in thousands of links.
         asked_at, address = self._located.get((host, port, near), (float("-inf"), None))
         if time.monotonic() - asked_at > _LOCATED_FOR_S:
@@ -132,14 +131,14 @@ class Pages:
             except ReplayctlError as error:
                 if str(error) not in self._told:
                     self._told.add(str(error))
-                    self._reporter.note(f"links to the cluster stay as they are: {error}")
+                    self._reporter.note(f"cannot rewrite links to the cluster: {error}")
                 return None
             return f"{_LOCAL}:{self._open[target].port}"
 
 
 @dataclass
 class _PodConnection:
-    """The connection to the forward, and what HTTP says of it."""
+    """The connection to the forward, with its HTTP state."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -147,11 +146,11 @@ class _PodConnection:
 
 
 class _CutError(Exception):
-    """One of the two sides went away in the middle of something."""
+    """One side has closed the connection in the middle of a message."""
 
 
 class BrowserConnection:
-    """One browser's connection, with one request after the other, to a page that is forwarded at `pod_port`."""
+    """One browser's connection to a page that is forwarded on `pod_port`; serves its requests one by one."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pod_port: int, locate: Locate
@@ -164,7 +163,7 @@ class BrowserConnection:
         self._pod_port = pod_port
         self._locate = locate
         self._pod: _PodConnection | None = None
-        # What the browser says while a pod is waited for, or that it has left.
+        # Reads the browser's data, or its end, while waiting for the pod.
         self._ahead: asyncio.Task[bytes] | None = None
 
     async def serve(self) -> None:
@@ -189,7 +188,7 @@ class BrowserConnection:
             await self._writer.wait_closed()
 
     async def _serve_one(self) -> bool:
-        """One request and its answer; False when there is none any more."""
+        """Serves one request; False if the connection has ended."""
         import h11
 
         request = await self._from_browser()
@@ -207,10 +206,10 @@ class BrowserConnection:
         return True
 
     async def _ask(self, request: h11.Request) -> tuple[_PodConnection, h11.Response]:
-        """Passes a request on and waits for the head of its answer.
+        """Sends a request to the pod and waits for the head of its answer.
 
-        A connection that was kept may have been closed by the pod meanwhile: then a new one is asked, and so it is at
-        once for what must not be done twice.
+        The pod may have closed a kept-alive connection meanwhile: then the request is repeated on a new one. Requests
+        that must not be repeated get a new connection at once.
         """
         import h11
 
@@ -241,12 +240,12 @@ class BrowserConnection:
 
         headers = [(name, value) for name, value in request.headers if name not in _NOT_FOR_PODS]
         if not any(name == b"host" for name, _ in headers):
-            # As old clients may leave it out.
+            # Old clients may omit it.
             headers.append((b"host", f"{_LOCAL}:{self._pod_port}".encode("ascii")))
         return h11.Request(method=request.method, target=request.target, headers=headers)
 
     async def _pass_body(self, pod: _PodConnection) -> bool:
-        """Passes a request's body on to its end; whether there was anything in it."""
+        """Sends a request's body to the pod; returns whether it had any data."""
         import h11
 
         any_data = False
@@ -291,7 +290,7 @@ class BrowserConnection:
         return event
 
     async def _from_pod(self, pod: _PodConnection) -> object:
-        """The pod's next event; cut off when the browser leaves while it is waited for."""
+        """The pod's next event. Raises _CutError if the browser disconnects meanwhile."""
         import h11
 
         while (event := pod.state.next_event()) is h11.NEED_DATA:
@@ -310,7 +309,7 @@ class BrowserConnection:
         if not self._ahead.done():
             await asyncio.wait({reading, self._ahead}, return_when=asyncio.FIRST_COMPLETED)
             return
-        # It may have said all that it has to say, and still listen.
+        # The browser may have finished sending, and still listen.
         await asyncio.wait({reading}, timeout=_LOOK_EVERY_S)
         if not reading.done() and self._has_left():
             raise _CutError

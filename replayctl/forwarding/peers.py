@@ -1,7 +1,7 @@
-"""Whether whoever is at the other end of a local connection still listens.
+"""Finds out whether the client of a local connection still listens.
 
-A client that has said all and one that has gone look alike on the connection itself: both have closed their sending
-side. The system knows: the socket of one that has gone belongs to no process any more, and soon is not there at all.
+On the connection itself, a client that has finished sending and one that has exited look alike: both have closed their
+sending side. The system knows the difference: the socket of a client that has exited belongs to no process.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ Address = tuple[str, int]
 
 
 def has_left(writer: asyncio.StreamWriter) -> bool | None:
-    """Whether the client has closed its connection altogether; None where the system does not tell."""
+    """Whether the client has closed its connection completely; None if the system does not know."""
     client, ours = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
     if not client or not ours:
         return True
     client, ours = client[:2], ours[:2]
     if _by_netlink(ours, client) is not None:
-        # It finds our end, so it would find the other one.
+        # Netlink works: it finds our end of the connection.
         return not _by_netlink(client, ours)
     return _by_listing(client, ours)
 
 
 def _by_netlink(local: Address, remote: Address) -> int | None:
-    """The inode of the socket with these ends, 0 for one that no process has.
+    """The inode of the socket with these ends; 0 if it belongs to no process.
 
-    None when there is no such socket, or the system cannot be asked.
+    None if there is no such socket, or the system cannot be asked.
     """
     family = socket.AF_INET6 if ":" in local[0] else socket.AF_INET
     ends = _ENDPOINTS.pack(local[1], remote[1], _packed(local[0]), _packed(remote[0]))
@@ -56,7 +56,7 @@ def _by_netlink(local: Address, remote: Address) -> int | None:
     if _MESSAGE.unpack_from(answer)[1] == _NLMSG_ERROR or len(answer) < _MESSAGE.size + _ANSWER.size:
         return None
     fields = _ANSWER.unpack_from(answer, _MESSAGE.size)
-    # Without a connection it answers for whoever listens at the address.
+    # Without such a connection, the answer is about the listening socket.
     return int(fields[-1]) if fields[4][: _ENDPOINTS.size] == ends else None
 
 

@@ -1,4 +1,4 @@
-"""A service of the cluster as a plain address, for as long as a block runs: a forward in a thread of its own."""
+"""A forward to a service of the cluster in a thread of its own, for the duration of a block."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OPEN_WITHIN_S = 30.0
 
 @contextlib.contextmanager
 def open_tunnel(cluster: Kubernetes, target: Endpoint, reporter: Reporter) -> Iterator[str]:
-    """Gives `http://127.0.0.1:PORT` for the target. Raises what `Forwarder.open` raises, TimedOut after 30 s."""
+    """Yields `http://127.0.0.1:PORT` for the target. Raises what `Forwarder.open` raises, TimedOut after 30 s."""
     opened: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     async def work() -> None:
@@ -32,7 +32,7 @@ def open_tunnel(cluster: Kubernetes, target: Endpoint, reporter: Reporter) -> It
         try:
             url = opened.get(timeout=_OPEN_WITHIN_S)
         except queue.Empty:
-            raise TimedOut(f"no way to {target} was found within {_OPEN_WITHIN_S:.0f} s") from None
+            raise TimedOut(f"the forward to {target} did not open within {_OPEN_WITHIN_S:.0f} s") from None
         if url is None:
             working.result()
         else:

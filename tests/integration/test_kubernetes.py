@@ -374,7 +374,7 @@ def test_what_cannot_be_forwarded_is_refused_before_an_address_is_shown(
         taken.listen()
         code, word, message = refused(kubeconfig, f"{any_port}:80={taken.getsockname()[1]}")
     assert (code, word) == (7, "conflict")
-    assert "is taken by" in message
+    assert "is in use by" in message
     looker = lab.user("looker", tmp_path, forward=False, execute=False)
     words = ("create", "role", "look", "--verb=get,list", "--resource=pods,services,deployments.apps")
     lab.kubectl("-n", NAMESPACE, *words, check=False)

@@ -77,7 +77,7 @@ def test_a_namespace_that_may_not_be_listed_counts_as_empty_and_is_told_of_once(
         assert found.find("nm-0", 8042) is None
         assert found.find("namenode", 9870) is not None
     (note,) = reporter.messages("note")
-    assert "names in spark cannot be looked up" in note
+    assert "cannot look up names in namespace spark" in note
 
 
 def test_a_cluster_that_is_away_is_asked_once_in_a_while() -> None:
