@@ -118,6 +118,8 @@ RESOURCE_TIERS: Mapping[str, Resources] = {
     "default": Resources(cores=6, memory_gib=30),
     "big": Resources(cores=12, memory_gib=40),
     "extra_big": Resources(cores=20, memory_gib=80),
+    # A worker that only submits a step to YARN and waits for it.
+    "submit": Resources(cores=1, memory_gib=2),
 }
 
 

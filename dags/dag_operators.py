@@ -16,7 +16,7 @@ from .artifacts import Artifact
 from .dag_entities import Engine, Namespace, artifact_tag
 from .dag_jvm import jvm_conf, rows_of
 from .dag_process import StepProcess, StepProcessError, python_of
-from .dag_specs import RELEASE_LINE, DagSpec, Deployment, StepSpec
+from .dag_specs import IMAGE_LINE, RELEASE_LINE, DagSpec, Deployment, StepSpec
 from .release_package import import_from
 from .reuse import origin_of, parameter_changes, parameters_text, read_manifest, reused_text, why_computed
 from .run_notes import NOTE, RunNotes
@@ -299,6 +299,7 @@ def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment, module: 
     if place == "yarn" and deployment.yarn_url is None:
         raise ValueError(f"step {step.name}: place 'yarn' is not available under profile {deployment.profile!r}")
     resources = deployment.resources(step)
+    cores = resources.cores
     memory = f"{max(1, int(resources.memory_gib * _DRIVER_SHARE))}g"
     files = f"{deployment.spark_submit_files.rstrip('/')}/{deployment.namespace.directory}/{deployment.release}"
     common: dict[str, Any] = {
@@ -307,25 +308,32 @@ def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment, module: 
         "step_document": deployment.step_document(dag, step),
         "identities": {other.name: other.identity for other in dag.steps},
         "forced_by": dag.forced_by(step),
-        "cores": resources.cores,
+        "cores": cores,
         "environment": step.environment,
         "application": f"{files}/dag_submit.py",
         "py_files": f"{files}/{deployment.release}.zip",
         "application_name": f"{dag.dag_id}.{step.name}",
-        "doc_md": _describe(step, deployment),
+        "doc_md": _describe(dag, step, deployment),
         # All tasks alike, so that the scheduler goes by the age of the runs: a newer one does not overtake an older.
         "weight_rule": "absolute",
         **({"pool": deployment.pool} if deployment.pool else {}),
         "pool_slots": deployment.spark_slots if deployment.pool and engine == "spark" else 1,
     }
+    if deployment.pods:
+        from .dag_pods import executor_config
+
+        size = resources if place == "pod" else deployment.tier("submit")
+        common["executor_config"] = executor_config(size, deployment.image(dag))
     if place == "pod":
-        return WorkloadOperator(driver_memory=memory, conf=dict(deployment.spark_conf), **common)
+        # Spark's own default is 200, of which each costs a task: too many for one machine.
+        partitions = dict.fromkeys(("spark.sql.shuffle.partitions", "spark.default.parallelism"), str(3 * cores))
+        return WorkloadOperator(driver_memory=memory, conf={**partitions, **deployment.spark_conf}, **common)
     # As configuration, which the profile's own may replace; options of spark-submit could not be. The driver's Python
     # gets the rest of the tier, and a try is Airflow's affair.
     conf = {
         "spark.driver.memory": memory,
         "spark.driver.memoryOverhead": f"{max(1, resources.memory_gib - int(resources.memory_gib * _DRIVER_SHARE))}g",
-        "spark.driver.cores": str(resources.cores),
+        "spark.driver.cores": str(cores),
         "spark.yarn.maxAppAttempts": "1",
         **deployment.yarn_conf,
     }
@@ -366,11 +374,13 @@ def build_dag(spec: DagSpec, deployment: Deployment, module: str) -> DAG:
     return dag
 
 
-def _describe(step: StepSpec, deployment: Deployment) -> str:
+def _describe(dag: DagSpec, step: StepSpec, deployment: Deployment) -> str:
     parameters = json.dumps(dict(step.parameters), indent=2, sort_keys=True)
     own = ", ".join(f"`{name}` instead of {json.dumps(value)}" for name, value in step.overridden.items())
+    image = deployment.image(dag) if deployment.pods else None
     return (
         f"{RELEASE_LINE}{deployment.release}\n\nArtifact: `{deployment.artifact_path(step)}`\n\n"
-        f"Engine: {step.engine or deployment.engine}\n\n"
+        + (f"{IMAGE_LINE}{image}\n\n" if image else "")
+        + f"Engine: {step.engine or deployment.engine}\n\n"
         f"```json\n{parameters}\n```\n" + (f"\nOf the data set's own (`model_overrides`): {own}\n" if own else "")
     )

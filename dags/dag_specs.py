@@ -18,6 +18,8 @@ from .workload_code import code_digest, workload_code
 FORCE_ALL = "all"
 # What proves to a deploy that the server shows its release: a line in the documentation of each task.
 RELEASE_LINE = "Release: "
+# The image of a task's pod, where the release decides it.
+IMAGE_LINE = "Image: "
 _TASK_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
@@ -95,7 +97,9 @@ class StepSpec:
 class DagSpec:
     """One DAG: its id on the server, its steps in an order in which inputs come first, and its MLflow experiment.
 
-    Inputs that are not among the steps are artifacts that must exist already (made by another DAG).
+    Inputs that are not among the steps are artifacts that must exist already (made by another DAG). `image` is the
+    image of its workers' pods, as a tag of the profile's image or as REGISTRY/NAME:TAG; the profile's when empty. The
+    deploy replaces it by its digest.
     """
 
     dag_id: str
@@ -103,6 +107,7 @@ class DagSpec:
     mlflow_experiment: str
     steps: tuple[StepSpec, ...]
     tags: tuple[str, ...] = ()
+    image: str = ""
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -138,7 +143,8 @@ class Deployment:
     resources. `pool` is an Airflow pool with one slot per step that fits into the machine, of which a step on Spark
     takes `spark_slots` (None: no pool). `tracking_uri` None means the worker's own MLFLOW_TRACKING_URI. `yarn_url` is
     the ResourceManager's web address, `yarn_conf` Spark's configuration for steps there. `engine` computes the steps
-    that ask for none.
+    that ask for none. Under the Kubernetes executor `pods` is set, and `images` has the image with its digest for each
+    `DagSpec.image`; without one for the empty name the pod template decides.
     """
 
     release: str
@@ -156,6 +162,8 @@ class Deployment:
     yarn_conf: Mapping[str, str] = field(default_factory=dict)
     engine: Engine = "spark"
     spark_slots: int = 1
+    pods: bool = False
+    images: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, text: str, *, release: str) -> Deployment:
@@ -186,7 +194,17 @@ class Deployment:
 
     def resources(self, step: StepSpec) -> Resources:
         """What the step may use under this profile."""
-        return self.tiers.get(step.tier, RESOURCE_TIERS[step.tier])
+        return self.tier(step.tier)
+
+    def tier(self, name: str) -> Resources:
+        """The resources of a tier under this profile."""
+        return self.tiers.get(name, RESOURCE_TIERS[name])
+
+    def image(self, dag: DagSpec) -> str | None:
+        """The image of the DAG's pods, by digest; None for that of the pod template. ValueError for an unknown one."""
+        if dag.image and dag.image not in self.images:
+            raise ValueError(f"DAG {dag.dag_id}: image {dag.image!r} has no digest in {self.release}")
+        return self.images.get(dag.image)
 
     def artifact_path(self, step: StepSpec) -> str:
         """Where the step's artifact lies."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from replayctl.bundle import validation
@@ -16,11 +16,14 @@ from replayctl.bundle.specs import Dag, load_specs
 from replayctl.bundle.stubs import stubs_of
 from replayctl.console.events import Reporter
 from replayctl.errors import NotReady, Unreachable, UsageProblem
+from replayctl.images.digests import pin
+from replayctl.images.reference import parse_reference
 from replayctl.publishing.deployment import deployment_json
 from replayctl.publishing.plan import Plan, PlannedAction, check_dag_ids, check_modules, make_plan
 from replayctl.publishing.verify import DagServer, Watcher, check_owners, expected_of
 from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
+from replayctl.settings.load import LOCAL_PROFILE
 from replayctl.settings.namespace import Namespace
 from replayctl.shipped import shipped_dir
 from replayctl.storage import lock
@@ -52,7 +55,8 @@ class SyncReport:
     """What a sync did, or with `dry_run` would do. Durations are in seconds.
 
     `seen_after_s` is how long Airflow took to show the release; None if it was not asked. `runs` are the live runs,
-    which continue with the release they started with. `plan` is set by a dry run: what each step would do.
+    which continue with the release they started with. `plan` is set by a dry run: what each step would do. `images` has
+    the digests of its pods' images by the names that DAGs have for them; the profile's image has the empty name.
     """
 
     release: str
@@ -68,6 +72,7 @@ class SyncReport:
     seen_after_s: float | None
     runs: tuple[LiveRun, ...] = ()
     plan: tuple[Dag, ...] = ()
+    images: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
@@ -81,6 +86,7 @@ class _Checked:
     dags: tuple[Dag, ...]
     findings: tuple[validation.Finding, ...]
     loaded_s: float
+    images: Mapping[str, str]
 
 
 def find_dags_dir(option: Path | None, cwd: Path) -> Path | None:
@@ -183,9 +189,7 @@ def _check(
 ) -> _Checked:
     folders = find_folders(settings)
     release = build_release(dags_dir, deployment_json(settings, folders, namespace.user))
-    reporter.step(
-        f"release {release.name} from {dags_dir}: {len(release.files)} files, {len(release.modules)} DAG modules"
-    )
+    reporter.step(f"checking {dags_dir}: {len(release.files)} files, {len(release.modules)} DAG modules")
     if release.left_out:
         more = f" and {len(release.left_out) - 5} more" if len(release.left_out) > 5 else ""
         reporter.warn(f"skipping files that are neither code nor small data: {', '.join(release.left_out[:5])}{more}")
@@ -203,7 +207,20 @@ def _check(
     loaded_s = time.monotonic() - started
     reporter.step(f"loaded {len(dags)} DAGs in {loaded_s:.2f} s")
     check_dag_ids(dags, namespace)
-    return _Checked(release, dags, findings, loaded_s)
+    images = _image_digests(settings, dags)
+    if images:
+        release = build_release(dags_dir, deployment_json(settings, folders, namespace.user, images=images))
+    reporter.step(f"release {release.name}{''.join(f', in pods of {image}' for image in set(images.values()))}")
+    return _Checked(release, dags, findings, loaded_s, images)
+
+
+def _image_digests(settings: Settings, dags: Sequence[Dag]) -> dict[str, str]:
+    """Digests of the pods' images by the names that DAGs have for them; the profile's image has the empty name."""
+    if settings.profile == LOCAL_PROFILE:
+        return {}
+    names = {"": settings.images.pods} | {dag.image: dag.image for dag in dags if dag.image}
+    worker = parse_reference(settings.images.worker)
+    return {name: pin(image, worker) for name, image in names.items() if image}
 
 
 def _publication(plan: Plan, commit: Commit | None) -> Publication:
@@ -263,4 +280,5 @@ def _report(
         loaded_s=checked.loaded_s,
         published_s=published_s,
         seen_after_s=seen_after_s,
+        images=checked.images,
     )

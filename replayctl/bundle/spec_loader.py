@@ -114,6 +114,7 @@ def _load(answer: str, folder: str, release: str, *, look: bool, modules: list[s
                     "module": module,
                     "description": dag.description,
                     "mlflow_experiment": dag.mlflow_experiment,
+                    "image": getattr(dag, "image", ""),
                     "steps": steps,
                 }
             )

@@ -46,6 +46,7 @@ class Dag:
     description: str
     mlflow_experiment: str
     steps: tuple[Step, ...]
+    image: str = ""
 
 
 def load_specs(release: Release, *, timeout_s: float, look: bool = False) -> tuple[Dag, ...]:
@@ -106,6 +107,7 @@ def _parse(rows: Sequence[Mapping[str, Any]]) -> tuple[Dag, ...]:
             module=dag["module"],
             description=dag["description"],
             mlflow_experiment=dag["mlflow_experiment"],
+            image=dag["image"],
             steps=tuple(Step(**{**step, "upstream": tuple(step["upstream"])}) for step in dag["steps"]),
         )
         for dag in rows

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 
 from replayctl.local.capacity import LOCAL_POOL, local_cores, local_slots
 from replayctl.settings.declared import Settings
@@ -10,10 +12,17 @@ from replayctl.settings.folders import Folders
 from replayctl.settings.load import LOCAL_PROFILE
 
 _TIERS = ("default", "big", "extra_big")
+_SIZES = (*_TIERS, "submit")
 
 
-def deployment_json(settings: Settings, folders: Folders, user: str | None) -> str:
-    """The text of `deployment.json`; its fields are those of `Deployment` in dags/dag_specs.py, without the release."""
+def deployment_json(
+    settings: Settings, folders: Folders, user: str | None, *, images: Mapping[str, str] | None = None
+) -> str:
+    """The text of `deployment.json`; its fields are those of `Deployment` in dags/dag_specs.py, without the release.
+
+    `images` has the digests of images by the names that DAGs have for them, the profile's under the empty name.
+    """
+    local = settings.profile == LOCAL_PROFILE
     document: dict[str, object] = {
         "profile": settings.profile,
         "user": user,
@@ -21,14 +30,14 @@ def deployment_json(settings: Settings, folders: Folders, user: str | None) -> s
         "artifacts_root": str(folders.artifacts_in_pods),
         "spark_submit_files": str(folders.spark_submit_files_in_pods),
         # The port of the local server may change at each start: its tasks read it from their environment.
-        "tracking_uri": None if settings.profile == LOCAL_PROFILE else settings.mlflow.url,
+        "tracking_uri": None if local else settings.mlflow.url_in_pods or settings.mlflow.url,
         # Without a ResourceManager, steps for YARN run in the worker's pod.
         "places": {"pod": "pod", "yarn": "yarn" if settings.yarn.url_in_pods else "pod"},
         "yarn_url": settings.yarn.url_in_pods,
         "yarn_conf": dict(settings.yarn.spark_conf),
-        "engine": settings.deploy.engine or ("embedded" if settings.profile == LOCAL_PROFILE else "spark"),
+        "engine": settings.deploy.engine or ("embedded" if local else "spark"),
     }
-    if settings.profile == LOCAL_PROFILE:
+    if local:
         cores = local_cores(settings)
         resources = {"cores": cores, "memory_gib": settings.local.task_memory_gib}
         document["tiers"] = {tier: resources for tier in _TIERS}
@@ -40,6 +49,15 @@ def deployment_json(settings: Settings, folders: Folders, user: str | None) -> s
             "spark.ui.enabled": "false",
             "spark.sql.shuffle.partitions": str(2 * cores),
             "spark.default.parallelism": str(2 * cores),
+            "spark.sql.execution.arrow.pyspark.enabled": "true",
+        }
+    else:
+        sizes = {tier: getattr(settings.pods, tier) for tier in _SIZES}
+        document["pods"] = True
+        document["images"] = dict(images or {})
+        document["tiers"] = {tier: asdict(size) for tier, size in sizes.items() if size is not None}
+        document["spark_conf"] = {
+            "spark.ui.enabled": "false",
             "spark.sql.execution.arrow.pyspark.enabled": "true",
         }
     return json.dumps(document, indent=2, sort_keys=True) + "\n"

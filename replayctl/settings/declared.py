@@ -16,6 +16,7 @@ from replayctl.console.secret import Secret
 from replayctl.errors import SettingsError
 from replayctl.settings.base_dirs import base_dirs
 from replayctl.settings.values import (
+    PodSize,
     to_count,
     to_engine,
     to_filesystem,
@@ -24,6 +25,7 @@ from replayctl.settings.values import (
     to_number,
     to_path,
     to_paths,
+    to_pod_size,
     to_port,
     to_properties,
     to_secret,
@@ -87,6 +89,7 @@ class MlflowSettings:
     """How to reach the tracking server."""
 
     url: str | None = _setting(to_url, "MLflow's address")
+    url_in_pods: str | None = _setting(to_url, "MLflow's address for the workers; mlflow.url when not set")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -190,8 +193,22 @@ class ImageSettings:
     """The image of the Airflow worker."""
 
     worker: str = _setting(to_text, "image of the worker as REGISTRY/NAME, without a tag", "airflow-worker")
+    pods: str | None = _setting(
+        to_text,
+        "image of tasks' pods: a tag of images.worker, or REGISTRY/NAME:TAG; that of the pod template when not set",
+    )
     base: str = _setting(to_text, "base image of the worker's image", "python:3.11-slim-bookworm")
     build_network: str | None = _setting(to_text, "network of the build, such as host; Docker's default when not set")
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class PodSettings:
+    """What the pods of tasks request, by tier, as CORES/GIB; the tiers' own sizes when not set."""
+
+    default: PodSize | None = _setting(to_pod_size, "cores and GiB of a step's pod, as CORES/GIB; 6/30 when not set")
+    big: PodSize | None = _setting(to_pod_size, "the same for steps of tier big; 12/40 when not set")
+    extra_big: PodSize | None = _setting(to_pod_size, "the same for steps of tier extra_big; 20/80 when not set")
+    submit: PodSize | None = _setting(to_pod_size, "the same for pods that submit a step to YARN; 1/2 when not set")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -250,6 +267,7 @@ class Settings:
     hdfs: HdfsSettings
     links: LinkSettings
     images: ImageSettings
+    pods: PodSettings
     packages: PackageSettings
     deploy: DeploySettings
     sources: Mapping[str, str]
@@ -287,6 +305,7 @@ GROUPS: Mapping[str, type[Any]] = {
     "hdfs": HdfsSettings,
     "links": LinkSettings,
     "images": ImageSettings,
+    "pods": PodSettings,
     "packages": PackageSettings,
     "deploy": DeploySettings,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,26 @@ def to_count(value: Any) -> int:
     if number != int(number):
         raise ValueError(f"is {value!r}, expected a whole number")
     return int(number)
+
+
+@dataclass(frozen=True, slots=True)
+class PodSize:
+    """What a pod requests: cores, and memory in GiB."""
+
+    cores: int
+    memory_gib: int
+
+    def __str__(self) -> str:
+        return f"{self.cores}/{self.memory_gib}"
+
+
+def to_pod_size(value: Any) -> PodSize:
+    """`CORES/GIB`."""
+    text = to_text(value)
+    match = re.fullmatch(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,4})", text)
+    if match is None:
+        raise ValueError(f"is {text!r}, expected cores and GiB of memory as CORES/GIB, such as 6/30")
+    return PodSize(int(match[1]), int(match[2]))
 
 
 def to_port(value: Any) -> int:

@@ -1,0 +1,28 @@
+"""What Kubernetes is told about the pod of a task, over what the pod template says.
+
+https://airflow.apache.org/docs/apache-airflow-providers-cncf-kubernetes/stable/kubernetes_executor.html#pod-override
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .dag_entities import Resources
+
+# The name that Airflow's Kubernetes executor gives to a worker's container.
+_CONTAINER = "base"
+
+
+def executor_config(resources: Resources, image: str | None) -> dict[str, Any]:
+    """The `executor_config` of a task with these resources and this image; None leaves the template's image."""
+    # Only a worker's Airflow under the Kubernetes executor has this package.
+    from kubernetes.client import models
+
+    memory = f"{resources.memory_gib}Gi"
+    requirements = models.V1ResourceRequirements(
+        requests={"cpu": str(resources.cores), "memory": memory},
+        # No limit on cores: what the node has idle shortens the start of Airflow and of the JVM.
+        limits={"memory": memory},
+    )
+    container = models.V1Container(name=_CONTAINER, image=image, resources=requirements)
+    return {"pod_override": models.V1Pod(spec=models.V1PodSpec(containers=[container]))}
