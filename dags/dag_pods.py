@@ -11,6 +11,13 @@ from .dag_entities import Resources
 
 # The name that Airflow's Kubernetes executor gives to a worker's container.
 _CONTAINER = "base"
+# A worker gives up its step when Airflow's API does not answer for half a minute. A web server that restarts, or whose
+# node is busy, is away for longer; after five minutes without a heartbeat the scheduler decides.
+_PATIENCE = {
+    "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "8",
+    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
+    "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "10",
+}
 
 
 def executor_config(resources: Resources, image: str | None) -> dict[str, Any]:
@@ -24,5 +31,6 @@ def executor_config(resources: Resources, image: str | None) -> dict[str, Any]:
         # No limit on cores: what the node has idle shortens the start of Airflow and of the JVM.
         limits={"memory": memory},
     )
-    container = models.V1Container(name=_CONTAINER, image=image, resources=requirements)
+    variables = [models.V1EnvVar(name=name, value=value) for name, value in _PATIENCE.items()]
+    container = models.V1Container(name=_CONTAINER, image=image, resources=requirements, env=variables)
     return {"pod_override": models.V1Pod(spec=models.V1PodSpec(containers=[container]))}

@@ -29,6 +29,9 @@ COPY requirements/airflow.txt /opt/requirements/
 RUN python3 -m venv /opt/airflow-venv \
     && /opt/airflow-venv/bin/pip install --quiet --no-deps --no-cache-dir --disable-pip-version-check -r /opt/requirements/airflow.txt
 
+COPY requirements/airflow-database.txt /opt/requirements/
+RUN /opt/airflow-venv/bin/pip install --quiet --no-deps --no-cache-dir --disable-pip-version-check -r /opt/requirements/airflow-database.txt
+
 # Airflow's Python must not see Spark's packages nor the other way round: no PYTHONPATH.
 ENV JAVA_HOME=/opt/java \
     SPARK_HOME=/opt/spark \

@@ -25,7 +25,8 @@ def wait_until(
     *,
     poll_s: float,
     reporter: Reporter,
-    timeout_s: float = math.inf,
+    timeout_s: float | Callable[[], float] = math.inf,
+    rest: float = 0.0,
     away: tuple[type[ReplayctlError], ...] = AWAY,
     away_for_s: float = math.inf,
     sleep: Callable[[float], None] | None = None,
@@ -33,12 +34,13 @@ def wait_until(
     """Calls `look` every `poll_s` seconds until it returns a value, and returns that.
 
     While the server is unavailable (errors in `away`, for at most `away_for_s`), the calls are repeated and reported.
-    After `timeout_s`, raises what `late` returns for the seconds waited and the last error. Other errors of `look` are
-    raised at once.
+    After `timeout_s`, which may grow meanwhile, raises what `late` returns for the seconds waited and the last error.
+    Other errors of `look` are raised at once. A pause is at least `rest` times as long as the last call took.
     """
     started = answered_at = time.monotonic()
     trouble: ReplayctlError | None = None
     while True:
+        asked = time.monotonic()
         try:
             answer = look()
             if trouble is not None:
@@ -54,6 +56,6 @@ def wait_until(
             trouble = error
             reporter.status(f"{error}; retrying for {time.monotonic() - answered_at:.0f} s")
         waited = time.monotonic() - started
-        if waited > timeout_s:
+        if waited > (timeout_s() if callable(timeout_s) else timeout_s):
             raise late(waited, trouble)
-        (sleep or time.sleep)(poll_s)
+        (sleep or time.sleep)(max(poll_s, rest * (time.monotonic() - asked)))

@@ -143,7 +143,16 @@ def watch(
     with the unfinished report as its data, if the run takes longer than `timeout_s`.
     """
     follower = _Follower(api, reporter, run, explain)
-    return wait_until(follower.look, follower.late, timeout_s=timeout_s, poll_s=poll_s, reporter=reporter, sleep=sleep)
+    return wait_until(
+        follower.look,
+        follower.late,
+        timeout_s=timeout_s,
+        poll_s=poll_s,
+        # Several requests each time: a server that is busy with the run's tasks is not kept busy by us.
+        rest=3.0,
+        reporter=reporter,
+        sleep=sleep,
+    )
 
 
 @dataclass

@@ -31,6 +31,8 @@ from replayctl.storage.target import Publication, Target
 _RELEASE_LINE = "Release: "
 _RELEASE = re.compile(r"\br_[0-9a-f]{16}\b")
 _NUDGE_EVERY_S = 5.0
+# How often Airflow looks for new files by itself, unless set otherwise.
+_REFRESH_INTERVAL_S = 300.0
 _NOTHING_TO_NUDGE = "Airflow looks for new files every refresh_interval, 300 s by default"
 
 
@@ -129,21 +131,22 @@ class Watcher:
         """Returns the seconds until every expected DAG shows the release on each of its tasks.
 
         Raises OperationFailed with the server's traceback if a stub of the release does not load, AuthFailed if the
-        server does not allow the request, TimedOut if it does not show the release in time. Requests are retried while
-        the server is unavailable.
+        server does not allow the request, TimedOut if it does not show the release in time: five minutes more if no
+        parse can be requested. Requests are retried while the server is unavailable.
         """
         started = time.monotonic()
         pending, stubs = dict(expected.dags), set(expected.free_stubs)
-        next_nudge, nudged = started, True
+        next_nudge, nudged, extra_s = started, True, 0.0
 
         def look() -> bool | None:
-            nonlocal next_nudge, nudged
+            nonlocal next_nudge, nudged, extra_s
             due = time.monotonic() >= next_nudge
             # A server may have thousands of DAGs: list them once per look.
             known = tuple(self.server.dags()) if due or stubs else ()
             if due:
                 nudged = _nudge(self.server, expected.stubs, known)
                 next_nudge = time.monotonic() + _NUDGE_EVERY_S
+                extra_s = extra_s if nudged else _REFRESH_INTERVAL_S
             for dag_id in list(pending):
                 if _shows(self.server, dag_id, pending[dag_id], expected.release):
                     del pending[dag_id]
@@ -157,7 +160,14 @@ class Watcher:
         def late(waited: float, trouble: ReplayctlError | None) -> TimedOut:
             return self._too_late(expected, [*pending, *stubs], waited, trouble, nudged=nudged)
 
-        wait_until(look, late, timeout_s=self._timeout_s, poll_s=self._poll_s, reporter=self._reporter, sleep=sleep)
+        wait_until(
+            look,
+            late,
+            timeout_s=lambda: self._timeout_s + extra_s,
+            poll_s=self._poll_s,
+            reporter=self._reporter,
+            sleep=sleep,
+        )
         return time.monotonic() - started
 
     def _refuse_new_problems(self, expected: Expected) -> None:

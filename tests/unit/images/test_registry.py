@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from replayctl.errors import AuthFailed, Unreachable
-from replayctl.images.reference import parse_reference
+from replayctl.errors import AuthFailed, NotFound, Unreachable, UsageProblem
+from replayctl.images.digests import pin
+from replayctl.images.reference import Reference, parse_reference
 from replayctl.images.registry import Registry
 
 DIGEST = "sha256:" + "a" * 64
@@ -99,3 +100,32 @@ def test_a_wrong_login_says_what_to_type(
 def test_nobody_answers() -> None:
     with pytest.raises(Unreachable):
         Registry("127.0.0.1:1").tags("worker")
+
+
+@pytest.fixture
+def worker(server: str, monkeypatch: pytest.MonkeyPatch) -> Reference:
+    monkeypatch.setattr("replayctl.images.digests.find_engine", _no_engine)
+    return parse_reference(f"{server}/worker")
+
+
+def _no_engine() -> None:
+    raise Unreachable("no engine")
+
+
+def test_an_image_is_named_by_its_digest(worker: Reference) -> None:
+    pinned = f"{worker}@{DIGEST}"
+    assert pin("a", worker) == pin(f"{worker}:a", worker) == pin(pinned, worker) == pinned
+
+
+def test_a_tag_that_is_not_there_is_named(worker: Reference) -> None:
+    with pytest.raises(NotFound, match=f"has no image {worker}:none"):
+        pin("none", worker)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [("team/worker:a", "names no registry"), ("example.org/worker", "names no tag"), ("A:b", "is not an image name")],
+)
+def test_a_name_that_is_no_full_one_is_refused(worker: Reference, image: str, words: str) -> None:
+    with pytest.raises(UsageProblem, match=words):
+        pin(image, worker)

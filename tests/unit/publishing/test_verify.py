@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from replayctl.clients.airflow import DagInfo, ImportProblem
-from replayctl.errors import OperationFailed, TimedOut
+from replayctl.errors import NotFound, OperationFailed, TimedOut
 from replayctl.publishing.verify import Expected, Watcher
 from replayctl.settings.load import load_settings
 from tests.reporters import SilentReporter
@@ -37,6 +37,8 @@ class Server:
         ]
 
     def tasks_docs(self, dag_id: str) -> Mapping[str, str]:
+        if dag_id not in self.shown:
+            raise NotFound(dag_id)
         return self.shown[dag_id]
 
     def import_problems(self) -> list[ImportProblem]:
@@ -71,6 +73,27 @@ def test_a_release_whose_tasks_are_not_known_needs_one_that_shows_it(watcher: Wa
     with pytest.raises(TimedOut):
         wait(watcher, Server({"one": {}}), expected)
     wait(watcher, Server({"one": {"x": f"Release: {RELEASE}"}}), expected)
+
+
+def test_a_server_without_dags_has_the_time_that_it_needs_to_find_new_files(
+    watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, clock = Server({}), [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    watcher.server = server
+
+    def sleep(_seconds: float) -> None:
+        clock[0] += 10.0
+        if clock[0] == 300.0:
+            server.shown["one"] = {"x": f"Release: {RELEASE}"}
+
+    stubs = frozenset({"dag_one_alice.py"})
+    expected = Expected(RELEASE, dags={"one": frozenset({"x"})}, stubs=stubs, free_stubs=frozenset())
+    assert watcher.wait(expected, sleep=sleep) == 300.0
+    del server.shown["one"]
+    clock[0] = 0.0
+    with pytest.raises(TimedOut, match="after 310 s"):
+        watcher.wait(expected, sleep=lambda _s: clock.__setitem__(0, clock[0] + 10.0))
 
 
 def test_all_dags_are_listed_once_for_all_that_are_waited_for(watcher: Watcher) -> None:
