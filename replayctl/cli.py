@@ -18,7 +18,20 @@ import typer
 
 from replayctl import __version__
 from replayctl.command_line import CommandLine, sort_out
-from replayctl.commands import dags, forward, images, leaderboard, local, packages, runs, scaffold, settings, tree, yarn
+from replayctl.commands import (
+    airflow,
+    dags,
+    forward,
+    images,
+    leaderboard,
+    local,
+    packages,
+    runs,
+    scaffold,
+    settings,
+    tree,
+    yarn,
+)
 from replayctl.console import output, redaction
 from replayctl.console.reporter import StderrReporter
 from replayctl.console.result import Block, Problem, Result
@@ -80,6 +93,7 @@ _COMMANDS: tree.Groups = {
         "airflow-port-forward": forward.airflow_port_forward,
         "open": forward.open_page,
         "forwards": ("List and stop background forwards.", _FORWARDS),
+        "airflow-config": airflow.airflow_config,
         "yarn-apps": yarn.yarn_apps,
         "yarn-logs": yarn.yarn_logs,
         "yarn-kill": yarn.yarn_kill,

@@ -130,6 +130,12 @@ class AirflowApi(RunsApi):
             body = PoolBody(name=name, slots=slots, description=description, include_deferred=False)
             self._call(f"pool {name}", lambda client: PoolApi(client).post_pool(body))
 
+    def version(self) -> str:
+        """The server's version."""
+        from airflow_client.client import VersionApi
+
+        return str(self._call("its version", lambda client: VersionApi(client).get_version()).version)
+
     def health(self) -> Mapping[str, str]:
         """Component → status, without signing in. Raises Unreachable if the server does not answer."""
         import urllib3

@@ -22,6 +22,7 @@ from replayctl.settings.values import (
     to_filesystem,
     to_hdfs_folder,
     to_mode,
+    to_names,
     to_number,
     to_path,
     to_paths,
@@ -82,6 +83,9 @@ class AirflowSettings:
     username: str | None = _setting(to_text, "user name for Airflow")
     password: Secret | None = _setting(to_secret, "password for Airflow; prefer airflow.password_file")
     password_file: Path | None = _setting(to_path, "file with the password for Airflow, readable by you alone")
+    config_maps: tuple[str, ...] = _setting(
+        to_names, "ConfigMaps with airflow.cfg or the pod template that the scheduler does not mount, one per line", ()
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -134,6 +138,9 @@ class TargetSettings:
     """Where the cluster's services are, as NAMESPACE/KIND/NAME:PORT."""
 
     airflow: str = _setting(to_text, "Airflow's pages in the cluster", "airflow/svc/airflow-webserver:8080")
+    airflow_scheduler: str = _setting(
+        to_text, "Airflow's scheduler, whose container has its configuration", "airflow/deploy/airflow-scheduler"
+    )
     yarn: str = _setting(to_text, "the ResourceManager's pages", "spark-lama-exps/svc/yarn-resourcemanager:8088")
     history: str = _setting(to_text, "Spark's history server", "spark-lama-exps/svc/yarn-spark-history-server:18080")
     hdfs: str = _setting(to_text, "the NameNode's pages", "hdfs-3/svc/hdfs-namenode:9870")

@@ -55,6 +55,15 @@ def to_paths(value: Any) -> tuple[Path, ...]:
     return tuple(to_path(line.strip()) for line in _to_lines(value).splitlines() if line.strip())
 
 
+def to_names(value: Any) -> tuple[str, ...]:
+    """The name of a Kubernetes object in each line."""
+    names = tuple(line.strip() for line in _to_lines(value).splitlines() if line.strip())
+    for name in names:
+        if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", name):
+            raise ValueError(f"has the line {name!r}, expected the name of a Kubernetes object")
+    return names
+
+
 def to_version(value: Any) -> str:
     """A version of two numbers; only text, since YAML reads 3.10 as the number 3.1."""
     version = to_text(value)
