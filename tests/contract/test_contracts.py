@@ -83,6 +83,7 @@ def test_changing_commands_have_a_dry_run() -> None:
         ("yarn-logs",),
         ("forwards", "list"),
         ("images",),
+        ("airflow-config",),
         ("runs", "list"),
         ("runs", "follow"),
     }
