@@ -14,6 +14,7 @@ from replayctl.errors import ReplayctlError
 from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
+    from replayctl.airflow_config import AirflowConfig
     from replayctl.clients.airflow import AirflowApi
     from replayctl.settings.namespace import Namespace
 
@@ -70,6 +71,12 @@ def airflow_config(
             raise
         warnings.append(f"the server's version is unknown: {error}")
     data |= {"version": version, "warnings": warnings}
+    if dag:
+        data["dag"] = {"name": dag, "image": dag_image or config.image}
+    return Result("airflow-config", data, _view(config, version, dag, dag_image), warnings=tuple(warnings))
+
+
+def _view(config: AirflowConfig, version: str | None, dag: str | None, dag_image: str | None) -> list[Block]:
     pairs = [
         ("version", version or "unknown"),
         ("executor", config.executor or "unknown"),
@@ -77,11 +84,9 @@ def airflow_config(
         ("image of the next pod", f"{config.image} ({config.image_source})" if config.image else "unknown"),
     ]
     if dag:
-        data["dag"] = {"name": dag, "image": dag_image or config.image}
         pairs.append((f"… of {dag}", dag_image or "the same: its release chooses none"))
     rows = [(value.key, "-" if value.value is None else value.value, value.source) for value in config.values]
-    view: list[Block] = [Fields(pairs), Table(("option", "value", "source"), rows, wrap=(1, 2))]
-    return Result("airflow-config", data, view, warnings=tuple(warnings))
+    return [Fields(pairs), Table(("option", "value", "source"), rows, wrap=(1, 2))]
 
 
 def _image_of(api: AirflowApi, namespace: Namespace, dag: str) -> str | None:
