@@ -40,7 +40,7 @@ def wait_until(
     started = answered_at = time.monotonic()
     trouble: ReplayctlError | None = None
     while True:
-        asked = time.monotonic()
+        call_start = time.monotonic()
         try:
             answer = look()
             if trouble is not None:
@@ -58,4 +58,4 @@ def wait_until(
         waited = time.monotonic() - started
         if waited > (timeout_s() if callable(timeout_s) else timeout_s):
             raise late(waited, trouble)
-        (sleep or time.sleep)(max(poll_s, rest * (time.monotonic() - asked)))
+        (sleep or time.sleep)(max(poll_s, rest * (time.monotonic() - call_start)))
