@@ -9,8 +9,8 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "replayctl"
 DOORS = {
     "rich": {"console/table.py", "console/reporter.py"},
-    # Both read files of others: settings, and the kubeconfig.
-    "yaml": {"settings/document.py", "cluster/kubeconfig.py"},
+    # All read files of others: settings, the kubeconfig, and pod templates.
+    "yaml": {"settings/document.py", "cluster/kubeconfig.py", "airflow_config.py"},
     "websockets": {"cluster/websocket.py"},
     "filelock": {"local/locking.py"},
     "platformdirs": {"settings/base_dirs.py"},
