@@ -1,1 +1,1 @@
-"""The Kubernetes API: credentials, questions, and streams into pods."""
+"""The Kubernetes API: credentials, requests, and streams into pods."""

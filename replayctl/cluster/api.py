@@ -1,7 +1,7 @@
-"""The Kubernetes API as far as it is needed: plain questions, and which pod stands behind a name.
+"""The part of the Kubernetes API that replayctl needs: plain requests, and the pods behind a target.
 
-Its errors keep apart what people must treat differently: a missing permission with its verb and resource, a missing
-pod, one that is not ready, a missing container.
+Its errors distinguish a missing permission (with verb and resource), a missing pod, a pod that is not ready, and a
+missing container.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 15.0
 _PAGE = 500
-# Their addresses may be others' by now.
+# The addresses of ended pods may belong to other pods by now.
 _ENDED = frozenset({"Succeeded", "Failed"})
 _KINDS = {
     "svc": "service",
@@ -53,7 +53,7 @@ _TARGET = re.compile(rf"(?P<namespace>{_NAME})/(?P<kind>[a-z]+)/(?P<name>{_NAME}
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Something with pods: a service, deployment, stateful set or pod, and a port of it where one is meant."""
+    """A service, deployment, stateful set or pod, optionally with a port."""
 
     namespace: str
     kind: str
@@ -66,11 +66,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """One pod: its containers, and why it does not serve if it does not.
+    """One pod: its containers, and its state, which is the reason if it is not ready.
 
-    `ports` has the named ones. `names` are the host names and addresses by which programs in the cluster know it: those
-    of its node, too, if it lives in the node's network. `life` changes when a container of it has ended; `leaving` when
-    it was asked to go.
+    `ports` are the named ones. `names` are its host names and addresses in the cluster, including those of its node for
+    a pod with hostNetwork. `life` changes when one of its containers ends; `leaving` is true once it is terminating.
     """
 
     namespace: str
@@ -85,27 +84,29 @@ class Pod:
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """A target as people write it, `NAMESPACE/KIND/NAME` or with `:PORT`; UsageProblem for anything else."""
+    """Parses `NAMESPACE/KIND/NAME[:PORT]`. Raises UsageProblem for anything else."""
     match = _TARGET.fullmatch(text)
     if match is None or match["kind"] not in _KINDS or len(match["name"]) > 253 or len(match["namespace"]) > 63:
         raise UsageProblem(
             f"{text!r} is not an endpoint",
-            hint="write NAMESPACE/KIND/NAME:PORT, such as airflow/svc/airflow-webserver:8080 (also deploy, sts, pod)",
+            hint="pass NAMESPACE/KIND/NAME:PORT, such as airflow/svc/airflow-webserver:8080 (also deploy, sts, pod)",
         )
     if match["port"] and match["port"].isdigit() and not 0 < int(match["port"]) < 65536:
-        raise UsageProblem(f"{text!r} names the port {match['port']}", hint="write a number from 1 to 65535, or a name")
+        raise UsageProblem(
+            f"{text!r} has the invalid port {match['port']}", hint="pass a number from 1 to 65535, or a name"
+        )
     return Endpoint(match["namespace"], _KINDS[match["kind"]], match["name"], match["port"])
 
 
 class Kubernetes:
-    """One cluster as one user. Its requests may come from several threads."""
+    """A client for one cluster and user, safe for several threads."""
 
     def __init__(self, access: ClusterAccess) -> None:
         self.access = access
         self._pool: urllib3.PoolManager | None = None
 
     def get(self, path: str, what: str, parameters: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """The JSON answer of a GET; `what` names the thing in errors. Raises NotFound, AuthFailed, Unreachable."""
+        """The JSON answer of a GET; `what` is used in errors. Raises NotFound, AuthFailed, Unreachable."""
         return self._request("GET", f"{path}{'?' + urllib.parse.urlencode(parameters) if parameters else ''}", what)
 
     def _request(self, method: str, path: str, what: str, document: object = None) -> dict[str, Any]:
@@ -113,7 +114,7 @@ class Kubernetes:
 
         if self._pool is None:
             self._pool = _pool(self.access)
-        # The second time with newer credentials, if there are any.
+        # A second try, with newer credentials if there are any.
         for _ in range(2):
             headers = urllib3.HTTPHeaderDict([*self.access.headers(), ("Accept", "application/json")])
             try:
@@ -130,10 +131,10 @@ class Kubernetes:
         try:
             return dict(json.loads(answer.data))
         except ValueError as error:
-            raise OperationFailed(f"{self.access.server} answered {what} with something that is not JSON") from error
+            raise OperationFailed(f"cannot read {what} from {self.access.server}: the answer is not JSON") from error
 
     def pods(self, target: Endpoint) -> list[Pod]:
-        """The pods behind a target, ready ones first. Raises NotFound when the target itself is not there."""
+        """The pods behind a target, ready ones first. Raises NotFound if the target does not exist."""
         base = f"/api/v1/namespaces/{target.namespace}"
         if target.kind == "pod":
             return [_pod(self.get(f"{base}/pods/{target.name}", str(target)))]
@@ -151,18 +152,18 @@ class Kubernetes:
         return sorted(pods, key=lambda pod: (not pod.ready, pod.name))
 
     def pods_of(self, namespace: str) -> list[Pod]:
-        """The pods of a namespace that live: those that serve first, without those that end or have ended."""
+        """The live pods of a namespace, ready ones first, without those that are terminating or have ended."""
         live = (pod for pod in self._list_pods(namespace, {}) if pod.state not in _ENDED)
         return sorted(live, key=lambda pod: (not pod.ready, pod.name))
 
     def services(self, namespace: str) -> list[tuple[str, tuple[str, ...]]]:
-        """The services of a namespace that lead to pods: each one's name and its addresses in the cluster."""
+        """The services of a namespace that select pods: names, with addresses in the cluster."""
         items = self._items(f"/api/v1/namespaces/{namespace}/services", f"services of {namespace}", {})
         specs = ((item["metadata"]["name"], item.get("spec") or {}) for item in items)
         return [(name, _addresses(spec)) for name, spec in specs if spec.get("selector")]
 
     def ready_pod(self, target: Endpoint) -> Pod:
-        """One pod that serves. Raises NotFound without any pod, NotReady with the reason when none is ready."""
+        """One ready pod. Raises NotFound without any pod, NotReady with the reason if none is ready."""
         pods = self.pods(target)
         if not pods:
             raise NotFound(
@@ -173,25 +174,25 @@ class Kubernetes:
         return pods[0]
 
     def port_of(self, target: Endpoint, pod: Pod) -> int:
-        """The pod's port behind the target's; UsageProblem when the target names none, NotFound for an unknown one."""
+        """The pod's port behind the target's. Raises UsageProblem for a target without one, NotFound if unknown."""
         port = self._port_behind(target)
         if isinstance(port, int):
             return port
         if port not in pod.ports:
-            raise NotFound(f"pod {pod.name} has no port named {port!r}, to which {target} leads")
+            raise NotFound(f"pod {pod.name} has no port named {port!r}, which {target} refers to")
         return pod.ports[port]
 
     def check_port(self, target: Endpoint) -> None:
-        """NotFound when there is no such target, or it has no such port; that its pods may still come is no error."""
+        """Raises NotFound if the target or its port does not exist. Pods that are not ready yet are no error."""
         pods = self.pods(target)
         port = self._port_behind(target)
         if isinstance(port, str) and pods:
             self.port_of(target, pods[0])
 
     def _port_behind(self, target: Endpoint) -> int | str:
-        """A pod's port, by its number or name."""
+        """A pod's port, by number or name."""
         if target.port is None:
-            raise UsageProblem(f"{target} has no port", hint=f"write {target}:PORT")
+            raise UsageProblem(f"{target} has no port", hint=f"pass {target}:PORT")
         if target.kind != "service":
             return int(target.port) if target.port.isdigit() else target.port
         base = f"/api/v1/namespaces/{target.namespace}/services/{target.name}"
@@ -204,16 +205,16 @@ class Kubernetes:
         known = ", ".join(f"{port.get('port')}{f' ({name})' if (name := port.get('name')) else ''}" for port in tcp)
         raise NotFound(
             f"service {target.namespace}/{target.name} has no TCP port {target.port}",
-            hint=f"choose one of its ports: {known}" if known else None,
+            hint=f"use one of its ports: {known}" if known else None,
         )
 
     def check_right_to_forward(self, namespace: str) -> None:
-        """AuthFailed when the API server says that no verb allows it; which one does, depends on its version."""
+        """Raises AuthFailed if the API server allows neither verb; which one it needs depends on its version."""
         try:
             if any(self._may(verb, "pods", "portforward", namespace) for verb in ("get", "create")):
                 return
         except (AuthFailed, NotFound, OperationFailed):
-            # Who may not ask learns it by the first connection.
+            # Without the permission for the review, the first connection shows it.
             return
         raise AuthFailed(
             f"{self._own_name()} may not get pods/portforward in namespace {namespace}",
@@ -229,7 +230,7 @@ class Kubernetes:
             "spec": {"resourceAttributes": attributes},
         }
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-        answer = self._request("POST", path, "the review of your rights", review)
+        answer = self._request("POST", path, "the review of your permissions", review)
         return bool((answer.get("status") or {}).get("allowed"))
 
     def _own_name(self) -> str:
@@ -243,7 +244,7 @@ class Kubernetes:
 
     def _list_pods(self, namespace: str, parameters: Mapping[str, str]) -> Iterator[Pod]:
         for item in self._items(f"/api/v1/namespaces/{namespace}/pods", f"pods of {namespace}", parameters):
-            # One that is being deleted still says ready for a while.
+            # A pod that is being deleted still shows as ready for a while.
             if not item["metadata"].get("deletionTimestamp"):
                 yield _pod(item)
 
@@ -258,16 +259,16 @@ class Kubernetes:
 
 
 def find_kubernetes(settings: Settings, environ: Mapping[str, str]) -> Kubernetes:
-    """The profile's cluster; SettingsError when no kubeconfig tells how to reach it."""
+    """The profile's cluster. Raises SettingsError without a kubeconfig for it."""
     return Kubernetes(find_cluster(settings.kubernetes.kubeconfig, settings.kubernetes.context, environ))
 
 
 def _pool(access: ClusterAccess) -> urllib3.PoolManager:
     import urllib3
 
-    # Whoever says insecure-skip-tls-verify knows it; kubectl does not warn, either.
+    # insecure-skip-tls-verify is the user's decision; kubectl does not warn either.
     urllib3.disable_warnings()
-    # A connection more than it keeps would be a warning on stderr: further requests wait for one.
+    # Without `block`, a connection beyond maxsize would log a warning to stderr.
     options: dict[str, Any] = {"ssl_context": access.tls, "maxsize": 8, "block": True, "retries": False}
     if access.server_name:
         options["server_hostname"] = access.server_name
@@ -280,34 +281,35 @@ def _pool(access: ClusterAccess) -> urllib3.PoolManager:
 
 
 def container_of(pod: Pod, container: str | None) -> str:
-    """The named container of a pod, or its first one; NotFound with the names for an unknown one."""
+    """The named container of a pod, or its first one. Raises NotFound with the names for an unknown one."""
     if container is None:
         return pod.containers[0]
     if container not in pod.containers:
         raise NotFound(
             f"pod {pod.namespace}/{pod.name} has no container {container!r}",
-            hint=f"it has: {', '.join(pod.containers)}",
+            hint=f"use one of: {', '.join(pod.containers)}",
         )
     return container
 
 
 def unreachable(access: ClusterAccess, error: BaseException) -> Unreachable:
-    """The error for an API server that cannot be spoken to."""
+    """The error for an API server that cannot be reached."""
     return Unreachable(
         f"the Kubernetes API at {access.server} (context {access.context}) cannot be reached: {in_words(error)}",
-        hint="is the VPN up? The same question to kubectl: kubectl get --raw /version",
+        hint="check the VPN, and run `kubectl get --raw /version` to compare",
     )
 
 
 def refusal(status: int, body: bytes, what: str, access: ClusterAccess) -> ReplayctlError:
-    """What an answer other than success means, from its status and the Status object in its body."""
+    """The error for an answer other than success, from its status and the Status object in its body."""
     try:
         message = str(json.loads(body).get("message") or "")
     except (ValueError, AttributeError):
         message = body[:300].decode("utf-8", "replace").strip()
     if status == 401:
         return AuthFailed(
-            f"the Kubernetes API does not know you (context {access.context})", hint="have your credentials run out?"
+            f"the Kubernetes API does not accept your credentials (context {access.context})",
+            hint="check whether they have expired: run `kubectl auth whoami`",
         )
     if status == 403:
         match = re.search(r'User "([^"]*)" cannot (\w+) resource "([^"]*)".*?(?:in the namespace "([^"]*)")?$', message)
@@ -319,9 +321,9 @@ def refusal(status: int, body: bytes, what: str, access: ClusterAccess) -> Repla
                 hint=f"ask for a Role with the verb {verb!r} on {resource!r}; see docs/reference/kubernetes-rights.md",
                 details=message,
             )
-        return AuthFailed(f"not allowed: {what}", details=message)
+        return AuthFailed(f"the Kubernetes API does not allow {what}", details=message)
     if status == 404:
-        return NotFound(f"{what} is not there (context {access.context})", details=message or None)
+        return NotFound(f"{what} does not exist (context {access.context})", details=message or None)
     return OperationFailed(f"the Kubernetes API refused {what} with status {status}", details=message or None)
 
 
@@ -359,7 +361,7 @@ def _names(name: str, spec: Mapping[str, Any], status: Mapping[str, Any]) -> Ite
 
 
 def _addresses(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    # "None" for one that leads to its pods directly.
+    # "None" for a headless service.
     return tuple(address for address in spec.get("clusterIPs") or () if address != "None")
 
 

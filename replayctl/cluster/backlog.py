@@ -1,4 +1,4 @@
-"""What has come for a reader that is slower: in memory at first, in a nameless temporary file when it grows."""
+"""Buffers data for a slow reader, first in memory and then in an unnamed temporary file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _PIECE = 1 << 18
 
 
 class Backlog:
-    """Bytes in the order in which they came."""
+    """A queue of bytes."""
 
     def __init__(self) -> None:
         self._memory: deque[bytes | memoryview] = deque()
         self._in_memory = 0
-        # Newer than what is in memory.
+        # Has the bytes after those in memory.
         self._file: IO[bytes] | None = None
         self._read_to = self._written_to = 0
 
@@ -24,7 +24,7 @@ class Backlog:
         return self._in_memory + self._written_to - self._read_to
 
     def append(self, content: bytes | memoryview) -> None:
-        """Takes bytes; OSError when there is no room for them in a file."""
+        """Appends bytes. Raises OSError if the file cannot be written."""
         if self._written_to == self._read_to and self._in_memory + len(content) <= _IN_MEMORY_BYTES:
             self._memory.append(content)
             self._in_memory += len(content)
@@ -39,7 +39,7 @@ class Backlog:
             view = view[count:]
 
     def take(self) -> bytes:
-        """The oldest bytes, some hundred kilobytes at most; none when there are none."""
+        """Removes and returns the oldest bytes, at most some hundred kilobytes; empty if there are none."""
         if self._memory:
             pieces = []
             size = 0
@@ -58,7 +58,7 @@ class Backlog:
         return piece
 
     def clear(self) -> None:
-        """Drops everything, and gives the file's room back."""
+        """Drops all bytes, and frees the file's space."""
         self._memory.clear()
         self._in_memory = self._read_to = self._written_to = 0
         if self._file is not None:

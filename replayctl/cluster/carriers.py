@@ -1,8 +1,8 @@
 """WebSockets that carry connections to ports of pods.
 
-A server with `SPDY/3.1+portforward.k8s.io` (Kubernetes 1.31) carries many in one tunnel, as kubectl has it. Another one
-carries one in each WebSocket (`v4.channel.k8s.io`: channel 0 data, 1 errors; the first message of each holds the port's
-number). https://github.com/kubernetes/enhancements, KEP 4006.
+With `SPDY/3.1+portforward.k8s.io` (since Kubernetes 1.31), one tunnel carries many connections, as in kubectl. Older
+servers carry one connection per WebSocket (`v4.channel.k8s.io`: channel 0 has data, channel 1 errors; the first message
+of each has the port's number). https://github.com/kubernetes/enhancements, KEP 4006.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from replayctl.errors import Unreachable
 _DATA, _ERROR = 0, 1
 _REPLY_WITHIN_S = 5.0
 _SEND_BYTES = 1 << 16
-# An error may be told on its own stream a moment after the data's end.
+# An error may arrive on its own stream a moment after the end of the data.
 _ERROR_WITHIN_S = 2.0
 
 
@@ -34,7 +34,7 @@ class Channel(Carrier):
 
     @property
     def count(self) -> int:
-        """The only one."""
+        """Always 1."""
         return 1
 
     async def send(self, stream: PodStream, data: bytes) -> None:
@@ -52,7 +52,7 @@ class Channel(Carrier):
             channel, content = message[0], memoryview(message)[1:]
             if channel in self._headers:
                 self._headers.discard(channel)
-                # The port's number; what follows in the same message is none of it.
+                # The port's number, which data may follow in the same message.
                 content = content[2:]
             if channel == _DATA:
                 self.stream.take(content)
@@ -61,8 +61,8 @@ class Channel(Carrier):
         return b""
 
     def disconnected(self, error: DisconnectedError) -> None:
-        """The pod's end is the WebSocket's."""
-        self.stream.end("" if error.clean else f"the stream to the pod broke off ({error})")
+        """Ends the stream together with the WebSocket."""
+        self.stream.end("" if error.clean else f"the stream to the pod was interrupted ({error})")
 
 
 class Tunnel(Carrier):
@@ -83,12 +83,12 @@ class Tunnel(Carrier):
 
     @property
     def count(self) -> int:
-        """How many streams have not ended."""
+        """The number of open streams."""
         return len(self._data)
 
     @property
     def idle_for(self) -> float:
-        """For how many seconds there was no stream."""
+        """For how many seconds there has been no stream."""
         return 0.0 if self._data else time.monotonic() - self._idle_since
 
     async def idle(self) -> None:
@@ -98,7 +98,7 @@ class Tunnel(Carrier):
             await self._left.wait()
 
     async def open(self, port: int) -> PodStream:
-        """A connection to a port of the pod. Raises Unreachable when the tunnel is no good."""
+        """Opens a connection to a port of the pod. Raises Unreachable if the tunnel does not accept it."""
         names = {"port": str(port), "requestid": str(next(self._requests))}
         error, opens_error = self._session.open({"streamtype": "error", **names})
         data, opens_data = self._session.open({"streamtype": "data", **names})
@@ -108,14 +108,15 @@ class Tunnel(Carrier):
         reply = self._replies[data] = asyncio.get_running_loop().create_future()
         try:
             frames = opens_error + self._session.data(error, b"", last=True) + opens_data
-            # Whole, whatever happens: the headers of all later ones are packed on top of these.
+            # Must be sent completely: compression of later headers depends on these.
             await asyncio.shield(asyncio.ensure_future(self._socket.send(frames)))
             await asyncio.wait_for(reply, _REPLY_WITHIN_S)
         except (DisconnectedError, TimeoutError) as problem:
             self.is_usable = False
             self._forget(data)
-            reason = "no answer in time" if isinstance(problem, TimeoutError) else str(problem)
-            raise Unreachable(f"the tunnel to the pod does not take connections any more: {reason}") from None
+            late = f"no answer within {_REPLY_WITHIN_S:.0f} s"
+            reason = late if isinstance(problem, TimeoutError) else str(problem)
+            raise Unreachable(f"the tunnel to the pod does not accept connections: {reason}") from None
         except asyncio.CancelledError:
             await stream.close()
             raise
@@ -131,7 +132,7 @@ class Tunnel(Carrier):
                 await self._socket.send(self._session.data(number, data[start : start + _SEND_BYTES]))
 
     async def leave(self, stream: PodStream) -> None:
-        """Has the server end its side, too, unless it has."""
+        """Resets the stream on the server, unless the server has ended it."""
         number = self._numbers.get(stream)
         if number is not None:
             self._forget(number)
@@ -155,12 +156,12 @@ class Tunnel(Carrier):
         return answer
 
     def disconnected(self, error: DisconnectedError) -> None:
-        """All streams are cut."""
+        """Ends all streams with an error."""
         for reply in self._replies.values():
             if not reply.done():
                 reply.set_exception(error)
         for number, stream in list(self._data.items()):
-            stream.end(f"the tunnel to the pod broke off ({error})")
+            stream.end(f"the tunnel to the pod was interrupted ({error})")
             self._forget(number)
 
     def _take(self, event: Data) -> None:
@@ -179,7 +180,7 @@ class Tunnel(Carrier):
                     self._finish(event.stream + 2)
 
     def _finish(self, number: int) -> None:
-        """The pod has ended a connection, and nothing is to be told of it any more."""
+        """Ends a connection that the pod has closed, once no error can follow."""
         if (stream := self._data.get(number)) is not None:
             stream.end()
             self._forget(number)
@@ -192,7 +193,7 @@ class Tunnel(Carrier):
     def _was_reset(self, number: int) -> None:
         self._replied(number)
         if (stream := self._data.get(number)) is not None:
-            stream.end("the node has reset it")
+            stream.end("the node has reset the connection")
             self._forget(number)
         elif number in self._errors:
             del self._errors[number]

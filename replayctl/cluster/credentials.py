@@ -1,6 +1,6 @@
-"""As whom a cluster is asked: what a kubeconfig's user entry gives, or a clear refusal, and never nothing.
+"""The credentials of a kubeconfig's user entry. Raises an error instead of connecting without any.
 
-Whoever has no credentials would be `system:anonymous` to the API server, and every answer of his would mislead.
+Without credentials, the API server would treat the user as `system:anonymous`, and its answers would mislead.
 """
 
 from __future__ import annotations
@@ -35,17 +35,16 @@ _EXPIRY_SKEW_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The headers that sign a request, made anew for each; `forget` drops what was cached and the server refused."""
+    """Creates the headers that authenticate a request; `forget` drops cached credentials that were refused."""
 
     headers: Callable[[], Headers]
     forget: Callable[[], None]
 
 
 def credentials(user: Entry, cluster: Entry, tls: ssl.SSLContext) -> Credentials:
-    """The credentials of a user; a client certificate is given to `tls`.
+    """The credentials of a user; a client certificate is loaded into `tls`.
 
-    Raises SettingsError that names what is missing or not supported, AuthFailed when a program that is to give them
-    does not.
+    Raises SettingsError that names what is missing or not supported, AuthFailed if an exec plugin fails.
     """
     methods = [
         *(["token"] if user.text("token") or user.text("tokenFile") else []),
@@ -54,12 +53,10 @@ def credentials(user: Entry, cluster: Entry, tls: ssl.SSLContext) -> Credentials
         *(["auth-provider"] if user.mapping("auth-provider") else []),
     ]
     if len(methods) > 1:
-        raise SettingsError(f"{user} has {' and '.join(methods)}: only one of them can count")
+        raise SettingsError(f"{user} has {' and '.join(methods)}; only one of them is allowed")
     certified = _identify(user, tls)
     if not methods and not certified:
-        raise SettingsError(
-            f"{user} has no credentials", hint="it needs a token, a client certificate or an exec plugin"
-        )
+        raise SettingsError(f"{user} has no credentials", hint="add a token, a client certificate or an exec plugin")
     impersonated = impersonation(user)
     forget: Callable[[], None] = _nothing
     sign: Callable[[], str | None] = _unsigned
@@ -69,7 +66,7 @@ def credentials(user: Entry, cluster: Entry, tls: ssl.SSLContext) -> Credentials
         sign = _basic(user)
     elif methods == ["exec"]:
         plugin = ExecPlugin(user, cluster, tls)
-        # Now, so that a plugin that fails is told of before anything else happens.
+        # Run it now, so that its errors are reported before anything else happens.
         plugin.token()
         forget = plugin.forget
 
@@ -96,7 +93,7 @@ def _unsigned() -> None:
 
 
 def _identify(user: Entry, tls: ssl.SSLContext) -> bool:
-    """Gives the user's certificate to the context; whether there is one."""
+    """Loads the user's certificate into the context; returns whether there is one."""
     certificate, key = user.content("client-certificate"), user.content("client-key")
     if certificate is None and key is None:
         return False
@@ -106,7 +103,7 @@ def _identify(user: Entry, tls: ssl.SSLContext) -> bool:
     try:
         identify(tls, certificate, key)
     except (ssl.SSLError, ValueError) as error:
-        raise SettingsError(f"{user}: the client certificate or its key cannot be used: {error}") from error
+        raise SettingsError(f"{user}: cannot use the client certificate or its key: {error}") from error
     return True
 
 
@@ -117,7 +114,7 @@ def _bearer(user: Entry) -> Callable[[], str]:
         return lambda: f"Bearer {token.reveal()}"
 
     def read() -> str:
-        # Anew each time: whoever writes such files renews the token in them.
+        # Read it for each request, since the token in such files is renewed.
         try:
             text = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
@@ -133,7 +130,9 @@ def _bearer(user: Entry) -> Callable[[], str]:
 def _basic(user: Entry) -> Callable[[], str]:
     name, password = user.text("username"), user.text("password")
     if name is None or password is None:
-        raise SettingsError(f"{user} has a {'username' if name else 'password'} without the other half")
+        raise SettingsError(
+            f"{user} has a {'username' if name else 'password'} without a {'password' if name else 'username'}"
+        )
     Secret(password)
     pair = Secret(base64.b64encode(f"{name}:{password}".encode()).decode("ascii"))
     return lambda: f"Basic {pair.reveal()}"
@@ -146,17 +145,17 @@ def _auth_provider(user: Entry) -> Callable[[], str]:
     if name != "oidc":
         raise SettingsError(
             f"{user}: replayctl does not support the auth-provider {name!r}",
-            hint="kubectl does not since 1.26, either; generate the kubeconfig again, with an exec plugin",
+            hint="generate the kubeconfig again, with an exec plugin; kubectl has not supported it since 1.26 either",
         )
     if not isinstance(token, str) or not token:
-        raise SettingsError(f"{user}: its auth-provider has no id-token", hint="sign in by kubectl first")
+        raise SettingsError(f"{user}: its auth-provider has no id-token", hint="sign in with kubectl first")
     secret = Secret(token)
 
     def sign() -> str:
         if _expires_at(secret) < time.time() + _EXPIRY_SKEW_S:
             raise AuthFailed(
                 f"{user}: the id-token of its auth-provider has expired",
-                hint="kubectl renews it in the file: kubectl get --raw /version",
+                hint="run `kubectl get --raw /version`, which renews it",
             )
         return f"Bearer {secret.reveal()}"
 
@@ -165,7 +164,7 @@ def _auth_provider(user: Entry) -> Callable[[], str]:
 
 
 def _expires_at(token: Secret) -> float:
-    """When a JSON web token expires, in Unix seconds; never, for one that does not tell."""
+    """When a JSON web token expires, in Unix seconds; infinity if it does not say."""
     try:
         payload = token.reveal().split(".")[1]
         return float(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["exp"])
@@ -174,13 +173,13 @@ def _expires_at(token: Secret) -> float:
 
 
 def impersonation(user: Entry) -> Headers:
-    """The headers that ask to act as somebody else; SettingsError for what cannot be sent.
+    """The headers for impersonation. Raises SettingsError for values that cannot be sent.
 
     https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation
     """
     name, uid, groups, extra = user.text("as"), user.text("as-uid"), user.texts("as-groups"), _extra(user)
     if name is None and (uid or groups or extra):
-        raise SettingsError(f"{user} has as-uid, as-groups or as-user-extra, but not the user to act as (as)")
+        raise SettingsError(f"{user} has as-uid, as-groups or as-user-extra without as, the user to impersonate")
     headers = [("Impersonate-User", name)] if name else []
     headers += [("Impersonate-Uid", uid)] if uid else []
     headers += [("Impersonate-Group", group) for group in groups]
@@ -191,7 +190,7 @@ def impersonation(user: Entry) -> Headers:
     ]
     for _, value in headers:
         if not value.isprintable():
-            raise SettingsError(f"{user}: {value!r} cannot be sent as a name to act as")
+            raise SettingsError(f"{user}: cannot impersonate {value!r}: it has control characters")
     return headers
 
 
@@ -199,5 +198,5 @@ def _extra(user: Entry) -> Mapping[str, list[str]]:
     extra = user.mapping("as-user-extra")
     for key, values in extra.items():
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            raise SettingsError(f"{user}: as-user-extra: {key} is not a list of texts")
+            raise SettingsError(f"{user}: as-user-extra: {key} is not a list of strings")
     return extra

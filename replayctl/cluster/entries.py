@@ -1,4 +1,4 @@
-"""Entries of kubeconfig files: typed values, and files beside the one that names them."""
+"""Entries of kubeconfig files, with typed access to their values and to the files they name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from replayctl.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One named cluster, user or context of a kubeconfig, and the file that it stands in."""
+    """One named cluster, user or context of a kubeconfig, with the path of its file."""
 
     kind: str
     name: str
@@ -25,40 +25,40 @@ class Entry:
         return f"{self.path}: {self.kind} {self.name!r}"
 
     def text(self, key: str) -> str | None:
-        """A text; None where it is missing or empty. SettingsError for anything else, which is not repeated."""
+        """A string; None if it is missing or empty. Raises SettingsError, without the value, for anything else."""
         value = self.values.get(key)
         if value is not None and not isinstance(value, str):
-            raise SettingsError(f"{self}: {key} is not a text", hint="put it in quotes")
+            raise SettingsError(f"{self}: {key} is not a string", hint="put it in quotes")
         return value or None
 
     def flag(self, key: str) -> bool:
-        """A boolean, false where it is missing. SettingsError for anything else, `"false"` in quotes among it."""
+        """A boolean, false if it is missing. Raises SettingsError for anything else, including a quoted `"false"`."""
         value = self.values.get(key)
         if value is not None and not isinstance(value, bool):
             raise SettingsError(f"{self}: {key} is neither true nor false")
         return bool(value)
 
     def texts(self, key: str) -> list[str]:
-        """A list of texts, empty where it is missing."""
+        """A list of strings, empty if it is missing."""
         value = self.values.get(key) or []
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise SettingsError(f"{self}: {key} is not a list of texts")
+            raise SettingsError(f"{self}: {key} is not a list of strings")
         return value
 
     def mapping(self, key: str) -> Mapping[str, Any]:
-        """A mapping, empty where it is missing."""
+        """A mapping, empty if it is missing."""
         value = self.values.get(key)
         if value is not None and not isinstance(value, dict):
             raise SettingsError(f"{self}: {key} is not a mapping")
         return value or {}
 
     def file(self, key: str) -> Path | None:
-        """The file that a key names, relative to the kubeconfig's own folder."""
+        """The file that a key names, relative to the kubeconfig's folder."""
         name = self.text(key)
         return self.path.parent / name if name else None
 
     def content(self, key: str) -> bytes | None:
-        """Bytes that stand in the kubeconfig itself (`key-data`, which comes first) or in another file (`key`)."""
+        """Bytes from the kubeconfig itself (`key-data`, which has priority) or from another file (`key`)."""
         if inline := self.text(f"{key}-data"):
             try:
                 return base64.b64decode("".join(inline.split()), validate=True)

@@ -1,7 +1,7 @@
 """An event loop in a thread of its own.
 
-Signals arrive in the main thread. A loop that runs there hands the exception of a signal's handler to whatever callback
-happens to run, which loses it, and a consumer that blocks there leaves pings unanswered. So neither happens there.
+Signals arrive in the main thread. If the loop ran there, the exception of a signal handler would be lost in whichever
+callback happens to run, and blocking code would leave pings unanswered.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _END_WITHIN_S = 10.0
 
 @contextlib.contextmanager
 def event_loop(name: str) -> Iterator[asyncio.AbstractEventLoop]:
-    """A loop that runs for as long as the block; at its end all of its tasks are cancelled and waited for."""
+    """A loop that runs for the duration of a block; at the end, all of its tasks are cancelled and awaited."""
     loop = asyncio.new_event_loop()
     workers = concurrent.futures.ThreadPoolExecutor(thread_name_prefix=f"{name} worker")
     loop.set_default_executor(workers)
@@ -48,5 +48,5 @@ async def _end_tasks() -> None:
 
 
 def _note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Errors of transports that closed while something was still to come: tasks that matter have them, too."""
+    """Logs errors outside of tasks, such as those of closed transports. Tasks that matter raise them as well."""
     logging.getLogger(__name__).debug("%s", context.get("message"), exc_info=context.get("exception"))

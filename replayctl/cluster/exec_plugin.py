@@ -1,4 +1,4 @@
-"""Credentials from a program that the kubeconfig names (`exec`).
+"""Credentials from an exec plugin of the kubeconfig.
 
 https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
 """
@@ -28,17 +28,17 @@ _CLUSTER_KEYS = (
     *("server", "tls-server-name", "insecure-skip-tls-verify", "certificate-authority-data"),
     *("proxy-url", "disable-compression"),
 )
-# Signing in by a browser takes people a while.
+# The plugin may wait for a user who signs in with a browser.
 _TIMEOUT_S = 300.0
 _EXPIRY_SKEW_S = 10.0
 _STDERR_CHARACTERS = 2000
 
 
 class ExecPlugin:
-    """A credential plugin: asked once, and again when what it gave has expired or was refused."""
+    """A credential plugin; runs once, and again if the credentials have expired or were refused."""
 
     def __init__(self, user: Entry, cluster: Entry, tls: ssl.SSLContext) -> None:
-        """SettingsError for an entry that kubectl would refuse, or that this does not know."""
+        """Raises SettingsError for an entry that kubectl would refuse, or that is not supported."""
         exec_values = user.mapping("exec")
         if unknown := sorted(set(exec_values) - _KEYS):
             raise SettingsError(f"{user}: replayctl does not support {', '.join(map(str, unknown))} of exec")
@@ -50,38 +50,38 @@ class ExecPlugin:
         self._expires_at = float("-inf")
         self._version = self._entry.text("apiVersion")
         if self._version not in _VERSIONS:
-            raise SettingsError(f"{self._entry}: apiVersion is none of {', '.join(_VERSIONS)}")
+            raise SettingsError(f"{self._entry}: apiVersion must be one of {', '.join(_VERSIONS)}")
         mode = self._entry.text("interactiveMode") or "IfAvailable"
         if mode not in _MODES:
-            raise SettingsError(f"{self._entry}: interactiveMode is none of {', '.join(_MODES)}")
+            raise SettingsError(f"{self._entry}: interactiveMode must be one of {', '.join(_MODES)}")
         self._interactive = mode != "Never" and sys.stdin is not None and sys.stdin.isatty()
         if mode == "Always" and not self._interactive:
-            raise SettingsError(f"{self._entry} asks for a terminal, and stdin is not one")
+            raise SettingsError(f"{self._entry} requires a terminal, but stdin is not one")
         command = self._entry.text("command")
         if command is None:
             raise SettingsError(f"{self._entry} has no command")
-        # As kubectl does it: a path goes from the kubeconfig's folder, a bare name is looked for on the PATH.
+        # As in kubectl, a path is relative to the kubeconfig's folder, and a bare name is searched on the PATH.
         self._argv = [str(user.path.parent.absolute() / command) if os.sep in command else command]
         self._argv += self._entry.texts("args")
 
     def token(self) -> Secret | None:
-        """The token; None for a plugin that gives a certificate. Raises AuthFailed when the plugin gives neither."""
+        """The token; None if the plugin returns a certificate. Raises AuthFailed if it returns neither."""
         with self._lock:
             if time.time() > self._expires_at - _EXPIRY_SKEW_S:
                 self._take(self._run())
             return self._token
 
     def forget(self) -> None:
-        """Has the plugin asked again, since the server did not accept what it gave."""
+        """Makes the next call run the plugin again, since the server has refused the credentials."""
         self._expires_at = float("-inf")
 
     def _take(self, status: Mapping[str, Any]) -> None:
         token, expiry = status.get("token"), status.get("expirationTimestamp")
         certificate, key = status.get("clientCertificateData"), status.get("clientKeyData")
         if (certificate is None) != (key is None):
-            raise self._failed("it gave a certificate without its key, or a key alone")
+            raise self._failed("it returned only one of certificate and key")
         if not token and not certificate:
-            raise self._failed("it gave neither a token nor a certificate")
+            raise self._failed("it returned neither a token nor a certificate")
         try:
             expires_at = datetime.datetime.fromisoformat(expiry).timestamp() if expiry else float("inf")
         except (TypeError, ValueError) as error:
@@ -95,7 +95,7 @@ class ExecPlugin:
         self._expires_at = expires_at
 
     def _run(self) -> Mapping[str, Any]:
-        # People who sign in must see what it says while it runs.
+        # Users who sign in must see its messages while it runs.
         visible = self._interactive and sys.stderr is not None and sys.stderr.isatty()
         try:
             done = subprocess.run(
@@ -121,7 +121,7 @@ class ExecPlugin:
         except (ValueError, TypeError, KeyError) as error:
             raise self._failed(f"{self._argv[0]} did not print an ExecCredential with a status") from error
         if (kind, version) != ("ExecCredential", self._version) or not isinstance(status, dict):
-            raise self._failed(f"{self._argv[0]} printed {kind} {version}, and not ExecCredential {self._version}")
+            raise self._failed(f"{self._argv[0]} printed {kind} {version} instead of ExecCredential {self._version}")
         return status
 
     def _environ(self) -> dict[str, str]:

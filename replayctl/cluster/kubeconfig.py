@@ -1,7 +1,6 @@
-"""Whom to ask as a Kubernetes cluster, and as whom: from the kubeconfig files that kubectl reads, by its rules.
+"""Reads the cluster and user of a context from the kubeconfig files that kubectl reads, by the same rules.
 
-What is not supported is refused by name, keys that nobody knows among it: one that is passed over could send requests
-elsewhere, or as somebody else.
+Unknown and unsupported keys are errors: ignoring one could send requests to another server, or as another user.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ _KINDS = {"contexts": "context", "clusters": "cluster", "users": "user"}
 
 @dataclass(frozen=True, slots=True)
 class ClusterAccess:
-    """One cluster as one user: address, TLS and, anew for each request, the headers that sign it.
+    """One cluster and user: address, TLS, and a function that creates the headers of each request.
 
-    `server_name` is whose certificate the server shows, where that is not its address. `forget` is called when the
-    server did not accept the headers: the next ones may be newer.
+    `server_name` is the name in the server's certificate, if it differs from the address. Call `forget` if the server
+    has refused the headers: the next ones may be newer.
     """
 
     server: str
@@ -47,11 +46,10 @@ class ClusterAccess:
 
 
 def find_cluster(kubeconfig: Path | None, context: str | None, environ: Mapping[str, str]) -> ClusterAccess:
-    """The cluster of a context (None: the current one), from the given file, $KUBECONFIG or ~/.kube/config.
+    """The cluster of a context (None: the current one), from `kubeconfig`, $KUBECONFIG or ~/.kube/config.
 
-    Of several files the first one that defines a name counts, and so does the first current-context. Raises
-    SettingsError that names the file and what is missing in it or not supported, AuthFailed for an exec plugin that
-    gives no credentials.
+    With several files, the first one that defines a name or the current-context counts. Raises SettingsError that names
+    the file and what is missing or not supported, AuthFailed if an exec plugin returns no credentials.
     """
     named = str(kubeconfig) if kubeconfig else environ.get("KUBECONFIG", "")
     paths = [Path(part) for part in named.split(os.pathsep) if part] or [Path.home() / ".kube" / "config"]
@@ -74,7 +72,7 @@ def find_cluster(kubeconfig: Path | None, context: str | None, environ: Mapping[
 
 @dataclass
 class _Merged:
-    """The entries of all files by kind and name, each from the first file that has it."""
+    """The entries of all files by kind and name, each from the first file that defines it."""
 
     paths: list[Path]
     current_context: str = ""
@@ -85,7 +83,7 @@ class _Merged:
         if entry is None:
             files = ", ".join(map(str, self.paths))
             known = ", ".join(self.entries[kind]) or "none"
-            raise SettingsError(f"{files}: there is no entry {name!r} in {kind}; there are: {known}")
+            raise SettingsError(f"{files}: {kind} has no entry {name!r}; it has: {known}")
         return entry
 
 
@@ -95,7 +93,7 @@ def _merge(paths: list[Path]) -> _Merged:
         document = _read(path)
         current = document.get("current-context") or ""
         if not isinstance(current, str):
-            raise SettingsError(f"{path}: current-context is not a text")
+            raise SettingsError(f"{path}: current-context is not a string")
         merged.current_context = merged.current_context or current
         for kind in _KINDS:
             for name, entry in _entries(document, kind, path):
@@ -107,14 +105,14 @@ def _read(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        # The fast loader where it was built: certificates make long files.
+        # The faster loader if available: certificates make long files.
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"cannot read {path}: it is not UTF-8 text") from error
     except yaml.MarkedYAMLError as error:
-        # Its own words quote the line, which may hold a token.
+        # The parser's message quotes the line, which may have a token.
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise SettingsError(f"cannot read {path}: it is not YAML{line}") from None
     except (yaml.YAMLError, ValueError) as error:
@@ -135,7 +133,7 @@ def _entries(document: Mapping[str, Any], kind: str, path: Path) -> Iterator[tup
         name = row.get("name") if isinstance(row, dict) else None
         values = (row.get(_KINDS[kind]) or {}) if isinstance(row, dict) else None
         if not isinstance(name, str) or not isinstance(values, dict):
-            raise SettingsError(f"{path}: an entry of {kind} is not a name with a {_KINDS[kind]}")
+            raise SettingsError(f"{path}: an entry of {kind} must have a name and a {_KINDS[kind]}")
         if name in names:
             raise SettingsError(f"{path}: {kind} has two entries {name!r}")
         names.add(name)
@@ -155,7 +153,7 @@ def _access(context: Entry, cluster: Entry, merged: _Merged, environ: Mapping[st
         _refuse_unknown(user, USER_KEYS)
     namespace = context.text("namespace") or "default"
     if server.startswith("http://"):
-        # As kubectl does it: without TLS nobody is told any secret. `kubectl proxy` signs what it passes on.
+        # As in kubectl, no secret is sent without TLS. `kubectl proxy` adds credentials itself.
         unsigned = impersonation(user) if user else []
         return ClusterAccess(server, context.name, namespace, None, lambda: unsigned, proxy=proxy)
     if user is None:
@@ -180,7 +178,7 @@ def _refuse_unknown(entry: Entry, known: frozenset[str]) -> None:
     if unknown := sorted(str(key) for key in set(entry.values) - known):
         raise SettingsError(
             f"{entry}: replayctl does not support {', '.join(unknown)}",
-            hint="choose a context without it: kubernetes.context, or another file: kubernetes.kubeconfig",
+            hint="set kubernetes.context or kubernetes.kubeconfig to a context without it",
         )
 
 
@@ -188,9 +186,9 @@ def _tls(cluster: Entry) -> ssl.SSLContext:
     authority, insecure = cluster.content("certificate-authority"), cluster.flag("insecure-skip-tls-verify")
     if insecure and authority is not None:
         raise SettingsError(
-            f"{cluster} has a certificate-authority and insecure-skip-tls-verify: only one of them can count"
+            f"{cluster} has certificate-authority and insecure-skip-tls-verify; only one of them is allowed"
         )
     try:
         return client_context(authority, verify=not insecure)
     except (ssl.SSLError, ValueError) as error:
-        raise SettingsError(f"{cluster}: the certificate-authority cannot be used: {error}") from error
+        raise SettingsError(f"{cluster}: cannot use the certificate-authority: {error}") from error

@@ -1,8 +1,8 @@
 """Connections to ports of pods, and what carries them.
 
-Neither protocol of port-forward knows a flow control. So a reader that has stopped holds its carrier back if it is
-alone there; else what comes for it is kept in a file, so that the others go on. A reader that is alone gets a little
-now and then all the same: servers close connections on which nothing moves.
+Neither protocol of port-forward has flow control. If a reader stops, its carrier stops reading if it has no other
+streams; otherwise, the reader's data is buffered in a file, so that the other streams continue. A carrier with a single
+stream still reads a little from time to time, since servers close idle connections.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from replayctl.cluster.backlog import Backlog
 from replayctl.cluster.spdy import SpdyError
 from replayctl.cluster.websocket import DisconnectedError, WebSocket
 
-# From how much on a stream counts as full, how long the others wait for it, and what it may keep at most.
+# When a stream counts as full, how long the others wait for it, and how much it may buffer at most.
 _FULL_BYTES = 1 << 19
 _PATIENCE_S = 0.2
 _MOST_KEPT_BYTES = 1 << 30
@@ -22,7 +22,7 @@ _TRICKLE_EVERY_S, _TRICKLE_BYTES = 5.0, 1 << 20
 
 
 class BrokenStreamError(Exception):
-    """A connection to a pod has ended with an error, or was cut: what came of it may be less than all."""
+    """A connection to a pod has ended with an error, or was cut: its data may be incomplete."""
 
 
 class PodStream:
@@ -38,11 +38,11 @@ class PodStream:
 
     @property
     def unread(self) -> int:
-        """How many bytes came that nobody has read."""
+        """The number of received bytes that were not read yet."""
         return len(self._backlog)
 
     async def read(self) -> bytes:
-        """Some bytes; none at the end that the pod has made. Raises BrokenStreamError for any other end."""
+        """Some bytes; empty once the pod has closed the stream. Raises BrokenStreamError for any other end."""
         while not self._backlog:
             if self._ended:
                 if self._trouble:
@@ -57,7 +57,7 @@ class PodStream:
         return data
 
     async def write(self, data: bytes) -> None:
-        """Sends bytes, and waits while too much is unsent. What is sent after the end is lost, and `read` tells why."""
+        """Sends bytes, and waits while too much is unsent. After the end, bytes are dropped; `read` has the reason."""
         if not self._ended:
             with contextlib.suppress(DisconnectedError):
                 await self._carrier.send(self, data)
@@ -69,24 +69,24 @@ class PodStream:
         await self._carrier.leave(self)
 
     def take(self, content: memoryview) -> None:
-        """Bytes of the pod's."""
+        """Receives bytes from the pod."""
         if self._ended or not content:
             return
         try:
             self._backlog.append(content)
         except OSError as error:
-            self.end(f"no room for what its reader has not read yet: {error.strerror}")
+            self.end(f"cannot buffer unread data: {error.strerror}")
             return
         self._news.set()
         if len(self._backlog) > _FULL_BYTES:
             self._carrier.is_full(self)
 
     def blame(self, words: memoryview) -> None:
-        """What is told of an error."""
+        """Receives the text of an error."""
         self._trouble += bytes(words).decode("utf-8", "replace")
 
     def end(self, trouble: str = "") -> None:
-        """Nothing follows."""
+        """Ends the stream, with an error if `trouble` is not empty."""
         if not self._ended:
             self._trouble = self._trouble or trouble
             self._ended = True
@@ -115,11 +115,11 @@ class Carrier:
 
     @property
     def count(self) -> int:
-        """How many streams have not ended."""
+        """The number of open streams."""
         raise NotImplementedError
 
     def feed(self, message: bytes) -> bytes:
-        """Gives a message to whom it is for; returns what must be sent back."""
+        """Passes a message to its stream; returns what must be sent back."""
         raise NotImplementedError
 
     def disconnected(self, error: DisconnectedError) -> None:
@@ -128,15 +128,15 @@ class Carrier:
 
     @property
     def load(self) -> tuple[bool, int]:
-        """How little it suits another stream: whether somebody stands in the way, and how many there are."""
+        """A sort key for new streams, the best carrier first: whether a stream is full, and the number of streams."""
         return bool(self._full), self.count
 
     def is_full(self, stream: PodStream) -> None:
-        """A stream has more unread than it should."""
+        """A stream has too much unread data."""
         self._full.add(stream)
 
     def has_room(self, stream: PodStream) -> None:
-        """A stream was read, or has ended."""
+        """A stream has been read, or has ended."""
         if stream in self._full:
             self._full.discard(stream)
             self._room.set()
@@ -167,7 +167,7 @@ class Carrier:
             await self._socket.close()
 
     async def _hold_back(self) -> None:
-        """Waits for readers that are behind, as long as nobody else has to wait for them."""
+        """Waits for slow readers, as long as no other stream has to wait for them."""
         while self._full and self._allowance <= 0:
             at_most = max(stream.unread for stream in self._full) >= _MOST_KEPT_BYTES
             if at_most or len(self._full) >= self.count:

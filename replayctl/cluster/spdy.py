@@ -1,7 +1,7 @@
-"""SPDY/3.1 framing as far as a port-forward takes it: streams are opened here, and the server answers on them.
+"""SPDY/3.1 framing for port-forward, client side only: the client opens streams, and the server answers on them.
 
-Nothing is sent or received here: bytes go in and come out. Headers of the server's are passed over, since nothing in
-them counts; flow control is too, since the servers (moby/spdystream) know none.
+Does no I/O: bytes go in and come out. Headers of the server are ignored, since nothing in them matters, and so is flow
+control, which the servers (moby/spdystream) do not have.
 https://www.chromium.org/spdy/spdy-protocol/spdy-protocol-draft3-1/
 """
 
@@ -18,7 +18,7 @@ _CANCEL = 5
 _HEADER = struct.Struct(">II")
 _LARGEST_CONTROL_FRAME = 1 << 20
 
-# What the compression of headers starts from, section 2.6.10.1: words with their length in front, then plain text.
+# The dictionary for the compression of headers, section 2.6.10.1: words with their lengths, then plain text.
 _WORDS = (
     "options head post put delete trace accept accept-charset accept-encoding accept-language accept-ranges age allow "
     "authorization cache-control connection content-base content-encoding content-language content-length "
@@ -46,19 +46,19 @@ DICTIONARY = b"".join(_counted(word.replace("_", " ")) for word in _WORDS.split(
 
 
 class SpdyError(Exception):
-    """The other side does not speak the protocol."""
+    """The server has violated the protocol."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replied:
-    """The server has taken a stream; data sent before that is lost."""
+    """The server has accepted a stream; data sent before that is lost."""
 
     stream: int
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """A part of what the server says on a stream; `last` when nothing follows."""
+    """Data of the server on a stream; `last` if nothing follows."""
 
     stream: int
     content: memoryview
@@ -67,7 +67,7 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The server has ended a stream in the middle, or not taken it."""
+    """The server has aborted a stream, or refused it."""
 
     stream: int
     status: int
@@ -82,7 +82,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class GoingAway:
-    """The server takes no further streams."""
+    """The server accepts no more streams."""
 
 
 Event = Replied | Data | Reset | Answer | GoingAway
@@ -95,11 +95,11 @@ class Session:
         self._headers = zlib.compressobj(zdict=DICTIONARY)
         self._next_stream = 1
         self._waiting = bytearray()
-        # Of the data frame that is being received: its stream, the bytes to come, whether it is the stream's last one.
+        # The data frame being received: its stream, its remaining bytes, and whether it is the last one of the stream.
         self._stream, self._left, self._last = 0, 0, False
 
     def open(self, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """A new stream's number, and the frame that opens it. Such frames must be sent in the order of their making."""
+        """A new stream's number, and the frame that opens it. These frames must be sent in the order of the numbers."""
         stream = self._next_stream
         self._next_stream += 2
         block = struct.pack(">I", len(headers)) + b"".join(
@@ -119,7 +119,7 @@ class Session:
         return _control(_RST_STREAM, struct.pack(">II", stream, _CANCEL))
 
     def feed(self, received: bytes) -> Iterator[Event]:
-        """What received bytes mean. Data comes as it arrives, other frames when they are whole. Raises SpdyError."""
+        """Parses received bytes. Yields data as it arrives, other frames once they are complete. Raises SpdyError."""
         if self._waiting:
             received = bytes(self._waiting) + received
             self._waiting.clear()
@@ -165,7 +165,7 @@ def _meaning(kind: int, flags: int, payload: bytes) -> Iterator[Event]:
             yield Reset(*struct.unpack_from(">II", payload))
         elif kind == _PING:
             (number,) = struct.unpack_from(">I", payload)
-            # Even ones are the server's own, and want the same back.
+            # Even numbers are pings of the server, which must be echoed.
             if number % 2 == 0:
                 yield Answer(_control(_PING, payload))
         elif kind == _GOAWAY:

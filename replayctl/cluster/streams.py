@@ -1,8 +1,8 @@
 """exec over WebSocket: `v5.channel.k8s.io`, else `v4.channel.k8s.io`.
 
 Channels: 0 stdin, 1 stdout, 2 stderr, 3 the final Status, 255 closes another.
-https://github.com/kubernetes/enhancements, KEP 4006. The final Status is the only proof of an end: a stream without it
-was cut off.
+https://github.com/kubernetes/enhancements, KEP 4006. Only the final Status proves that the program has ended: a stream
+without it was cut off.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from replayctl.errors import OperationFailed, TimedOut, Unreachable
 _V5, _V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"
 _STDIN, _STDOUT, _STDERR, _STATUS, _CLOSE = 0, 1, 2, 3, 255
 _STDIN_CHUNK = 1 << 16
-# What may wait for a slow reader of a program's output.
+# How much output is buffered for a slow reader.
 _UNREAD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """How a program in a pod ended: its exit code, and how many bytes came from each stream."""
+    """The result of a program in a pod: its exit code, and the number of bytes received from each stream."""
 
     exit_code: int
     stdout_bytes: int
@@ -47,10 +47,10 @@ def execute(
     stdin: bytes | None = None,
     timeout_s: float | None = None,
 ) -> Executed:
-    """Runs a program in a container, without a shell, and hands over its output as it comes.
+    """Runs a program in a container, without a shell, and passes on its output as it arrives.
 
-    Raises Unreachable that says how much came when the connection was cut before the program's end was told, TimedOut
-    after `timeout_s`, OperationFailed when the program cannot be started. Whatever ends the call, ends the connection.
+    Raises Unreachable with the amount received if the connection was lost before the end of the program, TimedOut after
+    `timeout_s`, OperationFailed if the program cannot be started. The connection is closed in any case.
     """
     with event_loop(f"exec in {pod.name}") as loop:
         output = _Output(loop)
@@ -67,7 +67,7 @@ def execute(
 
 
 class _Output:
-    """What a program has said, on its way from the loop to the thread that reads it; only so much of it waits."""
+    """Passes a program's output from the loop to the reading thread, with a bounded buffer."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -86,7 +86,7 @@ class _Output:
         self._pieces.put(None)
 
     def take(self) -> tuple[int, bytes] | None:
-        """The next piece, waited for; None at the end. Gives room to the next ones when it is asked again."""
+        """Waits for the next piece; None at the end."""
         piece = self._pieces.get()
         if piece is not None:
             self._loop.call_soon_threadsafe(self._taken, len(piece[1]))
@@ -120,7 +120,7 @@ async def _execute(
                 elif channel == _STATUS:
                     status = (status or b"") + content
         except DisconnectedError:
-            # With the status it has said all that there was to say.
+            # After the status, nothing else follows.
             if status is None:
                 raise _cut_off(pod, counts) from None
     return Executed(_exit_code(status, argv, pod), counts[_STDOUT], counts[_STDERR])
@@ -134,9 +134,9 @@ async def _send_stdin(stream: WebSocket, stdin: bytes) -> None:
 
 def _cut_off(pod: Pod, counts: dict[int, int]) -> Unreachable:
     return Unreachable(
-        f"the connection to pod {pod.namespace}/{pod.name} was cut before the program ended; received until then: "
-        f"{counts[_STDOUT]} bytes of stdout and {counts[_STDERR]} of stderr",
-        hint="what came is not all; give the command again",
+        f"lost the connection to pod {pod.namespace}/{pod.name} before the program ended, "
+        f"after {counts[_STDOUT]} bytes of stdout and {counts[_STDERR]} of stderr",
+        hint="run the command again; the output is incomplete",
     )
 
 
@@ -145,7 +145,7 @@ def _exit_code(status: bytes, argv: Sequence[str], pod: Pod) -> int:
         document = json.loads(status)
     except ValueError as error:
         raise OperationFailed(
-            f"pod {pod.namespace}/{pod.name} told the end of {argv[0]} in words that are no status",
+            f"pod {pod.namespace}/{pod.name} returned an invalid status of {argv[0]}",
             details=status[:300].decode("utf-8", "replace"),
         ) from error
     if document.get("status") == "Success":

@@ -1,4 +1,4 @@
-"""TLS towards an API server, trusting what kubectl trusts and nothing else."""
+"""TLS for connections to an API server, with the same trust as kubectl."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-
 
 
 def client_context(authority: bytes | None, *, verify: bool = True) -> ssl.SSLContext:
-    """A context that trusts the given PEM certificates alone, the system's where None are given.
+    """A context that trusts only these PEM certificates, or with None the system's.
 
-    As in Go, a certificate among them is trusted even if it is no root, and a server's name must stand in its
-    subjectAltName. Raises ValueError when no certificate is among the bytes, ssl.SSLError for broken ones.
+    As in Go, a trusted certificate need not be a root, and the server's name must be in its subjectAltName. Raises
+    ValueError without any certificate, ssl.SSLError for broken ones.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.hostname_checks_common_name = False
@@ -29,18 +29,18 @@ def client_context(authority: bytes | None, *, verify: bool = True) -> ssl.SSLCo
     else:
         blocks = _CERTIFICATE.findall(authority)
         if not blocks:
-            raise ValueError("there is no PEM certificate in it")
+            raise ValueError("it has no PEM certificate")
         context.load_verify_locations(cadata="\n".join(block.decode("ascii") for block in blocks))
     return context
 
 
 def identify(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    """Has the context's next connections present a client certificate; ssl.SSLError when the two do not fit."""
+    """Loads a client certificate into the context. Raises ssl.SSLError if certificate and key do not match."""
 
     def no_passphrase() -> bytes:
-        raise ValueError("the key is encrypted, and kubeconfigs have no place for its passphrase")
+        raise ValueError("the key is encrypted, and a kubeconfig cannot have its passphrase")
 
-    # OpenSSL takes a certificate of one's own from files only.
+    # OpenSSL loads client certificates only from files.
     with _private_file(certificate + b"\n" + key) as pair:
         context.load_cert_chain(pair, password=no_passphrase)
 

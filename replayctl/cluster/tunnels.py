@@ -1,4 +1,4 @@
-"""Ways to pods that are kept open: a new connection finds one, and opens one only where there is none."""
+"""Tunnels to pods, which are kept open for later connections."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from replayctl.errors import Unreachable
 
 _SPDY, _V4 = "SPDY/3.1+portforward.k8s.io", "v4.channel.k8s.io"
 _OFFERED = (_SPDY, _V4)
-# One is idle where others are used, so that a reader that stops is alone on its own.
+# One tunnel is kept idle, so that a new connection need not share one with a reader that stops.
 _MOST_TUNNELS = 4
 _IDLE_FOR_S = 60.0
 
 
 @dataclass
 class _Way:
-    """The tunnels to one pod, and the one that is being opened."""
+    """The tunnels to one pod, including the one that is being opened."""
 
     tunnels: list[Tunnel] = field(default_factory=list)
     opening: asyncio.Task[Tunnel | None] | None = None
@@ -36,11 +36,11 @@ class Tunnels:
         self._cluster = cluster
         self._ways: dict[tuple[str, str], _Way] = {}
         self._retired: set[asyncio.Task[None]] = set()
-        # Known from the first answer on.
+        # Known after the first answer.
         self._has_tunnels = True
 
     async def dial(self, pod: Pod, port: int) -> PodStream:
-        """A connection to a pod's port. Raises Unreachable, and what a refusal means."""
+        """Opens a connection to a pod's port. Raises Unreachable, or the error of a refusal."""
         for last in (False, True):
             tunnel = await self._tunnel(pod, port)
             if tunnel is None:
@@ -48,18 +48,18 @@ class Tunnels:
             try:
                 return await tunnel.open(port)
             except Unreachable:
-                # One that broke while it was idle is no answer of the pod's; the others to it are no better.
+                # A tunnel that broke while idle says nothing about the pod; retire the others to it as well.
                 self.retire(pod)
                 if last:
                     raise
         raise AssertionError("the second try returns or raises")
 
     async def prepare(self, pod: Pod, port: int) -> bool:
-        """Opens a tunnel ahead; whether the server has answered as to a connection. Raises what `dial` raises."""
+        """Opens a tunnel in advance; False if the server has none. Raises what `dial` raises."""
         return self._has_tunnels and await self._tunnel(pod, port) is not None
 
     def retire(self, pod: Pod) -> None:
-        """No further connection goes the ways to this pod."""
+        """Stops using the tunnels to this pod for new connections."""
         if (way := self._ways.pop((pod.namespace, pod.name), None)) is not None:
             for tunnel in way.tunnels:
                 self._close_when_idle(tunnel)
@@ -75,19 +75,19 @@ class Tunnels:
         await asyncio.gather(*(tunnel.close() for tunnel in tunnels))
 
     async def _tunnel(self, pod: Pod, port: int) -> Tunnel | None:
-        """The tunnel that suits a new connection best; None where the server has none."""
+        """The best tunnel for a new connection; None if the server has none."""
         if not self._has_tunnels:
             return None
         way = self._ways.setdefault((pod.namespace, pod.name), _Way())
         way.used_at = time.monotonic()
         self._trim(way)
         if not way.tunnels:
-            # Whoever comes meanwhile waits for the same one, and nobody's leaving ends it.
+            # Callers that come meanwhile wait for the same one; a cancelled caller does not end it.
             return await asyncio.shield(self._opening(way, pod, port))
         best = min(way.tunnels, key=lambda tunnel: tunnel.load)
         others_idle = any(not tunnel.count for tunnel in way.tunnels if tunnel is not best)
         if not others_idle and way.opening is None and len(way.tunnels) < _MOST_TUNNELS:
-            # Ahead of need; its failure is found by whoever needs it.
+            # Opened in advance; an error shows up once it is needed.
             self._opening(way, pod, port).add_done_callback(_look_away)
         return best
 
@@ -118,7 +118,7 @@ class Tunnels:
         )
 
     def _trim(self, way: _Way) -> None:
-        """Leaves out tunnels that have ended, and of those that are idle for long all but one."""
+        """Drops tunnels that have ended, and all but one of those that have been idle for long."""
         ended = [tunnel for tunnel in way.tunnels if not tunnel.is_usable]
         idle = [tunnel for tunnel in way.tunnels if tunnel.idle_for > _IDLE_FOR_S and tunnel not in ended]
         for tunnel in (*ended, *idle[1:]):

@@ -1,7 +1,7 @@
-"""A WebSocket to the API server: opened as the user, and ended when the server is gone.
+"""A WebSocket to the API server, which is closed if the server disappears.
 
-The library's own watch over pings takes a reader that pauses for a server that is gone. Here a server counts as gone
-when it owes the answer to a ping and nothing of it has come while something was waited for.
+The library's own keepalive mistakes a paused reader for a dead server. Here, a server counts as dead if it does not
+answer a ping, and nothing has arrived while a reader was waiting.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PING_EVERY_S, _SILENT_FOR_S = 20.0, 60.0
 
 
 class DisconnectedError(Exception):
-    """The connection has ended; `clean` when the server has closed it without an error."""
+    """The connection has ended; `clean` if the server has closed it without an error."""
 
     def __init__(self, reason: str, *, clean: bool) -> None:
         super().__init__(reason)
@@ -41,11 +41,11 @@ class WebSocket:
 
     @property
     def subprotocol(self) -> str | None:
-        """What the server chose of the protocols that it was offered."""
+        """The protocol that the server has selected."""
         return self._stream.subprotocol
 
     async def receive(self) -> bytes:
-        """The next message; raises DisconnectedError when there will be none."""
+        """The next message. Raises DisconnectedError at the end."""
         from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
 
         self._waits_since = time.monotonic()
@@ -66,13 +66,13 @@ class WebSocket:
             raise DisconnectedError(str(error), clean=isinstance(error, ConnectionClosedOK)) from None
 
     async def close(self) -> None:
-        """Closes the connection; whoever receives is told."""
+        """Closes the connection; `receive` then raises."""
         self._heartbeat.cancel()
         await asyncio.gather(self._heartbeat, return_exceptions=True)
         try:
             await self._stream.close()
         finally:
-            # Even when whoever closes is cancelled meanwhile.
+            # Also if the caller is cancelled meanwhile.
             self._stream.transport.abort()
 
     async def _watch(self) -> None:
@@ -93,7 +93,7 @@ class WebSocket:
 
 
 async def open_websocket(cluster: Kubernetes, path: str, protocols: Sequence[str], what: str) -> WebSocket:
-    """A WebSocket with one of the protocols. Raises Unreachable, or what a refusal means; `what` names it there."""
+    """Opens a WebSocket with one of the protocols. Raises Unreachable, or the error of a refusal, naming `what`."""
     from websockets.exceptions import InvalidHandshake, InvalidStatus
 
     try:
@@ -106,24 +106,24 @@ async def open_websocket(cluster: Kubernetes, path: str, protocols: Sequence[str
 
 
 async def _handshake(access: ClusterAccess, path: str, protocols: Sequence[str]) -> ClientConnection:
-    """An open WebSocket; credentials that the server did not accept are made anew once."""
+    """Opens a WebSocket; retries once with new credentials if the server refuses them."""
     from websockets.asyncio.client import ClientConnection, connect
     from websockets.exceptions import InvalidStatus, NegotiationError
 
     class Connection(ClientConnection):
         def __init__(self, protocol: ClientProtocol, **options: Any) -> None:
-            # The library refuses names with a slash, which RFC 6455 does not allow and Kubernetes has all the same.
+            # The library refuses names with a slash, which RFC 6455 does not allow, but Kubernetes uses.
             vars(protocol)["process_subprotocol"] = choose
             super().__init__(protocol, **options)
 
     def choose(headers: Headers) -> str | None:
         protocol = headers.get("Sec-WebSocket-Protocol")
         if protocol is not None and protocol not in protocols:
-            raise NegotiationError(f"the server speaks {protocol}, which it was not offered")
+            raise NegotiationError(f"the server selected {protocol}, which was not offered")
         return protocol
 
     offer = ("Sec-WebSocket-Protocol", ", ".join(protocols))
-    # Where there is none, it is the address's own.
+    # By default, the name is that of the address.
     named: dict[str, Any] = {"server_hostname": access.server_name} if access.server_name else {}
     again = True
     while True:

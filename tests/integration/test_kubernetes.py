@@ -107,7 +107,7 @@ def test_exec_that_is_cut_is_never_a_short_success(lab: Lab, cluster: Kubernetes
 
 
 def test_what_is_missing_is_told_apart(lab: Lab, cluster: Kubernetes, pod: Pod) -> None:
-    with pytest.raises(NotFound, match=r"deployment/nothing is not there"):
+    with pytest.raises(NotFound, match=r"deployment/nothing does not exist"):
         cluster.ready_pod(parse_endpoint(f"{NAMESPACE}/deploy/nothing"))
     with pytest.raises(NotFound, match="has no container 'other'") as caught:
         container_of(pod, "other")
@@ -146,7 +146,7 @@ def test_a_missing_right_is_named_with_its_verb_and_resource(lab: Lab, pod: Pod,
     stranger = json.loads((tmp_path / "kubeconfig-nobody").read_text())
     stranger["users"][0]["user"]["token"] = "not-a-token"
     (tmp_path / "stranger").write_text(json.dumps(stranger))
-    with pytest.raises(AuthFailed, match="does not know you"):
+    with pytest.raises(AuthFailed, match="does not accept your credentials"):
         Kubernetes(find_cluster(tmp_path / "stranger", None, {})).ready_pod(parse_endpoint(SERVER))
     stranger["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
     (tmp_path / "stranger").write_text(json.dumps(stranger))
@@ -363,7 +363,7 @@ def test_what_cannot_be_forwarded_is_refused_before_an_address_is_shown(
     any_port = f"{NAMESPACE}/svc/server"
     code, word, message = refused(kubeconfig, f"{NAMESPACE}/svc/nothing:80")
     assert (code, word) == (6, "not-found")
-    assert "nothing:80 is not there" in message
+    assert "nothing:80 does not exist" in message
     code, word, message = refused(kubeconfig, f"{any_port}:81=auto")
     assert (code, word, message) == (6, "not-found", f"service {NAMESPACE}/server has no TCP port 81")
     code, word, message = refused(kubeconfig, f"{NAMESPACE}/deploy/server:metrics=auto")

@@ -65,7 +65,7 @@ def test_a_client_certificate_leaves_no_file_behind(tmp_path: Path, monkeypatch:
     assert found.tls is not None
     assert found.headers() == []
     assert list(scratch.iterdir()) == []
-    with pytest.raises(SettingsError, match="cannot be used"):
+    with pytest.raises(SettingsError, match="cannot use the client certificate"):
         find_cluster(
             write(tmp_path / "config", config({**data, "client-key-data": data["client-certificate-data"]})), None, {}
         )
@@ -131,7 +131,7 @@ def test_a_program_is_found_beside_the_file_and_told_what_it_needs(tmp_path: Pat
         ("echo '[1]'", "did not print an ExecCredential"),
         (gives(), "neither a token nor a certificate"),
         (gives(token=""), "neither a token nor a certificate"),
-        (gives(clientCertificateData="x"), "certificate without its key"),
+        (gives(clientCertificateData="x"), "only one of certificate and key"),
         (gives(clientCertificateData="x", clientKeyData="y-y-y"), "certificate cannot be used"),
         (gives(token="t-o-k", expirationTimestamp="soon"), "expirationTimestamp is not a time"),
         (
@@ -205,19 +205,22 @@ CERTIFICATE = base64.b64encode(b"anything").decode()
         ({"client-certificate-data": CERTIFICATE}, "has a client-certificate without its client-key"),
         ({"client-key-data": CERTIFICATE}, "has a client-key without its client-certificate"),
         ({"client-certificate-data": CERTIFICATE, "token": "t-o-k"}, "client-certificate without its client-key"),
-        ({"username": "u"}, "has a username without the other half"),
-        ({"password": "hunter2"}, "has a password without the other half"),
-        ({"token": 12345}, "token is not a text"),
-        ({"token": "t-o-k", "username": "u", "password": "hunter2"}, "has token and username: only one"),
-        ({"token": "t-o-k", "exec": {"command": "x"}}, "has token and exec: only one"),
+        ({"username": "u"}, "has a username without a password"),
+        ({"password": "hunter2"}, "has a password without a username"),
+        ({"token": 12345}, "token is not a string"),
+        ({"token": "t-o-k", "username": "u", "password": "hunter2"}, "has token and username; only one"),
+        ({"token": "t-o-k", "exec": {"command": "x"}}, "has token and exec; only one"),
         ({"auth-provider": {"name": "azure", "config": {}}}, "does not support the auth-provider 'azure'"),
         ({"auth-provider": {"name": "gcp"}}, "does not support the auth-provider 'gcp'"),
         ({"auth-provider": {"name": "oidc"}}, "has no id-token"),
-        ({"token": "t-o-k", "as-groups": ["a"]}, "but not the user to act as"),
-        ({"token": "t-o-k", "as": "a\nb"}, "cannot be sent"),
-        ({"token": "t-o-k", "as-user-extra": {"a": "b"}, "as": "c"}, "is not a list of texts"),
+        ({"token": "t-o-k", "as-groups": ["a"]}, "without as, the user to impersonate"),
+        ({"token": "t-o-k", "as": "a\nb"}, "cannot impersonate"),
+        ({"token": "t-o-k", "as-user-extra": {"a": "b"}, "as": "c"}, "is not a list of strings"),
         ({"token": "t-o-k", "as-nobody-knows": "x"}, "does not support as-nobody-knows"),
-        ({"exec": {"command": "x", "apiVersion": "client.authentication.k8s.io/v1alpha1"}}, "apiVersion is none of"),
+        (
+            {"exec": {"command": "x", "apiVersion": "client.authentication.k8s.io/v1alpha1"}},
+            "apiVersion must be one of",
+        ),
         ({"exec": {"apiVersion": EXEC}}, "has no command"),
         ({"exec": {"apiVersion": EXEC, "command": "x", "shell": True}}, "does not support shell of exec"),
         ({"exec": {"apiVersion": EXEC, "command": "x", "interactiveMode": "Always"}}, "stdin is not one"),
@@ -313,8 +316,8 @@ def test_proxies_of_the_environment_by_the_rules_of_kubectl(
     [
         ([], None, "is not a kubeconfig"),
         ({}, None, "no current-context"),
-        ({"current-context": 7}, None, "current-context is not a text"),
-        ({"contexts": {}, "users": [3]}, None, "an entry of users is not a name with a user"),
+        ({"current-context": 7}, None, "current-context is not a string"),
+        ({"contexts": {}, "users": [3]}, None, "an entry of users must have a name and a user"),
         ({"users": [{"name": "u"}, {"name": "u"}]}, None, "users has two entries 'u'"),
         (
             config(cluster={"proxy-url": "socks5://u:hunter2@p:1"}),
@@ -322,8 +325,8 @@ def test_proxies_of_the_environment_by_the_rules_of_kubectl(
             "proxy-url: replayctl cannot use the proxy 'socks5://p:1'",
         ),
         (config(cluster={"something-new": "x"}), None, "cluster 'c': replayctl does not support something-new"),
-        (config(), "three", "no entry 'three' in contexts; there are: one, two"),
-        (config(), "two", "no entry 'nowhere' in clusters"),
+        (config(), "three", "contexts has no entry 'three'; it has: one, two"),
+        (config(), "two", "clusters has no entry 'nowhere'"),
         (config(cluster={"server": "127.0.0.1"}), None, "has no server that begins"),
         (config(cluster={"certificate-authority-data": "not base64!"}), None, "is not base64"),
         (

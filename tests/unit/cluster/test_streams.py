@@ -119,7 +119,7 @@ def test_an_end_without_a_status_says_how_much_came(end: Talk) -> None:
 
     with (
         cluster(talk) as (found, _),
-        pytest.raises(Unreachable, match=r"received until then: \d+ bytes of stdout and \d of stderr"),
+        pytest.raises(Unreachable, match=r"after \d+ bytes of stdout and \d of stderr"),
     ):
         run(found)
 
@@ -143,7 +143,7 @@ def test_a_status_that_came_counts_though_the_connection_breaks_then() -> None:
     [
         ({"status": "Failure", "message": "no such file"}, "program cannot be run in pod ns/pod"),
         ({"status": "Failure", "message": "x", "details": {"causes": []}}, "program cannot be run"),
-        (None, "no status"),
+        (None, "an invalid status"),
     ],
 )
 def test_a_program_that_did_not_run_is_no_exit_code(status: dict | None, words: str) -> None:
@@ -166,14 +166,14 @@ def test_a_silent_server_is_given_up_on_time() -> None:
 @pytest.mark.parametrize(
     ("code", "message", "error", "words"),
     [
-        (401, "Unauthorized", AuthFailed, "does not know you"),
+        (401, "Unauthorized", AuthFailed, "does not accept your credentials"),
         (
             403,
             'pods "pod" is forbidden: User "alice" cannot create resource "pods/exec" in the namespace "ns"',
             AuthFailed,
             "alice may not create pods/exec in namespace ns",
         ),
-        (404, 'pods "pod" not found', NotFound, "is not there"),
+        (404, 'pods "pod" not found', NotFound, "does not exist"),
         (500, "container is waiting", OperationFailed, "status 500"),
     ],
 )
@@ -242,7 +242,7 @@ def test_a_server_that_is_gone_is_noticed() -> None:
         await asyncio.sleep(2)
         connection.transport.abort()
 
-    with cluster(talk) as (found, _), pytest.raises(Unreachable, match="received until then: 1 bytes of stdout"):
+    with cluster(talk) as (found, _), pytest.raises(Unreachable, match="after 1 bytes of stdout"):
         run(found)
 
 

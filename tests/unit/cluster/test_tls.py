@@ -132,7 +132,7 @@ def test_insecure_is_insecure_without_a_warning(
 
 def test_insecure_with_an_authority_and_words_for_booleans_are_refused(tmp_path: Path, keys: dict[str, Pair]) -> None:
     authority = {"certificate-authority": str(keys["ours"].certificate)}
-    with pytest.raises(SettingsError, match="only one of them can count"):
+    with pytest.raises(SettingsError, match="only one of them is allowed"):
         kubernetes(tmp_path, "https://127.0.0.1:1", **authority, **{"insecure-skip-tls-verify": True})
     with pytest.raises(SettingsError, match="insecure-skip-tls-verify is neither true nor false"):
         kubernetes(tmp_path, "https://127.0.0.1:1", **{"insecure-skip-tls-verify": "false"})
@@ -185,7 +185,7 @@ def test_credentials_that_were_refused_are_made_anew_once(tmp_path: Path, keys: 
     with serve(keys["server"]) as served:
         cluster = kubernetes(tmp_path, served.url, user, **{"certificate-authority": str(keys["ours"].certificate)})
         served.status = 401
-        with pytest.raises(AuthFailed, match="does not know you"):
+        with pytest.raises(AuthFailed, match="does not accept your credentials"):
             way(cluster)
     assert count.read_text().split() == ["asked"] * 2
     assert len(served.requests) == 2
