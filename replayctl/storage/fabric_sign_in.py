@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -136,33 +137,32 @@ class SignIn:
         """The private key in a file; None when it cannot be used, which is noted."""
         import paramiko
 
-        if not path.is_file() or path.suffix == ".pub":
+        if path.suffix == ".pub" or not path.is_file():
             return None
-        question = f"Enter passphrase for key '{path}'"
         try:
-            if path.stat().st_mode & 0o077:
-                self._notes.append(f"{path} is not used: others can read it (chmod 600)")
+            status = path.stat()
+            if status.st_uid == os.getuid() and status.st_mode & 0o077:
+                self._notes.append(f"{path} is not used: others can read it; run: chmod 600 {path}")
                 return None
-            for number in range(_TRIES + 1):
-                try:
-                    passphrase = None if not number else self._ask(f"{question}{', try again' * (number > 1)}: ", True)
-                    if number and not passphrase:
-                        self._notes.append(f"{path} has a passphrase: ssh-add {path}")
-                        self._needs_terminal |= passphrase is None
-                        return None
-                    key = paramiko.PKey.from_path(path, passphrase.encode() if passphrase else None)
-                except TypeError:
-                    # cryptography's sign of a key with a passphrase.
-                    continue
-                except ValueError:
-                    if not number:
-                        raise
-                    continue
-                self._memory.keys[path] = key
-                return key
+            key = _private_key(path) or self._unlocked(path)
         except (OSError, ValueError, paramiko.SSHException, paramiko.UnknownKeyType) as error:
             self._notes.append(f"{path} cannot be used: {getattr(error, 'strerror', None) or 'not a private key'}")
             return None
+        if key is not None:
+            self._memory.keys[path] = key
+        return key
+
+    def _unlocked(self, path: Path) -> Any:
+        """The private key in a file with a passphrase; None when nobody knows that, which is noted."""
+        for number in range(_TRIES):
+            again = ", try again" if number else ""
+            passphrase = self._ask(f"Enter passphrase for key '{path}'{again}: ", True)
+            if not passphrase:
+                self._notes.append(f"{path} has a passphrase: ssh-add {path}")
+                self._needs_terminal |= passphrase is None
+                return None
+            with contextlib.suppress(ValueError):
+                return _private_key(path, passphrase)
         self._notes.append(f"{path} was not unlocked: wrong passphrase")
         return None
 
@@ -184,7 +184,7 @@ class _Questions:
         self._who = who
         self._ask = ask
         self._memory = memory
-        self._given: dict[tuple[str, str], str] = {}
+        self._typed: dict[tuple[str, str], str] = {}
         self.were_asked = False
         self.is_unanswered = False
 
@@ -219,7 +219,7 @@ class _Questions:
 
     def remember(self) -> None:
         """Keeps the answers for the next connection."""
-        self._memory.answers.update(self._given)
+        self._memory.answers.update(self._typed)
 
     def _answer(self, prompt: str, is_shown: bool) -> str:
         text = "".join(character for character in prompt if character.isprintable())
@@ -231,8 +231,19 @@ class _Questions:
             self.is_unanswered = True
             return ""
         self.were_asked = True
-        self._given[place] = answer
+        self._typed[place] = answer
         return answer
+
+
+def _private_key(path: Path, passphrase: str | None = None) -> Any:
+    """The private key in a file; None when it has a passphrase and none is given; ValueError when that is wrong."""
+    import paramiko
+
+    try:
+        return paramiko.PKey.from_path(path, passphrase.encode() if passphrase else None)
+    except TypeError:
+        # What cryptography raises for a key with a passphrase.
+        return None
 
 
 @contextlib.contextmanager

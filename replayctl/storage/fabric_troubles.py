@@ -79,8 +79,6 @@ def trouble_of(error: Exception, machine: str) -> ReplayctlError:
 
     if isinstance(error, ReplayctlError):
         return error
-    if isinstance(error, paramiko.AuthenticationException):
-        return AuthFailed(f"{machine} denied access: {error}")
     if isinstance(error, paramiko.ChannelException):
         return Unreachable(
             f"{machine} cannot be reached by ssh: its jump host opens no connection to it: {error.text}",
@@ -94,5 +92,7 @@ def trouble_of(error: Exception, machine: str) -> ReplayctlError:
         return Unreachable(f"{machine} cannot be reached by ssh: {error.strerror}", hint=hint)
     if isinstance(error, TimeoutError):
         return Unreachable(f"{machine} cannot be reached by ssh: the connection timed out", hint=hint)
-    reason = "the connection was closed" if isinstance(error, EOFError) else in_words(error)
+    # Before a key or a password was offered, an end of the connection is no denial.
+    is_end = isinstance(error, (EOFError, paramiko.AuthenticationException))
+    reason = "the connection was closed" if is_end else in_words(error)
     return Unreachable(f"{machine} cannot be reached by ssh: {reason}", hint=hint)

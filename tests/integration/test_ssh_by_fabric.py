@@ -91,6 +91,21 @@ def test_a_password_is_asked_for_and_remembered_in_this_process_alone(
 
 
 @as_root
+def test_a_key_and_then_a_password_where_both_are_required(server: SshServer, config: Path) -> None:
+    server.halt()
+    server.run("AuthenticationMethods publickey,password", "PasswordAuthentication yes")
+    person = Person(PASSWORD)
+    shell = shell_of(server, config, person)
+    try:
+        look(server, shell)
+    finally:
+        shell.close()
+        server.halt()
+        server.run("PasswordAuthentication yes")
+    assert len(person.questions) == 1
+
+
+@as_root
 def test_wrong_passwords_are_refused_once_and_for_all(server: SshServer, config: Path) -> None:
     without_key(config)
     person = Person("one", "two", "three")

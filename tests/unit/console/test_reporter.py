@@ -119,3 +119,24 @@ def test_a_recording_keeps_what_was_done() -> None:
         advance(4)
         advance(6)
     assert reporter.messages("progress") == ["sending: 10 of 10 bytes"]
+
+
+def test_nobody_is_asked_without_a_terminal_nor_for_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("an answer\n"))
+    assert StderrReporter(stream=Terminal()).ask("who? ", False) is None
+    terminal = Terminal("an answer\n")
+    monkeypatch.setattr("sys.stdin", terminal)
+    assert StderrReporter(stream=Terminal(), progress=False).ask("who? ", False) is None
+    assert StderrReporter(stream=io.StringIO()).ask("who? ", False) is None
+    assert terminal.tell() == 0
+
+
+def test_a_question_is_asked_in_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal("alice\n"))
+    stream = Terminal()
+    reporter = StderrReporter(stream=stream)
+    reporter.status("waiting")
+    assert reporter.ask("who\x1b[2J? ", False) == "alice"
+    assert "\x1b[2J" not in stream.getvalue()
+    assert stream.getvalue().index("\x1b[2K") < stream.getvalue().index("who")
+    assert reporter.ask("again? ", False) is None
