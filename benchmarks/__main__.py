@@ -24,6 +24,7 @@ from replayctl.local.capacity import local_cores
 from replayctl.settings.declared import Settings
 from replayctl.settings.load import load_settings
 from replayctl.settings.namespace import find_namespace
+from replayctl.settings.workspace import Workspace
 from tests.reporters import SilentReporter
 
 ROOT = Path(__file__).parent.parent
@@ -149,7 +150,7 @@ def bench_deploy(scratch: Path) -> None:
         def ours() -> float:
             change()
             before, started = server.connections(), time.perf_counter()
-            report = deploy.sync(folder, settings, namespace, SilentReporter(), find_server=None)
+            report = deploy.sync(folder, Workspace(settings, namespace, SilentReporter()), find_server=None)
             assert report.changed
             validated.append(time.perf_counter() - started - (report.published_s or 0))
             connections.append(server.connections() - before)

@@ -14,7 +14,6 @@ from replayctl.bundle.git import Commit, commit_of
 from replayctl.bundle.release import Release, build_release
 from replayctl.bundle.specs import Dag, load_specs
 from replayctl.bundle.stubs import stubs_of
-from replayctl.console.events import Reporter
 from replayctl.errors import NotReady, Unreachable, UsageProblem
 from replayctl.images.digests import pin
 from replayctl.images.reference import parse_reference
@@ -25,6 +24,7 @@ from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
 from replayctl.settings.load import LOCAL_PROFILE
 from replayctl.settings.namespace import Namespace
+from replayctl.settings.workspace import Workspace
 from replayctl.shipped import shipped_dir
 from replayctl.storage import lock
 from replayctl.storage.audit import audit_line
@@ -106,9 +106,7 @@ def _refuse_loss(plan: Plan, *, shipped: bool) -> None:
 
 def sync(
     dags_dir: Path | None,
-    settings: Settings,
-    namespace: Namespace,
-    reporter: Reporter,
+    workspace: Workspace,
     *,
     find_server: Callable[[], DagServer] | None,
     options: SyncOptions | None = None,
@@ -120,20 +118,21 @@ def sync(
     and what `Watcher.wait` raises. After an import error, the previous release is published again.
     """
     options = options or SyncOptions()
+    namespace, reporter = workspace.namespace, workspace.reporter
     shipped, dags_dir = dags_dir is None, dags_dir or shipped_dir("dags")
-    checked = _check(dags_dir, settings, namespace, reporter, options)
+    checked = _check(dags_dir, workspace, options)
     if options.dry_run:
-        return _dry_run(checked, settings, namespace, reporter, find_server, options, shipped=shipped)
-    watcher = Watcher(find_server(), settings, reporter) if find_server else None
+        return _dry_run(checked, workspace, find_server, options, shipped=shipped)
+    watcher = Watcher(find_server(), workspace.settings, reporter) if find_server else None
     commit = commit_of(dags_dir)
     started = time.monotonic()
-    with open_target(settings, namespace, reporter) as target:
+    with open_target(workspace) as target:
         names = list(stubs_of(checked.release.modules, namespace.suffix, namespace.directory))
         with lock.held(
             target,
             reporter,
             what=f"sync-dags of {checked.release.name}",
-            timeout_s=settings.deploy.lock_timeout_s,
+            timeout_s=workspace.settings.deploy.lock_timeout_s,
             break_lock=options.break_lock,
             names=names,
             release=checked.release,
@@ -160,15 +159,14 @@ def _live_runs(server: DagServer, dag_ids: Sequence[str]) -> tuple[LiveRun, ...]
 
 def _dry_run(
     checked: _Checked,
-    settings: Settings,
-    namespace: Namespace,
-    reporter: Reporter,
+    workspace: Workspace,
     find_server: Callable[[], DagServer] | None,
     options: SyncOptions,
     *,
     shipped: bool,
 ) -> SyncReport:
-    with open_target(settings, namespace, reporter) as target:
+    namespace = workspace.namespace
+    with open_target(workspace) as target:
         names = list(stubs_of(checked.release.modules, namespace.suffix, namespace.directory))
         state = target.inspect(names, release=checked.release)
         plan = make_plan(checked.release, checked.dags, namespace, state, force=options.force)
@@ -180,13 +178,12 @@ def _dry_run(
                 check_owners(plan, server)
                 report = replace(report, runs=_live_runs(server, report.dags))
         except (NotReady, Unreachable) as error:
-            reporter.warn(f"could not check whether other users have these dag_ids: {error}")
+            workspace.reporter.warn(f"could not check whether other users have these dag_ids: {error}")
         return replace(report, plan=checked.dags)
 
 
-def _check(
-    dags_dir: Path, settings: Settings, namespace: Namespace, reporter: Reporter, options: SyncOptions
-) -> _Checked:
+def _check(dags_dir: Path, workspace: Workspace, options: SyncOptions) -> _Checked:
+    settings, namespace, reporter = workspace.settings, workspace.namespace, workspace.reporter
     folders = find_folders(settings)
     release = build_release(dags_dir, deployment_json(settings, folders, namespace.user))
     reporter.step(f"checking {dags_dir}: {len(release.files)} files, {len(release.modules)} DAG modules")

@@ -52,27 +52,17 @@ def sync_dags(
       replayctl sync-dags --dags-dir my-experiments/dags
     """
     from replayctl import deploy
-    from replayctl.settings.namespace import find_namespace
 
     app: AppContext = ctx.obj
-    namespace = find_namespace(app.settings, shared=shared)
+    workspace = app.workspace(shared=shared)
     find_server = _server_to_wait_for(ctx, wait)
     report = deploy.sync(
-        deploy.find_dags_dir(dags_dir, Path.cwd()),
-        app.settings,
-        namespace,
-        app.reporter,
+        deploy.find_dags_dir(dags_dir, app.cwd),
+        workspace,
         find_server=find_server,
         options=deploy.SyncOptions(dry_run=dry_run, validate=validate, force=force, break_lock=break_lock),
     )
-    changes = [action for action in report.actions if action.action not in ("same", "foreign")]
-    view: list[Block] = [_summary(report)]
-    view += (
-        [Table(("action", "what"), tuple((action.action, action.what) for action in changes), wrap=(1,))]
-        if changes
-        else []
-    )
-    view += _steps_table(report.plan)
+    view = [_summary(report), *_changes(report), *_steps_table(report.plan)]
     return Result(
         "sync-dags",
         report,
@@ -96,6 +86,11 @@ def _summary(report: SyncReport) -> Fields:
     if foreign:
         fields.append(("unchanged", f"{foreign} DAG files of other users"))
     return Fields(tuple(fields))
+
+
+def _changes(report: SyncReport) -> list[Block]:
+    rows = [(action.action, action.what) for action in report.actions if action.action not in ("same", "foreign")]
+    return [Table(("action", "what"), rows, wrap=(1,))] if rows else []
 
 
 def _steps_table(dags: Sequence[Dag]) -> list[Block]:
@@ -137,10 +132,9 @@ def releases(
       replayctl releases --audit
     """
     from replayctl.publishing import history
-    from replayctl.settings.namespace import find_namespace
 
     app: AppContext = ctx.obj
-    report = history.releases(app.settings, find_namespace(app.settings, shared=shared), app.reporter)
+    report = history.releases(app.workspace(shared=shared))
     if audit:
         rows = [
             (
@@ -187,16 +181,13 @@ def rollback(
       replayctl rollback r_3f2a
     """
     from replayctl.publishing import rollback as back
-    from replayctl.settings.namespace import find_namespace
 
     app: AppContext = ctx.obj
-    namespace = find_namespace(app.settings, shared=shared)
+    workspace = app.workspace(shared=shared)
     find_server = _server_to_wait_for(ctx, wait)
     report = back.rollback(
         release,
-        app.settings,
-        namespace,
-        app.reporter,
+        workspace,
         find_server=find_server,
         force=force,
         break_lock=break_lock,
@@ -235,14 +226,11 @@ def gc(
       replayctl gc --keep 3
     """
     from replayctl.publishing import removal
-    from replayctl.settings.namespace import find_namespace
 
     app: AppContext = ctx.obj
     server = _server(ctx)
     report = removal.gc(
-        app.settings,
-        find_namespace(app.settings, shared=shared),
-        app.reporter,
+        app.workspace(shared=shared),
         server=server() if server else None,
         keep=keep,
         break_lock=break_lock,
@@ -270,16 +258,13 @@ def undeploy(
       replayctl undeploy --delete-from-airflow
     """
     from replayctl.publishing import removal
-    from replayctl.settings.namespace import find_namespace
 
     app: AppContext = ctx.obj
     find_server = _server(ctx)
     if delete_from_airflow and find_server is None:
         raise _no_airflow(app, "--delete-from-airflow")
     report = removal.undeploy(
-        app.settings,
-        find_namespace(app.settings, shared=shared),
-        app.reporter,
+        app.workspace(shared=shared),
         server=find_server() if find_server else None,
         delete_from_airflow=delete_from_airflow,
         break_lock=break_lock,

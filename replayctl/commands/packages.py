@@ -58,10 +58,26 @@ def upd_wheels_and_jars(
       replayctl upd-wheels-and-jars --prune --keep 3
     """
     from replayctl.settings.folders import find_folders
-    from replayctl.settings.namespace import find_namespace
     from replayctl.storage.packages import FOLDER, open_packages
 
     app: AppContext = ctx.obj
+    _require_compatible(show_list, prune, files or ())
+    workspace = app.workspace(shared=shared)
+    in_pods = f"{find_folders(app.settings).spark_submit_files_in_pods}/{workspace.namespace.directory}/{FOLDER}"
+    with open_packages(workspace) as store:
+        if show_list:
+            return _listed(store, in_pods)
+        if prune:
+            return _pruned(app, store, in_pods, keep, dry_run=dry_run)
+        # Imported here because no other command needs it.
+        import tempfile
+
+        with tempfile.TemporaryDirectory(prefix="replayctl-") as folder:
+            paths = _paths(app, workspace.namespace, dags_dir, files or (), Path(folder), workloads=workloads)
+            return _uploaded(app, store, in_pods, paths, dry_run=dry_run)
+
+
+def _require_compatible(show_list: bool, prune: bool, files: Sequence[Path]) -> None:
     if show_list and prune:
         raise UsageProblem(
             "--list cannot be combined with --prune", hint="pass --prune --dry-run to see what would be removed"
@@ -71,19 +87,6 @@ def upd_wheels_and_jars(
             f"{'--list' if show_list else '--prune'} cannot be combined with files to upload",
             hint="leave out the files",
         )
-    namespace = find_namespace(app.settings, shared=shared)
-    in_pods = f"{find_folders(app.settings).spark_submit_files_in_pods}/{namespace.directory}/{FOLDER}"
-    with open_packages(app.settings, namespace, app.reporter) as store:
-        if show_list:
-            return _listed(store, in_pods)
-        if prune:
-            return _pruned(app, store, in_pods, keep, dry_run=dry_run)
-        # Imported here because no other command needs it.
-        import tempfile
-
-        with tempfile.TemporaryDirectory(prefix="replayctl-") as folder:
-            paths = _paths(app, namespace, dags_dir, files or (), Path(folder), workloads=workloads)
-            return _uploaded(app, store, in_pods, paths, dry_run=dry_run)
 
 
 def _paths(

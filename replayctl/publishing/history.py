@@ -6,10 +6,8 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from replayctl.console.events import Reporter
 from replayctl.errors import NotFound, UsageProblem
-from replayctl.settings.declared import Settings
-from replayctl.settings.namespace import Namespace
+from replayctl.settings.workspace import Workspace
 from replayctl.storage.answers import History
 from replayctl.storage.target import open_target
 
@@ -45,11 +43,11 @@ class Releases:
     audit: tuple[Mapping[str, object], ...]
 
 
-def releases(settings: Settings, namespace: Namespace, reporter: Reporter) -> Releases:
+def releases(workspace: Workspace) -> Releases:
     """The releases that are stored for the namespace."""
-    with open_target(settings, namespace, reporter) as target:
+    with open_target(workspace) as target:
         history = target.history()
-        return Releases(namespace.user, target.name, records_of(history), _marked(history))
+        return Releases(workspace.namespace.user, target.name, records_of(history), _marked(history))
 
 
 def records_of(history: History) -> tuple[ReleaseRecord, ...]:

@@ -14,8 +14,8 @@ from replayctl.console.events import Reporter
 from replayctl.errors import Conflict, NotFound, ReplayctlError
 from replayctl.publishing.history import dags_of, published_since, records_of
 from replayctl.publishing.plan import my_stubs, refuse_obstacles
-from replayctl.settings.declared import Settings
 from replayctl.settings.namespace import Namespace
+from replayctl.settings.workspace import Workspace
 from replayctl.storage import lock
 from replayctl.storage.answers import History, TargetState
 from replayctl.storage.audit import audit_line
@@ -52,9 +52,7 @@ class Removal:
 
 
 def gc(
-    settings: Settings,
-    namespace: Namespace,
-    reporter: Reporter,
+    workspace: Workspace,
     *,
     server: LiveServer | None,
     keep: int | None = None,
@@ -66,13 +64,14 @@ def gc(
     A run continues with the release it started with, so every release published at that moment or later stays.
     Without a server, the live runs are unknown, and no release published within the last day is removed.
     """
+    namespace, settings = workspace.namespace, workspace.settings
     keep = settings.deploy.keep_releases if keep is None else keep
-    with open_target(settings, namespace, reporter) as target:
+    with open_target(workspace) as target:
         if dry_run:
             return _collected(namespace, target.inspect(), target.history(), target, server, keep, dry_run=True)
         with lock.held(
             target,
-            reporter,
+            workspace.reporter,
             what="gc",
             timeout_s=settings.deploy.lock_timeout_s,
             break_lock=break_lock,
@@ -81,15 +80,13 @@ def gc(
             assert state.history is not None
             removal = _collected(namespace, state, state.history, target, server, keep, dry_run=False)
             if removal.removed:
-                reporter.step(f"removing {len(removal.removed)} releases")
-                _remove(target, token, removal.removed, reporter)
+                workspace.reporter.step(f"removing {len(removal.removed)} releases")
+                _remove(target, token, removal.removed, workspace.reporter)
     return removal
 
 
 def undeploy(
-    settings: Settings,
-    namespace: Namespace,
-    reporter: Reporter,
+    workspace: Workspace,
     *,
     server: LiveServer | None,
     delete_from_airflow: bool = False,
@@ -100,7 +97,8 @@ def undeploy(
 
     The audit log stays. Raises Conflict, and removes nothing, while the server shows a live run of the namespace.
     """
-    with open_target(settings, namespace, reporter) as target:
+    namespace, reporter = workspace.namespace, workspace.reporter
+    with open_target(workspace) as target:
         if dry_run:
             state, history = target.inspect(), target.history()
             mine = tuple(my_stubs(state, namespace))
@@ -110,7 +108,7 @@ def undeploy(
             target,
             reporter,
             what="undeploy",
-            timeout_s=settings.deploy.lock_timeout_s,
+            timeout_s=workspace.settings.deploy.lock_timeout_s,
             break_lock=break_lock,
             with_history=True,
         ) as (token, state):
@@ -118,26 +116,32 @@ def undeploy(
             mine, stored = tuple(my_stubs(state, namespace)), _stored(state)
             refuse_obstacles(state, mine)
             dag_ids = _dag_ids(server, mine, state.history)
-            live = server.live_runs(dag_ids) if server else ()
-            if live:
-                raise Conflict(
-                    f"runs have not ended: {', '.join(f'{run.run_id} of {run.dag_id}' for run in live[:5])}",
-                    hint=f"wait for them, or run `replayctl runs stop {live[0].dag_id} {live[0].run_id}`",
-                )
-            if server and server.live_tries(dag_ids):
-                raise Conflict(
-                    f"tasks of {namespace.user or 'the shared namespace'} are running",
-                    hint="wait until they have ended, or mark them as failed in Airflow",
-                )
+            _refuse_live_runs(server, dag_ids, namespace)
             if mine or state.pointer:
                 reporter.step(f"removing {len(mine)} stubs and the pointer")
-                target.publish(
-                    token, Publication(None, audit_line("undeploy", previous=state.pointer), removed_stubs=mine)
-                )
+                audit = audit_line("undeploy", previous=state.pointer)
+                target.publish(token, Publication(None, audit, removed_stubs=mine))
             if stored:
                 _remove(target, token, stored, reporter)
             deleted, failures = _delete_dags(server if delete_from_airflow else None, dag_ids)
     return Removal(target.name, stored, {}, mine, deleted, failures)
+
+
+def _refuse_live_runs(server: LiveServer | None, dag_ids: Sequence[str], namespace: Namespace) -> None:
+    """Raises Conflict if the server shows a run or task of these DAGs that has not ended."""
+    if server is None:
+        return
+    live = server.live_runs(dag_ids)
+    if live:
+        raise Conflict(
+            f"runs have not ended: {', '.join(f'{run.run_id} of {run.dag_id}' for run in live[:5])}",
+            hint=f"wait for them, or run `replayctl runs stop {live[0].dag_id} {live[0].run_id}`",
+        )
+    if server.live_tries(dag_ids):
+        raise Conflict(
+            f"tasks of {namespace.user or 'the shared namespace'} are running",
+            hint="wait until they have ended, or mark them as failed in Airflow",
+        )
 
 
 def _remove(target: Target, token: str, names: Sequence[str], reporter: Reporter) -> None:

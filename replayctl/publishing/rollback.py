@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from replayctl.bundle.stubs import is_edited, stubs_of
-from replayctl.console.events import Reporter
 from replayctl.errors import Conflict
 from replayctl.publishing.history import ReleaseRecord, choose
 from replayctl.publishing.plan import my_stubs, refuse_hand_edits, refuse_obstacles
 from replayctl.publishing.verify import DagServer, Expected, Watcher
-from replayctl.settings.declared import Settings
 from replayctl.settings.namespace import Namespace
+from replayctl.settings.workspace import Workspace
 from replayctl.storage import lock
 from replayctl.storage.answers import History, TargetState
 from replayctl.storage.audit import audit_line
@@ -33,9 +32,7 @@ class Rollback:
 
 def rollback(
     release: str | None,
-    settings: Settings,
-    namespace: Namespace,
-    reporter: Reporter,
+    workspace: Workspace,
     *,
     find_server: Callable[[], DagServer] | None,
     force: bool = False,
@@ -47,17 +44,18 @@ def rollback(
     Raises NotFound for a release that is not stored, Conflict for one that was edited or is incomplete, and what the
     wait raises. After an import error, the release that was current is published again.
     """
-    with open_target(settings, namespace, reporter) as target:
+    namespace, reporter = workspace.namespace, workspace.reporter
+    with open_target(workspace) as target:
         if dry_run:
             record, stubs, state = _select(release, target.history(), target, namespace)
             forward, _ = _there_and_back(record.name, stubs, state, namespace, force=force)
             return Rollback(record.name, state.pointer, target.name, forward is not None, True, None)
-        watcher = Watcher(find_server(), settings, reporter) if find_server else None
+        watcher = Watcher(find_server(), workspace.settings, reporter) if find_server else None
         with lock.held(
             target,
             reporter,
             what=f"rollback to {release}" if release else "rollback",
-            timeout_s=settings.deploy.lock_timeout_s,
+            timeout_s=workspace.settings.deploy.lock_timeout_s,
             break_lock=break_lock,
             with_history=True,
         ) as (token, locked):

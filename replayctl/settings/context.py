@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from replayctl.console.events import Reporter
     from replayctl.console.result import Block, Result
     from replayctl.settings.declared import Settings
+    from replayctl.settings.workspace import Workspace
 
 
 def _working_folder() -> Path:
@@ -47,3 +48,10 @@ class AppContext:
         from replayctl.settings.load import load_settings
 
         return load_settings(self.profile, environ=self.environ, cwd=self.cwd)
+
+    def workspace(self, *, shared: bool = False) -> Workspace:
+        """The user's workspace, or with `shared` the common one; UsageProblem for a missing or invalid user name."""
+        from replayctl.settings.namespace import find_namespace
+        from replayctl.settings.workspace import Workspace
+
+        return Workspace(self.settings, find_namespace(self.settings, shared=shared), self.reporter)

@@ -13,11 +13,9 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from replayctl.console.events import Reporter
 from replayctl.errors import OperationFailed
-from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
-from replayctl.settings.namespace import Namespace
+from replayctl.settings.workspace import Workspace
 from replayctl.storage.answers import Record, records_of
 from replayctl.storage.shell import Shell
 from replayctl.storage.target import Modes, shell_of
@@ -142,13 +140,14 @@ class PackageStore:
 
 
 @contextlib.contextmanager
-def open_packages(settings: Settings, namespace: Namespace, reporter: Reporter) -> Iterator[PackageStore]:
+def open_packages(workspace: Workspace) -> Iterator[PackageStore]:
     """The namespace's packages in the profile's folder for Spark."""
+    settings = workspace.settings
     folders = find_folders(settings)
     modes = Modes(settings.deploy.directory_mode, settings.deploy.file_mode)
-    shell = shell_of(settings, reporter)
+    shell = shell_of(settings, workspace.reporter)
     try:
-        yield PackageStore(shell, str(folders.spark_submit_files), namespace.directory, modes)
+        yield PackageStore(shell, str(folders.spark_submit_files), workspace.namespace.directory, modes)
     finally:
         shell.close()
 

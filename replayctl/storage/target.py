@@ -19,7 +19,7 @@ from replayctl.bundle.release import MANIFEST, METADATA, SUBMIT_SCRIPT, Release,
 from replayctl.console.events import Reporter
 from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
-from replayctl.settings.namespace import Namespace
+from replayctl.settings.workspace import Workspace
 from replayctl.storage.answers import (
     History,
     LockHolder,
@@ -182,13 +182,15 @@ class Target:
 
 
 @contextlib.contextmanager
-def open_target(settings: Settings, namespace: Namespace, reporter: Reporter) -> Iterator[Target]:
+def open_target(workspace: Workspace) -> Iterator[Target]:
     """The namespace's part of the profile's folders: over ssh where `ssh.host` is set, else on this machine."""
+    settings = workspace.settings
     folders = find_folders(settings)
-    shell = shell_of(settings, reporter)
+    shell = shell_of(settings, workspace.reporter)
     modes = Modes(settings.deploy.directory_mode, settings.deploy.file_mode)
+    directory = workspace.namespace.directory
     try:
-        yield Target(shell, str(folders.dags), str(folders.spark_submit_files), namespace.directory, modes)
+        yield Target(shell, str(folders.dags), str(folders.spark_submit_files), directory, modes)
     finally:
         shell.close()
 

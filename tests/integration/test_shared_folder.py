@@ -23,6 +23,7 @@ from replayctl.errors import Conflict, ReplayctlError
 from replayctl.publishing import history, removal, rollback
 from replayctl.settings.declared import Settings
 from replayctl.settings.load import load_settings
+from replayctl.settings.workspace import Workspace
 from replayctl.storage import lock
 from replayctl.storage.audit import audit_line
 from replayctl.storage.target import Publication, Target
@@ -400,13 +401,13 @@ def test_a_damaged_list_of_checksums_hides_no_edit_and_heals(place: Place, how: 
     target.shell.close()
     settings, namespace = place.settings(), Namespace("alice")
     with pytest.raises(Conflict):
-        rollback.rollback(first.name, settings, namespace, SilentReporter(), find_server=None, dry_run=True)
-    assert removal.gc(settings, namespace, SilentReporter(), server=None, keep=1, dry_run=True).kept
-    assert [each.name for each in history.releases(settings, namespace, SilentReporter()).releases] == [
+        rollback.rollback(first.name, Workspace(settings, namespace, SilentReporter()), find_server=None, dry_run=True)
+    assert removal.gc(Workspace(settings, namespace, SilentReporter()), server=None, keep=1, dry_run=True).kept
+    assert [each.name for each in history.releases(Workspace(settings, namespace, SilentReporter())).releases] == [
         now.name,
         first.name,
     ]
-    removal.undeploy(settings, namespace, SilentReporter(), server=None)
+    removal.undeploy(Workspace(settings, namespace, SilentReporter()), server=None)
     assert not list(place.store.glob("r_*"))
 
 
@@ -446,7 +447,7 @@ def test_a_copy_of_our_stub_under_another_name_is_its_makers(place: Place) -> No
     place.deploy("next")
     assert (place.dags / "dag_bobs_copy.py").exists()
     assert (place.dags / "dag_copy_alice.py").exists()
-    removal.undeploy(place.settings(), Namespace("alice"), SilentReporter(), server=None)
+    removal.undeploy(Workspace(place.settings(), Namespace("alice"), SilentReporter()), server=None)
     assert (place.dags / "dag_bobs_copy.py").exists()
     assert (place.dags / "dag_copy_alice.py").exists()
     assert not (place.dags / "dag_a_alice.py").exists()
@@ -468,7 +469,7 @@ def test_gc_and_undeploy_remove_nothing_behind_a_link(place: Place) -> None:
         target.remove(token, [first.name], "{}")
     target.shell.close()
     with pytest.raises(Conflict, match=f"{first.name} is a link"):
-        removal.undeploy(settings, Namespace("alice"), SilentReporter(), server=None)
+        removal.undeploy(Workspace(settings, Namespace("alice"), SilentReporter()), server=None)
     assert contents(place.home) == before
 
 
@@ -478,16 +479,16 @@ def test_what_a_killed_publish_leaves_is_told_right_and_a_rollback_goes_one_step
     log = (place.store / "audit.log").read_text().splitlines()
     # Killed after the line, before the pointer.
     (place.store / "current").write_text(f"{names[1]}\n")
-    told = history.releases(settings, namespace, SilentReporter())
+    told = history.releases(Workspace(settings, namespace, SilentReporter()))
     assert [each.name for each in told.releases] == [names[1], names[0], names[2]]
     assert [line.get("effective", True) for line in told.audit] == [True, True, False]
     assert place.deploy("three").name == names[2]
     # And as a version that wrote its lines afterwards has left it: the pointer moved, the line is not there.
     (place.store / "audit.log").write_text("\n".join(log[:2]) + "\n")
-    told = history.releases(settings, namespace, SilentReporter())
+    told = history.releases(Workspace(settings, namespace, SilentReporter()))
     assert [each.name for each in told.releases] == [names[2], names[1], names[0]]
     place.deploy("four")
-    back = rollback.rollback(None, settings, namespace, SilentReporter(), find_server=None)
+    back = rollback.rollback(None, Workspace(settings, namespace, SilentReporter()), find_server=None)
     assert back.release == names[2]
 
 
@@ -512,7 +513,7 @@ def test_rollback_chooses_when_it_has_the_lock(place: Place) -> None:
     assert waiting.wait(60) == 0
     waiting.communicate()
     target.shell.close()
-    assert history.releases(settings, Namespace("alice"), SilentReporter()).releases[0].name == two.name
+    assert history.releases(Workspace(settings, Namespace("alice"), SilentReporter())).releases[0].name == two.name
     assert (place.store / "current").read_text().strip() == two.name
     assert one.name in {path.name for path in place.store.glob("r_*")}
 

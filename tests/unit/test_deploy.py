@@ -32,6 +32,7 @@ from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
 from replayctl.settings.load import load_settings
 from replayctl.settings.namespace import Namespace, find_namespace
+from replayctl.settings.workspace import Workspace
 from tests.reporters import RecordingReporter
 
 ROOT = Path(__file__).parents[2]
@@ -102,7 +103,9 @@ def run(place: tuple[Settings, Namespace, Path, FolderServer], **kwargs: object)
     settings, namespace, folder, server = place
     find_server = kwargs.pop("find_server", lambda: server)
     options = deploy.SyncOptions(**kwargs)  # type: ignore[arg-type]
-    return deploy.sync(folder, settings, namespace, RecordingReporter(), find_server=find_server, options=options)
+    return deploy.sync(
+        folder, Workspace(settings, namespace, RecordingReporter()), find_server=find_server, options=options
+    )
 
 
 def test_a_first_deploy_makes_store_stub_pointer_and_spark_files(place: tuple) -> None:
@@ -244,9 +247,7 @@ def test_the_shipped_dags_never_take_the_place_of_ones_own(place: tuple) -> None
         with pytest.raises(UsageProblem, match="dag_mine_alice.py would be deleted"):
             deploy.sync(
                 None,
-                settings,
-                namespace,
-                RecordingReporter(),
+                Workspace(settings, namespace, RecordingReporter()),
                 find_server=lambda: server,
                 options=deploy.SyncOptions(dry_run=dry_run),
             )

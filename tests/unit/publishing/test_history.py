@@ -18,6 +18,7 @@ from replayctl.errors import Conflict, NotFound, OperationFailed, UsageProblem
 from replayctl.publishing import history, removal
 from replayctl.settings.declared import Settings
 from replayctl.settings.load import load_settings
+from replayctl.settings.workspace import Workspace
 from replayctl.storage.answers import History
 from tests.publishing import deploy, release_of, target_of, write_dags
 from tests.reporters import RecordingReporter
@@ -172,7 +173,7 @@ def stored(home: Path) -> set[str]:
 
 
 def gc(place: tuple, server: Server | None, **more: object) -> removal.Removal:
-    return removal.gc(place[0], Namespace("alice"), RecordingReporter(), server=server, **more)  # type: ignore[arg-type]
+    return removal.gc(Workspace(place[0], Namespace("alice"), RecordingReporter()), server=server, **more)  # type: ignore[arg-type]
 
 
 def test_gc_keeps_the_newest_the_published_and_what_may_run(place: tuple) -> None:
@@ -208,9 +209,7 @@ def rollback_to(place: tuple, release: str, **more: object) -> object:
 
     return rollback.rollback(
         release,
-        place[0],
-        Namespace("alice"),
-        RecordingReporter(),
+        Workspace(place[0], Namespace("alice"), RecordingReporter()),
         find_server=None,
         **more,  # type: ignore[arg-type]
     )
@@ -233,10 +232,12 @@ def test_rollback_keeps_hand_edits_and_a_dry_run_looks_as_closely(place: tuple) 
 def test_undeploy_waits_for_nobody_and_says_what_airflow_kept(place: tuple) -> None:
     settings, _, home = place
     with pytest.raises(Conflict, match="are running"):
-        removal.undeploy(settings, Namespace("alice"), RecordingReporter(), server=Server(tries=[MOMENT]))
+        removal.undeploy(Workspace(settings, Namespace("alice"), RecordingReporter()), server=Server(tries=[MOMENT]))
     assert len(stored(home)) == 4
     server = Server(stubborn=("b_alice",))
-    done = removal.undeploy(settings, Namespace("alice"), RecordingReporter(), server=server, delete_from_airflow=True)
+    done = removal.undeploy(
+        Workspace(settings, Namespace("alice"), RecordingReporter()), server=server, delete_from_airflow=True
+    )
     assert done.dags_deleted == ("a_alice",)
     assert done.dags_left == {"b_alice": "something of it runs"}
     assert stored(home) == set()
