@@ -84,6 +84,11 @@ class Lab:
         )
         self.run("airflow")
 
+    def look_for_new_dags(self) -> None:
+        """Has Airflow look for new files now: one that has no DAG does so every five minutes only."""
+        processor = ("-n", "airflow", "exec", "deploy/airflow-scheduler", "-c", "dag-processor", "--")
+        self.kubectl(*processor, "sh", "-c", "kill 1")
+
     def stop(self) -> None:
         self.kubectl("delete", "namespace", NAMESPACE, "--wait=false", check=False)
         if self.started:

@@ -50,10 +50,10 @@ class Workstation:
         environ = {"HOME": str(self.home), "PATH": os.environ["PATH"], "KUBECONFIG": str(self.kubeconfig)}
         return {**environ, "USERNAME_ON_CLUSTER": self.user}
 
-    def call(self, *argv: str) -> Answer:
+    def call(self, *argv: str, timeout: float = 180) -> Answer:
         command = [sys.executable, "-m", "replayctl", "--output", "json", *argv]
         done = subprocess.run(
-            command, cwd=self.cwd, env=self.environ, capture_output=True, text=True, timeout=180, check=False
+            command, cwd=self.cwd, env=self.environ, capture_output=True, text=True, timeout=timeout, check=False
         )
         lines = done.stdout.splitlines()
         # Several documents are one in a line; a single one may stand over many.

@@ -1,0 +1,187 @@
+"""The whole path on the cluster: image, deploy over ssh, a run in pods, and results equal to those of this machine."""
+
+import contextlib
+import grp
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.sshd import WHY_NOT, SshServer
+
+from .conftest import SMALL_MODULE, Stack
+from .lab import STATE, Lab, why_not
+from .yarn_jobs import Answer, Workstation
+
+_REASON = why_not() or WHY_NOT
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(_REASON is not None, reason=_REASON or ""),
+    pytest.mark.skipif(shutil.which("docker") is None, reason="no docker on this machine"),
+]
+
+_USER = f"cluster-{os.getpid()}"
+_DAG = "two_stage_sample"
+_SHARE = STATE / "share"
+_DATA = _SHARE / "SLAMA" / "kaggle_used_cars_dataset"
+_DAGS = _SHARE / "Airflow" / "dags"
+_WRITTEN = (_DAGS, _DAGS / ".airflowignore", _DAGS / "replayctl_releases", _DATA / "spark_submit_files")
+_STEPS = {
+    *("split", "first_level_poprec", "first_level_itemknn", "combine", "second_level_lightgbm", "evaluate"),
+}
+
+
+@dataclass
+class Cluster:
+    """A user of profile `lab` who has the image that was pushed, and what the cluster's servers saw of a run."""
+
+    station: Workstation
+    lab: Lab
+    digest: str
+    pods: dict[str, str] = field(default_factory=dict)
+    run: Answer | None = None
+
+    def call(self, *argv: str, timeout: float = 900) -> Answer:
+        return self.station.call(*argv, timeout=timeout)
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Records the image that each task's pod ran, as its node reports it."""
+        line = r'{.metadata.labels.task_id} {.status.containerStatuses[0].imageID}{"\n"}'
+        argv = ["-n", "airflow", "get", "pods", "-l", f"dag_id={_DAG}_{_USER}", "--watch", "-o", f"jsonpath={line}"]
+        program = [str(self.lab.folder / "cluster"), "kubectl", *argv]
+        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, start_new_session=True) as watch:
+            try:
+                yield
+            finally:
+                # The program that it has started, too.
+                os.killpg(watch.pid, signal.SIGTERM)
+                assert watch.stdout is not None
+                rows = [row.split(" ") for row in watch.stdout.read().splitlines()]
+                self.pods |= {row[0]: row[1] for row in rows if len(row) == 2 and row[1]}
+
+
+@pytest.fixture(scope="module")
+def storage_host() -> Iterator[SshServer]:
+    """The machine behind ssh that has the shared folder, where a user without root may write."""
+    server = SshServer.start(_USER)
+    group = grp.getgrnam("rctl-tests").gr_gid if server.people else -1
+    before = {path: path.stat() for path in _WRITTEN if path.exists() and server.people}
+    for path, state in before.items():
+        os.chown(path, -1, group)
+        path.chmod(state.st_mode | (0o2070 if path.is_dir() else 0o060))
+    try:
+        yield server
+    finally:
+        for path, state in before.items():
+            with contextlib.suppress(FileNotFoundError):
+                os.chown(path, -1, state.st_gid)
+                path.chmod(state.st_mode & 0o7777)
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    lab: Lab, storage_host: SshServer, stack: Stack, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    lab.start_airflow()
+    lab.run("mlflow")
+    home = tmp_path_factory.mktemp("cluster")
+    shutil.copytree(ROOT / "dags", home / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+    (home / "dags" / "dag_small.py").write_text(SMALL_MODULE)
+    # Its builders alone: 27 DAGs more would be parsed for nothing.
+    builders = home / "dags" / "dag_two_stage_scenarios.py"
+    builders.write_text(builders.read_text().partition("\n\ndef dag_specs(")[0])
+    (home / "password").write_text("admin")
+    (home / "password").chmod(0o600)
+    profile = {
+        "user": _USER,
+        "airflow": {"username": "admin", "password_file": str(home / "password")},
+        "ssh": {"host": "cluster", "config": str(storage_host.client_config(home / "ssh_config")), "user": _USER},
+    }
+    settings = {"default_profile": "lab", "profiles": {"lab": profile}}
+    (home / "replayctl.yaml").write_text(json.dumps(settings))
+    station = Workstation(home, STATE / "kubeconfig", _USER, home)
+    built = station.call("build-airflow-image", "--docker-dir", str(ROOT / "docker"), timeout=2400)
+    assert built.code == 0, built.stderr
+    pushed = station.call("push-airflow-image", "--docker-dir", str(ROOT / "docker"), timeout=1200)
+    assert pushed.code == 0, pushed.stderr
+    profile["images"] = {"pods": pushed.document["data"]["image"].rpartition(":")[2]}
+    (home / "replayctl.yaml").write_text(json.dumps(settings))
+    made = Cluster(station, lab, pushed.document["data"]["reference"])
+    (_DATA / "replay").mkdir(exist_ok=True)
+    shutil.copy(stack.home / "data" / "replay" / "sample_ratings.csv", _DATA / "replay")
+    # Workers are another user than this machine's.
+    artifacts = _DATA / "replay" / "experiments" / _USER
+    artifacts.mkdir(parents=True)
+    artifacts.chmod(0o777)
+    try:
+        yield made
+    finally:
+        removed = made.call("undeploy", "--delete-from-airflow")
+        shutil.rmtree(artifacts, ignore_errors=True)
+        assert removed.code == 0, removed.stderr
+
+
+@pytest.fixture(scope="module")
+def run(cluster: Cluster) -> dict[str, Any]:
+    """One run of the whole experiment."""
+    cluster.lab.look_for_new_dags()
+    deployed = cluster.call("sync-dags", "--wait")
+    assert deployed.code == 0, deployed.stderr
+    assert deployed.document["data"]["images"] == {"": cluster.digest}
+    assert "airflow.url is not set: forwarding to airflow/svc/airflow-webserver:8080" in deployed.stderr
+    with cluster.watched():
+        answer = cluster.call("run", _DAG, "--wait", timeout=1800)
+    assert answer.code == 0, answer.stderr
+    return dict(answer.document["data"])
+
+
+def test_an_image_of_unchanged_inputs_is_not_built_again(cluster: Cluster) -> None:
+    again = cluster.call("build-airflow-image", "--docker-dir", str(ROOT / "docker"))
+    assert (again.code, again.document["status"]) == (0, "nothing-to-do"), again.stderr
+
+
+def test_all_tasks_are_green_in_pods_of_the_image_that_was_pushed(cluster: Cluster, run: dict[str, Any]) -> None:
+    assert {task["task_id"]: (task["state"], task["outcome"]) for task in run["tasks"]} == dict.fromkeys(
+        _STEPS, ("success", "computed")
+    )
+    assert cluster.pods == dict.fromkeys(_STEPS, cluster.digest)
+
+
+def test_the_leaderboard_equals_that_of_this_machine(
+    cluster: Cluster, run: dict[str, Any], stack: Stack, finished: Answer
+) -> None:
+    ours, local = (
+        {row["model"]: row["metrics"] for row in answer.document["data"]["rows"]}
+        for answer in (cluster.call("leaderboard", _DAG), stack.call("leaderboard", _DAG))
+    )
+    assert ours.keys() == local.keys() == {"poprec", "itemknn", "lightgbm"}
+    for model in ("poprec", "itemknn"):
+        assert ours[model] == local[model]
+    # Trees are grown from histograms, sums of floats in an order that depends on the number of threads.
+    assert ours["lightgbm"] == pytest.approx(local["lightgbm"], abs=0.02)
+
+
+def test_the_configuration_says_which_image_the_next_pod_gets(cluster: Cluster, run: dict[str, Any]) -> None:
+    shown = cluster.call("airflow-config", "core.executor", "--dag", _DAG)
+    assert shown.code == 0, shown.stderr
+    data = shown.document["data"]
+    assert (data["version"], data["executor"], data["dag"]["image"]) == ("3.3.2", "KubernetesExecutor", cluster.digest)
+    assert data["image"] == "localhost:5000/airflow-worker:latest"
+    assert data["pod_template"] == cluster.lab.kubectl(
+        *("-n", "airflow", "get", "configmap", "airflow-pod-template", "-o", r"jsonpath={.data.pod_template\.yaml}")
+    )
+
+
+def test_the_shipped_pod_template_is_one_for_kubernetes(lab: Lab) -> None:
+    lab.kubectl("-n", "replayctl-tests", "create", "serviceaccount", "airflow-worker", check=False)
+    template = str(ROOT / "docker" / "pod-template.yaml")
+    assert "server dry run" in lab.kubectl("-n", "replayctl-tests", "apply", "--dry-run=server", "-f", template)
