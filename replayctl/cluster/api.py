@@ -109,14 +109,27 @@ class Kubernetes:
         """The JSON answer of a GET; `what` is used in errors. Raises NotFound, AuthFailed, Unreachable."""
         return self._request("GET", f"{path}{'?' + urllib.parse.urlencode(parameters) if parameters else ''}", what)
 
+    def text(self, path: str, what: str) -> str:
+        """The answer to a GET as text; raises what `get` raises."""
+        return self._answer("GET", path, what, accept="*/*").decode("utf-8", "replace")
+
     def _request(self, method: str, path: str, what: str, document: object = None) -> dict[str, Any]:
+        data = self._answer(method, path, what, document)
+        try:
+            return dict(json.loads(data))
+        except ValueError as error:
+            raise OperationFailed(f"cannot read {what} from {self.access.server}: the answer is not JSON") from error
+
+    def _answer(
+        self, method: str, path: str, what: str, document: object = None, accept: str = "application/json"
+    ) -> bytes:
         import urllib3
 
         if self._pool is None:
             self._pool = _pool(self.access)
         # A second try, with newer credentials if there are any.
         for _ in range(2):
-            headers = urllib3.HTTPHeaderDict([*self.access.headers(), ("Accept", "application/json")])
+            headers = urllib3.HTTPHeaderDict([*self.access.headers(), ("Accept", accept)])
             try:
                 answer = self._pool.request(
                     method, f"{self.access.server}{path}", headers=headers, json=document, timeout=_TIMEOUT_S
@@ -128,10 +141,7 @@ class Kubernetes:
             self.access.forget()
         if answer.status not in (200, 201):
             raise refusal(answer.status, answer.data, what, self.access)
-        try:
-            return dict(json.loads(answer.data))
-        except ValueError as error:
-            raise OperationFailed(f"cannot read {what} from {self.access.server}: the answer is not JSON") from error
+        return bytes(answer.data)
 
     def pods(self, target: Endpoint) -> list[Pod]:
         """The pods behind a target, ready ones first. Raises NotFound if the target does not exist."""

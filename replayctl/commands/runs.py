@@ -170,6 +170,7 @@ def _dags_with_suffix(app: AppContext, api: AirflowApi) -> list[str]:
 
 def _watched(app: AppContext, api: AirflowApi, run: RunInfo, timeout_s: float) -> RunReport:
     from replayctl.experiments import runs
+    from replayctl.experiments.services import find_pods
 
     try:
         return runs.watch(
@@ -179,6 +180,7 @@ def _watched(app: AppContext, api: AirflowApi, run: RunInfo, timeout_s: float) -
             poll_s=app.settings.deploy.poll_s,
             reporter=app.reporter,
             explain=lambda lines: _cause(app, lines),
+            pods=find_pods(app.settings, app.environ),
         )
     except KeyboardInterrupt:
         raise Interrupted(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from replayctl.clients.airflow import AirflowApi
 from replayctl.clients.airflow_runs import RunInfo, TaskInfo
 
+FOR_A_WORKER = "waiting for a worker"
 _SHOWN = 3
 
 
@@ -24,7 +25,7 @@ def why_waiting(api: AirflowApi, run: RunInfo, tasks: Sequence[TaskInfo]) -> str
         ahead = [other.run_id for other in api.runs(run.dag_id, states=["running"]) if other.run_id != run.run_id]
         return f"queued behind {_some(ahead)} of the same DAG" if ahead else "waiting for the scheduler"
     if any(task.state == "queued" for task in tasks):
-        return "waiting for a worker"
+        return FOR_A_WORKER
     for pool in sorted({task.pool for task in tasks if task.state == "scheduled" and task.pool}):
         slots, occupants = api.pool_use(pool)
         if 0 <= slots <= len(occupants):

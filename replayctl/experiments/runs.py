@@ -6,7 +6,7 @@ import datetime
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from replayctl.clients.airflow import AirflowApi, DagInfo
 from replayctl.clients.airflow_runs import FINAL_RUN_STATES, RunInfo, TaskInfo
@@ -14,8 +14,12 @@ from replayctl.clients.patience import wait_until
 from replayctl.console.events import Reporter
 from replayctl.console.times import short_duration, short_moment
 from replayctl.errors import ReplayctlError, TimedOut
-from replayctl.experiments.delays import why_waiting
+from replayctl.experiments.delays import FOR_A_WORKER, why_waiting
 
+if TYPE_CHECKING:
+    from replayctl.experiments.worker_pods import WorkerPods
+
+T = TypeVar("T")
 _LOG_LINES = 40
 # Airflow's pages fold the lines between them.
 _GROUP_MARKS = ("::group::", "::endgroup::")
@@ -135,14 +139,16 @@ def watch(
     poll_s: float,
     reporter: Reporter,
     explain: Explain,
+    pods: WorkerPods | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> RunReport:
     """Follows a run to its end, and reports each change of a task and what the run waits for.
 
-    `explain` finds the cause in a failed task's log. Requests are repeated while Airflow is away. Raises TimedOut,
-    with the unfinished report as its data, if the run takes longer than `timeout_s`.
+    `explain` finds the cause in a failed task's log; `pods` are asked about tasks that have not started. Requests are
+    repeated while Airflow is away. Raises TimedOut, with the unfinished report as its data, if the run takes longer
+    than `timeout_s`.
     """
-    follower = _Follower(api, reporter, run, explain)
+    follower = _Follower(api, reporter, run, explain, pods)
     return wait_until(
         follower.look,
         follower.late,
@@ -161,6 +167,7 @@ class _Follower:
     reporter: Reporter
     run: RunInfo
     explain: Explain
+    pods: WorkerPods | None = None
     seen: dict[tuple[str, int], tuple[str | None, int]] = field(default_factory=dict)
     notes: dict[tuple[str, int], Mapping[str, Any] | None] = field(default_factory=dict)
     why: str | None = None
@@ -196,6 +203,8 @@ class _Follower:
     def _ask_why(self, tasks: Sequence[TaskInfo]) -> None:
         self.asked_at = time.monotonic()
         why = why_waiting(self.api, self.run, tasks)
+        if why == FOR_A_WORKER:
+            why = self._ask_pods(lambda pods: pods.why_waiting(self.run)) or why
         if why and why != self.why:
             self.reporter.step(why)
         self.why = why
@@ -251,8 +260,19 @@ class _Follower:
             outcome="success" if run.state == "success" else "failed",
         )
 
+    def _ask_pods(self, question: Callable[[WorkerPods], T | None]) -> T | None:
+        """What the pods say, for what it is worth: the run is followed without them, too."""
+        if self.pods is None:
+            return None
+        try:
+            return question(self.pods)
+        except ReplayctlError as error:
+            self.reporter.note(f"cannot look at the pods of tasks: {error}")
+            return None
+
     def _failed(self, task: TaskInfo) -> FailedTask:
-        log = self.api.task_log(self.run.dag_id, self.run.run_id, task)
+        log = self._ask_pods(lambda pods: pods.last_words(self.run, task)) if task.start is None else None
+        log = log or self.api.task_log(self.run.dag_id, self.run.run_id, task)
         url = f"{run_url(self.api, self.run)}/tasks/{task.task_id}?try_number={task.try_number}"
         tail = tuple(line for line in log.lines if not line.startswith(_GROUP_MARKS))[-_LOG_LINES:]
         return FailedTask(task.task_id, task.try_number, self.explain(log.lines), tail, log.source, url)

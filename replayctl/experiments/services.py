@@ -15,6 +15,7 @@ from replayctl.settings.load import LOCAL_PROFILE
 if TYPE_CHECKING:
     from replayctl.clients.airflow import AirflowApi
     from replayctl.clients.mlflow import MlflowApi
+    from replayctl.experiments.worker_pods import WorkerPods
 
 
 def has_airflow(settings: Settings) -> bool:
@@ -53,6 +54,19 @@ def open_airflow(settings: Settings, environ: Mapping[str, str], reporter: Repor
         # Where `replayctl port-forward airflow` shows the pages: this forward ends with the command.
         pages = settings.links.airflow or (f"http://127.0.0.1:{port}" if port.isdigit() else url)
         yield AirflowApi(url, username=username, password=password, pages=pages)
+
+
+def find_pods(settings: Settings, environ: Mapping[str, str]) -> WorkerPods | None:
+    """The pods of tasks; None for the local stack, and without a kubeconfig."""
+    if settings.profile == LOCAL_PROFILE:
+        return None
+    from replayctl.cluster.api import find_kubernetes, parse_endpoint
+    from replayctl.experiments.worker_pods import WorkerPods
+
+    try:
+        return WorkerPods(find_kubernetes(settings, environ), parse_endpoint(settings.targets.airflow).namespace)
+    except SettingsError:
+        return None
 
 
 @contextlib.contextmanager

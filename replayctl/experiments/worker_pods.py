@@ -1,0 +1,85 @@
+"""The pods of a run's tasks under the Kubernetes executor: why one does not start, and why one ended without a log.
+
+Airflow knows neither: a pod that was not scheduled, whose image was not pulled, or that ended before its task began, is
+only "queued" or "failed" to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from replayctl.clients.airflow_runs import RunInfo, TaskInfo, TaskLog
+from replayctl.cluster.api import Kubernetes
+from replayctl.errors import OperationFailed
+
+_LOG_LINES = 40
+_SELECTOR = "kubernetes_executor=True"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPods:
+    """The worker pods in one Kubernetes namespace. Methods raise what requests to the Kubernetes API raise."""
+
+    cluster: Kubernetes
+    namespace: str
+
+    def why_waiting(self, run: RunInfo) -> str | None:
+        """Why a pod of the run has not started yet; None when there is no such pod."""
+        for pod in self._pods(run):
+            if reason := _why_not_started(pod):
+                return f"pod {pod['metadata']['name']} has not started: {reason}"
+        return None
+
+    def last_words(self, run: RunInfo, task: TaskInfo) -> TaskLog | None:
+        """How the pod of a task's latest try ended, with the end of its log; None when the pod is gone."""
+        for pod in self._pods(run):
+            labels = pod["metadata"].get("annotations") or {}
+            if (labels.get("task_id"), labels.get("try_number")) != (task.task_id, str(task.try_number)):
+                continue
+            name = pod["metadata"]["name"]
+            lines = [f"pod {name}: {_why_ended(pod) or _why_not_started(pod) or 'no reason known'}"]
+            path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/log?container=base&tailLines={_LOG_LINES}"
+            # A container that has never started has none, and the reason is answer enough.
+            with contextlib.suppress(OperationFailed):
+                lines += self.cluster.text(path, f"the log of pod {name}").splitlines()
+            return TaskLog(tuple(lines), f"kubectl -n {self.namespace} logs {name}")
+        return None
+
+    def _pods(self, run: RunInfo) -> Iterator[dict[str, Any]]:
+        path = f"/api/v1/namespaces/{self.namespace}/pods"
+        pods = self.cluster.get(path, f"pods of {self.namespace}", {"labelSelector": _SELECTOR}).get("items") or []
+        for pod in pods:
+            # The labels are shortened; the annotations are exact.
+            annotations = pod["metadata"].get("annotations") or {}
+            if (annotations.get("dag_id"), annotations.get("run_id")) == (run.dag_id, run.run_id):
+                yield pod
+
+
+def _states(pod: Mapping[str, Any], kind: str) -> Iterator[Mapping[str, Any]]:
+    for status in (pod.get("status") or {}).get("containerStatuses") or ():
+        if state := (status.get("state") or {}).get(kind):
+            yield state
+
+
+def _why_not_started(pod: Mapping[str, Any]) -> str | None:
+    """The reason of a pod that is not scheduled, or of a container that waits; None when it is only being created."""
+    for condition in (pod.get("status") or {}).get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return _words(condition)
+    waiting = (state for state in _states(pod, "waiting") if state.get("reason") != "ContainerCreating")
+    return next((_words(state) for state in waiting), None)
+
+
+def _why_ended(pod: Mapping[str, Any]) -> str | None:
+    status = pod.get("status") or {}
+    if status.get("reason"):
+        return _words(status)
+    ended = next(_states(pod, "terminated"), None)
+    return None if ended is None else f"{_words(ended)} (exit code {ended.get('exitCode')})"
+
+
+def _words(state: Mapping[str, Any]) -> str:
+    return ": ".join(str(state[key]) for key in ("reason", "message") if state.get(key))
