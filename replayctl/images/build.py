@@ -26,11 +26,13 @@ INPUT_LABEL = "replayctl.input-digest"
 _REVISION_LABEL = "org.opencontainers.image.revision"
 _TAIL_LINES = 20
 _STEP = re.compile(r"Step (?P<number>\d+)/(?P<total>\d+) : (?P<command>.*)", re.DOTALL)
-# As `docker buildx build --progress plain` numbers its lines.
-_BUILDX_STEP = re.compile(r"#\d+ \[(?P<stage>[^\]]*?)(?P<number>\d+)/(?P<total>\d+)\] (?P<command>.*)")
+# As `docker buildx build --progress plain` prints its lines.
+_BUILDX_LINE = re.compile(r"#(?P<number>\d+) (?P<rest>.*)")
+_BUILDX_STEP = re.compile(r"\[(?P<stage>[^\]]*?)(?P<number>\d+)/(?P<total>\d+)\] (?P<command>.*)")
+_BUILDX_OUTPUT = re.compile(r"\d+\.\d+ (?P<text>.*)")
+_BUILDX_ERROR = re.compile(r"ERROR: (?:failed to solve: )?(?P<reason>.*?(?:exit code: (?P<code>\d+))?)$")
 # Lines of the classic builder itself between those of a step.
 _HOUSEKEEPING = ("--->", "Removing intermediate container")
-_BUILDX_LINE = re.compile(r"#\d+ [0-9.]+ (?P<text>.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,25 +191,48 @@ def _has_buildx() -> bool:
 
 
 def _build_by_buildx(plan: BuildPlan, reporter: Reporter, labels: Mapping[str, str]) -> None:
-    steps = _Steps(reporter)
-
-    def listen(line: str) -> None:
-        match = _BUILDX_STEP.match(line)
-        if match:
-            steps.begin(match["number"], match["total"], match["command"])
-            return
-        match = _BUILDX_LINE.match(line)
-        steps.line(match["text"] if match else line)
-
+    log = BuildxLog(reporter)
     with tempfile.TemporaryDirectory(prefix="replayctl-build-") as folder:
         with plan.context.tar() as archive, tarfile.open(fileobj=archive) as tar:
             tar.extractall(folder, filter="data")
         argv = ["docker", "buildx", "build", "--load", "--progress", "plain", "--tag", str(plan.reference)]
         argv += ["--file", str(Path(folder) / plan.context.dockerfile), *_options(plan, labels), folder]
-        done = process.run(argv, on_line=listen, check=False)
+        done = process.run(argv, on_line=log.take, check=False)
     if done.returncode != 0:
-        reason = next((line for line in reversed(done.tail.splitlines()) if line.startswith("ERROR")), "")
-        raise steps.failure(plan, reason or f"docker buildx ended with status {done.returncode}")
+        raise log.failed.failure(plan, log.reason or f"docker buildx ended with status {done.returncode}")
+
+
+class BuildxLog:
+    """Reads the lines of `docker buildx build --progress plain`; its steps run side by side and are told by number."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._steps: dict[str, _Steps] = {}
+        self.failed = _Steps(reporter)
+        self.reason = ""
+
+    def take(self, text: str) -> None:
+        """Reports one line. At the end `failed` is the step that failed, and `reason` says why."""
+        match = _BUILDX_LINE.match(text)
+        if match is None:
+            # The summary of a failure repeats what the step has printed.
+            error = _BUILDX_ERROR.match(text)
+            if error:
+                self.reason = f"exit code {error['code']}" if error["code"] else error["reason"]
+            return
+        step = self._steps.setdefault(match["number"], _Steps(self._reporter))
+        rest = match["rest"]
+        begin, output = _BUILDX_STEP.match(rest), _BUILDX_OUTPUT.match(rest)
+        if begin:
+            # Printed again whenever another step has printed something.
+            if not step.current:
+                step.begin(begin["number"], begin["total"], begin["command"])
+        elif rest.startswith("ERROR"):
+            self.failed = step
+        elif output:
+            step.line(output["text"])
+        elif not step.current and not rest.startswith(("DONE", "CACHED", "[")):
+            self._reporter.status(rest)
 
 
 def _options(plan: BuildPlan, labels: Mapping[str, str]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from replayctl.errors import AuthFailed, OperationFailed, ReplayctlError, Unreachable
 from replayctl.images import build as building
-from replayctl.images.build import INPUT_LABEL, BuildPlan, build, find_built, plan_build
+from replayctl.images.build import INPUT_LABEL, BuildPlan, BuildxLog, build, find_built, plan_build
 from replayctl.images.context import plan_context
 from replayctl.images.engine import LocalImage, explain
 from replayctl.images.listing import list_images
@@ -108,6 +108,67 @@ def test_a_build_tells_its_steps_and_labels_the_image(docker_dir: Path) -> None:
     assert engine.build_options["labels"][INPUT_LABEL] == plan.inputs
     assert engine.build_options["labels"]["org.opencontainers.image.revision"] == "c0ffee"
     assert find_built(engine, plan) == "engine"  # type: ignore[arg-type]
+
+
+# What buildx 0.13 prints, of two stages at the same time.
+BUILDX = """\
+#0 building with "default" instance using docker driver
+#1 [internal] load build definition from x.Dockerfile
+#1 transferring dockerfile: 122B done
+#1 DONE 0.0s
+#4 [stage-1 1/3] FROM docker.io/lab/debian:bookworm
+#4 CACHED
+#5 [tools 2/2] RUN make tools
+#5 0.259 cc tools.c
+#6 [stage-1 2/3] RUN make
+#6 0.260 cc a.c
+#5 [tools 2/2] RUN make tools
+#5 0.300 tools.c: no such header
+#6 0.310 cc b.c
+"""
+BUILDX_FAILURE = """\
+#5 ERROR: process "/bin/sh -c make tools" did not complete successfully: exit code: 2
+------
+ > [tools 2/2] RUN make tools:
+0.259 cc tools.c
+0.300 tools.c: no such header
+------
+ERROR: failed to solve: process "/bin/sh -c make tools" did not complete successfully: exit code: 2
+"""
+
+
+def test_steps_of_buildx_are_told_once_each(docker_dir: Path) -> None:
+    reporter = RecordingReporter()
+    log = BuildxLog(reporter)
+    for line in f"{BUILDX}#9 exporting layers\n#9 DONE 0.1s\n".splitlines():
+        log.take(line)
+    assert reporter.messages("step") == [
+        "step 1/3: FROM docker.io/lab/debian:bookworm",
+        "step 2/2: RUN make tools",
+        "step 2/3: RUN make",
+    ]
+    assert "step 2/2: tools.c: no such header" in reporter.messages("status")
+    assert reporter.messages("status")[-1] == "exporting layers"
+
+
+def test_a_failure_of_buildx_has_the_lines_of_the_step_that_failed(docker_dir: Path) -> None:
+    log = BuildxLog(RecordingReporter())
+    for line in f"{BUILDX}{BUILDX_FAILURE}".splitlines():
+        log.take(line)
+    error = log.failed.failure(planned(FakeEngine(), docker_dir), log.reason)
+    assert "failed in step 2/2: exit code 2" in str(error)
+    assert (error.details or "").splitlines() == [
+        "step 2/2: RUN make tools",
+        "cc tools.c",
+        "tools.c: no such header",
+    ]
+
+
+def test_a_dockerfile_that_buildx_cannot_parse(docker_dir: Path) -> None:
+    log = BuildxLog(RecordingReporter())
+    log.take("ERROR: failed to solve: dockerfile parse error on line 1: unknown instruction: FORM")
+    error = log.failed.failure(planned(FakeEngine(), docker_dir), log.reason)
+    assert str(error).endswith("failed in its first step: dockerfile parse error on line 1: unknown instruction: FORM")
 
 
 def test_an_image_in_the_registry_counts_and_a_registry_that_is_away_does_not_matter(docker_dir: Path) -> None:
