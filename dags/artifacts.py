@@ -1,28 +1,32 @@
-"""Artifacts: folders that are either whole or not there.
+"""Artifacts: folders that are either whole or not there, on this machine's file systems or on HDFS.
 
 A step writes into a temporary sibling, adds `manifest.json` and `_SUCCESS`, then renames. Whole means that both
-files are present and that every file which the manifest lists is there in its size, and small ones with their
-content. Of two writers the first rename wins and the other discards its own, which is equal by construction. Standard
-library only: asked by the Airflow worker before anything starts, and by the step's own process.
+files are present and that every file which the manifest lists is there as it was written. Of two writers the first
+rename wins and the other discards its own, which is equal by construction. Standard library only: asked by the Airflow
+worker before anything starts, and by the step's own process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
-import os
-import shutil
+import logging
 import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from .storage import Entry, LocalPath, StoragePath, open_path
+from .webhdfs import HdfsError
+
+log = logging.getLogger("replay")
 
 MANIFEST = "manifest.json"
 SUCCESS = "_SUCCESS"
 _OPEN = ".open"
-# Files up to this size are compared by content: reading them costs less than starting what would read them.
-_CHECKED_BYTES = 8 << 20
 _MAX_MANIFEST_BYTES = 64 << 20
 _FILES = "files"
 _LEFT_FOR_DEAD_S = 7 * 86400.0
@@ -33,21 +37,35 @@ class ArtifactError(Exception):
 
 
 class Artifact:
-    """The artifact of one step, at one path of a file system that this process sees.
+    """The artifact of one step, at one path.
 
-    `path` is an absolute path or a `file://` URL. Other schemes raise ArtifactError: nothing here can ask them.
+    `address` is an absolute path, a `file://` or an `hdfs://` URL; `hdfs` says how HDFS is reached (`url`, the
+    NameNode's web address, and `user`). Raises ArtifactError for another kind of address. Whatever is asked of HDFS may
+    raise HdfsError: an artifact that cannot be looked at is neither whole nor incomplete.
     """
 
-    def __init__(self, path: str) -> None:
-        scheme, separator, rest = path.partition("://")
-        if separator and scheme != "file":
-            raise ArtifactError(f"artifact {path}: {scheme}:// is not supported, only local and mounted folders are")
-        self.path = Path(rest if separator else path)
-        if not self.path.is_absolute():
-            raise ArtifactError(f"artifact {path}: not an absolute path")
+    def __init__(self, address: str, hdfs: Mapping[str, str | None] | None = None) -> None:
+        try:
+            self.folder = open_path(address, hdfs)
+        except ValueError as error:
+            raise ArtifactError(f"artifact {error}") from error
+
+    @classmethod
+    def at(cls, folder: StoragePath) -> Artifact:
+        """The artifact in a folder."""
+        artifact = cls.__new__(cls)
+        artifact.folder = folder
+        return artifact
 
     def __str__(self) -> str:
-        return str(self.path)
+        return str(self.folder)
+
+    @property
+    def path(self) -> Path:
+        """The folder on this machine. Raises ArtifactError when it is not on a file system of this machine."""
+        if not isinstance(self.folder, LocalPath):
+            raise ArtifactError(f"artifact {self} is not on a file system of this machine")
+        return self.folder.path
 
     def is_whole(self) -> bool:
         """Whether the step that makes it may be skipped."""
@@ -55,28 +73,31 @@ class Artifact:
 
     def what_is_missing(self) -> str | None:
         """Why the artifact is not whole, in a few words; None when it is."""
-        if not (self.path / SUCCESS).is_file():
+        tree = {name: entry for name, entry in self.folder.tree().items() if not entry.is_folder}
+        if SUCCESS not in tree:
             return f"no {SUCCESS}"
         try:
             files = self._read_manifest()[_FILES]
-            listed = {str(name): (int(entry["bytes"]), entry.get("blake2b")) for name, entry in files.items()}
+            listed = {str(name): (int(entry["bytes"]), dict(entry)) for name, entry in files.items()}
         except FileNotFoundError:
             return f"no {MANIFEST}"
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return f"{MANIFEST} cannot be read"
-        for name, (size, digest) in listed.items():
-            path = self.path / name
-            try:
-                if path.stat().st_size != size:
-                    return f"{name} has {path.stat().st_size} bytes, written were {size}"
-                if digest is not None and _digest(path) != digest:
-                    return f"{name} has changed"
-            except OSError:
-                return f"{name} is missing"
-        for path in sorted(self.path.glob("*/*.parquet")):
-            if path.relative_to(self.path).as_posix() not in listed:
-                return f"{path.relative_to(self.path)} was not written by the step"
-        return None
+        for name, (size, evidence) in listed.items():
+            if (trouble := self._trouble(name, tree.get(name), size, evidence)) is not None:
+                return trouble
+        added = (name for name in tree if name not in listed and name.endswith(".parquet") and name.count("/") == 1)
+        return next((f"{name} was not written by the step" for name in added), None)
+
+    def _trouble(self, name: str, entry: Entry | None, size: int, evidence: Mapping[str, object]) -> str | None:
+        if entry is None:
+            return f"{name} is missing"
+        if entry.size != size:
+            return f"{name} has {entry.size} bytes, written were {size}"
+        try:
+            return f"{name} has changed" if (self.folder / name).has_changed(entry, evidence) else None
+        except OSError:
+            return f"{name} is missing"
 
     def manifest(self) -> dict[str, object]:
         """What the writer recorded. Raises ArtifactError when the artifact is not whole."""
@@ -88,15 +109,20 @@ class Artifact:
         return manifest
 
     def _read_manifest(self) -> dict[str, Any]:
-        with (self.path / MANIFEST).open("rb") as file:
-            text = file.read(_MAX_MANIFEST_BYTES + 1)
-        if len(text) > _MAX_MANIFEST_BYTES:
-            raise ValueError(f"{MANIFEST} is longer than {_MAX_MANIFEST_BYTES} bytes")
-        return dict(json.loads(text))
+        return dict(json.loads(self.read(MANIFEST, _MAX_MANIFEST_BYTES)))
 
-    def parts(self, name: str) -> list[Path]:
+    def read(self, name: str, limit: int) -> bytes:
+        """The content of one file. Raises FileNotFoundError without one, ValueError for more than `limit` bytes."""
+        with (self.folder / name).open() as file:
+            text = file.read(limit + 1)
+        if len(text) > limit:
+            raise ValueError(f"{name} is longer than {limit} bytes")
+        return text
+
+    def parts(self, name: str) -> list[StoragePath]:
         """The Parquet files of one table, in order; ArtifactError when there is no such table."""
-        files = sorted((self.path / name).glob("*.parquet"))
+        folder = self.folder / name
+        files = [folder / file for file in folder.entries() if file.endswith(".parquet")]
         if not files:
             raise ArtifactError(f"artifact {self} has no table {name}")
         return files
@@ -108,81 +134,97 @@ class Artifact:
         alive after all, it loses its folder and its `commit` is refused. Of others' tries those are removed that have
         written nothing for a week.
         """
-        _sweep(self.path.parent)
+        beside = self.folder.parent
         key = hashlib.sha256(owner.encode()).hexdigest()[:12]
-        for leftover in self.path.parent.glob(f".{self.path.name}.{key}.*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        temporary = self.path.with_name(f".{self.path.name}.{key}.{uuid.uuid4().hex}.tmp")
-        temporary.mkdir(parents=True)
-        (temporary / _OPEN).touch()
-        return Artifact(str(temporary))
+        for name, entry in beside.entries().items():
+            if name.startswith(f".{self.folder.name}.{key}.") or _is_left_for_dead(beside / name, entry):
+                (beside / name).delete()
+        temporary = beside / f".{self.folder.name}.{key}.{uuid.uuid4().hex}.tmp"
+        temporary.make_folder()
+        (temporary / _OPEN).write(io.BytesIO())
+        return Artifact.at(temporary)
+
+    def add(self, name: str, content: bytes | IO[bytes]) -> None:
+        """Writes one file into the temporary folder, directly in it or in a folder that `make_table` has made."""
+        (self.folder / name).write(io.BytesIO(content) if isinstance(content, bytes) else content)
+
+    def make_table(self, name: str) -> StoragePath:
+        """Makes the folder of a new table; returns it."""
+        folder = self.folder / name
+        folder.make_folder()
+        return folder
 
     def commit(self, temporary: Artifact, manifest: Mapping[str, object], *, replace: bool = False) -> bool:
         """Makes what lies in `temporary` this artifact, at one stroke.
 
         Returns False when another writer was first; the temporary folder is then removed. With `replace`, and
-        where a half-written folder stands in the way, the old one is moved aside first and removed afterwards.
+        where a half-written folder stands in the way, the old one is moved aside first and removed afterwards; it comes
+        back when the new one cannot take its place.
         Raises ArtifactError when the temporary folder was taken away meanwhile (a newer try of the same task).
         """
         try:
-            (temporary.path / _OPEN).unlink()
+            _close(temporary)
+            files = _listed(temporary.folder)
+            text = json.dumps({**manifest, _FILES: files}, indent=2, sort_keys=True) + "\n"
+            temporary.add(MANIFEST, text.encode())
+            temporary.add(SUCCESS, b"")
         except FileNotFoundError:
             raise ArtifactError(f"{temporary} was removed by a newer try of the same task: not published") from None
-        manifest = {**manifest, _FILES: _listed(temporary.path)}
-        _write_synced(temporary.path / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
-        _write_synced(temporary.path / SUCCESS, "")
-        aside = None
-        if self.path.exists() and (replace or not self.is_whole()):
-            # Named like the temporary folder, so that the next try finds it if we are killed before it is removed.
-            aside = temporary.path.with_suffix(".old")
-            os.rename(self.path, aside)
+        aside = self._moved_aside(temporary) if replace or not self.is_whole() else None
         try:
-            os.rename(temporary.path, self.path)
-            return True
-        except OSError:
-            if not self.is_whole():
-                raise
-            shutil.rmtree(temporary.path, ignore_errors=True)
-            return False
-        finally:
+            temporary.folder.rename(self.folder)
+            is_first = True
+        except FileExistsError as error:
+            if (missing := self.what_is_missing()) is not None:
+                raise ArtifactError(f"artifact {self} is in the way and incomplete: {missing}") from error
+            is_first = False
+            temporary.discard()
+        except BaseException:
             if aside is not None:
-                shutil.rmtree(aside, ignore_errors=True)
+                with contextlib.suppress(Exception):
+                    aside.rename(self.folder)
+            raise
+        if aside is not None:
+            aside.delete()
+        return is_first
+
+    def _moved_aside(self, temporary: Artifact) -> StoragePath | None:
+        # Named like the temporary folder, so that the next try finds it if we are killed before it is removed.
+        aside = temporary.folder.parent / f"{temporary.folder.name.removesuffix('.tmp')}.old"
+        try:
+            self.folder.rename(aside)
+        except FileNotFoundError:
+            return None
+        return aside
 
     def discard(self) -> None:
-        """Removes a temporary folder whose writer failed."""
-        shutil.rmtree(self.path, ignore_errors=True)
-
-
-def _sweep(folder: Path) -> None:
-    """Removes what killed writers have left: temporary folders, and old artifacts moved aside."""
-    for leftover in (*folder.glob(".*.tmp"), *folder.glob(".*.old")):
+        """Removes a temporary folder whose writer failed; what cannot be removed now is left to the next try."""
         try:
-            entries = [leftover, *leftover.rglob("*")]
-            newest = max(entry.lstat().st_mtime for entry in entries)
-        except OSError:
-            # Renamed or removed meanwhile.
-            continue
-        if newest < time.time() - _LEFT_FOR_DEAD_S and not leftover.is_symlink():
-            shutil.rmtree(leftover, ignore_errors=True)
+            self.folder.delete()
+        except HdfsError as error:
+            log.warning("%s stays: %s", self, error)
 
 
-def _listed(folder: Path) -> dict[str, dict[str, object]]:
-    """Every file below `folder` with its size, and with a checksum where that is cheap."""
-    listed: dict[str, dict[str, object]] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            size = path.stat().st_size
-            digest = {"blake2b": _digest(path)} if size <= _CHECKED_BYTES else {}
-            listed[path.relative_to(folder).as_posix()] = {"bytes": size, **digest}
-    return listed
+def _close(temporary: Artifact) -> None:
+    """Removes the mark of a folder that is written to; FileNotFoundError when the folder was taken away."""
+    mark = temporary.folder / _OPEN
+    if not mark.exists():
+        raise FileNotFoundError(str(mark))
+    mark.delete()
 
 
-def _digest(path: Path) -> str:
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+def _is_left_for_dead(folder: StoragePath, entry: Entry) -> bool:
+    """Whether it is what a killed writer has left: a temporary folder, or an old artifact moved aside."""
+    if not (entry.is_folder and folder.name.startswith(".") and folder.name.endswith((".tmp", ".old"))):
+        return False
+    newest = max(entry.modified_s, *(below.modified_s for below in folder.tree().values()), 0.0)
+    return newest < time.time() - _LEFT_FOR_DEAD_S
 
 
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+def _listed(folder: StoragePath) -> dict[str, dict[str, object]]:
+    """Every file below `folder` with its size and what shows that it has not changed."""
+    return {
+        name: {"bytes": entry.size, **(folder / name).evidence(entry)}
+        for name, entry in folder.tree().items()
+        if not entry.is_folder
+    }

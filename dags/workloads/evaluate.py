@@ -42,7 +42,7 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
         for metric, _, k, value in ((*name.rpartition("."), value) for name, value in measured[entry.label].items())
     ]
     tables.write(output, "metrics", _METRICS, [pa.Table.from_pylist(long, schema=_METRICS)])
-    (output.path / METRICS_FILE).write_text(json.dumps(measured, indent=2, sort_keys=True), encoding="utf-8")
+    output.add(METRICS_FILE, json.dumps(measured, indent=2, sort_keys=True).encode())
     run_id = tracking.record(context, rows, measured)
     return {"test_queries": len(np.unique(query)), "metrics": measured, "mlflow_run": run_id}
 

@@ -39,7 +39,7 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
     started = time.monotonic()
     model = fit(train, context.parameters, threads=context.cores)
     fitted = time.monotonic()
-    (output.path / MODEL_FILE).write_text(text_of(model), encoding="utf-8")
+    output.add(MODEL_FILE, text_of(model).encode())
     query, item, score = _scored(combined, model, threads=context.cores)
     recommendations = rank(query, item, score, int(context.parameters["k"]))
     tables.write(output, "recommendations", RECOMMENDATIONS, [recommendations])

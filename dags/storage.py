@@ -1,0 +1,313 @@
+"""Files and folders where artifacts lie: on this machine's file systems (NFS among them), or on HDFS.
+
+One kind of path for both, with the few things that an artifact is made of. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import hashlib
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from .webhdfs import HdfsFile, WebHdfs
+
+# Local files up to this size are compared by content: reading them costs less than starting what would read them.
+_CHECKED_BYTES = 8 << 20
+_READ_AHEAD = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file or folder below a folder: its size in bytes, when it was changed (Unix time), and on HDFS its number."""
+
+    is_folder: bool
+    size: int
+    modified_s: float
+    number: int | None = None
+
+
+class StoragePath(Protocol):
+    """A file or folder. Where a server is asked, HdfsError says that it refuses or does not answer."""
+
+    @property
+    def name(self) -> str:
+        """Its last name."""
+
+    @property
+    def parent(self) -> StoragePath:
+        """The folder that it is in."""
+
+    @property
+    def uri(self) -> str:
+        """Its address for Spark, with the scheme."""
+
+    def __truediv__(self, name: str) -> StoragePath:
+        """What lies below it under a relative name."""
+
+    def entries(self) -> dict[str, Entry]:
+        """What is in this folder, by name; nothing when there is no such folder."""
+
+    def tree(self) -> dict[str, Entry]:
+        """All that is below this folder, by relative name; links and what they lead to are left out."""
+
+    def exists(self) -> bool:
+        """Whether anything is here."""
+
+    def open(self) -> IO[bytes]:
+        """The file for reading, from any place of it. Raises FileNotFoundError when there is none."""
+
+    def write(self, content: IO[bytes]) -> None:
+        """Writes the file, to the disk, from a file that is open at its beginning.
+
+        Raises FileNotFoundError when the folder that it belongs into is gone.
+        """
+
+    def make_folder(self) -> None:
+        """Makes this folder, and those above it, where there is none."""
+
+    def rename(self, target: StoragePath) -> None:
+        """Gives it another path of the same storage, at one stroke.
+
+        Raises FileNotFoundError when it is gone, FileExistsError when something is at `target` (which may be an empty
+        folder on this machine: that gives way).
+        """
+
+    def delete(self) -> None:
+        """Removes the file, or the folder with all that is in it, if it is there."""
+
+    def evidence(self, entry: Entry) -> dict[str, object]:
+        """What shows later that the file with this entry has not changed; JSON values."""
+
+    def has_changed(self, entry: Entry, evidence: Mapping[str, object]) -> bool:
+        """Whether the file is another one than that of which the evidence was taken."""
+
+    def file_on_this_machine(self) -> contextlib.AbstractContextManager[Path]:
+        """A path for programs that write a file by name: what they have written there is in this place afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPath:
+    """A path of a file system that this machine has."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def parent(self) -> LocalPath:
+        return LocalPath(self.path.parent)
+
+    @property
+    def uri(self) -> str:
+        return f"file://{self.path}"
+
+    def __truediv__(self, name: str) -> LocalPath:
+        return LocalPath(self.path / name)
+
+    def entries(self) -> dict[str, Entry]:
+        entries = {}
+        try:
+            with os.scandir(self.path) as rows:
+                for row in sorted(rows, key=lambda row: row.name):
+                    # What is removed meanwhile is not there.
+                    with contextlib.suppress(FileNotFoundError):
+                        status = row.stat(follow_symlinks=False)
+                        if row.is_dir(follow_symlinks=False) or row.is_file(follow_symlinks=False):
+                            is_folder = row.is_dir(follow_symlinks=False)
+                            entries[row.name] = Entry(is_folder, status.st_size, status.st_mtime)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        return entries
+
+    def tree(self) -> dict[str, Entry]:
+        return dict(_tree(self))
+
+    def exists(self) -> bool:
+        return os.path.lexists(self.path)
+
+    def open(self) -> IO[bytes]:
+        return self.path.open("rb")
+
+    def write(self, content: IO[bytes]) -> None:
+        with self.path.open("wb") as file:
+            shutil.copyfileobj(content, file, 1 << 20)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def make_folder(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def rename(self, target: StoragePath) -> None:
+        assert isinstance(target, LocalPath)
+        try:
+            os.rename(self.path, target.path)
+        except OSError as error:
+            # The error's number depends on what is in the way: a file, or a folder that is not empty.
+            if target.exists() and self.exists():
+                raise FileExistsError(f"{target} is there already") from error
+            raise
+
+    def delete(self) -> None:
+        if self.path.is_dir() and not self.path.is_symlink():
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:
+            self.path.unlink(missing_ok=True)
+
+    def evidence(self, entry: Entry) -> dict[str, object]:
+        return {"blake2b": self._digest()} if entry.size <= _CHECKED_BYTES else {}
+
+    def has_changed(self, entry: Entry, evidence: Mapping[str, object]) -> bool:
+        digest = evidence.get("blake2b")
+        return digest is not None and digest != self._digest()
+
+    @contextlib.contextmanager
+    def file_on_this_machine(self) -> Iterator[Path]:
+        yield self.path
+
+    def _digest(self) -> str:
+        return hashlib.blake2b(self.path.read_bytes(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class HdfsPath:
+    """A path of HDFS, without a JVM. `filesystem` is `hdfs://` and the name of the file system, if it has one."""
+
+    hdfs: WebHdfs
+    filesystem: str
+    path: str
+
+    def __str__(self) -> str:
+        return self.uri
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    @property
+    def parent(self) -> HdfsPath:
+        return HdfsPath(self.hdfs, self.filesystem, self.path.rpartition("/")[0] or "/")
+
+    @property
+    def uri(self) -> str:
+        return f"{self.filesystem}{self.path}"
+
+    def __truediv__(self, name: str) -> HdfsPath:
+        return HdfsPath(self.hdfs, self.filesystem, f"{self.path.rstrip('/')}/{name}")
+
+    def entries(self) -> dict[str, Entry]:
+        try:
+            rows = self.hdfs.entries(self.path)
+        except FileNotFoundError:
+            return {}
+        # Of a file HDFS lists the file itself, without a name.
+        return {
+            row.name: Entry(row.is_folder, row.size, row.modified_ms / 1000, row.number)
+            for row in sorted(rows, key=lambda row: row.name)
+            if row.name
+        }
+
+    def tree(self) -> dict[str, Entry]:
+        return dict(_tree(self))
+
+    def exists(self) -> bool:
+        return self.hdfs.status(self.path) is not None
+
+    def open(self) -> IO[bytes]:
+        status = self.hdfs.status(self.path)
+        if status is None or status.is_folder:
+            raise FileNotFoundError(f"{self} is not a file")
+        return io.BufferedReader(HdfsFile(self.hdfs, self.path, status.size), _READ_AHEAD)
+
+    def write(self, content: IO[bytes]) -> None:
+        size = content.seek(0, io.SEEK_END)
+        content.seek(0)
+        self.hdfs.write(self.path, content, size)
+
+    def make_folder(self) -> None:
+        self.hdfs.make_folder(self.path)
+
+    def rename(self, target: StoragePath) -> None:
+        assert isinstance(target, HdfsPath)
+        self.hdfs.rename(self.path, target.path)
+
+    def delete(self) -> None:
+        self.hdfs.delete(self.path)
+
+    def evidence(self, entry: Entry) -> dict[str, object]:
+        return {**_stamp(entry), "checksum": self.hdfs.checksum(self.path)}
+
+    def has_changed(self, entry: Entry, evidence: Mapping[str, object]) -> bool:
+        # HDFS gives a number once, and a file that is written to another time; so most need not be read. A copy of the
+        # whole artifact has other numbers.
+        if all(evidence.get(name) == value for name, value in _stamp(entry).items()):
+            return False
+        return self.hdfs.checksum(self.path) != evidence.get("checksum")
+
+    @contextlib.contextmanager
+    def file_on_this_machine(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="replayctl-", dir=scratch_folder()) as folder:
+            path = Path(folder) / self.name
+            yield path
+            with path.open("rb") as content:
+                self.write(content)
+
+
+def open_path(address: str, hdfs: Mapping[str, str | None] | None) -> StoragePath:
+    """The path at an absolute path, a `file://` or an `hdfs://` URL.
+
+    `hdfs` says how HDFS is reached: `url`, the NameNode's web address, and `user`. Raises ValueError for another kind
+    of address, and for one on HDFS when nothing says how to reach it.
+    """
+    scheme, separator, rest = address.partition("://")
+    if separator and scheme == "hdfs":
+        name, slash, path = rest.partition("/")
+        path = f"{slash}{path}".rstrip("/")
+        parts = path.split("/")[1:]
+        if not path or any(part in ("", ".", "..") for part in parts) or any(ord(letter) < 32 for letter in address):
+            raise ValueError(f"{address}: not an address like hdfs://NAMENODE:PORT/FOLDER")
+        url = (hdfs or {}).get("url")
+        if not url:
+            raise ValueError(f"{address}: the deployment does not name WebHDFS's address (set hdfs.url_in_pods)")
+        return HdfsPath(WebHdfs(url, (hdfs or {}).get("user") or _own_name()), f"hdfs://{name}", path)
+    if separator and scheme != "file":
+        raise ValueError(f"{address}: {scheme}:// is not supported, only hdfs:// and folders of this machine are")
+    if not (rest if separator else address).startswith("/"):
+        raise ValueError(f"{address}: not an absolute path")
+    return LocalPath(Path(rest if separator else address))
+
+
+def scratch_folder() -> str:
+    """Where this process may put large files for a while: goes away with the container or the pod it runs in."""
+    return os.getcwd() if "CONTAINER_ID" in os.environ else tempfile.gettempdir()
+
+
+def _stamp(entry: Entry) -> dict[str, object]:
+    return {"number": entry.number, "modified_ms": round(entry.modified_s * 1000)}
+
+
+def _own_name() -> str:
+    """Who Hadoop's own programs would be here."""
+    return os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
+
+
+def _tree(folder: StoragePath, prefix: str = "") -> Iterator[tuple[str, Entry]]:
+    for name, entry in folder.entries().items():
+        yield f"{prefix}{name}", entry
+        if entry.is_folder:
+            yield from _tree(folder / name, f"{prefix}{name}/")
