@@ -104,8 +104,12 @@ class Artifact:
         missing = self.what_is_missing()
         if missing:
             raise ArtifactError(f"artifact {self} is incomplete: {missing}")
+        return self.recorded()
+
+    def recorded(self) -> dict[str, object]:
+        """What its manifest says, whole or not. Raises OSError or ValueError when that cannot be read."""
         manifest = self._read_manifest()
-        del manifest[_FILES]
+        manifest.pop(_FILES, None)
         return manifest
 
     def _read_manifest(self) -> dict[str, Any]:

@@ -113,7 +113,7 @@ class WorkloadOperator(BaseOperator):
 
     def make(self, context: Context, notes: RunNotes) -> None:
         """Skips, or submits and then checks that the artifact is whole; AirflowException when it is not."""
-        artifact = Artifact(self.step_document["output"])
+        artifact = Artifact(self.step_document["output"], self.step_document["hdfs"])
         instance, run_id = context["ti"], context["run_id"]
         forced = bool(self.forced_by.intersection(context["params"].get("force") or ()))
         parameters = self.step_document["parameters"]
@@ -140,7 +140,8 @@ class WorkloadOperator(BaseOperator):
         return notes.note(self.task_id, str(self.step_document["package"]), self.step_document, **result)
 
     def _check_inputs(self, notes: RunNotes) -> None:
-        missing = [entry for entry in self.step_document["inputs"] if not Artifact(entry["path"]).is_whole()]
+        hdfs = self.step_document["hdfs"]
+        missing = [entry for entry in self.step_document["inputs"] if not Artifact(entry["path"], hdfs).is_whole()]
         if not missing:
             return
         moved = [
@@ -162,7 +163,9 @@ class WorkloadOperator(BaseOperator):
             return f"input {step} ({entry['path']}) is incomplete: run the DAG that makes it"
         if note is None or note["identity"] == entry["identity"]:
             return f"input {step} ({entry['path']}) is incomplete: clear task {step}"
-        changes = parameter_changes(read_manifest(note["artifact"]).get("parameters", {}), entry["parameters"])
+        changes = parameter_changes(
+            read_manifest(note["artifact"], self.step_document["hdfs"]).get("parameters", {}), entry["parameters"]
+        )
         return (
             f"input {step} has moved from {note['identity']}, made with {note['release']}, to {entry['identity']} "
             f"({', '.join(changes) or 'its code or its own inputs have changed'})"
@@ -230,7 +233,13 @@ class WorkloadOperator(BaseOperator):
             driver_memory=self.driver_memory,
             name=self.application_name,
             application_args=[document],
+            env_vars=self.spark_environ(),
         )
+
+    def spark_environ(self) -> dict[str, str]:
+        """What Spark's environment has more: it writes to HDFS as the user who looks there for what it has written."""
+        user = (self.step_document["hdfs"] or {}).get("user")
+        return {"HADOOP_USER_NAME": user} if user else {}
 
 
 class YarnWorkloadOperator(WorkloadOperator):
@@ -261,6 +270,7 @@ class YarnWorkloadOperator(WorkloadOperator):
             py_files=self.py_files,
             name=self.application_name,
             application_args=[document],
+            env_vars=self.spark_environ(),
         )
         if self._ended:
             raise AirflowException("the task was ended")

@@ -144,7 +144,8 @@ class Deployment:
     takes `spark_slots` (None: no pool). `tracking_uri` None means the worker's own MLFLOW_TRACKING_URI. `yarn_url` is
     the ResourceManager's web address, `yarn_conf` Spark's configuration for steps there. `engine` computes the steps
     that ask for none. Under the Kubernetes executor `pods` is set, and `images` has the image with its digest for each
-    `DagSpec.image`; without one for the empty name the pod template decides.
+    `DagSpec.image`; without one for the empty name the pod template decides. `hdfs` says how workers reach HDFS: `url`,
+    the NameNode's web address, and `user` (None: who Hadoop's programs would be there).
     """
 
     release: str
@@ -164,6 +165,7 @@ class Deployment:
     spark_slots: int = 1
     pods: bool = False
     images: Mapping[str, str] = field(default_factory=dict)
+    hdfs: Mapping[str, str | None] | None = None
 
     @classmethod
     def from_json(cls, text: str, *, release: str) -> Deployment:
@@ -233,6 +235,7 @@ class Deployment:
                 }
                 for parent in step.inputs
             ],
+            "hdfs": dict(self.hdfs or {}) if self.artifacts_root.startswith("hdfs://") else None,
             "data_root": self.data_root,
             "mlflow_experiment": dag.mlflow_experiment,
             "tracking_uri": self.tracking_uri,

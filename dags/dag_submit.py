@@ -19,9 +19,10 @@ def main(argv: list[str]) -> int:
     runner = importlib.import_module(f"{document['package']}.workloads.runner")
     context = importlib.import_module(f"{document['package']}.workloads.context")
     artifacts = importlib.import_module(f"{document['package']}.artifacts")
+    webhdfs = importlib.import_module(f"{document['package']}.webhdfs")
     try:
         runner.run(document)
-    except (context.StepError, artifacts.ArtifactError) as error:
+    except (context.StepError, artifacts.ArtifactError, webhdfs.HdfsError) as error:
         # The user's to mend, and said in one line; of anything else the traceback is needed.
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return 1

@@ -10,12 +10,12 @@ import datetime
 import heapq
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from .artifacts import Artifact, ArtifactError
+from .webhdfs import HdfsError
 
-_LOOKED_AT = 100
+_LOOKED_AT = 50
 _SHOWN = 6
 
 
@@ -54,7 +54,7 @@ def prospect(document: Mapping[str, Any]) -> dict[str, Any]:
 
     What a run computes on the way is not foreseen: inputs have to be looked at, too.
     """
-    artifact = Artifact(str(document["output"]))
+    artifact = Artifact(str(document["output"]), document.get("hdfs"))
     try:
         return {"outcome": "reuse", "origin": origin_of(artifact.manifest())}
     except (ArtifactError, OSError, ValueError):
@@ -87,15 +87,15 @@ def parameter_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> li
 
 def _siblings(artifact: Artifact) -> Iterator[dict[str, Any]]:
     """The manifests of the newest artifacts of the same workload and data set."""
+    beside = artifact.folder.parent
     try:
-        folders = [path for path in artifact.path.parent.iterdir() if not path.name.startswith(".")]
-        newest = heapq.nlargest(_LOOKED_AT, folders, key=lambda path: path.stat().st_mtime)
-    except OSError:
+        folders = {name: entry for name, entry in beside.entries().items() if not name.startswith(".")}
+    except (HdfsError, OSError):
         return
-    for path in newest:
+    for name in heapq.nlargest(_LOOKED_AT, folders, key=lambda name: folders[name].modified_s):
         try:
-            yield Artifact(str(path)).manifest()
-        except (ArtifactError, OSError, ValueError):
+            yield Artifact.at(beside / name).recorded()
+        except (HdfsError, OSError, ValueError):
             # Half-written, or removed meanwhile.
             continue
 
@@ -130,9 +130,9 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
 
 
-def read_manifest(path: str) -> dict[str, Any]:
-    """The manifest of the artifact at `path`; empty when it is not whole or cannot be read."""
+def read_manifest(address: str, hdfs: Mapping[str, str | None] | None) -> dict[str, Any]:
+    """The manifest of the artifact at `address`; empty when it is not whole or cannot be read."""
     try:
-        return Artifact(str(Path(path))).manifest()
-    except (ArtifactError, OSError, ValueError):
+        return Artifact(address, hdfs).manifest()
+    except (ArtifactError, HdfsError, OSError, ValueError):
         return {}

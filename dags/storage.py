@@ -22,6 +22,7 @@ from .webhdfs import HdfsFile, WebHdfs
 # Local files up to this size are compared by content: reading them costs less than starting what would read them.
 _CHECKED_BYTES = 8 << 20
 _READ_AHEAD = 4 << 20
+_COPIED_AT_ONCE = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,11 @@ class StoragePath(Protocol):
     def has_changed(self, entry: Entry, evidence: Mapping[str, object]) -> bool:
         """Whether the file is another one than that of which the evidence was taken."""
 
-    def file_on_this_machine(self) -> contextlib.AbstractContextManager[Path]:
+    def local_file(self) -> contextlib.AbstractContextManager[Path]:
         """A path for programs that write a file by name: what they have written there is in this place afterwards."""
+
+    def local_copy(self, copy: Path) -> Path:
+        """A path for programs that read a file by name: its own, or `copy` when it is not on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +181,11 @@ class LocalPath:
         return digest is not None and digest != self._digest()
 
     @contextlib.contextmanager
-    def file_on_this_machine(self) -> Iterator[Path]:
+    def local_file(self) -> Iterator[Path]:
         yield self.path
+
+    def local_copy(self, copy: Path) -> Path:
+        return self.path
 
     def _digest(self) -> str:
         return hashlib.blake2b(self.path.read_bytes(), digest_size=16).hexdigest()
@@ -260,12 +267,17 @@ class HdfsPath:
         return self.hdfs.checksum(self.path) != evidence.get("checksum")
 
     @contextlib.contextmanager
-    def file_on_this_machine(self) -> Iterator[Path]:
+    def local_file(self) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="replayctl-", dir=scratch_folder()) as folder:
             path = Path(folder) / self.name
             yield path
             with path.open("rb") as content:
                 self.write(content)
+
+    def local_copy(self, copy: Path) -> Path:
+        with self.open() as source, copy.open("wb") as target:
+            shutil.copyfileobj(source, target, _COPIED_AT_ONCE)
+        return copy
 
 
 def open_path(address: str, hdfs: Mapping[str, str | None] | None) -> StoragePath:
@@ -293,7 +305,7 @@ def open_path(address: str, hdfs: Mapping[str, str | None] | None) -> StoragePat
 
 
 def scratch_folder() -> str:
-    """Where this process may put large files for a while: goes away with the container or the pod it runs in."""
+    """Where this process may put large files for a while; on YARN the container's own folder, which goes with it."""
     return os.getcwd() if "CONTAINER_ID" in os.environ else tempfile.gettempdir()
 
 

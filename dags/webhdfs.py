@@ -15,7 +15,7 @@ import json
 import logging
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, TypeVar
 
@@ -91,14 +91,25 @@ class WebHdfs:
         moved = self.status(source)
         if moved is None:
             raise FileNotFoundError(source)
-        try:
+
+        def is_done() -> bool:
+            there = self.status(target)
+            return there is not None and there.number == moved.number
+
+        def attempt() -> None:
             # Without the option HDFS puts a folder into the one that is there, or says `false` and nothing else.
-            self._json("PUT", source, "RENAME", destination=target, renameoptions="NONE")
+            with self._answer("PUT", source, "RENAME", {"destination": target, "renameoptions": "NONE"}):
+                pass
+
+        try:
+            self._patiently(attempt)
         except (FileNotFoundError, FileExistsError):
             # The answer to an earlier attempt may have been lost.
-            there = self.status(target)
-            if there is None or there.number != moved.number:
+            if not is_done():
                 raise
+        else:
+            if not is_done():
+                raise HdfsError(f"HDFS took the request to rename {source}, but it is not at {target}")
 
     def delete(self, path: str) -> None:
         """Removes a file, or a folder with all that is in it; nothing happens when there is none."""
@@ -113,7 +124,7 @@ class WebHdfs:
         """`length` bytes of a file from `offset`; the file must have them."""
 
         def attempt() -> bytes:
-            with self._answer("GET", path, "OPEN", offset=str(offset), length=str(length)) as answer:
+            with self._answer("GET", path, "OPEN", {"offset": str(offset), "length": str(length)}) as answer:
                 data = answer.read(length)
             if len(data) != length:
                 raise HdfsUnavailable(f"HDFS sent {len(data)} of {length} bytes of {path}")
@@ -130,7 +141,8 @@ class WebHdfs:
 
         def attempt() -> None:
             content.seek(start)
-            with self._answer("PUT", path, "CREATE", (content, size), overwrite="true", createparent="false"):
+            query = {"overwrite": "true", "createparent": "false"}
+            with self._answer("PUT", path, "CREATE", query, (content, size)):
                 pass
             written = self.status(path)
             if written is None or written.size != size:
@@ -140,7 +152,7 @@ class WebHdfs:
 
     def _json(self, method: str, path: str, operation: str, **query: str) -> dict[str, Any]:
         def attempt() -> dict[str, Any]:
-            with self._answer(method, path, operation, **query) as answer:
+            with self._answer(method, path, operation, query) as answer:
                 text = answer.read(_MAX_ANSWER_BYTES)
             try:
                 return dict(json.loads(text))
@@ -164,7 +176,12 @@ class WebHdfs:
 
     @contextlib.contextmanager
     def _answer(
-        self, method: str, path: str, operation: str, content: tuple[IO[bytes], int] | None = None, **query: str
+        self,
+        method: str,
+        path: str,
+        operation: str,
+        query: Mapping[str, str],
+        content: tuple[IO[bytes], int] | None = None,
     ) -> Iterator[_Body]:
         """The answer of the NameNode, or of the DataNode that it sends us to, which alone gets the content."""
         names = urllib.parse.urlencode({"op": operation, "user.name": self.user, **query})
@@ -224,20 +241,25 @@ class HdfsFile(io.RawIOBase):
         self._place = 0
 
     def readable(self) -> bool:
+        """Always."""
         return True
 
     def seekable(self) -> bool:
+        """Always."""
         return True
 
     def tell(self) -> int:
+        """Where the next read begins."""
         return self._place
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Sets where the next read begins."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
         self._place = max(0, base + offset)
         return self._place
 
     def readinto(self, buffer: Any) -> int:
+        """Reads as much as `buffer` takes and the file has."""
         view = memoryview(buffer).cast("B")
         length = max(0, min(len(view), self._size - self._place))
         view[:length] = self._hdfs.read(self._path, self._place, length)

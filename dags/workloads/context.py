@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifacts import Artifact
+from ..storage import StoragePath
 from .engines import Engine, open_engine
 
 log = logging.getLogger("replay")
@@ -40,19 +41,27 @@ class StepContext:
     """One step as its workload sees it.
 
     `document` is what `Deployment.step_document` made, plus `run` and `force`; `scratch` a folder for what does not
-    fit into memory, which is gone after the step.
+    fit into memory, and `exchange` one that executors see, which is None where they see `scratch`. Both are gone after
+    the step.
     """
 
-    def __init__(self, document: Mapping[str, Any], scratch: Path) -> None:
+    def __init__(self, document: Mapping[str, Any], scratch: Path, exchange: StoragePath | None = None) -> None:
         self.document = document
         self.scratch = scratch
+        self.exchange = exchange
         self.parameters: Mapping[str, Any] = document["parameters"]
         self.dataset: str = document["dataset"]
         self.data_root: str = document["data_root"]
         self.cores: int = document["cores"]
         self.memory_gib: int = document["memory_gib"]
         self.inputs = tuple(
-            Input(entry["workload"], entry["label"], entry["identity"], entry["parameters"], Artifact(entry["path"]))
+            Input(
+                entry["workload"],
+                entry["label"],
+                entry["identity"],
+                entry["parameters"],
+                Artifact(entry["path"], document.get("hdfs")),
+            )
             for entry in document["inputs"]
         )
 
@@ -68,7 +77,13 @@ class StepContext:
     @cached_property
     def engine(self) -> Engine:
         """The engine of this step, started at the first use."""
-        return open_engine(self.document["engine"], cores=self.cores, memory_gib=self.memory_gib, scratch=self.scratch)
+        return open_engine(
+            self.document["engine"],
+            cores=self.cores,
+            memory_gib=self.memory_gib,
+            scratch=self.scratch,
+            exchange=self.exchange,
+        )
 
     def close(self) -> None:
         """Stops the engine if it was started."""

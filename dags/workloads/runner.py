@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from ..artifacts import Artifact, ArtifactError
+from ..storage import LocalPath, scratch_folder
 from .context import StepContext, log
 
 _WATCH_INTERVAL_S = 1.0
@@ -33,11 +34,11 @@ def run(document: Mapping[str, Any]) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _end_with_supervisor(document.get("supervisor_pid"))
     workload = _workload(document["workload"])
-    artifact = Artifact(document["output"])
+    artifact = Artifact(document["output"], document.get("hdfs"))
     if artifact.is_whole() and not document.get("force"):
         log.info("%s is whole: nothing to compute", artifact)
         return
-    inputs = [(entry, Artifact(entry["path"])) for entry in document["inputs"]]
+    inputs = [(entry, Artifact(entry["path"], document.get("hdfs"))) for entry in document["inputs"]]
     for entry, parent in inputs:
         if not parent.is_whole():
             raise ArtifactError(
@@ -49,13 +50,15 @@ def run(document: Mapping[str, Any]) -> None:
     temporary = artifact.begin(owner)
     started = time.time()
     try:
-        # Beside the tables, so that it is on the same disk and goes with them when this process is killed.
-        with tempfile.TemporaryDirectory(prefix=".scratch", dir=temporary.path) as scratch:
-            context = StepContext(document, Path(scratch))
+        exchange = None if isinstance(temporary.folder, LocalPath) else temporary.folder / ".exchange"
+        with _scratch(temporary) as scratch:
+            context = StepContext(document, Path(scratch), exchange)
             try:
                 results = workload.run(context, temporary)
             finally:
                 context.close()
+        if exchange is not None:
+            exchange.delete()
         manifest = {
             "identity": document["identity"],
             "workload": document["workload"],
@@ -81,6 +84,13 @@ def run(document: Mapping[str, Any]) -> None:
     except BaseException:
         temporary.discard()
         raise
+
+
+def _scratch(temporary: Artifact) -> tempfile.TemporaryDirectory[str]:
+    if isinstance(temporary.folder, LocalPath):
+        # Beside the tables, so that it is on the same disk and goes with them when this process is killed.
+        return tempfile.TemporaryDirectory(prefix=".scratch", dir=temporary.path)
+    return tempfile.TemporaryDirectory(prefix="replayctl-", dir=scratch_folder())
 
 
 def _workload(name: str) -> ModuleType:

@@ -41,7 +41,7 @@ def write(artifact: Artifact, name: str, schema: pa.Schema, pieces: Iterable[pa.
     """Writes a table piece by piece as one file; returns its rows."""
     count = 0
     with (
-        (artifact.make_table(name) / PART).file_on_this_machine() as path,
+        (artifact.make_table(name) / PART).local_file() as path,
         pq.ParquetWriter(path, schema, compression="zstd") as writer,
     ):
         for piece in pieces:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ...artifacts import Artifact
+from ...storage import StoragePath
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -35,9 +36,11 @@ class Engine(Protocol):
         """Gives back what the engine holds."""
 
 
-def open_engine(name: str, *, cores: int, memory_gib: int, scratch: Path) -> Engine:
-    """The engine `embedded` or `spark`; `scratch` is a folder for what does not fit into memory.
+def open_engine(name: str, *, cores: int, memory_gib: int, scratch: Path, exchange: StoragePath | None) -> Engine:
+    """The engine `embedded` or `spark`.
 
+    `scratch` is a folder for what does not fit into memory; `exchange` one for what a driver has for executors, which
+    is None where they see `scratch`. Both go away after the step.
     Raises ValueError for any other name.
     """
     if name == "embedded":
@@ -47,5 +50,5 @@ def open_engine(name: str, *, cores: int, memory_gib: int, scratch: Path) -> Eng
     if name == "spark":
         from .spark import SparkEngine
 
-        return SparkEngine()
+        return SparkEngine(exchange)
     raise ValueError(f"unknown engine {name!r}; known: embedded, spark")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import ibis
 
 from ...artifacts import Artifact
+from ..tables import PART
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -24,6 +25,7 @@ class EmbeddedEngine:
     name = "embedded"
 
     def __init__(self, *, cores: int, memory_gib: float, scratch: Path) -> None:
+        self._scratch = scratch
         self._names = (f"replayctl_{number}" for number in itertools.count())
         self._connection = ibis.duckdb.connect(
             threads=cores,
@@ -40,8 +42,10 @@ class EmbeddedEngine:
     def table(self, artifact: Artifact, name: str) -> ir.Table:
         """One table of an artifact; ArtifactError when it has no such table."""
         # DuckDB takes every path as a pattern.
-        files = [glob.escape(str(path)) for path in artifact.parts(name)]
-        return self._connection.read_parquet(files, table_name=next(self._names))
+        table = next(self._names)
+        parts = enumerate(artifact.parts(name))
+        files = [part.local_copy(self._scratch / f"{table}-{number}.parquet") for number, part in parts]
+        return self._connection.read_parquet([glob.escape(str(file)) for file in files], table_name=table)
 
     def keep(self, table: ir.Table) -> ir.Table:
         """The same table, computed now."""
@@ -49,9 +53,8 @@ class EmbeddedEngine:
 
     def write(self, table: ir.Table, artifact: Artifact, name: str) -> None:
         """Writes a table as one Parquet file."""
-        folder = artifact.path / name
-        folder.mkdir()
-        self._connection.to_parquet(table, str(folder / "part-00000.parquet"), compression="zstd")
+        with (artifact.make_table(name) / PART).local_file() as path:
+            self._connection.to_parquet(table, str(path), compression="zstd")
 
     def values(self, table: ir.Table) -> list[dict[str, object]]:
         """The rows of a small table."""

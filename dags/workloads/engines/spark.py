@@ -12,6 +12,7 @@ import ibis
 from pyspark.sql import DataFrame, SparkSession
 
 from ...artifacts import Artifact
+from ...storage import LocalPath, StoragePath
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -22,7 +23,8 @@ class SparkEngine:
 
     name = "spark"
 
-    def __init__(self) -> None:
+    def __init__(self, exchange: StoragePath | None = None) -> None:
+        self._exchange = exchange
         self._names = (f"replayctl_{number}" for number in itertools.count())
         self.session = SparkSession.builder.getOrCreate()
         self.session.sparkContext.setLogLevel("WARN")
@@ -30,8 +32,14 @@ class SparkEngine:
         self._kept: list[DataFrame] = []
 
     def file(self, path: Path) -> ir.Table:
-        """One Parquet file as a table."""
-        return self._named(self.read(path))
+        """One Parquet file of this machine as a table; executors elsewhere get it by way of the exchange."""
+        shared: StoragePath = LocalPath(path)
+        if self._exchange is not None and not self.session.sparkContext.master.startswith("local"):
+            self._exchange.make_folder()
+            shared = self._exchange / path.name
+            with path.open("rb") as content:
+                shared.write(content)
+        return self._named(self._read(shared.uri))
 
     def table(self, artifact: Artifact, name: str) -> ir.Table:
         """One table of an artifact; ArtifactError when it has no such table."""
@@ -40,16 +48,15 @@ class SparkEngine:
     def frame(self, artifact: Artifact, name: str) -> DataFrame:
         """One table of an artifact as a data frame; ArtifactError when it has no such table."""
         artifact.parts(name)
-        return self.read(artifact.path / name)
+        return self._read((artifact.folder / name).uri)
 
     def frames(self, artifact: Artifact, names: Sequence[str]) -> DataFrame:
         """The rows of several tables together."""
         return reduce(DataFrame.unionByName, [self.frame(artifact, name) for name in names])
 
-    def read(self, path: Path) -> DataFrame:
-        """Parquet as a data frame. Local paths need the scheme where HDFS is the default, and Spark takes patterns."""
-        escaped = "".join(f"\\{letter}" if letter in "\\*?[]{}," else letter for letter in str(path))
-        return self.session.read.parquet(f"file://{escaped}")
+    def _read(self, uri: str) -> DataFrame:
+        """Parquet as a data frame. Spark takes addresses for patterns."""
+        return self.session.read.parquet("".join(f"\\{letter}" if letter in "\\*?[]{}," else letter for letter in uri))
 
     def keep(self, table: ir.Table) -> ir.Table:
         """The same table, computed at its first use and cached."""
@@ -63,7 +70,7 @@ class SparkEngine:
 
     def write_frame(self, frame: DataFrame, artifact: Artifact, name: str) -> None:
         """Writes a data frame as a folder of Parquet files."""
-        frame.write.parquet(f"file://{artifact.path / name}")
+        frame.write.parquet((artifact.folder / name).uri)
 
     def values(self, table: ir.Table) -> list[dict[str, object]]:
         """The rows of a small table."""
