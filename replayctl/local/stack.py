@@ -143,7 +143,8 @@ def airflow_url(settings: Settings) -> str:
 def _prepare_folders(settings: Settings) -> None:
     folders = find_folders(settings)
     for folder in (folders.dags, folders.spark_submit_files, folders.data_in_pods, folders.artifacts_in_pods):
-        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(folder, Path):
+            folder.mkdir(parents=True, exist_ok=True)
     for name in ("airflow", "mlflow", "logs", "spark"):
         (settings.local.home / name).mkdir(exist_ok=True)
 

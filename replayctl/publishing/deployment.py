@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from replayctl.errors import SettingsError
 from replayctl.local.capacity import LOCAL_POOL, local_cores, local_slots
 from replayctl.settings.declared import Settings
 from replayctl.settings.folders import Folders
@@ -21,6 +22,7 @@ def deployment_json(
     """The text of `deployment.json`; its fields are those of `Deployment` in dags/dag_specs.py, without the release.
 
     `images` has the digests of images by the names that DAGs have for them, the profile's under the empty name.
+    Raises SettingsError when the artifacts are on HDFS and nothing says how the workers reach it.
     """
     local = settings.profile == LOCAL_PROFILE
     document: dict[str, object] = {
@@ -35,6 +37,7 @@ def deployment_json(
         "places": {"pod": "pod", "yarn": "yarn" if settings.yarn.url_in_pods else "pod"},
         "yarn_url": settings.yarn.url_in_pods,
         "yarn_conf": dict(settings.yarn.spark_conf),
+        "hdfs": _hdfs(settings, folders, user),
         "engine": settings.deploy.engine or ("embedded" if local else "spark"),
     }
     if local:
@@ -61,3 +64,15 @@ def deployment_json(
             "spark.sql.execution.arrow.pyspark.enabled": "true",
         }
     return json.dumps(document, indent=2, sort_keys=True) + "\n"
+
+
+def _hdfs(settings: Settings, folders: Folders, user: str | None) -> dict[str, str | None] | None:
+    if settings.hdfs.url_in_pods is not None:
+        return {"url": settings.hdfs.url_in_pods, "user": settings.hdfs.user or user}
+    if isinstance(folders.artifacts_in_pods, str):
+        raise SettingsError(
+            f"folders.artifacts_in_pods is {folders.artifacts_in_pods}, but hdfs.url_in_pods is not set",
+            hint=f"set it in replayctl.yaml under profiles → {settings.profile} → hdfs → url_in_pods, such as "
+            "http://namenode:9870",
+        )
+    return None

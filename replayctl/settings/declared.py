@@ -20,6 +20,7 @@ from replayctl.settings.values import (
     to_count,
     to_engine,
     to_filesystem,
+    to_folder,
     to_hdfs_folder,
     to_mode,
     to_names,
@@ -104,7 +105,9 @@ class FolderSettings:
     spark_submit_files: Path | None = _setting(to_path, "folder of releases for Spark, path on this machine")
     spark_submit_files_in_pods: Path | None = _setting(to_path, "folder of releases for Spark, path on the workers")
     data_in_pods: Path | None = _setting(to_path, "root folder of the raw data, path on the workers")
-    artifacts_in_pods: Path | None = _setting(to_path, "folder of artifacts, path on the workers")
+    artifacts_in_pods: Path | str | None = _setting(
+        to_folder, "folder of artifacts, path on the workers or an hdfs:// address"
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

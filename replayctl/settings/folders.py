@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from replayctl.errors import SettingsError
 from replayctl.settings.declared import Settings
@@ -12,13 +13,19 @@ from replayctl.settings.load import LOCAL_PROFILE
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Pairs of folders: the path on this machine, and the path of the same folder on the workers."""
+    """Pairs of folders: the path on this machine, and the path of the same folder on the workers.
+
+    That of the artifacts may be an hdfs:// address.
+    """
 
     dags: Path
     spark_submit_files: Path
     spark_submit_files_in_pods: Path
     data_in_pods: Path
-    artifacts_in_pods: Path
+    artifacts_in_pods: Path | str
+
+
+_Folder = TypeVar("_Folder", Path, Path | str)
 
 
 def find_folders(settings: Settings) -> Folders:
@@ -29,7 +36,7 @@ def find_folders(settings: Settings) -> Folders:
     home = settings.local.home if settings.profile == LOCAL_PROFILE else None
     configured = settings.folders
 
-    def pick(key: str, value: Path | None, local_name: str) -> Path:
+    def pick(key: str, value: _Folder | None, local_name: str) -> _Folder | Path:
         if value is not None:
             return value
         if home is not None:

@@ -50,6 +50,17 @@ def to_path(value: Any) -> Path:
         raise ValueError(f"is {text!r}, but that user's home folder does not exist") from None
 
 
+def to_folder(value: Any) -> Path | str:
+    """A path, with `~` for the home folder, or an hdfs:// address without a slash at its end."""
+    text = to_text(value)
+    if "://" not in text:
+        return to_path(text)
+    address = text.rstrip("/")
+    if not re.fullmatch(r"hdfs://[^/\s]*(/[^/\s]+)+", address) or {".", ".."} & set(address.split("/")):
+        raise ValueError(f"is {value!r}, expected a path or hdfs://NAMENODE:PORT/FOLDER")
+    return address
+
+
 def to_paths(value: Any) -> tuple[Path, ...]:
     """A path in each line."""
     return tuple(to_path(line.strip()) for line in _to_lines(value).splitlines() if line.strip())
