@@ -16,6 +16,7 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +30,8 @@ SUCCESS = "_SUCCESS"
 _OPEN = ".open"
 _MAX_MANIFEST_BYTES = 64 << 20
 _FILES = "files"
+# Each file on HDFS is a question to a server of its own.
+_AT_ONCE = 8
 _LEFT_FOR_DEAD_S = 7 * 86400.0
 
 
@@ -174,7 +177,9 @@ class Artifact:
             temporary.add(SUCCESS, b"")
         except FileNotFoundError:
             raise ArtifactError(f"{temporary} was removed by a newer try of the same task: not published") from None
-        aside = self._moved_aside(temporary) if replace or not self.is_whole() else None
+        # Asked in this order: what another writer publishes in between must not be taken for half-written.
+        in_the_way = self.folder.exists() and (replace or not self.is_whole())
+        aside = self._moved_aside(temporary) if in_the_way else None
         try:
             temporary.folder.rename(self.folder)
             is_first = True
@@ -227,8 +232,7 @@ def _is_left_for_dead(folder: StoragePath, entry: Entry) -> bool:
 
 def _listed(folder: StoragePath) -> dict[str, dict[str, object]]:
     """Every file below `folder` with its size and what shows that it has not changed."""
-    return {
-        name: {"bytes": entry.size, **(folder / name).evidence(entry)}
-        for name, entry in folder.tree().items()
-        if not entry.is_folder
-    }
+    files = {name: entry for name, entry in folder.tree().items() if not entry.is_folder}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        evidence = pool.map(lambda name: (folder / name).evidence(files[name]), files)
+        return {name: {"bytes": files[name].size, **row} for name, row in zip(files, evidence, strict=True)}

@@ -1,0 +1,295 @@
+"""What every artifact keeps to, wherever it lies. The tests of each kind of storage take this class and say where."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dags.artifacts import Artifact, ArtifactError
+from dags.storage import StoragePath, open_path
+
+ROOT = Path(__file__).parent.parent
+
+# A writer that is killed before its Nth change of the storage; before it ends when it makes fewer.
+_KILLED = """
+import json, os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from dags import artifacts, storage
+address, hdfs, kind, replace, stage = json.loads(sys.argv[2])
+count = 0
+def pass_stage():
+    global count
+    count += 1
+    if count == stage:
+        os.kill(os.getpid(), signal.SIGKILL)
+def killing(method):
+    def wrapped(*arguments):
+        pass_stage()
+        return method(*arguments)
+    return wrapped
+paths = getattr(storage, kind)
+for name in ("write", "make_folder", "rename", "delete"):
+    setattr(paths, name, killing(getattr(paths, name)))
+artifact = artifacts.Artifact(address, hdfs)
+temporary = artifact.begin("task")
+temporary.make_table("table")
+temporary.add("table/part-00000.parquet", b"new rows")
+temporary.add("text", b"new")
+artifact.commit(temporary, {"text": "new"}, replace=replace)
+pass_stage()
+print(count)
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder for the artifacts of one test, and how HDFS is reached."""
+
+    address: str
+    hdfs: Mapping[str, str | None] | None = None
+
+    @property
+    def folder(self) -> StoragePath:
+        return open_path(self.address, self.hdfs)
+
+    def artifact(self, name: str = "1") -> Artifact:
+        return Artifact(f"{self.address}/{name}", self.hdfs)
+
+    def names(self) -> list[str]:
+        return list(self.folder.entries())
+
+
+def write(artifact: Artifact, owner: str, text: str, *, replace: bool = False) -> bool:
+    temporary = artifact.begin("task")
+    temporary.make_table("table")
+    temporary.add("table/part-00000.parquet", f"{text} rows".encode())
+    temporary.add("text", text.encode())
+    return artifact.commit(temporary, {"text": text}, replace=replace)
+
+
+def put(folder: StoragePath, name: str, text: str) -> None:
+    (folder / name).write(io.BytesIO(text.encode()))
+
+
+class ArtifactSuite:
+    """Tests that take the fixture `place`, which the classes below this one bring."""
+
+    def test_what_is_committed_is_whole_with_its_manifest(self, place: Place) -> None:
+        artifact = place.artifact("a/1")
+        assert artifact.what_is_missing() == "no _SUCCESS"
+        assert write(artifact, "run", "x")
+        assert artifact.is_whole()
+        assert artifact.manifest() == artifact.recorded() == {"text": "x"}
+        assert artifact.read("text", 10) == b"x"
+        assert [part.name for part in artifact.parts("table")] == ["part-00000.parquet"]
+        assert list(artifact.folder.parent.entries()) == ["1"]
+        assert set(artifact.folder.tree()) == {
+            *("_SUCCESS", "manifest.json", "text"),
+            *("table", "table/part-00000.parquet"),
+        }
+
+    def test_what_is_not_there_is_named(self, place: Place) -> None:
+        artifact = place.artifact()
+        write(artifact, "run", "x")
+        with pytest.raises(ArtifactError, match="has no table candidates"):
+            artifact.parts("candidates")
+        with pytest.raises(FileNotFoundError):
+            artifact.read("none", 10)
+        with pytest.raises(ValueError, match="longer than 3 bytes"):
+            artifact.read("manifest.json", 3)
+
+    def test_files_are_read_from_any_place(self, place: Place) -> None:
+        content = bytes(range(256)) * 40_000
+        artifact = place.artifact()
+        temporary = artifact.begin("run")
+        temporary.add("data", io.BytesIO(content))
+        artifact.commit(temporary, {})
+        with (artifact.folder / "data").open() as file:
+            for offset, length in (
+                (0, 10),
+                (5_000_000, 100),
+                (len(content) - 3, 50),
+                (len(content), 5),
+                (1, 9_000_000),
+            ):
+                file.seek(offset)
+                assert file.read(length) == content[offset : offset + length]
+            assert file.seek(-2, io.SEEK_END) == len(content) - 2
+            assert file.read() == content[-2:]
+
+    def test_a_file_that_a_program_writes_by_name_arrives_whole(self, place: Place, tmp_path: Path) -> None:
+        folder = place.folder
+        folder.make_folder()
+        with (folder / "data").local_file() as path:
+            path.write_bytes(b"first")
+        with (folder / "data").local_file() as path:
+            path.write_bytes(b"second")
+        assert (folder / "data").local_copy(tmp_path / "copy").read_bytes() == b"second"
+        with pytest.raises(RuntimeError), (folder / "other").local_file() as path:
+            raise RuntimeError
+
+    def test_of_two_writers_the_first_wins(self, place: Place) -> None:
+        artifact = place.artifact()
+        one, two = artifact.begin("one"), artifact.begin("two")
+        assert artifact.commit(one, {"text": "one"})
+        assert not artifact.commit(two, {"text": "two"})
+        assert artifact.manifest() == {"text": "one"}
+        assert place.names() == ["1"]
+
+    def test_many_writers_at_once_leave_one_whole_artifact(self, place: Place) -> None:
+        artifact = place.artifact()
+        won: list[bool] = []
+
+        def publish(number: int) -> None:
+            won.append(write(artifact, f"run{number}", str(number)))
+
+        threads = [threading.Thread(target=publish, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert won.count(True) == 1
+        assert len(won) == len(threads)
+        assert artifact.read("text", 10).decode() == artifact.manifest()["text"]
+        assert place.names() == ["1"]
+
+    def test_replace_moves_the_old_one_aside(self, place: Place) -> None:
+        artifact = place.artifact()
+        write(artifact, "run", "old")
+        assert write(artifact, "run", "new", replace=True)
+        assert artifact.manifest() == {"text": "new"}
+        assert place.names() == ["1"]
+
+    def test_the_old_one_comes_back_when_the_new_one_cannot_take_its_place(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        artifact = place.artifact()
+        write(artifact, "run", "old")
+        temporary = artifact.begin("run")
+        kind = type(temporary.folder)
+        rename = kind.rename
+
+        def failing(source: StoragePath, target: StoragePath) -> None:
+            if source.name.endswith(".tmp"):
+                raise OSError("no space left")
+            rename(source, target)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(kind, "rename", failing)
+        with pytest.raises(OSError, match="no space left"):
+            artifact.commit(temporary, {"text": "new"}, replace=True)
+        assert artifact.manifest() == {"text": "old"}
+
+    @pytest.mark.parametrize(
+        ("harm", "why"),
+        [
+            (lambda folder: (folder / "text").delete(), "text is missing"),
+            (lambda folder: put(folder, "text", "ol"), "text has 2 bytes, written were 3"),
+            (lambda folder: put(folder, "text", "odd"), "text has changed"),
+            (lambda folder: put(folder, "manifest.json", ""), "manifest.json cannot be read"),
+            (lambda folder: put(folder, "manifest.json", "[1]"), "manifest.json cannot be read"),
+            (lambda folder: put(folder, "manifest.json", "{}"), "manifest.json cannot be read"),
+            (lambda folder: put(folder, "table/more.parquet", "x"), "table/more.parquet was not written"),
+            (lambda folder: (folder / "_SUCCESS").delete(), "no _SUCCESS"),
+            (lambda folder: (folder / "manifest.json").delete(), "no manifest.json"),
+        ],
+    )
+    def test_a_part_that_is_gone_cut_changed_or_added_is_noticed_and_healed(
+        self, place: Place, harm: Callable[[StoragePath], object], why: str
+    ) -> None:
+        artifact = place.artifact()
+        assert write(artifact, "run", "old")
+        harm(artifact.folder)
+        assert not artifact.is_whole()
+        with pytest.raises(ArtifactError, match=f"is incomplete: {why}"):
+            artifact.manifest()
+        assert write(artifact, "run", "new")
+        assert artifact.manifest() == {"text": "new"}
+        assert place.names() == ["1"]
+
+    def test_an_empty_folder_in_the_way_counts_for_nothing(self, place: Place) -> None:
+        artifact = place.artifact()
+        artifact.folder.make_folder()
+        assert write(artifact, "run", "new")
+        assert artifact.is_whole()
+        assert place.names() == ["1"]
+
+    def test_a_rename_neither_nests_nor_overwrites(self, place: Place) -> None:
+        for name in ("one", "two"):
+            (place.folder / name).make_folder()
+            put(place.folder, f"{name}/file", name)
+        with pytest.raises(FileExistsError):
+            (place.folder / "one").rename(place.folder / "two")
+        with pytest.raises(FileNotFoundError):
+            (place.folder / "none").rename(place.folder / "three")
+        assert set(place.folder.tree()) == {"one", "one/file", "two", "two/file"}
+
+    def test_a_retry_clears_what_its_dead_try_left_but_nobody_elses(self, place: Place) -> None:
+        artifact = place.artifact()
+        dead, others = artifact.begin("mine"), artifact.begin("other")
+        artifact.begin("mine")
+        assert not dead.folder.exists()
+        assert others.folder.exists()
+
+    def test_a_try_that_was_overtaken_cannot_publish(self, place: Place) -> None:
+        artifact = place.artifact()
+        zombie = artifact.begin("task")
+        artifact.begin("task")
+        with pytest.raises(ArtifactError, match="newer try"):
+            artifact.commit(zombie, {})
+        # Spark makes the folders that it writes to, gone or not.
+        zombie.folder.make_folder()
+        put(zombie.folder, "half", "x")
+        with pytest.raises(ArtifactError, match="newer try"):
+            artifact.commit(zombie, {})
+        assert artifact.what_is_missing() == "no _SUCCESS"
+
+    def test_a_file_is_not_written_into_a_folder_that_is_gone(self, place: Place) -> None:
+        temporary = place.artifact().begin("task")
+        temporary.discard()
+        with pytest.raises(FileNotFoundError):
+            temporary.add("text", b"x")
+        assert not temporary.folder.exists()
+
+    @pytest.mark.parametrize("replace", [False, True])
+    def test_killed_at_any_stage_old_new_or_nothing_is_there_and_the_next_try_heals_it(
+        self, place: Place, replace: bool
+    ) -> None:
+        if replace:
+            write(place.artifact("whole"), "earlier", "old")
+        done = _killed_writer(place, "whole", replace, 0)
+        assert done.returncode == 0, done.stderr
+        stages = range(1, int(done.stdout) + 1)
+
+        def state_after(stage: int) -> object:
+            artifact = place.artifact(str(stage))
+            if replace:
+                write(artifact, "earlier", "old")
+            killed = _killed_writer(place, str(stage), replace, stage)
+            assert killed.returncode == -signal.SIGKILL, killed.stderr
+            state = artifact.manifest()["text"] if artifact.is_whole() else "none"
+            assert state != "none" or not artifact.folder.exists()
+            assert write(artifact, "task", "after", replace=True)
+            assert artifact.manifest() == {"text": "after"}
+            return state
+
+        with ThreadPoolExecutor(4) as pool:
+            states = list(pool.map(state_after, stages))
+        assert states[0] == ("old" if replace else "none")
+        assert states[-1] == "new"
+        assert sorted(states, key=["old", "none", "new"].index) == states
+        assert [name for name in place.names() if name.startswith(".")] == []
+
+
+def _killed_writer(place: Place, name: str, replace: bool, stage: int) -> subprocess.CompletedProcess[str]:
+    kind = type(place.folder).__name__
+    words = [f"{place.address}/{name}", place.hdfs, kind, replace, stage]
+    argv = [sys.executable, "-c", _KILLED, str(ROOT), json.dumps(words)]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
