@@ -175,8 +175,8 @@ class Artifact:
             text = json.dumps({**manifest, _FILES: files}, indent=2, sort_keys=True) + "\n"
             temporary.add(MANIFEST, text.encode())
             temporary.add(SUCCESS, b"")
-        except FileNotFoundError:
-            raise ArtifactError(f"{temporary} was removed by a newer try of the same task: not published") from None
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{temporary} was removed by a newer try of the same task: not published") from error
         # Asked in this order: what another writer publishes in between must not be taken for half-written.
         in_the_way = self.folder.exists() and (replace or not self.is_whole())
         aside = self._moved_aside(temporary) if in_the_way else None

@@ -68,7 +68,7 @@ class Place:
 
 
 def write(artifact: Artifact, owner: str, text: str, *, replace: bool = False) -> bool:
-    temporary = artifact.begin("task")
+    temporary = artifact.begin(owner)
     temporary.make_table("table")
     temporary.add("table/part-00000.parquet", f"{text} rows".encode())
     temporary.add("text", text.encode())
