@@ -191,6 +191,7 @@ class WebHdfs:
                 connection, host, target = self._connection(url)
                 stack.callback(connection.close)
                 answer = _ask(connection, host, method, target, content if hop else None)
+                stack.callback(answer.close)
                 body = _Body(answer, host)
                 if answer.status not in _REDIRECTS:
                     if answer.status not in (200, 201):
