@@ -39,7 +39,7 @@ class SparkEngine:
             shared = self._exchange / path.name
             with path.open("rb") as content:
                 shared.write(content)
-        return self._named(self._read(shared.uri))
+        return self._named(self.read(shared.uri))
 
     def table(self, artifact: Artifact, name: str) -> ir.Table:
         """One table of an artifact; ArtifactError when it has no such table."""
@@ -48,13 +48,13 @@ class SparkEngine:
     def frame(self, artifact: Artifact, name: str) -> DataFrame:
         """One table of an artifact as a data frame; ArtifactError when it has no such table."""
         artifact.parts(name)
-        return self._read((artifact.folder / name).uri)
+        return self.read((artifact.folder / name).uri)
 
     def frames(self, artifact: Artifact, names: Sequence[str]) -> DataFrame:
         """The rows of several tables together."""
         return reduce(DataFrame.unionByName, [self.frame(artifact, name) for name in names])
 
-    def _read(self, uri: str) -> DataFrame:
+    def read(self, uri: str) -> DataFrame:
         """Parquet as a data frame. Spark takes addresses for patterns."""
         return self.session.read.parquet("".join(f"\\{letter}" if letter in "\\*?[]{}," else letter for letter in uri))
 
