@@ -224,8 +224,9 @@ class WorkloadOperator(BaseOperator):
         """What runs spark-submit on this worker."""
         from .dag_spark import LocalSparkSubmitHook
 
-        results = (read_manifest(entry["path"]).get("results") or {} for entry in self.step_document["inputs"])
-        rows = rows_of(self.step_document, list(results))
+        step = self.step_document
+        results = (read_manifest(entry["path"], step["hdfs"]).get("results") or {} for entry in step["inputs"])
+        rows = rows_of(step, list(results))
         return LocalSparkSubmitHook(
             cores=self.cores,
             conf={**jvm_conf(rows, os.environ), **self.conf},

@@ -20,6 +20,8 @@ from ..storage import LocalPath, scratch_folder
 from .context import StepContext, log
 
 _WATCH_INTERVAL_S = 1.0
+# What a manifest says of its step as the document has it.
+_RECORDED = ("identity", "workload", "code", "label", "dataset", "engine", "parameters")
 
 
 def run(document: Mapping[str, Any]) -> None:
@@ -38,42 +40,14 @@ def run(document: Mapping[str, Any]) -> None:
     if artifact.is_whole() and not document.get("force"):
         log.info("%s is whole: nothing to compute", artifact)
         return
-    inputs = [(entry, Artifact(entry["path"], document.get("hdfs"))) for entry in document["inputs"]]
-    for entry, parent in inputs:
-        if not parent.is_whole():
-            raise ArtifactError(
-                f"step {document['step']}: its input {parent} ({entry['workload']} {entry['label']}) is "
-                f"incomplete ({parent.what_is_missing()}); run the DAG that makes it, or clear that task"
-            )
+    _check_inputs(document)
     run_info = document.get("run", {})
     owner = "/".join(str(run_info.get(key, "")) for key in ("dag_id", "run_id", "task_id", "map_index"))
     temporary = artifact.begin(owner)
     started = time.time()
     try:
-        exchange = None if isinstance(temporary.folder, LocalPath) else temporary.folder / ".exchange"
-        with _scratch(temporary) as scratch:
-            context = StepContext(document, Path(scratch), exchange)
-            try:
-                results = workload.run(context, temporary)
-            finally:
-                context.close()
-        if exchange is not None:
-            exchange.delete()
-        manifest = {
-            "identity": document["identity"],
-            "workload": document["workload"],
-            "code": document["code"],
-            "label": document["label"],
-            "dataset": document["dataset"],
-            "engine": document["engine"],
-            "parameters": document["parameters"],
-            "inputs": [entry["identity"] for entry in document["inputs"]],
-            "release": document["package"],
-            "run": run_info,
-            "started_unix_s": round(started, 3),
-            "seconds": round(time.time() - started, 3),
-            "results": results,
-        }
+        results = _computed(workload, document, temporary)
+        manifest = _manifest(document, started, results)
         if _is_gone(document.get("supervisor_pid")):
             # Its task has failed already, and a newer try may be at work.
             raise ArtifactError(f"the task's supervisor is gone: {artifact} is not published")
@@ -84,6 +58,42 @@ def run(document: Mapping[str, Any]) -> None:
     except BaseException:
         temporary.discard()
         raise
+
+
+def _check_inputs(document: Mapping[str, Any]) -> None:
+    for entry in document["inputs"]:
+        parent = Artifact(entry["path"], document.get("hdfs"))
+        if not parent.is_whole():
+            raise ArtifactError(
+                f"step {document['step']}: its input {parent} ({entry['workload']} {entry['label']}) is "
+                f"incomplete ({parent.what_is_missing()}); run the DAG that makes it, or clear that task"
+            )
+
+
+def _computed(workload: ModuleType, document: Mapping[str, Any], temporary: Artifact) -> Any:
+    """What the workload returns, after it has written its tables into the temporary folder."""
+    exchange = None if isinstance(temporary.folder, LocalPath) else temporary.folder / ".exchange"
+    with _scratch(temporary) as scratch:
+        context = StepContext(document, Path(scratch), exchange)
+        try:
+            results = workload.run(context, temporary)
+        finally:
+            context.close()
+    if exchange is not None:
+        exchange.delete()
+    return results
+
+
+def _manifest(document: Mapping[str, Any], started: float, results: Any) -> dict[str, Any]:
+    return {
+        **{name: document[name] for name in _RECORDED},
+        "inputs": [entry["identity"] for entry in document["inputs"]],
+        "release": document["package"],
+        "run": document.get("run", {}),
+        "started_unix_s": round(started, 3),
+        "seconds": round(time.time() - started, 3),
+        "results": results,
+    }
 
 
 def _scratch(temporary: Artifact) -> tempfile.TemporaryDirectory[str]:
