@@ -14,14 +14,16 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import engines
+from benchmarks import engines, spark
 from replayctl import deploy
 from replayctl.bundle.release import build_release
 from replayctl.bundle.stubs import stub_name, stub_text
 from replayctl.console.reporter import StderrReporter
-from replayctl.local import datasets, environments, stack
+from replayctl.local import datasets, environments, spark_classes, stack
 from replayctl.local.capacity import local_cores
+from replayctl.publishing.deployment import deployment_json
 from replayctl.settings.declared import Settings
+from replayctl.settings.folders import find_folders
 from replayctl.settings.load import load_settings
 from replayctl.settings.namespace import find_namespace
 from replayctl.settings.workspace import Workspace
@@ -256,18 +258,40 @@ def bench_run(settings: Settings, scratch: Path) -> None:
 def bench_engines(settings: Settings, scratch: Path) -> None:
     """The steps without Airflow to the script, by size: ml100k, and generated logs of ROWS (900,000 when not set)."""
     embedded, peer = (_python(name, settings) for name in ("workload", "workload-spark"))
-    prepared = datasets.prepare("ml100k", settings, StderrReporter())
-    shutil.copy(prepared.path, scratch / "ml100k.csv")
-    logs = [scratch / "ml100k.csv"]
-    for rows in map(int, os.environ.get("ROWS", "900000").split(",")):
-        logs.append(scratch / f"zipf{rows}.csv")
-        seconds([peer, "-m", "benchmarks.generator", str(logs[-1]), str(rows)], {**os.environ, "PYTHONPATH": str(ROOT)})
-    for log in logs:
+    for log in _logs(settings, scratch, peer):
         memory_gib = int(os.environ.get("MEMORY_GIB", "8"))
         line = engines.compare(
             log, scratch / "work", embedded, peer, cores=local_cores(settings), memory_gib=memory_gib
         )
         print(line, flush=True)
+
+
+def bench_spark(settings: Settings, scratch: Path) -> None:
+    """The steps on Spark and on the embedded engine, and the script: ml100k, and generated logs of ROWS."""
+    peer = _python("workload-spark", settings)
+    environment = environments.ensure("workload-spark", settings.cache_dir, settings.local.python, StderrReporter())
+    java_home = environments.find_java_home(settings.local.java_home)
+    spark_classes.ensure(environment, java_home, StderrReporter())
+    machine = spark.Machine(
+        embedded=_python("workload", settings),
+        spark=peer,
+        spark_home=environments.spark_home(settings.cache_dir),
+        java_home=java_home,
+        archive=spark_classes.path_of(environment.path, java_home),
+        conf=json.loads(deployment_json(settings, find_folders(settings), USER))["spark_conf"],
+    )
+    print(spark.table(_logs(settings, scratch, peer), scratch / "work", machine), flush=True)
+
+
+def _logs(settings: Settings, scratch: Path, python: str) -> list[Path]:
+    prepared = datasets.prepare("ml100k", settings, StderrReporter())
+    shutil.copy(prepared.path, scratch / "ml100k.csv")
+    logs = [scratch / "ml100k.csv"]
+    for rows in map(int, os.environ.get("ROWS", "900000").split(",")):
+        logs.append(scratch / f"zipf{rows}.csv")
+        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        seconds([python, "-m", "benchmarks.generator", str(logs[-1]), str(rows)], environ)
+    return logs
 
 
 def _python(name: str, settings: Settings) -> str:
@@ -308,6 +332,8 @@ def main() -> None:
             bench_run(settings, scratch)
         if "engines" in wanted:
             bench_engines(settings, scratch)
+        if "spark" in wanted:
+            bench_spark(settings, scratch)
         shutil.rmtree(scratch / "local", ignore_errors=True)
 
 
