@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import ibis
+import pyarrow.compute as pc
 
 from ..artifacts import Artifact
 from . import tables
@@ -45,7 +46,7 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
     engine.write(with_counts(train, first), output, "train")
     both = first.select(*_PAIR).union(second.select(*_PAIR))
     engine.write(with_counts(union("candidates"), both), output, "predict")
-    results = _counts(engine, labelled, engine.table(output, "train"))
+    results = _counts(engine, labelled, output)
     positives = tables.rows(split, "second_level_train")
     missed = positives - results.pop("positives_proposed")
     return {
@@ -100,19 +101,17 @@ def sample_negatives(labelled: ir.Table, per_query: int, seed: int) -> ir.Table:
     return marked.filter(kept).drop("place", "positives", "shuffled")
 
 
-def _counts(engine: Engine, labelled: ir.Table, train: ir.Table) -> dict[str, int]:
+def _counts(engine: Engine, labelled: ir.Table, output: Artifact) -> dict[str, int]:
     (every,) = engine.values(
         labelled.agg(rows=labelled.count(), positives=labelled.target.sum(), queries=labelled.query_id.nunique())
     )
-    (kept,) = engine.values(
-        train.agg(rows=train.count(), positives=train.target.sum(), queries=train.query_id.nunique())
-    )
-    number = {f"{name}_{key}": int(str(row[key] or 0)) for name, row in (("all", every), ("kept", kept)) for key in row}
+    train = tables.read(output, "train", ["query_id", "target"])
+    queries = int(pc.count_distinct(train.column("query_id")).as_py())
     return {
-        "candidates": number["all_rows"],
-        "positives_proposed": number["all_positives"],
-        "train_rows": number["kept_rows"],
-        "train_positives": number["kept_positives"],
-        "train_queries": number["kept_queries"],
-        "queries_without_positives": number["all_queries"] - number["kept_queries"],
+        "candidates": int(str(every["rows"])),
+        "positives_proposed": int(str(every["positives"] or 0)),
+        "train_rows": train.num_rows,
+        "train_positives": int(pc.sum(train.column("target")).as_py() or 0),
+        "train_queries": queries,
+        "queries_without_positives": int(str(every["queries"])) - queries,
     }

@@ -1,11 +1,19 @@
 """One Spark session for all tests of the Spark engine."""
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from dags.dag_jvm import ARCHIVE_VARIABLE, jvm_conf
+from dags.workloads.engines.spark import SparkEngine
+
+ARCHIVE = next(Path(sys.prefix).glob("spark-classes-*.jsa"), None)
+JVM = jvm_conf(0, {ARCHIVE_VARIABLE: str(ARCHIVE)})
 os.environ.update(
     PYSPARK_PYTHON=sys.executable,
     PYTHONPATH=os.pathsep.join(path for path in sys.path if path),
@@ -13,12 +21,10 @@ os.environ.update(
     PYSPARK_SUBMIT_ARGS=(
         "--master local[2] --driver-memory 2g --conf spark.ui.enabled=false --conf spark.sql.shuffle.partitions=3 "
         "--conf spark.default.parallelism=3 --conf spark.driver.host=127.0.0.1 "
-        "--conf spark.driver.extraJavaOptions=-XX:+UseSerialGC "
+        f"--conf {shlex.quote('spark.driver.extraJavaOptions=' + JVM['spark.driver.extraJavaOptions'])} "
         "--conf spark.sql.execution.arrow.pyspark.enabled=true pyspark-shell"
     ),
 )
-
-from dags.workloads.engines.spark import SparkEngine
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,3 +45,21 @@ def spark_engine() -> Iterator[SparkEngine]:
     yield engine
     patch.undo()
     stop()
+
+
+@contextmanager
+def cut(engine: SparkEngine, partitions: int) -> Iterator[None]:
+    """Files and shuffles in so many partitions."""
+    conf = engine.session.conf
+    read = SparkEngine.read
+    patch = pytest.MonkeyPatch()
+    patch.setattr(SparkEngine, "read", lambda self, path: read(self, path).repartition(partitions))
+    before = {name: conf.get(name) for name in ("spark.sql.shuffle.partitions", "spark.sql.adaptive.enabled")}
+    conf.set("spark.sql.shuffle.partitions", str(partitions))
+    conf.set("spark.sql.adaptive.enabled", "false")
+    try:
+        yield
+    finally:
+        patch.undo()
+        for name, value in before.items():
+            conf.set(name, value)

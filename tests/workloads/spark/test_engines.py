@@ -1,25 +1,27 @@
 """The steps' own expressions give the same rows on both engines, whatever the partitioning."""
 
 import csv
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dags.workloads import combine, raw, split
 from dags.workloads.context import StepError
 from dags.workloads.engines.embedded import EmbeddedEngine
 from dags.workloads.engines.spark import SparkEngine
+from dags.workloads.metrics import measure
 
 from ..conftest import Pipeline, rows, sample_rows, write_log
+from .conftest import cut
 
-PARTITIONS = (1, 2, 7)
+# Each is in an example of its own: a pass takes seconds, and 200 partitions take the longest.
+PARTITIONS = st.sampled_from([1, 2, 7])
 COLUMNS: dict[str, str | None] = {"query": "user_id", "item": "item_id", "rating": "rating", "timestamp": "timestamp"}
 # Names that sort differently by letters, code points and UTF-8 bytes, few moments, gaps in the ids.
 NAMES = st.sampled_from(["1", "10", "9", "ü", "u", "Z", "a b", "\U0001f600", "￿", 'q"'])
@@ -31,19 +33,9 @@ LOGS = st.lists(
     max_size=60,
 )
 STRATEGIES = st.sampled_from(["query_time", "query_random", "global_time"])
-
-
-@contextmanager
-def cut(engine: SparkEngine, partitions: int) -> Iterator[None]:
-    """Files and shuffles in so many partitions."""
-    conf = engine.session.conf
-    conf.set("spark.sql.shuffle.partitions", str(partitions))
-    conf.set("spark.sql.adaptive.enabled", "false")
-    read = SparkEngine.read
-    patch = pytest.MonkeyPatch()
-    patch.setattr(SparkEngine, "read", lambda self, path: read(self, path).repartition(partitions))
-    yield
-    patch.undo()
+# Ties in time, a pair that comes again, an item with nothing but its letters, a user with one row.
+LOG = [(name, str(n % 7), 3 + n % 3, n % 4) for name in ("1", "ü", "u", "\U0001f600") for n in range(9)]
+LOG += [("10", "400", 5, 2), ("1", "0", 1, 9), ("Z", "8", 5, 0)]
 
 
 def values(engine: Any, table: Any) -> list[tuple[Any, ...]]:
@@ -72,10 +64,18 @@ def made_tables(engine: Any, folder: Path, strategy: str) -> list[list[tuple[Any
     return [values(engine, table) for table in tables]
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
-@given(LOGS, STRATEGIES)
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@given(LOGS, STRATEGIES, PARTITIONS)
+@example(LOG, "query_time", 1)
+@example(LOG, "global_time", 2)
+@example(LOG, "query_random", 7)
+@example(LOG, "query_time", 200)
 def test_the_split_is_the_same_on_both_engines(
-    spark_engine: SparkEngine, tmp_path_factory: pytest.TempPathFactory, log: list[tuple[Any, ...]], strategy: str
+    spark_engine: SparkEngine,
+    tmp_path_factory: pytest.TempPathFactory,
+    log: list[tuple[Any, ...]],
+    strategy: str,
+    partitions: int,
 ) -> None:
     if not any(rating >= 3 for _, _, rating, _ in log):
         return
@@ -86,14 +86,15 @@ def test_the_split_is_the_same_on_both_engines(
     embedded = EmbeddedEngine(cores=2, memory_gib=1, scratch=folder)
     expected = split_tables(embedded, folder, strategy)
     embedded.close()
-    for partitions in PARTITIONS:
-        with cut(spark_engine, partitions):
-            assert split_tables(spark_engine, folder, strategy) == expected, f"{partitions} partitions"
+    with cut(spark_engine, partitions):
+        assert split_tables(spark_engine, folder, strategy) == expected
 
 
 PAIRS = st.dictionaries(
     st.tuples(st.integers(0, 4), st.integers(0, 9)), st.sampled_from([0.1, 1 / 3, 2.0, -1e-9]), max_size=40
 )
+# Both models' candidates, what was seen and what is liked: each with pairs that others do not have.
+SCORES = [{(n % 5, n % 10): 1 / (n + 1) for n in range(start, start + 24)} for start in (0, 7, 3, 11)]
 
 
 def combine_tables(engine: Any, folder: Path) -> list[list[tuple[Any, ...]]]:
@@ -105,10 +106,20 @@ def combine_tables(engine: Any, folder: Path) -> list[list[tuple[Any, ...]]]:
     return [values(engine, table) for table in (union, labelled, sampled)]
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
-@given(PAIRS, PAIRS, PAIRS, PAIRS)
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@given(PAIRS, PAIRS, PAIRS, PAIRS, PARTITIONS)
+@example(*SCORES, 1)
+@example(*SCORES, 2)
+@example(*SCORES, 7)
+@example(*SCORES, 200)
 def test_features_labels_and_negatives_are_the_same_on_both_engines(
-    spark_engine: SparkEngine, tmp_path_factory: pytest.TempPathFactory, a: dict, b: dict, seen: dict, positives: dict
+    spark_engine: SparkEngine,
+    tmp_path_factory: pytest.TempPathFactory,
+    a: dict,
+    b: dict,
+    seen: dict,
+    positives: dict,
+    partitions: int,
 ) -> None:
     folder = tmp_path_factory.mktemp("combine")
     for name, scores in (("a", a), ("b", b), ("seen", seen), ("positives", positives)):
@@ -124,9 +135,8 @@ def test_features_labels_and_negatives_are_the_same_on_both_engines(
     embedded = EmbeddedEngine(cores=2, memory_gib=1, scratch=folder)
     expected = combine_tables(embedded, folder)
     embedded.close()
-    for partitions in PARTITIONS:
-        with cut(spark_engine, partitions):
-            assert combine_tables(spark_engine, folder) == expected, f"{partitions} partitions"
+    with cut(spark_engine, partitions):
+        assert combine_tables(spark_engine, folder) == expected
 
 
 def test_a_pipeline_on_spark_makes_the_same_artifacts(spark_engine: SparkEngine, tmp_path: Path) -> None:
@@ -150,12 +160,30 @@ def test_a_pipeline_on_spark_makes_the_same_artifacts(spark_engine: SparkEngine,
             mine, theirs = (sorted_rows(pipeline.path(step), table) for pipeline in (embedded, spark))
             assert [list(row) for row in mine[:1]] == [list(row) for row in theirs[:1]]
             assert len(mine) == len(theirs)
-            for one, other in zip(mine, theirs, strict=True):
-                assert one == pytest.approx(other, abs=1e-9), (step, table)
+            assert mine == theirs, (step, table)
         kinds = [types(pipeline.path(step), tables[0]) for pipeline in (embedded, spark)]
         assert kinds[0] == kinds[1]
+        assert counts(embedded.manifest(step)) == counts(spark.manifest(step))
+    for step in ("first_level_poprec", "first_level_itemknn", "second_level_lightgbm"):
+        assert measured(embedded, step) == measured(spark, step)
     assert spark.manifest("split")["engine"] == "spark"
     assert spark.manifest("second_level_lightgbm")["engine"] == "embedded"
+
+
+def counts(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in manifest["results"].items() if name != "seconds"}
+
+
+def measured(pipeline: Pipeline, step: str) -> dict[str, float]:
+    """What the leaderboard would show of a model."""
+
+    def columns(name: str, table: str, *keys: str) -> tuple[np.ndarray, ...]:
+        whole = rows(pipeline.path(name), table)
+        return tuple(np.array([row[key] for row in whole]) for key in keys)
+
+    table = "recommendations" if step.startswith("second") else "candidates"
+    recommended = columns(step, table, "query_id", "item_id", "rank")
+    return measure(recommended, columns("split", "test", "query_id", "item_id"), [5, 10, 100])
 
 
 def sorted_rows(path: Path, table: str) -> list[dict[str, Any]]:

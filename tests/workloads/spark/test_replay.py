@@ -13,6 +13,7 @@ from dags.workloads.models import fits, replay_fits, scorer
 from dags.workloads.models.workers import SparkWorkers, Threads
 
 from ..conftest import sample_rows
+from .conftest import cut
 
 POSITIVES = sorted({(user - 1, item - 1) for user, item, rating, _ in sample_rows() if rating >= 4})
 SHAPE = (max(user for user, _ in POSITIVES) + 1, max(item for _, item in POSITIVES) + 1)
@@ -46,8 +47,7 @@ def proposed(model: Any, interactions: fits.Interactions) -> dict[tuple[int, int
         ("replay.models.PopRec", {}),
         ("replay.models.PopRec", {"use_rating": True}),
         ("replay.models.ItemKNN", {"num_neighbours": 10}),
-        ("replay.models.ItemKNN", {"num_neighbours": 100, "shrink": 7.0}),
-        ("replay.models.ItemKNN", {"num_neighbours": 30, "weighting": "tf_idf"}),
+        ("replay.models.ItemKNN", {"num_neighbours": 100, "shrink": 7.0, "weighting": "tf_idf"}),
         ("replay.models.ItemKNN", {"num_neighbours": 30, "weighting": "bm25", "use_rating": True}),
     ],
 )
@@ -81,12 +81,15 @@ def test_scores_are_replays(
         assert values == pytest.approx(sorted(s for (q, _), s in scores.items() if q == query), abs=1e-9)
 
 
-def test_als_gives_the_same_factors_for_any_partitioning(spark_engine: SparkEngine, frame: DataFrame) -> None:
+def test_als_gives_the_same_factors_for_any_number_of_files_and_partitions(
+    spark_engine: SparkEngine, frame: DataFrame, tmp_path: Path
+) -> None:
     factors = []
-    for partitions in (1, 3, 8):
-        model = replay_fits.make("replay.models.ALSWrap", {"rank": 8, "seed": 42})
-        model.fit(replay_fits.dataset(frame.repartition(partitions)))
-        factors.append(replay_fits.learnt(model, SHAPE))
+    for files, partitions in ((1, 1), (3, 7), (8, 200)):
+        frame.repartition(files).write.parquet(f"file://{tmp_path}/{files}")
+        with cut(spark_engine, partitions):
+            rows = spark_engine.session.read.parquet(f"file://{tmp_path}/{files}")
+            factors.append(replay_fits.fit("replay.models.ALSWrap", {"rank": 8, "seed": 42}, rows, SHAPE))
     for other in factors[1:]:
         np.testing.assert_array_equal(factors[0].queries, other.queries)
         np.testing.assert_array_equal(factors[0].items, other.items)
