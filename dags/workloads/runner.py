@@ -25,20 +25,20 @@ _RECORDED = ("identity", "workload", "code", "label", "dataset", "engine", "para
 
 
 def run(document: Mapping[str, Any]) -> None:
-    """Makes the artifact that `document` describes, once.
+    """Computes the artifact that `document` describes, unless it exists.
 
-    Returns without starting an engine when the artifact is whole and `force` is not set. Raises StepError for what
-    the step's user can mend, ValueError for an unknown workload, ArtifactError when an input is missing or another try
-    took over; whatever the workload raises passes through and leaves no artifact.
+    Returns without starting an engine if the artifact is complete and `force` is not set. Raises StepError for errors
+    that its user can fix, ValueError for an unknown workload, ArtifactError if an input is missing or another
+    try has taken over. Errors of the workload pass through and leave no artifact.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    # Threads of OpenMP that spin while they wait take the cores from those that work.
+    # Waiting threads of OpenMP would otherwise spin, and take cores from the working ones.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _end_with_supervisor(document.get("supervisor_pid"))
     workload = _workload(document["workload"])
     artifact = Artifact(document["output"], document.get("hdfs"))
     if artifact.is_whole() and not document.get("force"):
-        log.info("%s is whole: nothing to compute", artifact)
+        log.info("%s is complete: nothing to compute", artifact)
         return
     _check_inputs(document)
     run_info = document.get("run", {})
@@ -48,13 +48,13 @@ def run(document: Mapping[str, Any]) -> None:
     try:
         results = _computed(workload, document, temporary)
         manifest = _manifest(document, started, results)
-        if _is_gone(document.get("supervisor_pid")):
-            # Its task has failed already, and a newer try may be at work.
-            raise ArtifactError(f"the task's supervisor is gone: {artifact} is not published")
+        if _has_ended(document.get("supervisor_pid")):
+            # Its task has already failed, and a newer try may be running.
+            raise ArtifactError(f"the task's supervisor has ended: {artifact} is not published")
         if artifact.commit(temporary, manifest, replace=bool(document.get("force"))):
-            log.info("%s published after %.1f s: %s", artifact, time.time() - started, results)
+            log.info("published %s after %.1f s: %s", artifact, time.time() - started, results)
         else:
-            log.info("%s was published by another writer meanwhile: ours is discarded", artifact)
+            log.info("%s was published by another writer meanwhile: discarding this one", artifact)
     except BaseException:
         temporary.discard()
         raise
@@ -65,8 +65,8 @@ def _check_inputs(document: Mapping[str, Any]) -> None:
         parent = Artifact(entry["path"], document.get("hdfs"))
         if not parent.is_whole():
             raise ArtifactError(
-                f"step {document['step']}: its input {parent} ({entry['workload']} {entry['label']}) is "
-                f"incomplete ({parent.what_is_missing()}); run the DAG that makes it, or clear that task"
+                f"step {document['step']}: input {parent} ({entry['workload']} {entry['label']}) is "
+                f"incomplete ({parent.what_is_missing()}); run the DAG that computes it, or clear that task"
             )
 
 
@@ -110,8 +110,8 @@ def _workload(name: str) -> ModuleType:
     return importlib.import_module(path)
 
 
-def _is_gone(pid: int | None) -> bool:
-    """Whether the process has ended; not for None, which stands for one on another machine."""
+def _has_ended(pid: int | None) -> bool:
+    """Whether the process has ended; False for None, a process on another machine."""
     if pid is None:
         return False
     try:
@@ -124,21 +124,21 @@ def _is_gone(pid: int | None) -> bool:
 
 
 def _end_with_supervisor(pid: int | None) -> None:
-    """Ends this driver when the local process that supervises it is gone.
+    """Ends this driver when the local process that supervises it has ended.
 
-    A worker that is killed hard cannot stop its spark-submit; without this the JVM would go on, unknown to Airflow.
-    `pid` is None where the driver runs on another machine (YARN ends it there).
+    A worker that is killed with SIGKILL cannot stop its spark-submit; the JVM would continue, unknown to Airflow.
+    `pid` is None if the driver runs on another machine, where YARN ends it.
     """
     if pid is None:
         return
 
-    # Where spark-submit's JVM stands between the supervisor and this process, that has to end, too.
+    # If spark-submit's JVM is between the supervisor and this process, it has to end as well.
     parent = os.getppid()
 
     def watch() -> None:
         while True:
-            if _is_gone(pid):
-                log.error("the task's supervisor (pid %d) is gone: ending", pid)
+            if _has_ended(pid):
+                log.error("the task's supervisor (pid %d) has ended: ending too", pid)
                 if parent not in (pid, os.getpid(), 1):
                     os.kill(parent, signal.SIGTERM)
                 os._exit(143)

@@ -125,6 +125,19 @@ def container_id(text: str) -> str:
     return text
 
 
+def application_of(container: str) -> str:
+    """The ID of a container's application; empty if the text is not a container ID."""
+    match = re.fullmatch(r"container_(?:e[0-9]+_)?([0-9]+_[0-9]+)_[0-9]+_[0-9]+", container)
+    return f"application_{match[1]}" if match else ""
+
+
+def as_list(value: object) -> list[Mapping[str, object]]:
+    """A list in an answer of YARN, which has a single entry as an object."""
+    if isinstance(value, list):
+        return value
+    return [value] if isinstance(value, dict) else []
+
+
 def log_file(text: str) -> str:
     """The text, if it can be the name of a log file. Raises UsageProblem otherwise."""
     if not _LOG_FILE.fullmatch(text) or ".." in text:

@@ -76,24 +76,14 @@ def down(
     if yes and not purge:
         raise UsageProblem("--yes requires --purge", hint="add --purge, or remove --yes")
     if purge and not dry_run and not yes:
-        app.reporter.status("measuring disk usage")
-        kept = leftovers.find_leftovers(settings)
-        for leftover in kept:
-            app.reporter.step(f"{format_bytes(leftover.bytes):>8}  {leftover.path}  ({leftover.purpose})")
-        app.confirm(f"Stop the stack and remove these files, {format_bytes(_total(kept))}?")
+        _confirm_purge(app, settings)
     stopped = stack.running_parts(settings) if dry_run else stack.down(settings, app.reporter)
     app.reporter.status("measuring disk usage")
     kept = leftovers.find_leftovers(settings)
     if purge and not dry_run:
         leftovers.purge(settings, kept, app.reporter)
-    would = "would stop" if dry_run else "stopped"
-    view: list[Block] = [Lines((f"{would} {', '.join(stopped)}" if stopped else "the local stack is not running",))]
-    verb = ("would be removed" if dry_run else "removed") if purge else "kept"
-    if kept:
-        rows = [(format_bytes(leftover.bytes), str(leftover.path), leftover.purpose) for leftover in kept]
-        view.append(Table((verb, "path", "content"), rows, numeric=(0,), wrap=(1, 2)))
-        hint = () if purge else (("remove with", "replayctl local down --purge"),)
-        view.append(Fields((("total", format_bytes(_total(kept))), *hint)))
+    verb = "would stop" if dry_run else "stopped"
+    line = f"{verb} {', '.join(stopped)}" if stopped else "the local stack is not running"
     data = {
         "stopped": stopped,
         "home": settings.local.home,
@@ -102,7 +92,31 @@ def down(
         "dry_run": dry_run,
     }
     status: Status = "ok" if stopped or (purge and kept) else "nothing-to-do"
-    return Result("local down", data, view, status=status)
+    return Result(
+        "local down", data, (Lines((line,)), *_leftovers_view(kept, purge=purge, dry_run=dry_run)), status=status
+    )
+
+
+def _confirm_purge(app: AppContext, settings: Settings) -> None:
+    from replayctl.local import leftovers
+
+    app.reporter.status("measuring disk usage")
+    kept = leftovers.find_leftovers(settings)
+    for leftover in kept:
+        app.reporter.step(f"{format_bytes(leftover.bytes):>8}  {leftover.path}  ({leftover.purpose})")
+    app.confirm(f"Stop the stack and remove these files, {format_bytes(_total(kept))}?")
+
+
+def _leftovers_view(kept: Sequence[Leftover], *, purge: bool, dry_run: bool) -> list[Block]:
+    if not kept:
+        return []
+    verb = ("would be removed" if dry_run else "removed") if purge else "kept"
+    rows = [(format_bytes(leftover.bytes), str(leftover.path), leftover.purpose) for leftover in kept]
+    hint = () if purge else (("remove with", "replayctl local down --purge"),)
+    return [
+        Table((verb, "path", "content"), rows, numeric=(0,), wrap=(1, 2)),
+        Fields((("total", format_bytes(_total(kept))), *hint)),
+    ]
 
 
 def status(ctx: typer.Context) -> Result:

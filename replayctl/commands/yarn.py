@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from replayctl.commands import yarn_views
 from replayctl.commands.options import DryRun
-from replayctl.console.result import Block, Cell, Fields, Lines, Problem, Result, Status, Table
-from replayctl.console.times import short_duration, short_moment
+from replayctl.console.result import Block, Lines, Problem, Result, Status, Table
 from replayctl.errors import NotReady, UsageProblem
 from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
     from replayctl.clients.resource_manager import Application
-    from replayctl.logs.diagnose import Cause
     from replayctl.logs.sources import Yarn
     from replayctl.logs.stream import LogFile
     from replayctl.logs.view import LogSelection
@@ -119,7 +118,7 @@ def yarn_apps(
         if (not states or states & {application.state, application.outcome})
         and (name is None or name.lower() in application.name.lower())
     ][:limit]
-    rows = [_row(application) for application in applications]
+    rows = [yarn_views.row(application) for application in applications]
     columns = ("application", "state", "name", "started", "took", "user", "uses")
     view: Block = Table(columns, rows, numeric=(4,), shorten=(2,)) if rows else Lines(("no application matches",))
     waiting = tuple(f"{item.id} is waiting: {item.waits_for}" for item in applications if item.is_waiting)
@@ -235,11 +234,11 @@ def yarn_kill(
         data = {"applications": applications, "reasons": reasons, "dry_run": dry_run}
         if dry_run or not alive:
             line = f"would kill {len(alive)} of {len(applications)}" if alive else "no selected application is running"
-            table = (_to_kill(applications, reasons),) if applications else ()
+            table = (yarn_views.kill_table(applications, reasons),) if applications else ()
             status: Status = "ok" if alive else "nothing-to-do"
             return Result("yarn-kill", data, (*table, Lines((line,))), status=status)
         if not yes:
-            subjects = (f"{item.id} ({item.name} of {item.user}{_because(reasons, item)})" for item in alive)
+            subjects = (f"{item.id} ({item.name} of {item.user}{yarn_views.because(reasons, item)})" for item in alive)
             app.confirm(f"kill {', '.join(subjects)}?")
         outcomes = yarn.kill(cluster, alive, app.reporter, timeout_s=timeout)
     rows = [(outcome.id, outcome.state, outcome.note) for outcome in outcomes]
@@ -268,21 +267,6 @@ def _require_one_selection(by_id: bool, by_tags: bool, orphans: bool) -> None:
     )
 
 
-def _to_kill(applications: Sequence[Application], reasons: Mapping[str, str]) -> Table:
-    columns = ("application", "state", "name", *(("why",) if reasons else ()), "took", "user")
-    rows: list[list[Cell]] = []
-    for application in applications:
-        reason = [reasons[application.id]] if reasons else []
-        rows.append(
-            [application.id, application.outcome, application.name, *reason, _took(application), application.user]
-        )
-    return Table(columns, rows, numeric=(columns.index("took"),), shorten=(2,), wrap=(3,) if reasons else ())
-
-
-def _because(reasons: Mapping[str, str], application: Application) -> str:
-    return f": {reasons[application.id]}" if application.id in reasons else ""
-
-
 def _followed(
     app: AppContext,
     cluster: Yarn,
@@ -300,7 +284,7 @@ def _followed(
     # A restarted ResourceManager ends the applications that it has forgotten. The log shows only the consequences.
     requested = False if diagnose is None and ended.is_forgotten else diagnose
     causes = yarn.probable_causes(cluster, ended, lambda: cluster.files(ended, wait_s=wait_s), requested=requested)
-    view = (_head(ended), *_causes(causes)) if causes else ()
+    view = (yarn_views.head(ended), *yarn_views.cause_lines(causes)) if causes else ()
     return Result("yarn-logs", {"application": ended, "causes": causes}, view)
 
 
@@ -324,85 +308,35 @@ def _shown(
     causes = yarn.probable_causes(cluster, application, lambda: files, requested=diagnose, again=selected)
     answer = {"application": application, "causes": causes, "files": selected}
     if causes:
-        app.show_first((_head(application), *_causes(causes), Lines(("",))))
+        app.show_first((yarn_views.head(application), *yarn_views.cause_lines(causes), Lines(("",))))
     if target is not None:
         return _written(answer, view.save(cluster, application, selected, target, selection))
     for data in view.shown(cluster, application, selected, selection):
         app.write_log(data, raw)
     return Result(
-        "yarn-logs", answer, (), closing=(Lines(("",)), _head(application), *_causes(causes)) if causes else ()
+        "yarn-logs",
+        answer,
+        (),
+        closing=(Lines(("",)), yarn_views.head(application), *yarn_views.cause_lines(causes)) if causes else (),
     )
 
 
 def _not_started(application: Application, error: NotReady) -> Result:
     problem = Problem(error.code, str(error), error.hint, error.details)
     data = {"application": application, "causes": [], "files": []}
-    return Result("yarn-logs", data, (_head(application),), status="failed", problems=(problem,))
+    return Result("yarn-logs", data, (yarn_views.head(application),), status="failed", problems=(problem,))
 
 
 def _listed(application: Application, files: Sequence[LogFile]) -> Result:
     rows = [(file.container, file.name, file.size) for file in files]
     table = Table(("container", "file", "bytes"), rows, numeric=(2,))
-    return Result("yarn-logs", {"application": application, "files": files}, (_head(application), table))
+    return Result("yarn-logs", {"application": application, "files": files}, (yarn_views.head(application), table))
 
 
 def _written(answer: Mapping[str, object], written: Sequence[tuple[Path, int]]) -> Result:
     lines = Lines(tuple(f"wrote {path} ({size} bytes)" for path, size in written))
     paths = [{"path": path, "bytes": size} for path, size in written]
     return Result("yarn-logs", {**answer, "written": paths}, (lines,))
-
-
-def _head(application: Application) -> Fields:
-    pairs = [
-        ("application", application.id),
-        ("name", application.name),
-        ("user", application.user),
-        ("state", application.outcome),
-    ]
-    took = _took(application)
-    if application.started is not None and took is not None:
-        since = short_duration(took.total_seconds())
-        pairs.append(
-            (
-                "started",
-                f"{short_moment(application.started)}, {f'took {since}' if application.finished else f'{since} ago'}",
-            )
-        )
-    return Fields([pair for pair in pairs if pair[1]])
-
-
-def _causes(causes: Sequence[Cause]) -> list[Block]:
-    lines: list[str] = []
-    for number, cause in enumerate(causes, start=1):
-        lines += ["", f"{number}. {cause.summary}", f"   {_place(cause)}"]
-        lines += [f"   {cause.explanation}"] if cause.explanation else []
-        # Only the most probable cause is shown with its excerpt.
-        lines += [f"   | {line}" for line in cause.excerpt] if number == 1 else []
-    return [Lines(lines)] if lines else []
-
-
-def _row(application: Application) -> tuple[Cell, ...]:
-    return (
-        application.id,
-        application.outcome,
-        application.name,
-        application.started,
-        _took(application),
-        application.user,
-        f"{application.memory_mb} MB, {application.vcores} cores" if application.memory_mb else None,
-    )
-
-
-def _place(cause: Cause) -> str:
-    if not cause.container:
-        return cause.file
-    return f"{cause.container} {cause.file}:{cause.first_line}-{cause.last_line}"
-
-
-def _took(application: Application) -> datetime.timedelta | None:
-    if application.started is None:
-        return None
-    return (application.finished or datetime.datetime.now(tz=datetime.UTC)) - application.started
 
 
 def _ago(text: str) -> datetime.datetime:

@@ -105,28 +105,42 @@ def airflow_environment(
 
     Spark is set even when it is not installed: it may be added while the stack runs.
     """
-    home = settings.local.home
-    airflow_home = home / "airflow"
+    return {
+        **_clean_environment(mark),
+        **_step_variables(settings, installed, ports),
+        **_server_variables(settings, ports),
+    }
+
+
+def _step_variables(settings: Settings, installed: Mapping[str, Environment], ports: Ports) -> dict[str, str]:
+    """The variables that steps need: their interpreters, Spark, Java and MLflow."""
     spark = environments.path_of(environments.SPARK, settings.cache_dir)
     spark_home = environments.spark_home(settings.cache_dir)
     java_home = environments.known_java_home(settings.local.java_home)
-    own = _secrets(home)
     java = [java_home / "bin"] if java_home else []
     path = [installed["airflow"].path / "bin", spark_home / "bin", *java, os.environ.get("PATH", "")]
-    pages = f"http://127.0.0.1:{ports.airflow}"
-    variables = {
+    return {
         "PATH": os.pathsep.join(map(str, path)),
         **(_java(spark, java_home) if java_home else {}),
         "SPARK_HOME": str(spark_home),
         "PYSPARK_PYTHON": str(spark / "bin" / "python"),
         "REPLAYCTL_PYTHON_EMBEDDED": str(installed["workload"].program("python")),
         "REPLAYCTL_PYTHON_SPARK": str(spark / "bin" / "python"),
-        # Of the JVM that puts the arguments of the step's own together.
+        # For the JVM that only assembles the command line of the step's own JVM.
         "SPARK_LAUNCHER_OPTS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
         "SPARK_LOCAL_IP": "127.0.0.1",
-        "SPARK_LOCAL_DIRS": str(home / "spark"),
+        "SPARK_LOCAL_DIRS": str(settings.local.home / "spark"),
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{ports.mlflow}",
         "GIT_PYTHON_REFRESH": "quiet",
+    }
+
+
+def _server_variables(settings: Settings, ports: Ports) -> dict[str, str]:
+    """Airflow's configuration."""
+    airflow_home = settings.local.home / "airflow"
+    own = _secrets(settings.local.home)
+    pages = f"http://127.0.0.1:{ports.airflow}"
+    return {
         "AIRFLOW_HOME": str(airflow_home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(find_folders(settings).dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -155,7 +169,6 @@ def airflow_environment(
         "AIRFLOW__API__SECRET_KEY": own["api_secret"],
         "AIRFLOW__API_AUTH__JWT_SECRET": own["jwt_secret"],
     }
-    return _clean_environment(mark) | variables
 
 
 def _java(spark: Path, java_home: Path) -> dict[str, str]:

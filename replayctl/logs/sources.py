@@ -12,7 +12,7 @@ import contextlib
 import functools
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from replayctl.clients.patience import wait_until
@@ -20,6 +20,8 @@ from replayctl.clients.resource_manager import (
     Application,
     HttpService,
     ResourceManager,
+    application_of,
+    as_list,
     container_id,
     forgotten,
     log_file,
@@ -315,7 +317,7 @@ class Yarn:
         return [
             file
             for container in (containers.get("containers") or {}).get("container") or []
-            if _application_of(str(container["id"])) == app.id
+            if application_of(str(container["id"])) == app.id
             for file in self._listed(service, f"/ws/v1/node/containers/{container['id']}/logs", address, running=True)
         ]
 
@@ -344,7 +346,6 @@ class Yarn:
 
     def _listed(self, service: HttpService, path: str, node: str, *, running: bool) -> list[LogFile]:
         answer = service.json(path, "the log files")
-        infos = answer.get("containerLogsInfo") or []
         return [
             LogFile(
                 str(info["containerId"]),
@@ -353,8 +354,8 @@ class Yarn:
                 int(str(row["fileSize"])),
                 running,
             )
-            for info in (infos if isinstance(infos, list) else [infos])
-            for row in _as_list(info.get("containerLogInfo"))
+            for info in as_list(answer.get("containerLogsInfo"))
+            for row in as_list(info.get("containerLogInfo"))
             if (name := str(row["fileName"]))
         ]
 
@@ -397,14 +398,3 @@ def _no_logs_yet(app: Application) -> str:
     if app.is_waiting and app.waits_for is not None:
         return f"{app.id} has not started; it is waiting: {app.waits_for}"
     return f"{app.id} has written no logs yet"
-
-
-def _application_of(container: str) -> str:
-    match = re.fullmatch(r"container_(?:e[0-9]+_)?([0-9]+_[0-9]+)_[0-9]+_[0-9]+", container)
-    return f"application_{match[1]}" if match else ""
-
-
-def _as_list(value: object) -> list[Mapping[str, object]]:
-    if isinstance(value, list):
-        return value
-    return [value] if isinstance(value, dict) else []

@@ -134,13 +134,14 @@ def test_every_module_says_what_it_is_for() -> None:
 
 
 def test_modules_and_functions_stay_readable() -> None:
-    """No module has more than 450 lines and no function more than 60."""
+    """No module has more than 400 lines; no function has more than 50, its options and its help not counted."""
     for path in [*PACKAGE, *(ROOT / "dags").rglob("*.py")]:
         text = path.read_text()
-        assert len(text.splitlines()) <= 450, path
+        assert len(text.splitlines()) <= 400, path
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                assert (node.end_lineno or 0) - node.lineno < 60, f"{path}:{node.lineno} {node.name}"
+                first = node.body[1 if ast.get_docstring(node) and len(node.body) > 1 else 0]
+                assert (node.end_lineno or 0) - first.lineno < 50, f"{path}:{node.lineno} {node.name}"
 
 
 def test_pinned_lists_are_complete_and_exact() -> None:

@@ -51,7 +51,7 @@ def test_changed_parameters_lie_beside_the_old(pipeline: Pipeline) -> None:
 
 
 def test_a_missing_input_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"first_level_poprec: its input .*split.* is incomplete"):
+    with pytest.raises(ArtifactError, match=r"first_level_poprec: input .*split.* is incomplete"):
         Pipeline(tmp_path).run("first_level_poprec")
 
 
@@ -123,6 +123,6 @@ def test_what_nobody_waits_for_any_more_is_not_published(tmp_path: Path, monkeyp
     monkeypatch.setattr(runner, "_end_with_supervisor", lambda pid: None)
     gone = subprocess.Popen(["true"])
     gone.wait()
-    with pytest.raises(ArtifactError, match="the task's supervisor is gone"):
+    with pytest.raises(ArtifactError, match="the task's supervisor has ended"):
         runner.run(pipeline.document("split", supervisor_pid=gone.pid))
     assert list(pipeline.path("split").parent.iterdir()) == []
