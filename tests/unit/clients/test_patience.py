@@ -36,7 +36,7 @@ def test_it_is_asked_until_there_is_an_answer_and_each_absence_is_told_once() ->
     reporter = RecordingReporter()
     answers = iter([None, AWAY, AWAY, None, AWAY, "done"])
     assert wait(answers, reporter, away_for_s=25) == "done"
-    assert reporter.messages("warn") == ["no answer; asking again"] * 2
+    assert reporter.messages("warn") == ["no answer; retrying"] * 2
     assert reporter.messages("step") == ["it answers again"] * 2
 
 
