@@ -311,9 +311,16 @@ def bench_packages() -> None:
     packages.run(pairs)
 
 
+def bench_images() -> None:
+    """A rebuild of the worker's image; see `benchmarks.images`."""
+    from benchmarks import images
+
+    images.run(pairs)
+
+
 def main() -> None:
     """Runs the named benchmarks, or all."""
-    wanted = sys.argv[1:] or ["help", "parse", "deploy", "packages", "cluster", "engines", "run"]
+    wanted = sys.argv[1:] or ["help", "parse", "deploy", "packages", "images", "cluster", "engines", "run"]
     with tempfile.TemporaryDirectory(prefix="replayctl-bench-") as name:
         scratch = Path(name)
         environ = {**os.environ, "REPLAYCTL_LOCAL_HOME": str(scratch / "local"), "USERNAME_ON_CLUSTER": USER}
@@ -326,6 +333,8 @@ def main() -> None:
             bench_deploy(scratch)
         if "packages" in wanted:
             bench_packages()
+        if "images" in wanted:
+            bench_images()
         if "cluster" in wanted:
             bench_cluster()
         if "run" in wanted:

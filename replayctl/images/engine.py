@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
@@ -140,9 +141,11 @@ class Engine:
 def find_engine() -> Engine:
     """The engine, after it has answered; raises Unreachable when it does not."""
     import requests
+
+    with _without_paramiko():
+        import docker
     from docker.errors import DockerException
 
-    import docker
     from docker import auth
 
     class Client(docker.APIClient):  # type: ignore[misc]
@@ -159,6 +162,20 @@ def find_engine() -> Engine:
         return Engine(Client(version="auto", timeout=_SILENCE_S, **options), address)
     except (DockerException, requests.RequestException) as error:
         raise _silent(address, error) from error
+
+
+@contextlib.contextmanager
+def _without_paramiko() -> Iterator[None]:
+    """Keeps Docker's client from loading paramiko, half of its import, where no engine is reached by ssh://."""
+    if "paramiko" in sys.modules or os.environ.get("DOCKER_HOST", "").startswith("ssh://"):
+        yield
+        return
+    # The import system's own sign of a module that is not to be had.
+    sys.modules["paramiko"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["paramiko"]
 
 
 def credentials(registry: str | None) -> dict[str, str] | None:
