@@ -45,7 +45,7 @@ def commands_page() -> str:
 
 def settings_page(page: str) -> str:
     """The page of settings with its table as it follows from the declarations."""
-    rows = ["| key | default | what for |", "|---|---|---|"]
+    rows = ["| key | default | description |", "|---|---|---|"]
     bare = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
     with mock.patch.dict(os.environ, {**bare, "HOME": _HOME}, clear=True):
         rows += [f"| `{each.key}` | {_default(each.default())} | {_cell(each.help)} |" for each in SETTINGS]

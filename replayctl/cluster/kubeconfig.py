@@ -57,7 +57,7 @@ def find_cluster(kubeconfig: Path | None, context: str | None, environ: Mapping[
     if not present:
         raise SettingsError(
             f"cannot find a kubeconfig: {', '.join(map(str, paths))}",
-            hint="set kubernetes.kubeconfig, or KUBECONFIG",
+            hint="set kubernetes.kubeconfig or KUBECONFIG, or pass --profile to select another profile",
         )
     merged = _merge(present)
     name = context or merged.current_context
