@@ -99,7 +99,8 @@ class DagSpec:
 
     Inputs that are not among the steps are artifacts that must exist already (made by another DAG). `image` is the
     image of its workers' pods, as a tag of the profile's image or as REGISTRY/NAME:TAG; the profile's when empty. The
-    deploy replaces it by its digest.
+    deploy replaces it by its digest. `mlflow_server` is the name of one of the profile's `mlflow.servers`; its own
+    MLflow when empty.
     """
 
     dag_id: str
@@ -108,6 +109,7 @@ class DagSpec:
     steps: tuple[StepSpec, ...]
     tags: tuple[str, ...] = ()
     image: str = ""
+    mlflow_server: str = ""
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -145,7 +147,9 @@ class Deployment:
     the ResourceManager's web address, `yarn_conf` Spark's configuration for steps there. `engine` computes the steps
     that ask for none. Under the Kubernetes executor `pods` is set, and `images` has the image with its digest for each
     `DagSpec.image`; without one for the empty name the pod template decides. `hdfs` says how workers reach HDFS: `url`,
-    the NameNode's web address, and `user` (None: who Hadoop's programs would be there).
+    the NameNode's web address, and `user` (None: who Hadoop's programs would be there). `tracking_servers` are further
+    MLflow servers by the names that DAGs have for them; an evaluation fails while its server is away if
+    `tracking_required`, else its metrics stay with the artifact.
     """
 
     release: str
@@ -166,6 +170,8 @@ class Deployment:
     pods: bool = False
     images: Mapping[str, str] = field(default_factory=dict)
     hdfs: Mapping[str, str | None] | None = None
+    tracking_servers: Mapping[str, str] = field(default_factory=dict)
+    tracking_required: bool = True
 
     @classmethod
     def from_json(cls, text: str, *, release: str) -> Deployment:
@@ -212,6 +218,17 @@ class Deployment:
         """Where the step's artifact lies."""
         return f"{self.base_path}/{step.folder}"
 
+    def tracking_server(self, dag: DagSpec) -> str | None:
+        """The address of the MLflow that the DAG names, else the profile's; ValueError for an unknown name."""
+        if not dag.mlflow_server:
+            return self.tracking_uri
+        if dag.mlflow_server not in self.tracking_servers:
+            known = ", ".join(sorted(self.tracking_servers)) or "none"
+            raise ValueError(
+                f"DAG {dag.dag_id}: unknown MLflow server {dag.mlflow_server!r}; known: {known} (mlflow.servers)"
+            )
+        return self.tracking_servers[dag.mlflow_server]
+
     def step_document(self, dag: DagSpec, step: StepSpec) -> dict[str, object]:
         """All that `dag_submit` needs to know of one step, as JSON values; the run and force are added at run time."""
         return {
@@ -238,7 +255,9 @@ class Deployment:
             "hdfs": dict(self.hdfs or {}) if self.artifacts_root.startswith("hdfs://") else None,
             "data_root": self.data_root,
             "mlflow_experiment": dag.mlflow_experiment,
-            "tracking_uri": self.tracking_uri,
+            "mlflow_server": dag.mlflow_server,
+            "tracking_uri": self.tracking_server(dag),
+            "tracking_required": self.tracking_required,
             "profile": self.profile,
             "user": self.user,
             "engine": step.engine or self.engine,

@@ -32,7 +32,11 @@ def load_deployment() -> Deployment:
 def load_specs(module: str, deployment: Deployment) -> tuple[DagSpec, ...]:
     """The specs of one DAG module, on the deployment's engines; empty for a module that builds its DAGs itself."""
     specs = getattr(load_module(module), "dag_specs", None)
-    return tuple(spec.on(deployment.engine) for spec in specs(deployment.namespace)) if specs else ()
+    declared = specs(deployment.namespace) if specs else ()
+    for spec in declared:
+        # One that the profile does not have is an error of the module, and not of its evaluation.
+        deployment.tracking_server(spec)
+    return tuple(spec.on(deployment.engine) for spec in declared)
 
 
 def import_from(release: str, module: str) -> ModuleType:

@@ -14,6 +14,8 @@ from .context import Input, StepContext, StepError, log
 from .metrics import measure
 
 METRICS_FILE = "metrics.json"
+# Known to `replayctl mlflow-sync`, too.
+RUNS_FILE = "mlflow.json"
 _TABLES = {"first_level": "candidates", "second_level": "recommendations"}
 _METRICS = pa.schema(
     [("row", pa.string()), ("level", pa.string()), ("metric", pa.string()), ("k", pa.int32()), ("value", pa.float64())]
@@ -21,7 +23,7 @@ _METRICS = pa.schema(
 
 
 def run(context: StepContext, output: Artifact) -> dict[str, Any]:
-    """Writes metrics.json and the table metrics (row, level, metric, k, value), and records the runs in MLflow.
+    """Writes metrics.json, mlflow.json and the table metrics (row, level, metric, k, value); records runs in MLflow.
 
     A test query for which a model recommends nothing counts as 0. Needs no engine: recommendations are read column
     by column, whatever has made them.
@@ -43,7 +45,9 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
     ]
     tables.write(output, "metrics", _METRICS, [pa.Table.from_pylist(long, schema=_METRICS)])
     output.add(METRICS_FILE, json.dumps(measured, indent=2, sort_keys=True).encode())
-    run_id = tracking.record(context, rows, measured)
+    planned = tracking.plan(context, rows, measured)
+    output.add(RUNS_FILE, json.dumps(planned, indent=2, sort_keys=True).encode())
+    run_id = tracking.record(context, planned)
     return {"test_queries": len(np.unique(query)), "metrics": measured, "mlflow_run": run_id}
 
 

@@ -66,10 +66,10 @@ class MlflowServer:
             if not token:
                 return ids
 
-    def create_run(self, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
+    def create_run(self, experiment_id: str, name: str, tags: Mapping[str, str], started_unix_ms: int) -> str:
         """Begins a run; returns its id."""
         listed = [{"key": key, "value": value} for key, value in tags.items()]
-        request = {"experiment_id": experiment_id, "run_name": name, "start_time": _now(), "tags": listed}
+        request = {"experiment_id": experiment_id, "run_name": name, "start_time": started_unix_ms, "tags": listed}
         return str(self._ask("runs/create", request)["run"]["info"]["run_id"])
 
     def log(self, run_id: str, params: Mapping[str, str], metrics: Mapping[str, float]) -> None:
@@ -101,9 +101,15 @@ class MlflowServer:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
                 return dict(json.load(answer))
         except urllib.error.HTTPError as error:
+            if error.code >= 500:
+                raise MlflowAway(f"MLflow at {self.url} failed on {path} (HTTP {error.code})") from error
             raise _Refused(self.url, path, error) from error
         except (OSError, ValueError) as error:
-            raise StepError(f"MLflow at {self.url} did not answer {path}: {error}") from error
+            raise MlflowAway(f"MLflow at {self.url} did not answer {path}: {error}") from error
+
+
+class MlflowAway(StepError):
+    """The server does not answer, or cannot do its work."""
 
 
 class _Refused(StepError):

@@ -1,68 +1,109 @@
 """Records an evaluation in MLflow: one run for the experiment, and below it one run per model.
 
 Runs are named by model and parameters, each parameter is one of MLflow's, and each run names the release that has made
-what it is about.
+what it is about. What is recorded is written down first, so that it can be brought to the server later.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..reuse import flat_parameters, parameters_text
-from .context import Input, StepContext, StepError
-from .mlflow_server import MlflowServer
+from .context import Input, StepContext, StepError, log
+from .mlflow_server import MlflowAway, MlflowServer
 
 _MAX_PARAM = 500
 _MAX_NAME = 200
 
 
-def record(context: StepContext, rows: Sequence[Input], measured: Mapping[str, Mapping[str, float]]) -> str:
-    """The id of the experiment's run. Runs of an earlier, cut-off try of the same evaluation are deleted first.
+def plan(context: StepContext, rows: Sequence[Input], measured: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """The runs of an evaluation as JSON values: the experiment's first, then those below it, one per model.
 
-    Raises StepError without a tracking URI, and when the server does not answer or refuses.
+    `replayctl mlflow-sync` reads it where the server could not be reached.
     """
-    uri = context.document["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        raise StepError("no tracking server: neither the deployment nor MLFLOW_TRACKING_URI names one")
-    server = MlflowServer(uri)
-    experiment_id = server.experiment_id(context.document["mlflow_experiment"])
     evaluation = context.document["identity"]
-    for old in server.run_ids(experiment_id, f"tags.`replayctl.evaluation` = '{evaluation}'"):
-        server.delete_run(old)
     split = context.input("split")
     manifests = {entry.identity: entry.artifact.manifest() for entry in context.inputs}
     tags = _common_tags(context, split)
     releases = {context.document["package"], *(str(manifest["release"]) for manifest in manifests.values())}
-    parent = server.create_run(
-        experiment_id,
-        f"{context.dataset}: {', '.join(entry.label for entry in rows)}"[:_MAX_NAME],
-        {
+    parent = {
+        "name": f"{context.dataset}: {', '.join(entry.label for entry in rows)}"[:_MAX_NAME],
+        "tags": {
             **tags,
             "replayctl.level": "experiment",
             "replayctl.artifact": evaluation,
             "replayctl.release": context.document["package"],
             "replayctl.releases": ",".join(sorted(releases)),
         },
-    )
-    open_runs = [parent]
+        "params": {
+            **_params({"dataset": context.dataset, "split": split.parameters["split"]}),
+            "rows": ",".join(measured),
+        },
+        "metrics": max(measured.values(), key=lambda metrics: metrics.get("NDCG.10", 0.0)),
+    }
+    below = [
+        {
+            "name": f"{entry.label} {parameters_text(entry.parameters)}".strip()[:_MAX_NAME],
+            "tags": {**tags, **_row_tags(entry, manifests[entry.identity])},
+            "params": _params(entry.parameters),
+            "metrics": measured[entry.label],
+        }
+        for entry in rows
+    ]
+    return {
+        "evaluation": evaluation,
+        "experiment": context.document["mlflow_experiment"],
+        "server": context.document["mlflow_server"],
+        "recorded_unix_ms": int(time.time() * 1000),
+        "runs": [parent, *below],
+    }
+
+
+def record(context: StepContext, planned: Mapping[str, Any]) -> str:
+    """The id of the experiment's run; empty when the server is away and the deployment goes on without it.
+
+    Runs of an earlier, cut-off try of the same evaluation are deleted first. Raises StepError without a tracking URI,
+    and when the server refuses, or is away and must not be.
+    """
+    uri = context.document["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        raise StepError("no tracking server: neither the deployment nor MLFLOW_TRACKING_URI names one")
     try:
-        server.log(parent, _params({"dataset": context.dataset, "split": split.parameters["split"]}), {})
-        for entry in rows:
-            own = {**tags, **_row_tags(entry, manifests[entry.identity]), "mlflow.parentRunId": parent}
-            name = f"{entry.label} {parameters_text(entry.parameters)}".strip()[:_MAX_NAME]
-            open_runs.append(server.create_run(experiment_id, name, own))
-            server.log(open_runs[-1], _params(entry.parameters), measured[entry.label])
+        return _recorded(MlflowServer(uri), planned)
+    except MlflowAway as error:
+        if context.document["tracking_required"]:
+            raise
+        log.warning("%s; the metrics stay with the artifact. To record them later, run `replayctl mlflow-sync`", error)
+        return ""
+
+
+def _recorded(server: MlflowServer, planned: Mapping[str, Any]) -> str:
+    experiment_id = server.experiment_id(planned["experiment"])
+    for old in server.run_ids(experiment_id, f"tags.`replayctl.evaluation` = '{planned['evaluation']}'"):
+        server.delete_run(old)
+    parent, *below = planned["runs"]
+    started = planned["recorded_unix_ms"]
+    parent_id = server.create_run(experiment_id, parent["name"], parent["tags"], started)
+    open_runs = [parent_id]
+    try:
+        for run in below:
+            tags = {**run["tags"], "mlflow.parentRunId": parent_id}
+            open_runs.append(server.create_run(experiment_id, run["name"], tags, started))
+            server.log(open_runs[-1], run["params"], run["metrics"])
             server.end_run(open_runs.pop(), "FINISHED")
-        best = max(measured.values(), key=lambda metrics: metrics.get("NDCG.10", 0.0))
-        server.log(parent, {"rows": ",".join(measured)}, best)
+        server.log(parent_id, parent["params"], parent["metrics"])
         server.end_run(open_runs.pop(), "FINISHED")
     finally:
         for run_id in open_runs:
-            server.end_run(run_id, "FAILED")
-    return parent
+            # Where the server is away, another error says so.
+            with contextlib.suppress(MlflowAway):
+                server.end_run(run_id, "FAILED")
+    return parent_id
 
 
 def _row_tags(entry: Input, manifest: Mapping[str, object]) -> dict[str, str]:

@@ -20,6 +20,9 @@ def leaderboard(
     ],
     metric: Annotated[str, typer.Option(help="Metric to sort by.")] = "NDCG@10",
     every: Annotated[bool, typer.Option("--all", help="Show every evaluation, not only the newest.")] = False,
+    server: Annotated[
+        str, typer.Option(help="Name of another MLflow server, from mlflow.servers.", show_default=False)
+    ] = "",
     shared: Shared = False,
 ) -> Result:
     """Show an experiment's models from best to worst.
@@ -29,6 +32,7 @@ def leaderboard(
     \b
     Examples:
       replayctl leaderboard two_stage_ml100k
+      replayctl leaderboard two_stage_ml100k --server mlflow2
       replayctl leaderboard two_stage_ml100k --metric MAP@10 --all
     """
     from replayctl.experiments import leaderboard as board
@@ -37,7 +41,7 @@ def leaderboard(
 
     app: AppContext = ctx.obj
     namespace = find_namespace(app.settings, shared=shared)
-    with open_mlflow(app.settings, app.environ, app.reporter) as api:
+    with open_mlflow(app.settings, app.environ, app.reporter, server) as api:
         report = board.read_leaderboard(api, namespace, experiment, metric=metric, every=every)
     at = report.metric.partition("@")[2]
     names = dict.fromkeys((report.metric, *(f"{name}@{at}" for name in board.SHOWN_METRICS)))

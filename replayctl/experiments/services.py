@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from replayctl.console.events import Reporter
-from replayctl.errors import SettingsError
+from replayctl.errors import SettingsError, UsageProblem
 from replayctl.settings.declared import Settings
 from replayctl.settings.load import LOCAL_PROFILE
 
@@ -70,11 +70,24 @@ def find_pods(settings: Settings, environ: Mapping[str, str]) -> WorkerPods | No
 
 
 @contextlib.contextmanager
-def open_mlflow(settings: Settings, environ: Mapping[str, str], reporter: Reporter) -> Iterator[MlflowApi]:
-    """The profile's MLflow: the one at `mlflow.url`, the local stack's, else `targets.mlflow` through a forward."""
+def open_mlflow(
+    settings: Settings, environ: Mapping[str, str], reporter: Reporter, server: str = ""
+) -> Iterator[MlflowApi]:
+    """The profile's MLflow: the one at `mlflow.url`, the local stack's, else `targets.mlflow` through a forward.
+
+    With `server` the one of that name in `mlflow.servers`; UsageProblem when there is none.
+    """
     from replayctl.clients.mlflow import MlflowApi
 
-    if settings.mlflow.url is not None:
+    if server:
+        if server not in settings.mlflow.servers:
+            known = ", ".join(sorted(settings.mlflow.servers)) or "none"
+            raise UsageProblem(
+                f"profile {settings.profile!r} has no MLflow server {server!r}",
+                hint=f"add it to mlflow.servers in replayctl.yaml; known: {known}",
+            )
+        yield MlflowApi(settings.mlflow.servers[server])
+    elif settings.mlflow.url is not None:
         yield MlflowApi(settings.mlflow.url)
     elif settings.profile == LOCAL_PROFILE:
         from replayctl.local import stack

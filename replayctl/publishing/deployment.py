@@ -33,6 +33,8 @@ def deployment_json(
         "spark_submit_files": str(folders.spark_submit_files_in_pods),
         # The port of the local server may change at each start: its tasks read it from their environment.
         "tracking_uri": None if local else settings.mlflow.url_in_pods or settings.mlflow.url,
+        "tracking_servers": {**settings.mlflow.servers, **settings.mlflow.servers_in_pods},
+        "tracking_required": settings.mlflow.when_away == "fail",
         # Without a ResourceManager, steps for YARN run in the worker's pod.
         "places": {"pod": "pod", "yarn": "yarn" if settings.yarn.url_in_pods else "pod"},
         "yarn_url": settings.yarn.url_in_pods,

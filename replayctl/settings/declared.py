@@ -25,12 +25,14 @@ from replayctl.settings.values import (
     to_mode,
     to_names,
     to_number,
+    to_outage,
     to_path,
     to_paths,
     to_pod_size,
     to_port,
     to_properties,
     to_secret,
+    to_servers,
     to_ssh_client,
     to_text,
     to_url,
@@ -95,6 +97,15 @@ class MlflowSettings:
 
     url: str | None = _setting(to_url, "MLflow's address")
     url_in_pods: str | None = _setting(to_url, "MLflow's address for the workers; mlflow.url when not set")
+    servers: Mapping[str, str] = _setting(
+        to_servers, "further MLflow servers that a DAG may choose by name, one NAME=URL per line", dict
+    )
+    servers_in_pods: Mapping[str, str] = _setting(
+        to_servers, "addresses of mlflow.servers for the workers, where they differ, one NAME=URL per line", dict
+    )
+    when_away: str = _setting(
+        to_outage, "what an evaluation does while MLflow is away: fail, or continue and keep its metrics", "fail"
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -107,6 +118,9 @@ class FolderSettings:
     data_in_pods: Path | None = _setting(to_path, "root folder of the raw data, path on the workers")
     artifacts_in_pods: Path | str | None = _setting(
         to_folder, "folder of artifacts, path on the workers or an hdfs:// address"
+    )
+    artifacts: Path | None = _setting(
+        to_path, "folder of artifacts, path on this machine; needed by mlflow-sync, unless it is on HDFS"
     )
 
 

@@ -203,6 +203,25 @@ def _has_address(url: str) -> bool:
         return False
 
 
+def to_servers(value: Any) -> dict[str, str]:
+    """`NAME=URL` in each line."""
+    servers = {}
+    for line in filter(None, (line.strip() for line in _to_lines(value).splitlines())):
+        name, separator, url = line.partition("=")
+        if not separator or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", name.strip()):
+            raise ValueError(f"has the line {line!r}, expected NAME=http://host:port")
+        servers[name.strip()] = to_url(url.strip())
+    return servers
+
+
+def to_outage(value: Any) -> str:
+    """`fail` or `continue`."""
+    text = to_text(value)
+    if text not in ("fail", "continue"):
+        raise ValueError(f"is {text!r}, expected fail or continue")
+    return text
+
+
 def to_properties(value: Any) -> dict[str, str]:
     """`NAME=VALUE` in each line, as in spark-defaults.conf."""
     properties = {}

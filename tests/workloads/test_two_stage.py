@@ -227,6 +227,27 @@ def test_without_a_tracking_server_the_step_fails_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_while_the_server_is_away_the_metrics_stay_with_the_artifact(pipeline: Pipeline, tmp_path: Path) -> None:
+    away = {"tracking_uri": "http://127.0.0.1:9", "tracking_required": False}
+    runner.run(pipeline.document("evaluate", output=str(tmp_path / "evaluate"), **away))
+    artifact = Artifact(str(tmp_path / "evaluate"))
+    results = artifact.manifest()["results"]
+    assert isinstance(results, dict)
+    assert results["mlflow_run"] == ""
+    planned = json.loads(artifact.read("mlflow.json", 1 << 20))
+    assert planned["evaluation"] == pipeline.step("evaluate").identity
+    assert planned["experiment"] == "two_stage_sample_alice"
+    parent, *below = planned["runs"]
+    assert parent["tags"]["replayctl.level"] == "experiment"
+    assert {run["tags"]["replayctl.row"]: run["metrics"] for run in below} == results["metrics"]
+
+
+def test_a_server_that_refuses_is_never_passed_over(pipeline: Pipeline, mlflow: Mlflow, tmp_path: Path) -> None:
+    odd = {"mlflow_experiment": "x" * 600, "tracking_required": False}
+    with pytest.raises(StepError, match="refused experiments/create"):
+        runner.run(pipeline.document("evaluate", output=str(tmp_path / "evaluate"), **odd))
+
+
 def test_a_refusal_of_mlflow_is_told_in_its_words(pipeline: Pipeline, mlflow: Mlflow, tmp_path: Path) -> None:
     document = pipeline.document("evaluate", output=str(tmp_path / "evaluate"), mlflow_experiment="x" * 600)
     with pytest.raises(StepError, match=r"refused experiments/create \(HTTP 400 INVALID_PARAMETER_VALUE\)"):

@@ -3,6 +3,7 @@
 import ast
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -143,10 +144,41 @@ def test_the_second_level_dag_reuses_the_first_level_dags_artifacts() -> None:
 
 def test_a_deployment_survives_its_file() -> None:
     made = Deployment(
-        "r_2", "lab", None, "/d", "/a", "/f", tiers={"big": Resources(2, 4)}, spark_conf={"a": "b"}, pool="p"
+        *("r_2", "lab", None, "/d", "/a", "/f"),
+        tiers={"big": Resources(2, 4)},
+        spark_conf={"a": "b"},
+        pool="p",
+        hdfs={"url": "http://nn:9870", "user": None},
+        tracking_servers={"second": "http://x"},
     )
     assert Deployment.from_json(made.to_json(), release="r_2") == made
     assert "r_2" not in made.to_json()
+
+
+def test_a_dag_may_choose_another_mlflow() -> None:
+    spec = scenarios.dag_specs(Namespace("alice"))[0]
+    servers = {"mlflow2": "http://second:8822"}
+    deployment = replace(
+        DEPLOYMENT, tracking_uri="http://first:8811", tracking_servers=servers, tracking_required=False
+    )
+    first = deployment.step_document(spec, spec.steps[-1])
+    second = deployment.step_document(replace(spec, mlflow_server="mlflow2"), spec.steps[-1])
+    assert (first["tracking_uri"], first["mlflow_server"]) == ("http://first:8811", "")
+    assert (second["tracking_uri"], second["mlflow_server"]) == ("http://second:8822", "mlflow2")
+    assert (first["tracking_required"], first["identity"]) == (False, second["identity"])
+    with pytest.raises(ValueError, match="unknown MLflow server 'third'; known: mlflow2"):
+        deployment.step_document(replace(spec, mlflow_server="third"), spec.steps[-1])
+
+
+def test_only_a_step_whose_artifact_is_on_hdfs_knows_of_hdfs() -> None:
+    spec = scenarios.dag_specs(Namespace("alice"))[0]
+    hdfs = {"url": "http://namenode:9870", "user": "alice"}
+    on_nfs = replace(DEPLOYMENT, hdfs=hdfs)
+    on_hdfs = replace(on_nfs, artifacts_root="hdfs://namenode:9000/replay")
+    assert on_nfs.step_document(spec, spec.steps[-1])["hdfs"] is None
+    document = on_hdfs.step_document(spec, spec.steps[-1])
+    assert document["hdfs"] == hdfs
+    assert str(document["output"]).startswith("hdfs://namenode:9000/replay/alice/ml100k/evaluate/")
 
 
 def test_artifacts_lie_below_the_users_own_base_path() -> None:
@@ -163,7 +195,16 @@ def test_a_step_document_is_json_and_names_everything() -> None:
 
 
 def test_entities_and_specs_import_the_standard_library_only() -> None:
-    modules = ("dag_entities", "dag_specs", "artifacts", "dag_two_stage_scenarios", "dag_submit", "release_package")
+    modules = (
+        "dag_entities",
+        "dag_specs",
+        "artifacts",
+        "dag_two_stage_scenarios",
+        "dag_submit",
+        "release_package",
+        "storage",
+        "webhdfs",
+    )
     for name in (*modules, "reuse", "run_notes", "workload_code"):
         tree = ast.parse((ROOT / "dags" / f"{name}.py").read_text())
         for node in ast.walk(tree):

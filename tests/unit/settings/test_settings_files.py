@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from replayctl.errors import SettingsError
 from replayctl.settings.declared import SETTINGS
 from replayctl.settings.load import list_profiles, load_settings
-from replayctl.settings.values import to_path, to_paths, to_properties
+from replayctl.settings.values import to_path, to_paths, to_properties, to_servers
 from tests.conftest import ROOT
 
 
@@ -141,7 +141,9 @@ def test_paths_are_one_line_of_text(tmp_path: Path, key: str, value: str, messag
         load_settings(None, environ=environ, cwd=tmp_path)
 
 
-@pytest.mark.parametrize("key", [each.key for each in SETTINGS if each.convert not in (to_properties, to_paths)])
+@pytest.mark.parametrize(
+    "key", [each.key for each in SETTINGS if each.convert not in (to_properties, to_paths, to_servers)]
+)
 def test_no_setting_has_a_line_end(tmp_path: Path, key: str) -> None:
     environ = {"HOME": str(tmp_path), "REPLAYCTL_" + key.upper().replace(".", "_"): "http://x\ny"}
     with pytest.raises(SettingsError) as caught:
