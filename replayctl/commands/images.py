@@ -125,9 +125,8 @@ def push_airflow_image(
     )
     image = engine.image(str(reference))
     if image is None:
-        raise UsageProblem(
-            f"image {reference} does not exist in the Docker engine", hint="run `replayctl build-airflow-image`"
-        )
+        return _in_registry_alone(engine, reference, dry_run=dry_run)
+    data: dict[str, object]
     if dry_run:
         data = {"image": str(reference), "bytes": image.size, "dry_run": True}
         return Result("push-airflow-image", data, (Lines((f"would push {reference} ({image.size} bytes)",)),))
@@ -136,7 +135,24 @@ def push_airflow_image(
     data = {"image": str(reference), "digest": pushed.digest, "reference": pushed.reference, "dry_run": False}
     data |= {"layers": pushed.layers, "sent_layers": pushed.sent_layers}
     lines = (f"pushed {reference}: {pushed.sent_layers} of {pushed.layers} layers were new", pushed.reference)
-    return Result("push-airflow-image", data, (Lines(lines),))
+    return Result("push-airflow-image", data, (Lines((*lines, _next(reference))),))
+
+
+def _in_registry_alone(engine: Engine, reference: Reference, *, dry_run: bool) -> Result:
+    """The answer for an image that the engine does not have; UsageProblem when the registry has none, either."""
+    digest = engine.registry_digest(reference)
+    if digest is None:
+        raise UsageProblem(
+            f"image {reference} does not exist in the Docker engine", hint="run `replayctl build-airflow-image`"
+        )
+    pinned = f"{reference.name}@{digest}"
+    data = {"image": str(reference), "digest": digest, "reference": pinned, "dry_run": dry_run}
+    lines = (f"{reference.registry} already has {reference}", pinned, _next(reference))
+    return Result("push-airflow-image", data, (Lines(lines),), status="nothing-to-do")
+
+
+def _next(reference: Reference) -> str:
+    return f"next: run `REPLAYCTL_IMAGES_PODS={reference.tag} replayctl sync-dags`"
 
 
 def images(ctx: typer.Context) -> Result:

@@ -158,6 +158,8 @@ def test_an_image_is_built_pushed_and_listed_once(bench: Workbench) -> None:
     docker("rmi", "-f", image)
     elsewhere = bench.call("build-airflow-image")
     assert (elsewhere.document["status"], elsewhere.data["present_in"]) == ("nothing-to-do", "registry")
+    there = bench.call("push-airflow-image")
+    assert (there.document["status"], there.data["reference"]) == ("nothing-to-do", pushed.data["reference"])
 
     rows = {row["tag"]: row for row in bench.call("images").data["images"]}
     row = rows[image.rpartition(":")[2]]
