@@ -52,16 +52,18 @@ def exchange(
     """Runs a command to its end with `chunks` on its stdin; the status is -1 when the connection was lost before.
 
     Raises TimedOut when it takes longer than `limit_s`, or with `is_limit_of_silence` when for so long it neither
-    reads nor writes; paramiko's exceptions when the command is not started. Any error closes the connection: a packet
-    may have been sent in part. A command that ends before its input does is no error.
+    reads nor writes; paramiko's exceptions when the command is not started. Any later error closes the connection: a
+    packet may have been sent in part. A command that ends before its input does is no error.
     """
     stdout, stderr = bytearray(), bytearray()
     deadline = Deadline(transport, limit_s)
     moved = deadline.renew if is_limit_of_silence else _nothing
+    is_started = False
     try:
         with deadline:
             channel = transport.open_session()
             channel.exec_command(command)
+            is_started = True
             readers = [
                 threading.Thread(target=_collect, args=(channel.recv, stdout, None, moved), daemon=True),
                 threading.Thread(
@@ -75,8 +77,9 @@ def exchange(
                 reader.join()
             status = channel.recv_exit_status()
             channel.close()
-    except BaseException:
-        transport.close()
+    except BaseException as error:
+        if is_started or not isinstance(error, Exception):
+            transport.close()
         if deadline.is_over:
             raise TimedOut(f"no end after {limit_s:g} s") from None
         raise

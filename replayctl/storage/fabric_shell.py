@@ -23,6 +23,7 @@ from replayctl.storage.ssh_troubles import account_trouble, connection_lost, las
 
 _MOST_PRINTED = 4096
 _MOST_JUMPS = 8
+_ACCOUNT_HINT = "ask its administrator for an account with a shell"
 _KEEPALIVE_S = 10
 # A peer that acknowledges nothing for so long is gone; as ServerAliveInterval and ServerAliveCountMax for ssh.
 _UNACKNOWLEDGED_MS = 30_000
@@ -112,27 +113,23 @@ class FabricShell:
         transport = self._transport()
         try:
             return exchange(transport, REMOTE_COMMAND, chunks, limit_s=limit_s, is_limit_of_silence=is_limit_of_silence)
-        except paramiko.ChannelException as error:
-            raise no_session(self.name, self._user, error.text, self._hint) from error
         except (paramiko.SSHException, EOFError) as error:
+            if isinstance(error, paramiko.ChannelException) or self._is_connected:
+                raise no_session(self.name, self._user, str(getattr(error, "text", error)), _ACCOUNT_HINT) from error
             raise connection_lost(self.name, str(error)) from error
 
     def _answer(self, done: Exchanged) -> bytes:
         is_begun = GREETING in done.stdout
         if is_begun and done.returncode >= 0:
             return answer_of(done, self.name)
-        if is_begun or (done.returncode < 0 and not self._is_connected):
+        if is_begun or (done.returncode < 0 and not done.stdout):
             raise connection_lost(self.name, done.stderr.strip())
         printed = last_lines(done.stdout[-_MOST_PRINTED:].decode("utf-8", "replace"))
-        raise account_trouble(self.name, self._user, done.returncode, done.stderr.strip(), printed, self._hint)
+        raise account_trouble(self.name, self._user, done.returncode, done.stderr.strip(), printed, _ACCOUNT_HINT)
 
     @property
     def _user(self) -> str:
         return str(self._connections[-1].user) if self._connections else str(self._address.user or "you")
-
-    @property
-    def _hint(self) -> str:
-        return "ask its administrator for an account with a shell"
 
     @property
     def _is_connected(self) -> bool:
@@ -159,7 +156,9 @@ class FabricShell:
         import paramiko
 
         # Its messages go nowhere unless someone asks for them; without a handler Python prints them.
-        logging.getLogger("paramiko").addHandler(logging.NullHandler())
+        log = logging.getLogger("paramiko")
+        if not log.handlers:
+            log.addHandler(logging.NullHandler())
         config = SshConfig(self._address)
         options = config.options_of(self._address.host)
         hops = self._way_to(config, options)

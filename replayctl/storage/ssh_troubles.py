@@ -76,7 +76,7 @@ def trouble_of(attempt: Attempt) -> ReplayctlError:
         return AuthFailed(
             f"{attempt.machine} denied access to {attempt.resolved.get('user', 'you')}",
             details=messages,
-            hint=f"load your key with ssh-add, then try: {attempt.by_hand}",
+            hint=f"load your key with ssh-add, and try: {attempt.by_hand}; for passwords: REPLAYCTL_SSH_CLIENT=fabric",
         )
     if attempt.is_begun:
         return connection_lost(attempt.machine, messages)
