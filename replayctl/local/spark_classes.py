@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from replayctl.local import environments
 from replayctl.local.environments import Environment
 
 _DEADLINE_S = 900.0
+_TEMPORARY = ".spark-classes-"
 _TRAINING = Path(__file__).with_name("spark_training.py")
 # Spark goes by these, too, and the classes must be those of a step.
 _FOREIGN = ("SPARK_", "PYSPARK_", "PYTHON", "HADOOP_", "YARN_", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")
@@ -44,7 +46,9 @@ def ensure(environment: Environment, java_home: Path, reporter: Reporter) -> Non
             return
         reporter.step(f"preparing Spark's classes in {archive} (once; takes half a minute)")
         try:
-            with tempfile.TemporaryDirectory(dir=environment.path, prefix=".spark-classes-") as folder:
+            for leftover in environment.path.glob(f"{_TEMPORARY}*"):
+                shutil.rmtree(leftover)
+            with tempfile.TemporaryDirectory(dir=environment.path, prefix=_TEMPORARY) as folder:
                 _make(environment, java_home, Path(folder))
                 os.replace(Path(folder) / "classes.jsa", archive)
         except (RemoteCommandFailed, TimedOut, OperationFailed, OSError) as error:

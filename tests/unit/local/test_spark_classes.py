@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from replayctl.local import spark_classes
+from dags.dag_jvm import ARCHIVE_VARIABLE, jvm_conf
+from replayctl.local import environments, parts, spark_classes
 from replayctl.local.environments import Environment
+from replayctl.settings.load import load_settings
 from tests.reporters import RecordingReporter
 
 WRITES = """
@@ -58,3 +60,25 @@ def test_another_java_in_the_same_place_has_an_archive_of_its_own(tmp_path: Path
     before = spark_classes.path_of(tmp_path, tmp_path / "java")
     library.write_text("17.0.15")
     assert spark_classes.path_of(tmp_path, tmp_path / "java") != before
+
+
+def test_what_a_killed_try_has_left_is_removed(tmp_path: Path) -> None:
+    environment = make_environment(tmp_path, WRITES)
+    (environment.path / ".spark-classes-abc").mkdir()
+    (environment.path / ".spark-classes-abc" / "classes.jsa").write_text("cut")
+    spark_classes.ensure(environment, tmp_path, RecordingReporter())
+    assert archives(environment) == ["classes"]
+    assert not list(environment.path.glob(".spark-classes-*"))
+
+
+def test_steps_are_told_where_it_is(clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    java_home = clean_environment / "java"
+    monkeypatch.setattr(environments, "known_java_home", lambda configured: java_home)
+    settings = load_settings(None, environ={}, cwd=clean_environment)
+    (settings.local.home / "airflow").mkdir(parents=True)
+    parts.ensure_password(settings.local.home)
+    installed = {name: Environment(name, clean_environment / name) for name in environments.NAMES}
+    variables = parts.airflow_environment(settings, installed, parts.Ports(1, 2), "mark")
+    archive = spark_classes.path_of(environments.path_of(environments.SPARK, settings.cache_dir), java_home)
+    assert variables[ARCHIVE_VARIABLE] == str(archive)
+    assert jvm_conf(1, variables) == jvm_conf(1, {})
