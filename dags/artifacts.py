@@ -176,7 +176,9 @@ class Artifact:
             temporary.add(MANIFEST, text.encode())
             temporary.add(SUCCESS, b"")
         except FileNotFoundError as error:
-            raise ArtifactError(f"{temporary} was removed by a newer try of the same task: not published") from error
+            raise ArtifactError(
+                f"{temporary} was removed by a newer try of the same task, so it is not published"
+            ) from error
         # Asked in this order: what another writer publishes in between must not be taken for half-written.
         in_the_way = self.folder.exists() and (replace or not self.is_whole())
         aside = self._moved_aside(temporary) if in_the_way else None
@@ -185,7 +187,7 @@ class Artifact:
             is_first = True
         except FileExistsError as error:
             if (missing := self.what_is_missing()) is not None:
-                raise ArtifactError(f"artifact {self} is in the way and incomplete: {missing}") from error
+                raise ArtifactError(f"artifact {self} exists and is incomplete: {missing}") from error
             is_first = False
             temporary.discard()
         except BaseException:

@@ -39,8 +39,8 @@ class Namespace:
             return
         if len(self.user) > _MAX_USER_NAME or not _USER_NAME.fullmatch(self.user):
             raise ValueError(
-                f"user name {self.user!r} is not allowed: at most {_MAX_USER_NAME} characters a-z, 0-9 and '-', "
-                "beginning and ending with a letter or a digit"
+                f"user name {self.user!r} is not valid: use at most {_MAX_USER_NAME} characters a-z, 0-9 and '-', "
+                "starting and ending with a letter or a digit"
             )
 
     @property

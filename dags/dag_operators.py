@@ -98,11 +98,11 @@ class WorkloadOperator(BaseOperator):
         if engine and release == own:
             operator = _operator_of(own, self.module, dag_id, self.task_id, engine)
         elif release != own:
-            self.log.info("%s is published by now, but this run began with %s and goes on with it", own, release)
+            self.log.info("%s is published by now, but this run started with %s and continues with it", own, release)
             try:
                 operator = _operator_of(release, self.module, dag_id, self.task_id, engine)
             except (ImportError, OSError) as error:
-                self.log.warning("cannot load %s (%s): going on with %s", release, error, own)
+                self.log.warning("cannot load %s (%s): continuing with %s", release, error, own)
         if operator is None:
             self.log.info("%s has no task %s: nothing to do for this run", release, self.task_id)
             return
@@ -152,7 +152,7 @@ class WorkloadOperator(BaseOperator):
         lines = [self._missing(entry, notes) for entry in missing]
         if moved:
             lines.append(
-                f"clear {', '.join(moved)} too: {self.step_document['package']} is used since the clear, and has to "
+                f"clear {', '.join(moved)} too: {self.step_document['package']} has been used since, and has to "
                 "compute them again"
             )
         raise AirflowException("; ".join(lines))
@@ -160,14 +160,14 @@ class WorkloadOperator(BaseOperator):
     def _missing(self, entry: dict[str, Any], notes: RunNotes) -> str:
         step, note = entry["step"], notes.of(entry["step"])
         if step not in self.identities:
-            return f"input {step} ({entry['path']}) is incomplete: run the DAG that makes it"
+            return f"input {step} ({entry['path']}) is incomplete: run the DAG that computes it"
         if note is None or note["identity"] == entry["identity"]:
             return f"input {step} ({entry['path']}) is incomplete: clear task {step}"
         changes = parameter_changes(
             read_manifest(note["artifact"], self.step_document["hdfs"]).get("parameters", {}), entry["parameters"]
         )
         return (
-            f"input {step} has moved from {note['identity']}, made with {note['release']}, to {entry['identity']} "
+            f"input {step} has changed from {note['identity']}, computed by {note['release']}, to {entry['identity']} "
             f"({', '.join(changes) or 'its code or its own inputs have changed'})"
         )
 

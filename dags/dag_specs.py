@@ -118,7 +118,7 @@ class DagSpec:
                 raise ValueError(f"DAG {self.dag_id}: two steps are named {step.name!r}")
             late = [parent.name for parent in step.inputs if parent in self.steps and parent.name not in seen]
             if late:
-                raise ValueError(f"DAG {self.dag_id}: step {step.name!r} stands before its input {late[0]!r}")
+                raise ValueError(f"DAG {self.dag_id}: step {step.name!r} is listed before its input {late[0]!r}")
             seen.add(step.name)
 
     def on(self, engine: Engine, *, override: bool = False) -> DagSpec:

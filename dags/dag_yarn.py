@@ -63,10 +63,10 @@ class YarnSparkSubmitHook(SparkSubmitHook):
         """
         for row in self._asked_again(_LIVE_STATES):
             if not self._makes_the_artifact(row):
-                self.log.warning("%s makes what is not wanted any more: ending it", row["id"])
+                self.log.warning("%s computes an artifact that is no longer needed: ending it", row["id"])
                 self._end_application(row["id"])
             elif self._yarn_application_id is None:
-                self.log.info("following %s, which an earlier try has submitted", row["id"])
+                self.log.info("following %s, which an earlier try submitted", row["id"])
                 self._yarn_application_id = row["id"]
         if self._yarn_application_id is None:
             self._check_not_ended()
@@ -96,7 +96,7 @@ class YarnSparkSubmitHook(SparkSubmitHook):
         try:
             alive = [row["id"] for row in self._ask(_LIVE_STATES)]
         except requests.RequestException as error:
-            self.log.error("the ResourceManager does not tell what is left to end: %s", error)
+            self.log.error("cannot list the applications to end: %s", error)
             alive = [self._yarn_application_id] if self._yarn_application_id else []
         for application_id in alive:
             self._end_application(application_id)
@@ -116,7 +116,7 @@ class YarnSparkSubmitHook(SparkSubmitHook):
             except requests.RequestException as error:
                 if error.response is not None and error.response.status_code < 500:
                     raise
-                self.log.warning("the ResourceManager does not answer, again in %d s: %s", pause, error)
+                self.log.warning("the ResourceManager does not answer; retrying in %d s: %s", pause, error)
                 time.sleep(pause)
                 self._check_not_ended()
         return self._ask(states)
@@ -140,11 +140,11 @@ class YarnSparkSubmitHook(SparkSubmitHook):
             )
             answer.raise_for_status()
         except requests.RequestException as error:
-            self.log.warning("the ResourceManager does not end %s: %s", name, error)
+            self.log.warning("cannot end %s through the ResourceManager: %s", name, error)
             if not self._end_by_program(name):
-                self.log.error("%s goes on: end it with `yarn application -kill %s`", name, name)
+                self.log.error("%s continues; end it with `yarn application -kill %s`", name, name)
             return
-        self.log.info("asked for the end of %s", name)
+        self.log.info("requested the end of %s", name)
 
     def _end_by_program(self, name: str) -> bool:
         yarn = shutil.which("yarn")

@@ -125,7 +125,7 @@ def _help(
             near = difflib.get_close_matches(word, getattr(command, "commands", {}), n=1)
             raise UsageProblem(
                 f"{context.command_path} has no command {word!r}{f'; did you mean {near[0]!r}?' if near else ''}",
-                hint=f"see: {context.command_path} -h",
+                hint=f"run `{context.command_path} -h`",
             )
         context = type(context)(below, info_name=word, parent=context)
     typer.echo(context.get_help())

@@ -33,7 +33,7 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
     # Of two names for the same artifact one is enough.
     models = {entry.column: entry.artifact for entry in context.inputs if entry.workload == "first_level"}
     if not models:
-        raise StepError("there is no first-level model to combine")
+        raise StepError("there are no first-level models to combine")
     engine = context.engine
     split = context.input("split").artifact
     first, second = (engine.table(split, name) for name in ("first_level_train", "second_level_train"))

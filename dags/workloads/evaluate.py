@@ -30,7 +30,7 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
     """
     rows = [entry for entry in context.inputs if entry.workload in _TABLES]
     if not rows:
-        raise StepError("there is no model to evaluate")
+        raise StepError("there are no models to evaluate")
     ks = [int(k) for k in context.parameters["k"]]
     query, item = _columns(context.input("split").artifact, "test", "query_id", "item_id")
     measured: dict[str, dict[str, float]] = {}

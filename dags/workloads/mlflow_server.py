@@ -52,7 +52,7 @@ class MlflowServer:
                 # Somebody else has made it in the meantime.
                 if refused.code != "RESOURCE_ALREADY_EXISTS":
                     raise
-        raise StepError(f"MLflow at {self.url} has an experiment {name!r} and does not show it")
+        raise StepError(f"MLflow at {self.url} has an experiment {name!r} but does not return it")
 
     def run_ids(self, experiment_id: str, condition: str) -> list[str]:
         """Ids of the experiment's runs that meet a condition in MLflow's words."""

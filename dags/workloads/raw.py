@@ -149,7 +149,7 @@ def _batches(path: Path, file_format: str, columns: Mapping[str, str | None]) ->
 def _files(path: Path, file_format: str) -> Sequence[Path]:
     if not path.is_dir():
         if not path.exists():
-            raise StepError(f"raw data are missing: there is no file or folder {path}")
+            raise StepError(f"raw data are missing: {path} does not exist")
         return [path]
     files = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
     if not files:
@@ -181,7 +181,7 @@ def _read_csv(file: Path, names_by_key: Mapping[str, str]) -> Iterator[tuple[int
         return "skip"
 
     if file.stat().st_size == 0:
-        raise StepError(f"{file} is empty: not even a header")
+        raise StepError(f"{file} is empty: it has no header")
     with pyarrow.csv.open_csv(
         file,
         pyarrow.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),

@@ -72,7 +72,7 @@ def record(context: StepContext, planned: Mapping[str, Any]) -> str:
     """
     uri = context.document["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
-        raise StepError("no tracking server: neither the deployment nor MLFLOW_TRACKING_URI names one")
+        raise StepError("no tracking server is set, neither in the deployment nor in MLFLOW_TRACKING_URI")
     try:
         return _recorded(MlflowServer(uri), planned)
     except MlflowAway as error:

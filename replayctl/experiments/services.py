@@ -1,4 +1,4 @@
-"""The profile's Airflow and MLflow: at their addresses, or through forwards where the profile has none for them."""
+"""The profile's Airflow and MLflow: at their addresses, or through forwards if the profile has none."""
 
 from __future__ import annotations
 

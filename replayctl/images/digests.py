@@ -29,7 +29,10 @@ def pin(image: str, worker: Reference) -> str:
         )
     digest = Registry(full.registry, _insecure()).digest(full)
     if digest is None:
-        raise NotFound(f"{full.registry} has no image {full}", hint="replayctl images; replayctl push-airflow-image")
+        raise NotFound(
+            f"{full.registry} has no image {full}",
+            hint="run `replayctl push-airflow-image`, or `replayctl images` to list the tags",
+        )
     return f"{full.name}@{digest}"
 
 

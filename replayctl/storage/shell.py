@@ -153,12 +153,12 @@ def _failure(done: process.Exchanged, machine: str) -> ReplayctlError:
     message = f"{machine}: {lines[-1] if lines else f'the script ended with status {done.returncode}'}"
     details = "\n".join(lines[-20:]) if len(lines) > 1 else None
     if done.returncode == _NO_FOLDER:
-        hint = "for the local profile: replayctl local up; else check folders.dags with: replayctl settings show"
+        hint = "run `replayctl local up` in the local profile, or check folders.dags: run `replayctl settings show`"
         return NotFound(message, hint=hints[-1] if hints else hint)
     if done.returncode == _IN_THE_WAY:
         return Conflict(message, hint=hints[-1] if hints else "check who writes there, then try again", details=details)
     if done.returncode == _LOCK_LOST:
-        hint = hints[-1] if hints else "see who deployed with: replayctl releases; then deploy again"
+        hint = hints[-1] if hints else "run `replayctl releases` to see who deployed, then deploy again"
         return Conflict(message, hint=hint, details=details)
     return OperationFailed(message, details=details)
 

@@ -238,7 +238,7 @@ def test_a_missing_input_that_has_moved_is_named_with_what_to_clear(
     cleared = context("run1", xcoms={"split": note}, try_number=2, clear_number=1)
     with pytest.raises(AirflowException) as caught:
         made.execute(cleared)
-    assert "input split has moved from ffffffffffffffff, made with r_0123456789abcdef" in str(caught.value)
+    assert "input split has changed from ffffffffffffffff, computed by r_0123456789abcdef" in str(caught.value)
     assert "log_path old.csv → replay/ml100k_ratings.csv" in str(caught.value)
     assert "clear split too" in str(caught.value)
     assert cleared["ti"].pushed == []

@@ -263,7 +263,7 @@ def test_a_manager_that_lets_nobody_end_applications_is_told_of(
     manager.add("application_1_0009", INSTANCE)
     manager.may_kill = False
     made.on_kill()
-    assert "application_1_0009 goes on: end it with" in "".join(capfd.readouterr())
+    assert "application_1_0009 continues; end it with" in "".join(capfd.readouterr())
 
 
 def test_a_killed_task_ends_all_that_is_its_own_and_nothing_else(

@@ -152,7 +152,7 @@ def test_a_cleared_task_whose_input_has_moved_says_what_to_clear(probe: Probe) -
     report = probe.end(run_id)
     (failed,) = report["failed"]
     said = "\n".join(failed["log_tail"])
-    assert "input a has moved from" in said
+    assert "input a has changed from" in said
     assert "value 4 → 5" in said
     assert "clear a too" in said
     probe.clear(run_id, "a")

@@ -100,7 +100,7 @@ def test_patterns_in_paths_are_letters(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is empty: not even a header"),
+        ("", "is empty: it has no header"),
         ("user,item,rating\nu,i,4\n", "has no column time; it has user, item, rating"),
         ("user,user,item,rating,time\nu,u,i,4,1\n", "more than one column 'user'"),
     ],
@@ -112,7 +112,7 @@ def test_headers_that_do_not_fit_are_refused(tmp_path: Path, text: str, message:
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    for name, message in (("none.csv", "there is no file or folder"), ("folder", "has no csv files")):
+    for name, message in (("none.csv", "does not exist"), ("folder", "has no csv files")):
         with pytest.raises(StepError, match=message):
             imported(tmp_path / name, tmp_path)
     csv_file(tmp_path, "no parquet", "x.parquet")

@@ -373,7 +373,7 @@ def test_a_folder_in_the_way_that_cannot_be_moved_is_an_error(fake: Any) -> None
         return False
 
     fake.faults["RENAME"] = [in_the_way]
-    with pytest.raises(ArtifactError, match=r"hdfs://fake/a/1 is in the way and incomplete: no _SUCCESS"):
+    with pytest.raises(ArtifactError, match=r"hdfs://fake/a/1 exists and is incomplete: no _SUCCESS"):
         artifact.commit(temporary, {})
 
 
