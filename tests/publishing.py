@@ -1,4 +1,4 @@
-"""Publishes made to be watched and killed: tiny DAG folders, a reader that looks all the time, shells that are cut off.
+"""Publishes that are watched and killed: tiny DAG folders, a reader that looks all the time, shells that are cut off.
 
 Run as a program it is one publisher, for tests that kill it: `python -m tests.publishing CONFIG.json`.
 """
@@ -46,8 +46,8 @@ _RELEASE = """
 import importlib
 
 def load_dags(module):
-    found = importlib.import_module(f".{module}", __package__)
-    return {"SEEN": (__package__, found.VALUE)}
+    loaded = importlib.import_module(f".{module}", __package__)
+    return {"SEEN": (__package__, loaded.VALUE)}
 """
 
 # Loads all stubs again and again, in its own process and in children as Airflow does, and counts what it saw.
@@ -133,21 +133,21 @@ def deploy(target: Target, namespace: Namespace, release: Release, *, force: boo
     with lock.held(
         target, SilentReporter(), what="test", timeout_s=60, names=list(stubs), release=release, sleep=_briefly
     ) as (token, state):
-        made = make_plan(release, (), namespace, state, force=force)
-        if made.changes:
-            upload = release if made.of("upload", "repair") else None
+        plan = make_plan(release, (), namespace, state, force=force)
+        if plan.changes:
+            upload = release if plan.of("upload", "repair") else None
             target.publish(
                 token,
                 Publication(
                     release.name,
-                    audit_line("publish", release=release.name, previous=made.previous),
+                    audit_line("publish", release=release.name, previous=plan.previous),
                     upload=upload,
                     metadata=json.dumps({"dags": {module: [] for module in release.modules}}),
-                    stubs={name: made.stubs[name] for name in made.of("create", "update")},
-                    removed_stubs=made.of("delete"),
+                    stubs={name: plan.stubs[name] for name in plan.of("create", "update")},
+                    removed_stubs=plan.of("delete"),
                 ),
             )
-        return bool(made.changes)
+        return bool(plan.changes)
 
 
 def roll_back(target: Target, namespace: Namespace, release: str, modules: Sequence[str] = MODULES) -> None:
@@ -229,9 +229,9 @@ class TellingShell:
             answer += line
             if line.startswith((b"phase ", b"published")):
                 self._tell(line.decode().strip())
-        said = stderr.read().decode()
+        messages = stderr.read().decode()
         with child:
-            done = Exchanged(child.wait(), answer, said)
+            done = Exchanged(child.wait(), answer, messages)
         return answer_of(done, self.name)
 
     def _run_by_fabric(self, shell: FabricShell, sent: bytes) -> bytes:
@@ -268,8 +268,8 @@ def target_of(config: Mapping[str, str], tell: Callable[[str], None] | None = No
 
 
 def processes_of_user(user: str) -> list[int]:
-    found = subprocess.run(["ps", "-o", "pid=", "-u", user], capture_output=True, text=True, check=False)
-    return [int(pid) for pid in found.stdout.split()]
+    listing = subprocess.run(["ps", "-o", "pid=", "-u", user], capture_output=True, text=True, check=False)
+    return [int(pid) for pid in listing.stdout.split()]
 
 
 def kill(pids: Sequence[int]) -> None:

@@ -117,8 +117,8 @@ class SshServer:
     def stop(self) -> None:
         self.halt()
         for person in self.people:
-            found = subprocess.run(["ps", "-o", "pid=", "-u", person], capture_output=True, text=True, check=False)
-            for pid in map(int, found.stdout.split()):
+            listing = subprocess.run(["ps", "-o", "pid=", "-u", person], capture_output=True, text=True, check=False)
+            for pid in map(int, listing.stdout.split()):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             for _ in range(20):

@@ -39,11 +39,11 @@ MARKS = (
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[SshServer]:
-    made = SshServer.start(ALICE, BOB)
+    server = SshServer.start(ALICE, BOB)
     try:
-        yield made
+        yield server
     finally:
-        made.stop()
+        server.stop()
 
 
 @pytest.fixture
@@ -106,10 +106,10 @@ def test_killed_at_any_moment_it_is_the_old_or_the_new_release_and_the_next_depl
     stored: dict[str, Release] = {}
 
     def publish(folder: str, value: object, padding: int = 0) -> Release:
-        made = release_of(write_dags(tmp_path / folder, value, padding=padding), "alice")
-        deploy(target, namespace, made)
-        stored[made.name] = made
-        return made
+        release = release_of(write_dags(tmp_path / folder, value, padding=padding), "alice")
+        deploy(target, namespace, release)
+        stored[release.name] = release
+        return release
 
     publish("dags", "first")
     publish("dags", "second")
@@ -119,13 +119,13 @@ def test_killed_at_any_moment_it_is_the_old_or_the_new_release_and_the_next_depl
         if back:
             new = next(release for name, release in stored.items() if name != before)
             marks = [mark for mark in MARKS if mark not in ("phase zip", "phase store")]
-            told = {**config, "rollback": new.name}
+            publisher = {**config, "rollback": new.name}
         else:
             new = release_of(write_dags(tmp_path / "dags", turn, padding=chance.choice([0, 3_000_000])), "alice")
-            marks, told = list(MARKS), {**config, "folder": str(tmp_path / "dags")}
+            marks, publisher = list(MARKS), {**config, "folder": str(tmp_path / "dags")}
         mark, how = chance.choice(marks), chance.choice(["client", "both", "server"])
-        told["client"] = "fabric" if turn % 2 else "openssh"
-        _kill_at(mark, how, told, tmp_path, chance.random() * 0.012)
+        publisher["client"] = "fabric" if turn % 2 else "openssh"
+        _kill_at(mark, how, publisher, tmp_path, chance.random() * 0.012)
         killed[f"{'rollback' if back else 'deploy'} after '{mark}'"] += 1
         assert pointer(share) in (before, new.name)
         check_whole(share, {**stored, new.name: new}[pointer(share)])
@@ -152,9 +152,9 @@ def _kill_at(mark: str, how: str, config: dict, tmp_path: Path, delay_s: float) 
         text=True,
     )
     assert publisher.stdout
-    children, told = [], []
+    children, lines = [], []
     for line in publisher.stdout:
-        told.append(line.strip())
+        lines.append(line.strip())
         if line.startswith("child "):
             children.append(int(line.split()[1]))
         elif line.strip() == mark:
@@ -165,7 +165,7 @@ def _kill_at(mark: str, how: str, config: dict, tmp_path: Path, delay_s: float) 
                 kill(processes_of_user(config["user"]))
             break
     _, stderr = publisher.communicate(timeout=60)
-    assert mark in told, (told, stderr)
+    assert mark in lines, (lines, stderr)
 
 
 def test_two_users_at_once_both_end_with_their_last_release(
@@ -179,15 +179,15 @@ def test_two_users_at_once_both_end_with_their_last_release(
         target = target_of({**config, "owner": owner, "user": server.login(user)})
         try:
             for value in range(count):
-                made = release_of(write_dags(tmp_path / owner, f"{owner} {value}"), owner)
-                deploy(target, Namespace(owner), made)
-                last[owner] = made
+                release = release_of(write_dags(tmp_path / owner, f"{owner} {value}"), owner)
+                deploy(target, Namespace(owner), release)
+                last[owner] = release
         except Exception as error:  # noqa: BLE001 - shown by the test's own thread
             errors.append(error)
         finally:
             target.shell.close()
 
-    people = [threading.Thread(target=publish, args=each) for each in (("alice", ALICE), ("bob", BOB))]
+    people = [threading.Thread(target=publish, args=names) for names in (("alice", ALICE), ("bob", BOB))]
     started = time.monotonic()
     for person in people:
         person.start()

@@ -32,11 +32,11 @@ ALICE = f"rctl-{os.getpid()}-s"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[SshServer]:
-    made = SshServer.start(ALICE)
+    server = SshServer.start(ALICE)
     try:
-        yield made
+        yield server
     finally:
-        made.stop()
+        server.stop()
 
 
 @pytest.fixture(params=CLIENTS)
@@ -387,14 +387,14 @@ def test_a_missing_folder_and_a_closed_one_are_named(server: SshServer, tmp_path
 def test_every_posix_shell_will_do(program: str, tmp_path: Path) -> None:
     """The whole way with another /bin/sh; with busybox also most other programs are busybox's."""
     words = program.split()
-    found = shutil.which(words[0])
-    if found is None:
+    path = shutil.which(words[0])
+    if path is None:
         pytest.skip(f"no {words[0]} on this machine")
     tools = tmp_path / "tools"
     environ = dict(os.environ)
     if words[0] == "busybox":
         tools.mkdir()
-        subprocess.run([found, "--install", "-s", str(tools)], check=True)
+        subprocess.run([path, "--install", "-s", str(tools)], check=True)
         environ["PATH"] = f"{tools}:{environ['PATH']}"
 
     class OtherShell(LocalShell):
@@ -407,7 +407,7 @@ def test_every_posix_shell_will_do(program: str, tmp_path: Path) -> None:
             *,
             timeout_s: float | None = None,
         ) -> bytes:
-            argv = [found, *words[1:], "-c", BOOTSTRAP, END_OF_SCRIPT]
+            argv = [path, *words[1:], "-c", BOOTSTRAP, END_OF_SCRIPT]
             done = process.exchange(argv, script_text(script, variables, words_) + data, env=environ, timeout_s=60)
             return answer_of(done, program)
 

@@ -22,8 +22,8 @@ def part(kind: str, name: str, text: bytes) -> bytes:
 def state(manifest: bytes | None, stored: dict[str, bytes], release: Release | None = RELEASE) -> tuple[object, bool]:
     answer = part("release_manifest", "r_1", manifest) if manifest is not None else b""
     answer += part("release_sums", "r_1", manifest_text(stored)) + b"whole\n"
-    told = state_of(records_of(answer, "here"), release)
-    return told.edited.get("r_1", ()), "r_1" in told.damaged
+    state = state_of(records_of(answer, "here"), release)
+    return state.edited.get("r_1", ()), "r_1" in state.damaged
 
 
 def test_a_stored_release_is_compared_with_what_it_is() -> None:

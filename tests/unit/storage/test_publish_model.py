@@ -53,46 +53,46 @@ class Publishing(RuleBasedStateMachine):
 
     @rule(user=st.sampled_from(USERS))
     def deploy_all(self, user: str) -> None:
-        made = self.edited(user)
+        release = self.edited(user)
         before = self.published[user]
-        changed = deploy(self.target(user), Namespace(user), made)
-        assert changed == (before is None or before.name != made.name)
-        self.published[user] = self.stored[user][made.name] = made
+        changed = deploy(self.target(user), Namespace(user), release)
+        assert changed == (before is None or before.name != release.name)
+        self.published[user] = self.stored[user][release.name] = release
 
     @rule(user=st.sampled_from(USERS), keep=st.floats(0, 0.4))
     def deploy_cut_off(self, user: str, keep: float) -> None:
-        made = self.edited(user)
-        if self.published[user] is not None and self.published[user].name == made.name:
+        release = self.edited(user)
+        if self.published[user] is not None and self.published[user].name == release.name:
             return
         with pytest.raises(OperationFailed):
-            deploy(self.target(user, keep), Namespace(user), made)
+            deploy(self.target(user, keep), Namespace(user), release)
 
     @rule(user=st.sampled_from(USERS), which=st.integers(0, 5))
     def go_back(self, user: str, which: int) -> None:
-        same = [each for each in self.stored[user].values() if each.modules == self.modules_there(user)]
+        same = [release for release in self.stored[user].values() if release.modules == self.modules_there(user)]
         if not same:
             return
-        chosen = same[which % len(same)]
-        roll_back(self.target(user), Namespace(user), chosen.name, chosen.modules)
-        self.published[user] = chosen
+        release = same[which % len(same)]
+        roll_back(self.target(user), Namespace(user), release.name, release.modules)
+        self.published[user] = release
 
     @rule(user=st.sampled_from(USERS))
     def change_a_stored_file_by_hand(self, user: str) -> None:
-        made = self.published[user]
-        if made is None:
+        release = self.published[user]
+        if release is None:
             return
-        path = self.root / "dags" / STORE / user / made.name / "dag_submit.py"
+        path = self.root / "dags" / STORE / user / release.name / "dag_submit.py"
         text = path.read_bytes()
         path.write_bytes(text + b"# mine\n")
         self.value += 1
         with pytest.raises(Conflict, match="dag_submit.py"):
             deploy(self.target(user), Namespace(user), self.edited(user))
-        deploy(self.target(user), Namespace(user), made, force=True)
+        deploy(self.target(user), Namespace(user), release, force=True)
         assert path.read_bytes() == text
 
     def modules_there(self, user: str) -> tuple[str, ...]:
-        made = self.published[user]
-        return made.modules if made else ()
+        release = self.published[user]
+        return release.modules if release else ()
 
     @invariant()
     def folders_are_as_the_model_says(self) -> None:
@@ -100,22 +100,22 @@ class Publishing(RuleBasedStateMachine):
             return
         stubs = {"dag_of_somebody.py"}
         for user in USERS:
-            made, own = self.published[user], self.root / "dags" / STORE / user
-            assert (own / "current").exists() == (made is not None)
-            if made is None:
+            release, own = self.published[user], self.root / "dags" / STORE / user
+            assert (own / "current").exists() == (release is not None)
+            if release is None:
                 continue
-            stubs |= {f"{module}_{user}.py" for module in made.modules}
-            assert (own / "current").read_text() == f"{made.name}\n"
+            stubs |= {f"{module}_{user}.py" for module in release.modules}
+            assert (own / "current").read_text() == f"{release.name}\n"
             for release in self.stored[user].values():
                 for file in release.files:
                     assert (own / release.name / file.path).read_bytes() == file.content
                 assert (self.root / "files" / user / release.name / f"{release.name}.zip").exists()
             assert not (own / ".lock").exists()
             lines = (own / "audit.log").read_text().splitlines()
-            assert json.loads(lines[-1])["release"] == made.name
-        found = {path.name for path in (self.root / "dags").glob("*.py")}
+            assert json.loads(lines[-1])["release"] == release.name
+        names = {path.name for path in (self.root / "dags").glob("*.py")}
         # A deploy that was cut off may have brought new stubs, which publish nothing; it has taken none away.
-        assert found >= stubs
+        assert names >= stubs
         assert (self.root / "dags" / "dag_of_somebody.py").read_text() == "theirs\n"
 
 

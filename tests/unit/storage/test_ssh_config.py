@@ -35,34 +35,34 @@ def test_an_alias_brings_host_user_port_and_files(home: Path) -> None:
       UserKnownHostsFile ~/.ssh/mine "%d/with space"
       GlobalKnownHostsFile none
     """
-    told = options(text)
-    assert (told.host, told.user, told.port) == ("node1.example", "alice", 2222)
-    assert told.keys == (home / ".ssh" / "one", home / ".ssh" / "two")
-    assert told.known_hosts == (home / ".ssh" / "mine", home / "with space")
-    assert told.name_of_key == "[node1.example]:2222"
-    assert told.uses_agent
-    assert not told.only_these_keys
+    cluster = options(text)
+    assert (cluster.host, cluster.user, cluster.port) == ("node1.example", "alice", 2222)
+    assert cluster.keys == (home / ".ssh" / "one", home / ".ssh" / "two")
+    assert cluster.known_hosts == (home / ".ssh" / "mine", home / "with space")
+    assert cluster.name_of_key == "[node1.example]:2222"
+    assert cluster.uses_agent
+    assert not cluster.only_these_keys
 
 
 def test_settings_of_replayctl_take_precedence_in_proxy_commands_too(home: Path) -> None:
-    told = options("Host *\n  User bob\n  Port 2\n  ProxyCommand nc %h %p %r\n", user="alice", port=2222)
-    assert (told.user, told.port, told.proxy_command) == ("alice", 2222, "nc cluster 2222 alice")
+    cluster = options("Host *\n  User bob\n  Port 2\n  ProxyCommand nc %h %p %r\n", user="alice", port=2222)
+    assert (cluster.user, cluster.port, cluster.proxy_command) == ("alice", 2222, "nc cluster 2222 alice")
 
 
 def test_defaults(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "carol")
-    told = options("")
-    assert (told.host, told.user, told.port, told.name_of_key) == ("cluster", "carol", 22, "cluster")
-    assert told.own_known_hosts == home / ".ssh" / "known_hosts"
-    assert home / ".ssh" / "id_ed25519" in told.keys
-    assert (told.jumps, told.proxy_command, told.revoked_keys) == ((), None, None)
+    cluster = options("")
+    assert (cluster.host, cluster.user, cluster.port, cluster.name_of_key) == ("cluster", "carol", 22, "cluster")
+    assert cluster.own_known_hosts == home / ".ssh" / "known_hosts"
+    assert home / ".ssh" / "id_ed25519" in cluster.keys
+    assert (cluster.jumps, cluster.proxy_command, cluster.revoked_keys) == ((), None, None)
 
 
 def test_none_switches_things_off(home: Path) -> None:
     text = "ProxyJump none\nProxyCommand none\nIdentityAgent none\nIdentityFile none\nUserKnownHostsFile none\n"
-    told = options(f"{text}HostKeyAlias none\nRevokedHostKeys none\n")
-    assert (told.jumps, told.proxy_command, told.keys, told.own_known_hosts) == ((), None, (), None)
-    assert (told.uses_agent, told.name_of_key, told.revoked_keys) == (False, "cluster", None)
+    cluster = options(f"{text}HostKeyAlias none\nRevokedHostKeys none\n")
+    assert (cluster.jumps, cluster.proxy_command, cluster.keys, cluster.own_known_hosts) == ((), None, (), None)
+    assert (cluster.uses_agent, cluster.name_of_key, cluster.revoked_keys) == (False, "cluster", None)
 
 
 def test_a_key_alias_stands_alone(home: Path) -> None:
@@ -84,13 +84,13 @@ def test_jump_hosts_by_name(
 ) -> None:
     monkeypatch.setenv("LOGNAME", "carol")
     (home / ".ssh" / "config").write_text("Host outer\n  User eve\n  Port 2200\n")
-    told = SshConfig(SshAddress("cluster", "mallory", 1, None)).options_of(name)
-    assert (told.alias, told.user, told.port) == expected
+    cluster = SshConfig(SshAddress("cluster", "mallory", 1, None)).options_of(name)
+    assert (cluster.alias, cluster.user, cluster.port) == expected
 
 
 def test_jump_hosts_go_before_a_proxy_command(home: Path) -> None:
-    told = options("ProxyJump a, bob@b:2\nProxyCommand nc %h %p\n")
-    assert (told.jumps, told.proxy_command) == (("a", "bob@b:2"), None)
+    cluster = options("ProxyJump a, bob@b:2\nProxyCommand nc %h %p\n")
+    assert (cluster.jumps, cluster.proxy_command) == (("a", "bob@b:2"), None)
 
 
 def test_included_files_count_where_they_stand(home: Path) -> None:
@@ -100,8 +100,8 @@ def test_included_files_count_where_they_stand(home: Path) -> None:
     (home / ".ssh" / "deeper").write_text("Port 2222\n")
     (home / "system" / "ssh_config").write_text("Include more.conf\nHost *\n  User system\n  HostName system\n")
     (home / "system" / "more.conf").write_text("HostName node1\n")
-    told = options("Include more/*\nHost cluster\n  User bob\n  Port 1\n")
-    assert (told.user, told.port, told.host) == ("alice", 2222, "node1")
+    cluster = options("Include more/*\nHost cluster\n  User bob\n  Port 1\n")
+    assert (cluster.user, cluster.port, cluster.host) == ("alice", 2222, "node1")
 
 
 def test_an_include_inside_a_block_does_not_spread(home: Path) -> None:
