@@ -237,6 +237,7 @@ class FirstLevelModel:
 EMBEDDED_MODELS: Mapping[str, Mapping[Engine, str]] = {
     "replay.models.PopRec": {},
     "replay.models.ItemKNN": {},
+    "replay.models.SLIM": {},
     "replay.models.ALSWrap": {"embedded": "implicit", "spark": "spark.ml"},
 }
 

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame
 
 from dags.workloads.engines.spark import SparkEngine
 from dags.workloads.metrics import measure
-from dags.workloads.models import fits, replay_fits, scorer
+from dags.workloads.models import ItemSimilarities, fits, replay_fits, scorer
 from dags.workloads.models.workers import SparkWorkers, Threads
 
 from ..conftest import sample_rows
@@ -79,6 +79,25 @@ def test_scores_are_replays(
     by_query = {query: sorted((s for (q, _), (_, s) in mine.items() if q == query)) for query, _ in mine}
     for query, values in by_query.items():
         assert values == pytest.approx(sorted(s for (q, _), s in scores.items() if q == query), abs=1e-9)
+
+
+def test_slim_makes_replays_regressions(spark_engine: SparkEngine) -> None:
+    kwargs = {"beta": 0.2, "lambda_": 0.001, "seed": 7}
+    # RePlay starts a call of Python for each item.
+    rows = [(user, item, 1.0, 0) for user, item in POSITIVES if item < 60]
+    query, item = (np.array(column, np.int32) for column in list(zip(*rows, strict=True))[:2])
+    few = fits.Interactions(query, item, np.ones(len(rows)), np.zeros(len(rows), np.int64), SHAPE)
+    mine = fits.fit("replay.models.SLIM", kwargs, few, Threads(2))
+    on_spark = fits.fit("replay.models.SLIM", kwargs, few, SparkWorkers(spark_engine.session, 2))
+    model = replay_fits.make("replay.models.SLIM", kwargs)
+    schema = "query_id int, item_id int, rating double, timestamp long"
+    model.fit(replay_fits.dataset(spark_engine.session.createDataFrame(rows, schema)))
+    learnt = replay_fits.learnt(model, SHAPE)
+    for other in (on_spark, learnt):
+        assert isinstance(other, ItemSimilarities)
+        assert isinstance(mine, ItemSimilarities)
+        assert other.matrix.nnz == mine.matrix.nnz > 100
+        assert abs(other.matrix - mine.matrix).max() < 1e-12
 
 
 def test_als_gives_the_same_factors_for_any_number_of_files_and_partitions(
