@@ -86,6 +86,11 @@ class WorkloadOperator(BaseOperator):
         self._acting: WorkloadOperator | None = None
         self._ended = False
 
+    @property
+    def custom_operator_name(self) -> str:
+        """What the graph and the lists of tasks show below a task's name: the engine that the DAG gives to it."""
+        return f"{self.step_document['engine']} engine"
+
     def execute(self, context: Context) -> None:
         """Makes the artifact by the code of the release that this run goes on with; see `run_notes`."""
         dag_id, dag = context["dag_run"].dag_id, self.get_dag()
@@ -255,6 +260,11 @@ class YarnWorkloadOperator(WorkloadOperator):
         self.url = url
         self.user = user
         self._yarn: YarnSparkSubmitHook | None = None
+
+    @property
+    def custom_operator_name(self) -> str:
+        """See WorkloadOperator."""
+        return "spark engine on YARN"
 
     def submit(self, context: Context, document: str) -> None:
         """Follows the application that is there, or submits one, and waits for its end."""

@@ -113,6 +113,14 @@ def test_tasks_wait_in_the_deployments_pool(bag: tuple) -> None:
     assert bag[0]["dags"]["two_stage_ml100k_alice"]["pool"] == ["p"]
 
 
+def test_the_graph_shows_each_tasks_engine(bag: tuple) -> None:
+    tasks = json.loads(bag[0]["dags"]["two_stage_ml100k_alice"]["serialized"])["dag"]["tasks"]
+    names = {task["__var"]["task_id"]: task["__var"]["_operator_name"] for task in tasks}
+    assert names["split"] == names["first_level_als"] == "spark engine"
+    # These need no Spark under either default.
+    assert names["second_level_lightgbm"] == names["evaluate"] == "embedded engine"
+
+
 def test_parsing_leaves_nothing_behind_and_gives_the_same_dags_again(bag: tuple) -> None:
     found, folder, _, home = bag
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
