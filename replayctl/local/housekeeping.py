@@ -1,4 +1,4 @@
-"""Logs of the embedded stack: their paths, maximum size and retention."""
+"""Logs of the embedded stack: their paths, maximum size and retention; and what killed tasks have left."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def failure(home: Path, message: str, *, name: str | None = None, output: str = 
 def tidy(home: Path, keep_days: int, *, idle: bool) -> None:
     """Removes logs that are older than `keep_days`, and truncates those that are too large.
 
-    With `idle`, while the stack is stopped, also removes the scratch files of killed Spark tasks. Raises OSError for a
-    full disk.
+    With `idle`, while the stack is stopped, also removes what killed tasks have left: scratch files of Spark, and
+    unfinished artifacts in the stack's own folder. Raises OSError for a full disk.
     """
     oldest = time.time() - keep_days * _DAY_S
     for folder in (home / "airflow" / "logs", home / "logs"):
@@ -67,6 +67,11 @@ def tidy(home: Path, keep_days: int, *, idle: bool) -> None:
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
                 leftover.unlink(missing_ok=True)
+        # USER/DATASET/WORKLOAD/.IDENTITY.OWNER.NUMBER.tmp; `.old` is one that was about to be replaced.
+        for pattern in (".*.tmp", ".*.old"):
+            for leftover in (home / "artifacts").glob(f"*/*/*/{pattern}"):
+                if not leftover.is_symlink():
+                    shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _remove_older(folder: Path, oldest: float, *, folders: bool) -> None:

@@ -269,6 +269,10 @@ def test_old_logs_go_large_ones_are_cut_and_scratch_files_stay_while_something_r
     os.utime(old, (0, 0))
     scratch = home / "spark" / "blockmgr"
     scratch.mkdir()
+    workload = home / "artifacts" / "alice" / "ml100k" / "split"
+    unfinished, whole = workload / ".0123.abcd.9f.tmp", workload / "0123"
+    for folder in (unfinished, whole, workload / ".0123.abcd.9f.old"):
+        (folder / "test").mkdir(parents=True)
     large = housekeeping.log_path(home, "scheduler")
     with large.open("ab") as log:
         log.write(b"first\n" + b"y" * 30_000_000 + b"\nlast\n")
@@ -277,9 +281,10 @@ def test_old_logs_go_large_ones_are_cut_and_scratch_files_stay_while_something_r
         log.write(b"next\n")
     assert large.stat().st_size < 2_000_000
     assert large.read_bytes().endswith(b"last\nnext\n")
-    assert (old.exists(), new.exists(), scratch.exists()) == (False, True, True)
+    assert (old.exists(), new.exists(), scratch.exists(), unfinished.exists()) == (False, True, True, True)
     housekeeping.tidy(home, 30, idle=True)
     assert not scratch.exists()
+    assert list(workload.iterdir()) == [whole]
     assert not old.parent.exists()
 
 
