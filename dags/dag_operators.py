@@ -77,6 +77,8 @@ class WorkloadOperator(BaseOperator):
         self.driver_memory = driver_memory
         self.module = module
         self.step_document = step_document
+        # Airflow's graph shows it below the task's name.
+        self.custom_operator_name = f"{step_document['engine']} engine"
         self.identities = identities
         self.forced_by = forced_by
         self.cores = cores
@@ -85,11 +87,6 @@ class WorkloadOperator(BaseOperator):
         self._hook: LocalSparkSubmitHook | None = None
         self._acting: WorkloadOperator | None = None
         self._ended = False
-
-    @property
-    def custom_operator_name(self) -> str:
-        """What the graph and the lists of tasks show below a task's name: the engine that the DAG gives to it."""
-        return f"{self.step_document['engine']} engine"
 
     def execute(self, context: Context) -> None:
         """Makes the artifact by the code of the release that this run goes on with; see `run_notes`."""
@@ -259,12 +256,8 @@ class YarnWorkloadOperator(WorkloadOperator):
         super().__init__(**kwargs)
         self.url = url
         self.user = user
+        self.custom_operator_name += " on YARN"
         self._yarn: YarnSparkSubmitHook | None = None
-
-    @property
-    def custom_operator_name(self) -> str:
-        """See WorkloadOperator."""
-        return "spark engine on YARN"
 
     def submit(self, context: Context, document: str) -> None:
         """Follows the application that is there, or submits one, and waits for its end."""
