@@ -25,6 +25,7 @@ from replayctl.commands import (
     images,
     leaderboard,
     local,
+    mlflow,
     packages,
     runs,
     scaffold,
@@ -87,6 +88,7 @@ _COMMANDS: tree.Groups = {
         "run": runs.run,
         "runs": ("List, follow and stop runs.", _RUNS),
         "leaderboard": leaderboard.leaderboard,
+        "mlflow-sync": mlflow.mlflow_sync,
     },
     "Cluster": {
         "port-forward": forward.port_forward,

@@ -1,4 +1,4 @@
-"""MLflow's REST API (https://mlflow.org/docs/latest/api_reference/rest-api.html): experiments and runs, read only."""
+"""MLflow's REST API (https://mlflow.org/docs/latest/api_reference/rest-api.html): experiments and runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class MlflowRun:
-    """One finished run with its latest metrics; `start_unix_ms` is when it was recorded."""
+    """One run with its latest metrics; `start_unix_ms` is when it was recorded."""
 
     run_id: str
     name: str
@@ -24,6 +24,8 @@ class MlflowRun:
     metrics: Mapping[str, float]
     params: Mapping[str, str]
     tags: Mapping[str, str]
+    is_finished: bool = True
+    is_deleted: bool = False
 
 
 class DeletedExperiment(NotFound):
@@ -66,11 +68,51 @@ class MlflowApi:
 
     def runs(self, experiment_id: str, filter_string: str = "") -> Iterator[MlflowRun]:
         """The finished runs of an experiment, newest first."""
+        finished = " and ".join(filter(None, ["attributes.status = 'FINISHED'", filter_string]))
+        return self._runs(experiment_id, finished, "ACTIVE_ONLY")
+
+    def all_runs(self, experiment_id: str, filter_string: str) -> Iterator[MlflowRun]:
+        """The runs of an experiment, newest first, with unfinished and deleted ones."""
+        return self._runs(experiment_id, filter_string, "ALL")
+
+    def create_experiment(self, name: str) -> str:
+        """Creates an experiment; returns its id."""
+        return str(self._call("POST", "experiments/create", {"name": name})["experiment_id"])
+
+    def record(
+        self,
+        experiment_id: str,
+        *,
+        name: str,
+        start_unix_ms: int,
+        tags: Mapping[str, str],
+        params: Mapping[str, str],
+        metrics: Mapping[str, float],
+    ) -> str:
+        """Records a run, which stays unfinished until `finish`; returns its id."""
+        labels = [{"key": key, "value": value} for key, value in tags.items()]
+        request = {"experiment_id": experiment_id, "run_name": name, "start_time": start_unix_ms, "tags": labels}
+        run_id = str(self._call("POST", "runs/create", request)["run"]["info"]["run_id"])
+        values = [{"key": key, "value": value, "timestamp": start_unix_ms, "step": 0} for key, value in metrics.items()]
+        parameters = [{"key": key, "value": value} for key, value in params.items()]
+        self._call("POST", "runs/log-batch", {"run_id": run_id, "params": parameters, "metrics": values})
+        return run_id
+
+    def finish(self, run_id: str, end_unix_ms: int) -> None:
+        """Marks a run as finished."""
+        self._call("POST", "runs/update", {"run_id": run_id, "status": "FINISHED", "end_time": end_unix_ms})
+
+    def delete_run(self, run_id: str) -> None:
+        """Deletes a run; MLflow keeps it in its bin."""
+        self._call("POST", "runs/delete", {"run_id": run_id})
+
+    def _runs(self, experiment_id: str, filter_string: str, view: str) -> Iterator[MlflowRun]:
         token: str | None = None
         while True:
             body = {
                 "experiment_ids": [experiment_id],
-                "filter": " and ".join(filter(None, ["attributes.status = 'FINISHED'", filter_string])),
+                "filter": filter_string,
+                "run_view_type": view,
                 "max_results": _PAGE,
                 "order_by": ["attributes.start_time DESC"],
             }
@@ -123,4 +165,6 @@ def _parse_run(run: Mapping[str, Any]) -> MlflowRun:
         metrics={row["key"]: float(row["value"]) for row in data.get("metrics", [])},
         params={row["key"]: row["value"] for row in data.get("params", [])},
         tags={row["key"]: row["value"] for row in data.get("tags", [])},
+        is_finished=info.get("status") == "FINISHED",
+        is_deleted=info.get("lifecycle_stage") == "deleted",
     )

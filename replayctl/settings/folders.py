@@ -15,7 +15,7 @@ from replayctl.settings.load import LOCAL_PROFILE
 class Folders:
     """Pairs of folders: the path on this machine, and the path of the same folder on the workers.
 
-    That of the artifacts may be an hdfs:// address.
+    That of the artifacts may be an hdfs:// address; their path on this machine is None where nothing tells it.
     """
 
     dags: Path
@@ -23,6 +23,7 @@ class Folders:
     spark_submit_files_in_pods: Path
     data_in_pods: Path
     artifacts_in_pods: Path | str
+    artifacts: Path | None = None
 
 
 _Folder = TypeVar("_Folder", Path, Path | str)
@@ -47,10 +48,12 @@ def find_folders(settings: Settings) -> Folders:
         )
 
     files = pick("spark_submit_files", configured.spark_submit_files, "spark_submit_files")
+    in_pods: Path | str = pick("artifacts_in_pods", configured.artifacts_in_pods, "artifacts")
     return Folders(
         dags=pick("dags", configured.dags, "dags"),
         spark_submit_files=files,
         spark_submit_files_in_pods=configured.spark_submit_files_in_pods or files,
         data_in_pods=pick("data_in_pods", configured.data_in_pods, "data"),
-        artifacts_in_pods=pick("artifacts_in_pods", configured.artifacts_in_pods, "artifacts"),
+        artifacts_in_pods=in_pods,
+        artifacts=configured.artifacts or (in_pods if home is not None and isinstance(in_pods, Path) else None),
     )

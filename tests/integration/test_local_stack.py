@@ -87,6 +87,32 @@ def test_a_run_computes_everything_and_the_leaderboard_shows_every_model(stack: 
     assert stack.call("leaderboard", "two_stage_ml1m").code == 6
 
 
+def test_what_mlflow_does_not_have_is_brought_there_once(stack: Stack, finished: Answer) -> None:
+    known = stack.call("mlflow-sync", "two_stage_sample")
+    assert (known.document["status"], [row["state"] for row in known.data["evaluations"]]) == (
+        "nothing-to-do",
+        ["present"],
+    )
+    # An evaluation as it is stored when MLflow was away.
+    evaluation = stack.artifact("evaluate")
+    other = evaluation.with_name("0" * 15 + "1")
+    shutil.copytree(evaluation, other)
+    text = (other / "mlflow.json").read_text().replace(evaluation.name, other.name)
+    (other / "mlflow.json").write_text(text)
+    try:
+        planned = stack.call("mlflow-sync", "--dry-run").data["evaluations"]
+        assert sorted(row["state"] for row in planned) == ["missing", "present"]
+        assert stack.call("mlflow-sync").code == 0
+        assert stack.call("mlflow-sync").document["status"] == "nothing-to-do"
+    finally:
+        shutil.rmtree(other)
+    board = stack.call("leaderboard", "two_stage_sample", "--all").data
+    metrics = {(row["model"], row["evaluation"]): row["metrics"] for row in board["rows"]}
+    assert len(metrics) == len(board["rows"]) == 6
+    for model in ("poprec", "itemknn", "lightgbm"):
+        assert metrics[model, evaluation.name] == metrics[model, other.name]
+
+
 def test_the_next_run_reuses_every_artifact(stack: Stack, finished: Answer) -> None:
     before = {step: stack.manifest(step) for step in STEPS}
     answer = stack.call("run", "two_stage_sample", "--wait")

@@ -1,0 +1,73 @@
+"""What the evaluations of a namespace have for MLflow, from where their artifacts lie."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from replayctl.errors import NotFound, SettingsError
+from replayctl.settings.declared import Settings
+from replayctl.settings.folders import find_folders
+from replayctl.settings.workspace import Workspace
+from replayctl.storage.answers import records_of
+from replayctl.storage.target import shell_of
+
+if TYPE_CHECKING:
+    from replayctl.clients.hdfs import HdfsReader
+
+
+_FILE, _WHOLE = "mlflow.json", "_SUCCESS"
+_MAX_BYTES = 1 << 20
+_IDENTITY = re.compile("[0-9a-f]{1,64}")
+
+
+def is_on_hdfs(settings: Settings) -> bool:
+    """Whether the profile's artifacts are on HDFS."""
+    return isinstance(find_folders(settings).artifacts_in_pods, str)
+
+
+def read_shared_evaluations(workspace: Workspace) -> dict[str, str]:
+    """The text of `mlflow.json` of each whole evaluation in the shared folder, by its identity.
+
+    The texts are not checked: tasks have written them, and others may have. Raises SettingsError when the profile does
+    not say where this machine sees the artifacts, NotFound when there is no such folder.
+    """
+    settings = workspace.settings
+    artifacts = find_folders(settings).artifacts
+    if artifacts is None:
+        raise SettingsError(
+            f"folders.artifacts is required in profile {settings.profile!r}",
+            hint=f"set it in replayctl.yaml under profiles → {settings.profile} → folders",
+        )
+    shell = shell_of(settings, workspace.reporter)
+    try:
+        variables = {"artifacts": str(artifacts), "owner": workspace.namespace.directory}
+        records = records_of(shell.run("evaluations", variables), shell.name)
+    finally:
+        shell.close()
+    return {record.name: record.text for record in records if record.kind == "evaluation"}
+
+
+def read_hdfs_evaluations(workspace: Workspace, url: str) -> dict[str, str]:
+    """The same from HDFS, whose NameNode has its pages at `url`."""
+    from replayctl.clients.hdfs import HdfsReader
+
+    settings, namespace = workspace.settings, workspace.namespace
+    address = str(find_folders(settings).artifacts_in_pods)
+    reader = HdfsReader(url, settings.hdfs.user or namespace.user)
+    base = f"{urlsplit(address).path}/{namespace.directory}"
+    texts = {}
+    for dataset in _folders(reader, base):
+        for identity in _folders(reader, f"{base}/{dataset}/evaluate"):
+            folder = f"{base}/{dataset}/evaluate/{identity}"
+            if _IDENTITY.fullmatch(identity) and {_FILE, _WHOLE} <= reader.files(folder).keys():
+                texts[identity] = reader.read(f"{folder}/{_FILE}", _MAX_BYTES).decode("utf-8", "replace")
+    return texts
+
+
+def _folders(reader: HdfsReader, path: str) -> list[str]:
+    try:
+        return reader.folders(path)
+    except NotFound:
+        return []
