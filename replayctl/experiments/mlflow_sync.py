@@ -106,8 +106,8 @@ def sync(
                         reporter.step(f"recorded evaluation {evaluation.identity} in {evaluation.experiment}")
         except ReplayctlError as error:
             done = {result.evaluation for result in results}
-            left = (row for row in rows if row.identity not in done)
-            results += [replace(_result(row, "failed"), error=str(error)) for row in left]
+            rest = (row for row in rows if row.identity not in done)
+            results += [replace(_result(row, "failed"), error=str(error)) for row in rest]
     return results
 
 
