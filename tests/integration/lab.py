@@ -85,7 +85,10 @@ class Lab:
         self.run("airflow")
 
     def look_for_new_dags(self) -> None:
-        """Has Airflow look for new files now: one that has no DAG does so every five minutes only."""
+        """Has Airflow look for new files now, if it has no DAG: then it does so every five minutes only."""
+        query = ("psql", "-h", "127.0.0.1", "-U", "airflow", "-d", "airflow", "-tAc", "select count(*) from dag")
+        if self.kubectl("-n", "airflow", "exec", "deploy/airflow-postgresql", "--", *query).strip() != "0":
+            return
         processor = ("-n", "airflow", "exec", "deploy/airflow-scheduler", "-c", "dag-processor", "--")
         self.kubectl(*processor, "sh", "-c", "kill 1")
 

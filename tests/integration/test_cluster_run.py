@@ -110,6 +110,8 @@ def cluster(
     (home / "password").chmod(0o600)
     profile = {
         "airflow": {"username": "admin", "password_file": str(home / "password")},
+        # Two cores that the cluster shares with all else.
+        "deploy": {"timeout_s": 600},
         "ssh": {"host": "cluster", "config": str(storage_host.client_config(home / "ssh_config")), "user": _USER},
     }
     settings = {"default_profile": "lab", "profiles": {"lab": profile}}
@@ -139,12 +141,12 @@ def run(cluster: Cluster) -> dict[str, Any]:
     """One run of the whole experiment."""
     cluster.lab.look_for_new_dags()
     deployed = cluster.call("sync-dags", "--wait")
-    assert deployed.code == 0, deployed.stderr
+    assert deployed.code == 0, (deployed.document["errors"], deployed.stderr)
     assert deployed.document["data"]["images"] == {"": cluster.digest}
     assert "airflow.url is not set: forwarding to airflow/svc/airflow-webserver:8080" in deployed.stderr
     with cluster.watched():
         answer = cluster.call("run", _DAG, "--wait", timeout=1800)
-    assert answer.code == 0, answer.stderr
+    assert answer.code == 0, (answer.document["errors"], answer.stderr)
     return dict(answer.document["data"])
 
 
