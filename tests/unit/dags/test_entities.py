@@ -30,7 +30,7 @@ def test_the_suffix_reaches_every_name() -> None:
 def test_the_common_namespace_has_no_suffix_and_a_folder_that_no_user_can_have() -> None:
     common = Namespace(None)
     assert common.dag_id("x") == "x"
-    with pytest.raises(ValueError, match="not allowed"):
+    with pytest.raises(ValueError, match="is not valid"):
         Namespace(common.directory)
 
 
@@ -45,13 +45,13 @@ def test_only_names_of_the_rule_are_users(name: str) -> None:
     if allowed:
         assert Namespace(name).user == name
     else:
-        with pytest.raises(ValueError, match="not allowed"):
+        with pytest.raises(ValueError, match="is not valid"):
             Namespace(name)
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "a;b", "a\n", "Alice", "ä", "a_b", " a", "a" * 33, "", "a\u2028"])
 def test_hostile_names_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="not allowed"):
+    with pytest.raises(ValueError, match="is not valid"):
         Namespace(name)
 
 
