@@ -6,7 +6,7 @@ import base64
 import datetime
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.exceptions import AirflowException
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _START_DATE = datetime.datetime(2021, 1, 1, tzinfo=datetime.UTC)
 _DRIVER_SHARE = 0.7
+# The link to the unpacked Python environment in a container of YARN.
+_ENVIRONMENT = "environment"
 
 
 def encoded(document: dict[str, Any]) -> str:
@@ -197,7 +199,10 @@ class WorkloadOperator(BaseOperator):
         try:
             if self.step_document["engine"] == "embedded":
                 argv = [python_of(self.environment or "embedded", os.environ), self.application]
-                self._process.run([*argv, document], zip_file=self.py_files, on_line=self.log.info)
+                files = self.py_files.split(",")
+                if remote := [path for path in files if "://" in path]:
+                    raise StepProcessError(f"only Spark reads wheels from HDFS: {', '.join(remote)}")
+                self._process.run([*argv, document], zip_files=files, on_line=self.log.info)
                 return
             python_of(self.environment or "spark", os.environ)
         except StepProcessError as error:
@@ -325,7 +330,7 @@ def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment, module: 
         "cores": cores,
         "environment": step.environment,
         "application": f"{files}/dag_submit.py",
-        "py_files": f"{files}/{deployment.release}.zip",
+        "py_files": ",".join((f"{files}/{deployment.release}.zip", *_paths(step.wheels, step, deployment))),
         "application_name": f"{dag.dag_id}.{step.name}",
         "doc_md": _describe(dag, step, deployment),
         # All tasks alike, so that the scheduler goes by the age of the runs: a newer one does not overtake an older.
@@ -341,7 +346,8 @@ def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment, module: 
     if place == "pod":
         # Spark's own default is 200, of which each costs a task: too many for one machine.
         partitions = dict.fromkeys(("spark.sql.shuffle.partitions", "spark.default.parallelism"), str(3 * cores))
-        return WorkloadOperator(driver_memory=memory, conf={**partitions, **deployment.spark_conf}, **common)
+        conf = {**partitions, **deployment.spark_conf}
+        return WorkloadOperator(driver_memory=memory, conf=_with_jars(conf, step, deployment), **common)
     # As configuration, which the profile's own may replace; options of spark-submit could not be. The driver's Python
     # gets the rest of the tier, and a try is Airflow's affair.
     conf = {
@@ -349,9 +355,37 @@ def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment, module: 
         "spark.driver.memoryOverhead": f"{max(1, resources.memory_gib - int(resources.memory_gib * _DRIVER_SHARE))}g",
         "spark.driver.cores": str(cores),
         "spark.yarn.maxAppAttempts": "1",
+        **_python_conf(deployment),
         **deployment.yarn_conf,
     }
+    conf = _with_jars(conf, step, deployment)
     return YarnWorkloadOperator(url=deployment.yarn_url or "", user=deployment.user, conf=conf, **common)
+
+
+def _python_conf(deployment: Deployment) -> dict[str, str]:
+    """The configuration that has driver and executors run in the packed environment."""
+    if deployment.python is None:
+        return {}
+    return {
+        "spark.yarn.dist.archives": f"{deployment.python.path}#{_ENVIRONMENT}",
+        "spark.pyspark.python": f"./{_ENVIRONMENT}/bin/python3",
+        # Packages in a home folder of the node must not come first.
+        "spark.yarn.appMasterEnv.PYTHONNOUSERSITE": "1",
+        "spark.executorEnv.PYTHONNOUSERSITE": "1",
+    }
+
+
+def _with_jars(conf: Mapping[str, str], step: StepSpec, deployment: Deployment) -> dict[str, str]:
+    """The configuration with the step's jars beside those of the profile."""
+    jars = [*filter(None, [conf.get("spark.jars")]), *_paths(step.jars, step, deployment)]
+    return {**conf, "spark.jars": ",".join(jars)} if step.jars else dict(conf)
+
+
+def _paths(names: Sequence[str], step: StepSpec, deployment: Deployment) -> list[str]:
+    missing = [name for name in names if name not in deployment.packages]
+    if missing:
+        raise ValueError(f"step {step.name}: this release knows no package {', '.join(missing)}; deploy it again")
+    return [deployment.packages[name].path for name in names]
 
 
 def build_dag(spec: DagSpec, deployment: Deployment, module: str) -> DAG:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 _GRACE_S = 10.0
@@ -43,10 +43,10 @@ class StepProcess:
         self._lock = threading.Lock()
         self._ended = False
 
-    def run(self, argv: list[str], *, zip_file: str, on_line: Callable[[str], None]) -> None:
-        """Runs `argv` to its end with the release on Python's path, line by line; StepProcessError when it fails."""
+    def run(self, argv: list[str], *, zip_files: Sequence[str], on_line: Callable[[str], None]) -> None:
+        """Runs `argv` to its end with these on Python's path, line by line; StepProcessError when it fails."""
         environ = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
-        environ |= {"PYTHONPATH": zip_file, "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "passive"}
+        environ |= {"PYTHONPATH": os.pathsep.join(zip_files), "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "passive"}
         with self._lock:
             if self._ended:
                 raise StepProcessError("the task was ended")

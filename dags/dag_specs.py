@@ -29,6 +29,14 @@ def _digest(document: object) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Package:
+    """A wheel, a jar or a Python environment as it is stored: its path on the cluster, and a digest of its content."""
+
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class StepSpec:
     """One step of an experiment: a workload with parameters, applied to what its inputs made.
 
@@ -40,6 +48,9 @@ class StepSpec:
     `engines` can compute the step; `engine` is the one that it asks for, None the profile's. `implementations` names,
     by engine, what differs in the results: the name of the engine's own becomes a parameter. `environment` is the
     Python environment of the step's process, the engine's own when empty.
+
+    `wheels` and `jars` are names of uploaded packages, with or without their version; the deploy finds out which files
+    these are, and their contents (`package_digests`) then decide the result as well. Jars need Spark.
     """
 
     name: str
@@ -56,11 +67,17 @@ class StepSpec:
     implementations: Mapping[Engine, str] = field(default_factory=dict, hash=False)
     environment: str = ""
 
+    wheels: tuple[str, ...] = ()
+    jars: tuple[str, ...] = ()
+    package_digests: tuple[str, ...] = ()
+
     def __post_init__(self) -> None:
         if not _TASK_NAME.fullmatch(self.name):
             raise ValueError(f"step name {self.name!r} is not a task id: letters, digits, '_' and '-', at most 100")
         if self.tier not in RESOURCE_TIERS:
             raise ValueError(f"step {self.name}: unknown tier {self.tier!r}; known: {', '.join(RESOURCE_TIERS)}")
+        if self.jars and "embedded" in self.engines:
+            raise ValueError(f"step {self.name}: jars need Spark; declare engines=('spark',)")
         _digest(self.parameters)
         try:
             workload_code(self.workload)
@@ -81,11 +98,19 @@ class StepSpec:
         inputs = tuple(parent.on(engine, override=override) for parent in self.inputs)
         return replace(self, engine=step_engine, parameters=parameters, inputs=inputs)
 
+    def using(self, packages: Mapping[str, Package]) -> StepSpec:
+        """The step, with all before it, with the contents of its wheels and jars as far as they are known."""
+        names = (name for name in (*self.wheels, *self.jars) if name in packages)
+        inputs = tuple(parent.using(packages) for parent in self.inputs)
+        return replace(self, package_digests=tuple(sorted(packages[name].digest for name in names)), inputs=inputs)
+
     @property
     def identity(self) -> str:
-        """16 hex digits: hash of the workload, its code, the parameters and the inputs' identities."""
+        """16 hex digits: hash of the workload, its code, parameters, wheels and jars, and the inputs' identities."""
         code = code_digest(self.workload)
-        return _digest([self.workload, code, self.parameters, [step.identity for step in self.inputs]])
+        parts: list[object] = [self.workload, code, self.parameters, [step.identity for step in self.inputs]]
+        # Steps without any keep the identities that they have always had.
+        return _digest([*parts, list(self.package_digests)] if self.package_digests else parts)
 
     @property
     def folder(self) -> str:
@@ -125,6 +150,10 @@ class DagSpec:
         """The DAG with every step on the engine that will compute it; see `StepSpec.on`."""
         return replace(self, steps=tuple(step.on(engine, override=override) for step in self.steps))
 
+    def using(self, packages: Mapping[str, Package]) -> DagSpec:
+        """The DAG with the contents of its steps' wheels and jars; see `StepSpec.using`."""
+        return replace(self, steps=tuple(step.using(packages) for step in self.steps))
+
     def upstream(self, step: StepSpec) -> Iterator[StepSpec]:
         """The step's direct inputs that are steps of this DAG."""
         return (parent for parent in step.inputs if parent in self.steps)
@@ -149,7 +178,8 @@ class Deployment:
     `DagSpec.image`; without one for the empty name the pod template decides. `hdfs` says how workers reach HDFS: `url`,
     the NameNode's web address, and `user` (None: who Hadoop's programs would be there). `tracking_servers` are further
     MLflow servers by the names that DAGs have for them; an evaluation fails while its server is away if
-    `tracking_required`, else its metrics stay with the artifact.
+    `tracking_required`, else its metrics stay with the artifact. `packages` are the wheels and jars by the
+    names that steps have for them; `python` is the packed environment of steps on YARN, None for the nodes' own Python.
     """
 
     release: str
@@ -172,13 +202,17 @@ class Deployment:
     hdfs: Mapping[str, str | None] | None = None
     tracking_servers: Mapping[str, str] = field(default_factory=dict)
     tracking_required: bool = True
+    packages: Mapping[str, Package] = field(default_factory=dict)
+    python: Package | None = None
 
     @classmethod
     def from_json(cls, text: str, *, release: str) -> Deployment:
         """The deployment described by `deployment.json`; the release's own name is not part of its content."""
         fields = json.loads(text)
         tiers = {name: Resources(**tier) for name, tier in fields.pop("tiers", {}).items()}
-        return cls(release=release, tiers=tiers, **fields)
+        packages = {name: Package(**package) for name, package in fields.pop("packages", {}).items()}
+        python = Package(**fields.pop("python")) if fields.get("python") else fields.pop("python", None)
+        return cls(release=release, tiers=tiers, packages=packages, python=python, **fields)
 
     def to_json(self) -> str:
         """What `from_json` reads; without the release, whose name is a hash over this text."""

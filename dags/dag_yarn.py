@@ -7,9 +7,11 @@ https://hadoop.apache.org/docs/r3.4.1/hadoop-yarn/hadoop-yarn-site/ResourceManag
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import requests
@@ -20,6 +22,11 @@ _LIVE_STATES = "NEW,NEW_SAVING,SUBMITTED,ACCEPTED,RUNNING"
 _TIMEOUT_S = 30
 # A ResourceManager that restarts is away for a minute or two; then the next try may find the application again.
 _PAUSES_S = (1, 2, 4, 8, 15, 30, 60)
+
+
+def _without_python(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without the worker's Python: in cluster mode spark-submit hands it on to the driver's node."""
+    return {name: value for name, value in environ.items() if not name.startswith("PYSPARK_")}
 
 
 def connection(
@@ -71,7 +78,7 @@ class YarnSparkSubmitHook(SparkSubmitHook):
         if self._yarn_application_id is None:
             self._check_not_ended()
             try:
-                self.submit(application)
+                self.submit(application, env=_without_python(os.environ))
             finally:
                 if self._ended:
                     # What was submitted while the task was being ended.

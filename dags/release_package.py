@@ -36,7 +36,7 @@ def load_specs(module: str, deployment: Deployment) -> tuple[DagSpec, ...]:
     for spec in declared:
         # One that the profile does not have is an error of the module, and not of its evaluation.
         deployment.tracking_server(spec)
-    return tuple(spec.on(deployment.engine) for spec in declared)
+    return tuple(spec.on(deployment.engine).using(deployment.packages) for spec in declared)
 
 
 def import_from(release: str, module: str) -> ModuleType:

@@ -18,6 +18,7 @@ from replayctl.errors import NotReady, Unreachable, UsageProblem
 from replayctl.images.digests import pin
 from replayctl.images.reference import parse_reference
 from replayctl.publishing.deployment import deployment_json
+from replayctl.publishing.package_references import find_packages
 from replayctl.publishing.plan import Plan, PlannedAction, check_dag_ids, check_modules, make_plan
 from replayctl.publishing.verify import DagServer, Watcher, check_owners, expected_of
 from replayctl.settings.declared import Settings
@@ -205,8 +206,13 @@ def _check(dags_dir: Path, workspace: Workspace, options: SyncOptions) -> _Check
     reporter.step(f"loaded {len(dags)} DAGs in {loaded_s:.2f} s")
     check_dag_ids(dags, namespace)
     images = _image_digests(settings, dags)
-    if images:
-        release = build_release(dags_dir, deployment_json(settings, folders, namespace.user, images=images))
+    packages = find_packages(workspace, dags)
+    if images or packages:
+        text = deployment_json(settings, folders, namespace.user, images=images, packages=packages)
+        release = build_release(dags_dir, text)
+    if packages and packages.named:
+        # Their contents belong to the steps' identities.
+        dags = load_specs(release, timeout_s=settings.deploy.load_timeout_s, look=options.dry_run)
     reporter.step(f"release {release.name}{''.join(f', in pods of {image}' for image in set(images.values()))}")
     return _Checked(release, dags, findings, loaded_s, images)
 

@@ -22,7 +22,9 @@ from packaging.version import Version
 
 from replayctl.errors import UsageProblem
 
-Kind = Literal["wheel", "jar"]
+Kind = Literal["wheel", "jar", "environment"]
+# Of packed Python environments: YARN goes by the end of the name.
+ENVIRONMENT_SUFFIX = ".tar.gz"
 _CHUNK_BYTES = 1 << 20
 _MAX_NAME = 200
 _MAX_METADATA_BYTES = 4 << 20
@@ -70,13 +72,16 @@ class PackageFile:
 
 def kind_of(name: str) -> Kind | None:
     """The kind of a file by its suffix; None for other files."""
-    return "wheel" if name.endswith(".whl") else "jar" if name.endswith(".jar") else None
+    kinds: dict[str, Kind] = {".whl": "wheel", ".jar": "jar", ENVIRONMENT_SUFFIX: "environment"}
+    return next((kind for suffix, kind in kinds.items() if name.endswith(suffix)), None)
 
 
 def product_of(name: str) -> str:
     """A package's name without its version; `prune` keeps a number of builds per product."""
     if name.endswith(".whl"):
         return re.sub(r"[-_.]+", "-", name.partition("-")[0]).lower()
+    if name.endswith(ENVIRONMENT_SUFFIX):
+        return re.sub(r"-py[0-9.]+-[0-9a-f]+-[0-9a-f]+$", "", name.removesuffix(ENVIRONMENT_SUFFIX))
     return _VERSION.sub("", name.removesuffix(".jar")) or name
 
 
@@ -88,7 +93,7 @@ def read_package(path: Path, runtime: Runtime) -> PackageFile:
     """
     name = path.name
     kind = kind_of(name)
-    if kind is None:
+    if kind not in ("wheel", "jar"):
         raise UsageProblem(f"{path} is neither a wheel nor a jar", hint="pass files that end in .whl or .jar")
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]*", name) or len(name) > _MAX_NAME:
         raise UsageProblem(

@@ -104,6 +104,8 @@ def _load(answer: str, folder: str, release: str, *, look: bool, modules: list[s
                     "parameters": dict(step.parameters),
                     "parameters_text": reuse.parameters_text(step.parameters),
                     "overridden": dict(step.overridden),
+                    "packages": [*step.wheels, *step.jars],
+                    "on_yarn": step.engine == "spark" and deployment.place(step) == "yarn",
                     "prospect": reuse.prospect(deployment.step_document(dag, step)) if look else None,
                 }
                 for step in dag.steps

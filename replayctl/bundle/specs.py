@@ -35,6 +35,8 @@ class Step:
     parameters_text: str = ""
     overridden: Mapping[str, Any] = field(default_factory=dict)
     prospect: Mapping[str, Any] | None = None
+    packages: tuple[str, ...] = ()
+    on_yarn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,11 @@ def _parse(rows: Sequence[Mapping[str, Any]]) -> tuple[Dag, ...]:
             description=dag["description"],
             mlflow_experiment=dag["mlflow_experiment"],
             image=dag["image"],
-            steps=tuple(Step(**{**step, "upstream": tuple(step["upstream"])}) for step in dag["steps"]),
+            steps=tuple(_step(step) for step in dag["steps"]),
         )
         for dag in rows
     )
+
+
+def _step(row: Mapping[str, Any]) -> Step:
+    return Step(**{**row, "upstream": tuple(row["upstream"]), "packages": tuple(row["packages"])})

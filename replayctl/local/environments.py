@@ -23,6 +23,7 @@ from replayctl.local import installer, packages, processes
 from replayctl.local.disk import disk_errors, full_disk_hint, is_full_disk
 from replayctl.local.locking import exclusive
 from replayctl.local.processes import MARK_VARIABLE
+from replayctl.settings.declared import Settings
 
 SPARK = "workload-spark"
 NAMES = ("airflow", "workload", "mlflow")
@@ -136,6 +137,11 @@ def spark_home(cache_dir: Path) -> Path:
 def requirements(name: str) -> Path:
     """The pinned list of an environment."""
     return shipped.shipped_dir("docker") / "requirements" / f"{name}.txt"
+
+
+def spark_requirements(settings: Settings) -> Path:
+    """The pinned list of the environment that steps on YARN run in: the profile's, else the shipped one."""
+    return settings.packages.requirements or requirements(SPARK)
 
 
 def path_of(name: str, cache_dir: Path) -> Path:

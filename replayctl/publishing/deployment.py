@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from replayctl.errors import SettingsError
 from replayctl.local.capacity import LOCAL_POOL, local_cores, local_slots
+from replayctl.publishing.package_references import Packages
 from replayctl.settings.declared import Settings
 from replayctl.settings.folders import Folders
 from replayctl.settings.load import LOCAL_PROFILE
@@ -17,11 +18,17 @@ _SIZES = (*_TIERS, "submit")
 
 
 def deployment_json(
-    settings: Settings, folders: Folders, user: str | None, *, images: Mapping[str, str] | None = None
+    settings: Settings,
+    folders: Folders,
+    user: str | None,
+    *,
+    images: Mapping[str, str] | None = None,
+    packages: Packages | None = None,
 ) -> str:
     """The text of `deployment.json`; its fields are those of `Deployment` in dags/dag_specs.py, without the release.
 
-    `images` has the digests of images by the names that DAGs have for them, the profile's under the empty name.
+    `images` has the digests of images by the names that DAGs have for them, the profile's under the empty name;
+    `packages` are those that its steps use.
     Raises SettingsError when the artifacts are on HDFS and nothing says how the workers reach it.
     """
     local = settings.profile == LOCAL_PROFILE
@@ -65,6 +72,9 @@ def deployment_json(
             "spark.ui.enabled": "false",
             "spark.sql.execution.arrow.pyspark.enabled": "true",
         }
+    if packages is not None:
+        document["packages"] = {name: asdict(package) for name, package in packages.named.items()}
+        document["python"] = asdict(packages.python) if packages.python else None
     return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 

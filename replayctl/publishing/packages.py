@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -40,19 +40,6 @@ class Upload:
     def to_send(self) -> int:
         """The number of bytes to send."""
         return 0 if self.outcome == "unchanged" else self.package.size - self.offset
-
-
-@dataclass(frozen=True, slots=True)
-class Age:
-    """A stored package with the time of its upload, for `prune`."""
-
-    package: StoredPackage
-    at: datetime.datetime
-
-    @property
-    def product(self) -> str:
-        """The package's name without its version."""
-        return product_of(self.package.name)
 
 
 def read_packages(paths: Sequence[Path], runtime: Runtime, reporter: Reporter) -> tuple[PackageFile, ...]:
@@ -115,14 +102,19 @@ def surplus(stored: Mapping[str, StoredPackage], keep: int) -> tuple[StoredPacka
     """What `prune` removes: all but the `keep` newest builds of each product, by time of upload."""
     if keep < 1:
         raise UsageProblem(f"--keep {keep} would remove every build", hint="pass --keep 1 or more")
-    ages = sorted((Age(package, _moment(package)) for package in stored.values()), key=_newest_first)
     seen: dict[str, int] = {}
     old = []
-    for age in ages:
-        seen[age.product] = seen.get(age.product, 0) + 1
-        if seen[age.product] > keep:
-            old.append(age.package)
+    for package in newest_first(stored.values()):
+        product = product_of(package.name)
+        seen[product] = seen.get(product, 0) + 1
+        if seen[product] > keep:
+            old.append(package)
     return tuple(old)
+
+
+def newest_first(stored: Iterable[StoredPackage]) -> list[StoredPackage]:
+    """Stored packages by the time of their upload."""
+    return sorted(stored, key=lambda package: (-_moment(package).timestamp(), package.folder))
 
 
 def prune(store: PackageStore, packages: Sequence[StoredPackage]) -> None:
@@ -135,10 +127,6 @@ def path_of(root: str, package: PackageFile | StoredPackage) -> str:
     """The path of a package below `root`, the folder of all packages."""
     folder = package.folder if isinstance(package, StoredPackage) else folder_of(package.sha256)
     return f"{root}/{folder}/{package.name}"
-
-
-def _newest_first(age: Age) -> tuple[float, str]:
-    return -age.at.timestamp(), age.package.folder
 
 
 def _moment(package: StoredPackage) -> datetime.datetime:

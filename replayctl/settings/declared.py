@@ -20,6 +20,7 @@ from replayctl.settings.values import (
     to_count,
     to_engine,
     to_filesystem,
+    to_flag,
     to_folder,
     to_hdfs_folder,
     to_mode,
@@ -245,6 +246,17 @@ class PackageSettings:
     scala: str = _setting(to_version, "the Scala of the cluster's Spark", "2.12")
     glibc: str = _setting(to_version, "the C library of the cluster's nodes, for wheels with compiled modules", "2.28")
     machine: str = _setting(to_text, "the processor of the cluster's nodes", "x86_64")
+    requirements: Path | None = _setting(
+        to_path, "pinned list of the Python environment for steps on YARN; that of the shipped workloads when not set"
+    )
+    standalone_python: str | None = _setting(
+        to_text, "standalone CPython to pack, as URL#sha256=HEX; Debian's packages when not set"
+    )
+    environment: bool = _setting(
+        to_flag,
+        "whether steps on YARN run in the environment that build-python-env packs, or in the nodes' Python",
+        False,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

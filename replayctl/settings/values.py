@@ -163,6 +163,23 @@ def to_ssh_client(value: Any) -> str:
     return text
 
 
+def to_flag(value: Any) -> bool:
+    """`true` or `false`."""
+    if isinstance(value, bool):
+        return value
+    if value in ("true", "false"):
+        return bool(value == "true")
+    raise ValueError(f"is {value!r}, expected true or false")
+
+
+def to_store(value: Any) -> str:
+    """`folder` or `hdfs`."""
+    text = to_text(value)
+    if text not in ("folder", "hdfs"):
+        raise ValueError(f"is {value!r}, expected folder or hdfs")
+    return text
+
+
 def to_url(value: Any) -> str:
     """An http or https address without a slash at its end."""
     url = to_text(value).rstrip("/")

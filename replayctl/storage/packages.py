@@ -66,10 +66,14 @@ def folder_of(sha256: str) -> str:
 
 
 class PackageStore:
-    """The packages of one namespace, reached through the shell of the profile's folders."""
+    """The packages of one namespace, reached through the shell of the profile's folders.
 
-    def __init__(self, shell: Shell, submit: str, owner: str, modes: Modes) -> None:
+    `root` is the folder for Spark as the workers see it; the attribute is that of the packages.
+    """
+
+    def __init__(self, shell: Shell, submit: str, owner: str, modes: Modes, *, root: str) -> None:
         self.shell = shell
+        self.root = f"{root}/{owner}/{FOLDER}"
         self._submit = submit
         self._owner = owner
         self._is_common = owner.startswith("_")
@@ -147,7 +151,8 @@ def open_packages(workspace: Workspace) -> Iterator[PackageStore]:
     modes = Modes(settings.deploy.directory_mode, settings.deploy.file_mode)
     shell = shell_of(settings, workspace.reporter)
     try:
-        yield PackageStore(shell, str(folders.spark_submit_files), workspace.namespace.directory, modes)
+        root = str(folders.spark_submit_files_in_pods)
+        yield PackageStore(shell, str(folders.spark_submit_files), workspace.namespace.directory, modes, root=root)
     finally:
         shell.close()
 

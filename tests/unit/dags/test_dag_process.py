@@ -24,7 +24,7 @@ def test_an_environment_is_found_by_its_variable_or_spark_s_python(tmp_path: Pat
 
 def run(process: StepProcess, code: str) -> list[str]:
     lines: list[str] = []
-    process.run([sys.executable, "-c", code], zip_file="/r.zip", on_line=lines.append)
+    process.run([sys.executable, "-c", code], zip_files=["/r.zip"], on_line=lines.append)
     return lines
 
 
@@ -40,7 +40,7 @@ def test_the_last_line_says_why_a_step_failed() -> None:
     with pytest.raises(StepProcessError, match=r"ended by SIGKILL \(the machine may have run out of memory\)"):
         run(StepProcess(), "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(StepProcessError, match=r"cannot start /no/such/python"):
-        StepProcess().run(["/no/such/python"], zip_file="", on_line=print)
+        StepProcess().run(["/no/such/python"], zip_files=[], on_line=print)
 
 
 def test_its_end_takes_all_that_it_has_started() -> None:
@@ -55,7 +55,7 @@ def test_its_end_takes_all_that_it_has_started() -> None:
 
     def work() -> None:
         try:
-            process.run([sys.executable, "-c", code], zip_file="", on_line=seen.append)
+            process.run([sys.executable, "-c", code], zip_files=[], on_line=seen.append)
         except StepProcessError as error:
             errors.append(error)
 

@@ -1,0 +1,173 @@
+"""Whether an environment runs elsewhere: it must not point outside itself, and must need nothing but the C library.
+
+The imports are tried under an empty root of the file system, by util-linux's unshare.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from replayctl import process
+from replayctl.bundle.package_files import Runtime
+from replayctl.errors import OperationFailed, RemoteCommandFailed
+
+# Where YARN might put it: no path of the machine that builds.
+CONTAINER = Path("container") / "environment"
+_SCRIPT = Path(__file__).with_name("imports.py")
+_TIMEOUT_S = 600.0
+_ELF = b"\x7fELF"
+_C_LIBRARY = [
+    "libc.so.6",
+    "libm.so.6",
+    "libdl.so.2",
+    "libpthread.so.0",
+    "librt.so.1",
+    "libutil.so.1",
+    "libresolv.so.2",
+    "libnss_files.so.2",
+]
+_COMPILER_LIBRARIES = ("libgcc_s.so.1", "libstdc++.so.6")
+_LOADERS = ("lib64/ld-linux-x86-64.so.2", "lib/ld-linux-aarch64.so.1")
+_LIBRARY_FOLDERS = ("lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "lib64", "usr/lib64", "lib")
+_SHOWN = 8
+
+
+def check_tree(tree: Path, runtime: Runtime) -> None:
+    """OperationFailed for links, for absolute paths in libraries, and for files that need a newer C library."""
+    newest = 0
+    newest_of = ""
+    for path in sorted(tree.rglob("*")):
+        if path.is_symlink():
+            raise OperationFailed(f"the environment is not relocatable: {path.relative_to(tree)} is a link")
+        content = path.read_bytes() if path.is_file() else b""
+        if not content.startswith(_ELF):
+            continue
+        for number in re.findall(rb"\0GLIBC_2\.([0-9]{1,3})(?=[.\0])", content):
+            if int(number) > newest:
+                newest, newest_of = int(number), str(path.relative_to(tree))
+    available = int(runtime.glibc.partition(".")[2])
+    if newest > available:
+        raise OperationFailed(
+            f"{newest_of} requires glibc 2.{newest}, the cluster's nodes have {runtime.glibc}",
+            hint="name a standalone CPython by packages.standalone_python, or correct packages.glibc",
+        )
+
+
+def resolve_links(tree: Path) -> None:
+    """Replaces links by what they point to; OperationFailed for one that points outside or nowhere."""
+    for path in sorted(path for path in tree.rglob("*") if path.is_symlink()):
+        target = path.resolve()
+        if not target.is_relative_to(tree.resolve()) or not target.exists():
+            raise OperationFailed(
+                f"the environment is not relocatable: {path.relative_to(tree)} points to {os.readlink(path)}"
+            )
+        path.unlink()
+        if target.is_dir():
+            shutil.copytree(target, path)
+        else:
+            shutil.copy(target, path)
+
+
+def check_imports(
+    root: Path, zips: Sequence[Path], modules: Sequence[str], *, with_compiler_libraries: bool
+) -> str | None:
+    """Imports everything in `root`/CONTAINER; None, or why it was tried without an empty root of the file system.
+
+    Raises OperationFailed with what cannot be imported.
+    """
+    check = root / "check"
+    check.mkdir()
+    for path in (_SCRIPT, *zips):
+        shutil.copy(path, check)
+    reason = _prepare_root(root, with_compiler_libraries=with_compiler_libraries)
+    answer: str | None = None
+    if reason is None:
+        argv = [*_UNSHARE, f"--root={root}", "--wd=/", "--mount-proc", f"/{CONTAINER}/bin/python3"]
+        try:
+            # The kernel may refuse namespaces to this user.
+            process.run([*argv, "-I", "-B", "-c", "pass"], env=_ENVIRONMENT, timeout_s=_TIMEOUT_S)
+            answer = process.run(
+                [*argv, "-I", "-B", "/check/imports.py", *modules], env=_ENVIRONMENT, timeout_s=_TIMEOUT_S, check=False
+            ).tail
+        except RemoteCommandFailed as error:
+            if "unshare" not in (error.details or ""):
+                raise OperationFailed("the packed interpreter does not start", details=error.details) from error
+            reason = (error.details or "").splitlines()[-1]
+    if answer is None:
+        program = str(root / CONTAINER / "bin" / "python3")
+        argv = [program, "-I", "-B", str(check / "imports.py"), *modules]
+        answer = process.run(argv, env=_ENVIRONMENT, timeout_s=_TIMEOUT_S, check=False).tail
+    _judge(answer)
+    return reason
+
+
+_UNSHARE = (
+    "unshare",
+    *(() if os.geteuid() == 0 else ("--map-root-user",)),
+    "--mount",
+    "--pid",
+    "--fork",
+    "--kill-child",
+)
+_ENVIRONMENT = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": "/", "LC_ALL": "C.UTF-8"}
+
+
+def _judge(output: str) -> None:
+    line = next((line for line in reversed(output.splitlines()) if line.startswith('{"prefix"')), None)
+    if line is None:
+        raise OperationFailed("the check of the environment has crashed", details=output[-3000:])
+    failures = json.loads(line)["failures"]
+    if failures:
+        shown = list(failures.items())[:_SHOWN]
+        raise OperationFailed(
+            f"the environment would not run on another machine: {len(failures)} modules do not load",
+            details="\n".join(f"{name}: {reason}" for name, reason in shown),
+            hint="add what is missing to the list of packages",
+        )
+
+
+def _prepare_root(root: Path, *, with_compiler_libraries: bool) -> str | None:
+    """Gives the root a C library, /proc, /dev and /tmp; a reason why it cannot be used."""
+    if platform.system() != "Linux" or shutil.which("unshare") is None:
+        return "there is no unshare on this machine"
+    loader = next((name for name in _LOADERS if Path("/", name).exists()), None)
+    folder = next((name for name in _LIBRARY_FOLDERS if Path("/", name, "libc.so.6").exists()), None)
+    if loader is None or folder is None:
+        return "this machine has no glibc"
+    names = (*_C_LIBRARY, *(_COMPILER_LIBRARIES if with_compiler_libraries else ()))
+    for name in (loader, *(f"{folder}/{name}" for name in names)):
+        source = _library(name)
+        if source is not None:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, root / name)
+    for name in ("proc", "dev", "tmp"):
+        (root / name).mkdir(exist_ok=True)
+    (root / "dev" / "null").touch()
+    return None
+
+
+def _library(name: str) -> Path | None:
+    return next((path for path in (Path("/", name), Path("/usr", name)) if path.exists()), None)
+
+
+def imported_modules(folder: Path, installed: Path) -> Iterator[str]:
+    """The modules of installed packages that the files of a folder import, such as `sklearn.ensemble`."""
+    import ast
+
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                names = [node.module]
+            for name in names:
+                top = name.partition(".")[0]
+                if (installed / top).is_dir() or (installed / f"{top}.py").is_file():
+                    yield name

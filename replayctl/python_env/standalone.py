@@ -1,0 +1,96 @@
+"""An interpreter from a standalone CPython archive, which the profile names with its checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tarfile
+from pathlib import Path
+
+from replayctl.console.events import Reporter
+from replayctl.errors import OperationFailed, Unreachable, UsageProblem
+from replayctl.python_env.recipe import Interpreter, parse_standalone
+
+_CHUNK_BYTES = 1 << 20
+_TIMEOUT_S = 60.0
+_MAX_BYTES = 1 << 30
+
+
+def find_standalone(setting: str) -> Interpreter:
+    """The interpreter that the setting names; SettingsError when it is malformed."""
+    return Interpreter("standalone", (parse_standalone(setting),))
+
+
+def unpack_standalone(
+    interpreter: Interpreter, python: str, tree: Path, scratch: Path, cache: Path, reporter: Reporter
+) -> None:
+    """Fills `tree` with bin/python3 and lib/; UsageProblem for an archive that has another Python, or none."""
+    ((source, sha256),) = interpreter.files
+    archive = _fetched(source, sha256, cache, reporter)
+    unpacked = scratch / "standalone"
+    unpacked.mkdir()
+    try:
+        with tarfile.open(archive) as tar:
+            # The filter refuses links and names that point outside.
+            tar.extractall(unpacked, filter="data")
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise UsageProblem(f"cannot unpack {source}: {error}", hint="name an install_only archive (.tar.gz)") from error
+    program = next((path for path in unpacked.glob(f"*/bin/python{python}")), None)
+    if program is None:
+        raise UsageProblem(
+            f"{source} has no Python {python}", hint="name an archive of that version, or correct packages.python"
+        )
+    root = program.parent.parent
+    (tree / "bin").mkdir(parents=True)
+    shutil.copy(program, tree / "bin" / "python3")
+    shutil.copytree(root / "lib", tree / "lib")
+
+
+def _fetched(source: str, sha256: str, cache: Path, reporter: Reporter) -> Path:
+    """The archive as a file with this checksum, downloaded once."""
+    if "://" not in source:
+        path = Path(source).expanduser()
+        if not path.is_file():
+            raise UsageProblem(f"{path} does not exist", hint="check packages.standalone_python")
+        _check(path, source, sha256)
+        return path
+    path = cache / f"{sha256[:16]}.tar.gz"
+    if not path.is_file():
+        _download(source, sha256, path, reporter)
+    _check(path, source, sha256)
+    return path
+
+
+def _download(source: str, sha256: str, path: Path, reporter: Reporter) -> None:
+    import urllib3
+
+    from replayctl.clients.proxies import make_pool
+
+    partial = path.with_suffix(".part")
+    try:
+        with (
+            make_pool(source).request("GET", source, preload_content=False, timeout=_TIMEOUT_S) as answer,
+            partial.open("wb") as file,
+        ):
+            if answer.status != 200:
+                raise Unreachable(
+                    f"cannot download {source}: status {answer.status}", hint="check packages.standalone_python"
+                )
+            size = int(answer.headers.get("Content-Length") or 0)
+            with reporter.progress(f"downloading {Path(source).name}", size or _MAX_BYTES, unit="bytes") as advance:
+                for chunk in answer.stream(_CHUNK_BYTES):
+                    file.write(chunk)
+                    advance(len(chunk))
+    except urllib3.exceptions.HTTPError as error:
+        raise Unreachable(f"cannot download {source}: {error}", hint="check packages.standalone_python") from error
+    _check(partial, source, sha256)
+    partial.replace(path)
+
+
+def _check(path: Path, source: str, sha256: str) -> None:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != sha256:
+        raise OperationFailed(
+            f"{source} has sha256 {digest}, the profile names {sha256}", hint="check packages.standalone_python"
+        )

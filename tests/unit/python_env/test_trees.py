@@ -1,0 +1,113 @@
+"""What is taken out of an environment, what would keep it from running elsewhere, and how it is packed."""
+
+import gzip
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from replayctl.bundle.package_files import Runtime
+from replayctl.errors import OperationFailed
+from replayctl.python_env.archive import pack
+from replayctl.python_env.check import check_tree, imported_modules, resolve_links
+from replayctl.python_env.trim import trim
+
+RUNTIME = Runtime("3.11", "2.12", "2.36", "x86_64")
+PACKAGES = Path("lib") / "python3.11" / "dist-packages"
+
+
+def write(tree: Path, *names: str, content: bytes = b"x") -> None:
+    for name in names:
+        path = tree / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def files(tree: Path) -> set[str]:
+    return {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()}
+
+
+def test_only_what_steps_need_is_left(tmp_path: Path) -> None:
+    kept = {
+        "bin/python3",
+        "lib/libgomp.so.1",
+        "lib/python3.11/os.py",
+        f"{PACKAGES}/a/__init__.py",
+        f"{PACKAGES}/a/testing.py",
+        f"{PACKAGES}/a-1.dist-info/METADATA",
+        f"{PACKAGES}/a/data.csv",
+    }
+    write(tmp_path, *kept)
+    write(
+        tmp_path,
+        "bin/pip",
+        "include/Python.h",
+        "share/man/x",
+        "lib/pkgconfig/x.pc",
+        "lib/python3.11/test/x.py",
+        "lib/python3.11/config-3.11/Makefile",
+        f"{PACKAGES}/a/tests/test_a.py",
+        f"{PACKAGES}/a/include/a.py",
+        f"{PACKAGES}/a/__pycache__/a.pyc",
+        f"{PACKAGES}/a/a.pyi",
+        f"{PACKAGES}/a/a.pxd",
+        f"{PACKAGES}/a/gpu/_cuda.so",
+        f"{PACKAGES}/a-1.dist-info/RECORD",
+    )
+    trim(tmp_path, "3.11")
+    assert files(tmp_path) == kept
+
+
+def test_links_inside_become_files_and_links_outside_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "lib/libx.so.1.2")
+    (tmp_path / "lib" / "libx.so.1").symlink_to("libx.so.1.2")
+    resolve_links(tmp_path)
+    assert not (tmp_path / "lib" / "libx.so.1").is_symlink()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").symlink_to("/usr/bin/python3")
+    with pytest.raises(OperationFailed, match=r"bin/python3 points to /usr/bin/python3"):
+        resolve_links(tmp_path)
+    with pytest.raises(OperationFailed, match="bin/python3 is a link"):
+        check_tree(tmp_path, RUNTIME)
+
+
+@pytest.mark.parametrize(("needed", "fits"), [(b"GLIBC_2.17", True), (b"GLIBC_2.36", True), (b"GLIBC_2.38", False)])
+def test_the_c_library_of_the_nodes_is_the_limit(tmp_path: Path, needed: bytes, fits: bool) -> None:
+    write(tmp_path, "lib/a.so", content=b"\x7fELF" + b"\0GLIBC_2.2.5\0" + needed + b"\0")
+    # A text that mentions one needs none.
+    write(tmp_path, "lib/notes.txt", content=b"\0GLIBC_2.99\0")
+    if fits:
+        check_tree(tmp_path, RUNTIME)
+        return
+    with pytest.raises(OperationFailed, match=r"lib/a.so requires glibc 2.38, the cluster's nodes have 2.36"):
+        check_tree(tmp_path, RUNTIME)
+
+
+def test_an_archive_follows_from_its_content_alone(tmp_path: Path) -> None:
+    sums = set()
+    for order in (("bin/python3", "lib/a.py"), ("lib/a.py", "bin/python3")):
+        tree = tmp_path / order[0].replace("/", "-")
+        write(tree, *order)
+        (tree / "bin" / "python3").chmod(0o700)
+        done: list[float] = []
+        packed = pack(tree, tmp_path / "out.tar.gz", done.append)
+        assert (packed.files, packed.unpacked, sum(done)) == (2, 2, 2)
+        assert packed.size == (tmp_path / "out.tar.gz").stat().st_size
+        sums.add(packed.sha256)
+    assert len(sums) == 1
+    with tarfile.open(fileobj=io.BytesIO(gzip.decompress((tmp_path / "out.tar.gz").read_bytes()))) as archive:
+        assert [(entry.name, entry.mode, entry.uid) for entry in archive] == [
+            ("bin/python3", 0o755, 0),
+            ("lib/a.py", 0o644, 0),
+        ]
+
+
+def test_the_workloads_imports_of_installed_packages_are_known(tmp_path: Path) -> None:
+    write(tmp_path / "installed", "sklearn/__init__.py", "six.py")
+    write(
+        tmp_path / "dags",
+        "workloads/a.py",
+        content=b"import json\nimport six\ndef run():\n    from sklearn.ensemble import X\n    import pyspark\n",
+    )
+    assert sorted(imported_modules(tmp_path / "dags", tmp_path / "installed")) == ["six", "sklearn.ensemble"]
