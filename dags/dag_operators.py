@@ -6,7 +6,7 @@ import base64
 import datetime
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.exceptions import AirflowException
@@ -15,6 +15,7 @@ from airflow.sdk import DAG, BaseOperator, Param
 from .artifacts import Artifact
 from .dag_entities import Engine, Namespace, artifact_tag
 from .dag_jvm import jvm_conf, rows_of
+from .dag_packages import package_paths, python_conf, with_jars
 from .dag_process import StepProcess, StepProcessError, python_of
 from .dag_specs import IMAGE_LINE, RELEASE_LINE, DagSpec, Deployment, StepSpec
 from .release_package import import_from
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 _START_DATE = datetime.datetime(2021, 1, 1, tzinfo=datetime.UTC)
 _DRIVER_SHARE = 0.7
-# The link to the unpacked Python environment in a container of YARN.
-_ENVIRONMENT = "environment"
 
 
 def encoded(document: dict[str, Any]) -> str:
@@ -199,10 +198,7 @@ class WorkloadOperator(BaseOperator):
         try:
             if self.step_document["engine"] == "embedded":
                 argv = [python_of(self.environment or "embedded", os.environ), self.application]
-                files = self.py_files.split(",")
-                if remote := [path for path in files if "://" in path]:
-                    raise StepProcessError(f"only Spark reads wheels from HDFS: {', '.join(remote)}")
-                self._process.run([*argv, document], zip_files=files, on_line=self.log.info)
+                self._process.run([*argv, document], zip_files=self.py_files.split(","), on_line=self.log.info)
                 return
             python_of(self.environment or "spark", os.environ)
         except StepProcessError as error:
@@ -318,7 +314,6 @@ def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment, module: 
     if place == "yarn" and deployment.yarn_url is None:
         raise ValueError(f"step {step.name}: place 'yarn' is not available under profile {deployment.profile!r}")
     resources = deployment.resources(step)
-    cores = resources.cores
     memory = f"{max(1, int(resources.memory_gib * _DRIVER_SHARE))}g"
     files = f"{deployment.spark_submit_files.rstrip('/')}/{deployment.namespace.directory}/{deployment.release}"
     common: dict[str, Any] = {
@@ -327,10 +322,10 @@ def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment, module: 
         "step_document": deployment.step_document(dag, step),
         "identities": {other.name: other.identity for other in dag.steps},
         "forced_by": dag.forced_by(step),
-        "cores": cores,
+        "cores": resources.cores,
         "environment": step.environment,
         "application": f"{files}/dag_submit.py",
-        "py_files": ",".join((f"{files}/{deployment.release}.zip", *_paths(step.wheels, step, deployment))),
+        "py_files": ",".join((f"{files}/{deployment.release}.zip", *package_paths(step.wheels, step, deployment))),
         "application_name": f"{dag.dag_id}.{step.name}",
         "doc_md": _describe(dag, step, deployment),
         # All tasks alike, so that the scheduler goes by the age of the runs: a newer one does not overtake an older.
@@ -345,47 +340,23 @@ def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment, module: 
         common["executor_config"] = executor_config(size, deployment.image(dag))
     if place == "pod":
         # Spark's own default is 200, of which each costs a task: too many for one machine.
-        partitions = dict.fromkeys(("spark.sql.shuffle.partitions", "spark.default.parallelism"), str(3 * cores))
+        partitions = dict.fromkeys(
+            ("spark.sql.shuffle.partitions", "spark.default.parallelism"), str(3 * resources.cores)
+        )
         conf = {**partitions, **deployment.spark_conf}
-        return WorkloadOperator(driver_memory=memory, conf=_with_jars(conf, step, deployment), **common)
+        return WorkloadOperator(driver_memory=memory, conf=with_jars(conf, step, deployment), **common)
     # As configuration, which the profile's own may replace; options of spark-submit could not be. The driver's Python
     # gets the rest of the tier, and a try is Airflow's affair.
     conf = {
         "spark.driver.memory": memory,
         "spark.driver.memoryOverhead": f"{max(1, resources.memory_gib - int(resources.memory_gib * _DRIVER_SHARE))}g",
-        "spark.driver.cores": str(cores),
+        "spark.driver.cores": str(resources.cores),
         "spark.yarn.maxAppAttempts": "1",
-        **_python_conf(deployment),
+        **python_conf(deployment),
         **deployment.yarn_conf,
     }
-    conf = _with_jars(conf, step, deployment)
+    conf = with_jars(conf, step, deployment)
     return YarnWorkloadOperator(url=deployment.yarn_url or "", user=deployment.user, conf=conf, **common)
-
-
-def _python_conf(deployment: Deployment) -> dict[str, str]:
-    """The configuration that has driver and executors run in the packed environment."""
-    if deployment.python is None:
-        return {}
-    return {
-        "spark.yarn.dist.archives": f"{deployment.python.path}#{_ENVIRONMENT}",
-        "spark.pyspark.python": f"./{_ENVIRONMENT}/bin/python3",
-        # Packages in a home folder of the node must not come first.
-        "spark.yarn.appMasterEnv.PYTHONNOUSERSITE": "1",
-        "spark.executorEnv.PYTHONNOUSERSITE": "1",
-    }
-
-
-def _with_jars(conf: Mapping[str, str], step: StepSpec, deployment: Deployment) -> dict[str, str]:
-    """The configuration with the step's jars beside those of the profile."""
-    jars = [*filter(None, [conf.get("spark.jars")]), *_paths(step.jars, step, deployment)]
-    return {**conf, "spark.jars": ",".join(jars)} if step.jars else dict(conf)
-
-
-def _paths(names: Sequence[str], step: StepSpec, deployment: Deployment) -> list[str]:
-    missing = [name for name in names if name not in deployment.packages]
-    if missing:
-        raise ValueError(f"step {step.name}: this release knows no package {', '.join(missing)}; deploy it again")
-    return [deployment.packages[name].path for name in names]
 
 
 def build_dag(spec: DagSpec, deployment: Deployment, module: str) -> DAG:

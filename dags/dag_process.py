@@ -45,6 +45,8 @@ class StepProcess:
 
     def run(self, argv: list[str], *, zip_files: Sequence[str], on_line: Callable[[str], None]) -> None:
         """Runs `argv` to its end with these on Python's path, line by line; StepProcessError when it fails."""
+        if remote := [path for path in zip_files if "://" in path]:
+            raise StepProcessError(f"only Spark reads wheels from HDFS: {', '.join(remote)}")
         environ = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
         environ |= {"PYTHONPATH": os.pathsep.join(zip_files), "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "passive"}
         with self._lock:

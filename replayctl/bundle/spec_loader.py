@@ -16,7 +16,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
 
@@ -94,22 +94,7 @@ def _load(answer: str, folder: str, release: str, *, look: bool, modules: list[s
             broken[module] = ["".join(traceback.format_exception(error)), f"{type(error).__name__}: {error}"]
             continue
         for dag in specs:
-            steps = [
-                {
-                    "name": step.name,
-                    "identity": step.identity,
-                    "artifact": deployment.artifact_path(step),
-                    "upstream": [parent.name for parent in dag.upstream(step)],
-                    "dataset": step.dataset,
-                    "parameters": dict(step.parameters),
-                    "parameters_text": reuse.parameters_text(step.parameters),
-                    "overridden": dict(step.overridden),
-                    "packages": [*step.wheels, *step.jars],
-                    "on_yarn": step.engine == "spark" and deployment.place(step) == "yarn",
-                    "prospect": reuse.prospect(deployment.step_document(dag, step)) if look else None,
-                }
-                for step in dag.steps
-            ]
+            steps = [_describe(dag, step, deployment, reuse, look=look) for step in dag.steps]
             dags.append(
                 {
                     "dag_id": dag.dag_id,
@@ -125,6 +110,22 @@ def _load(answer: str, folder: str, release: str, *, look: bool, modules: list[s
         os._exit(0)
     with open(answer, "w", encoding="utf-8") as file:
         json.dump({"dags": dags, "broken": broken}, file)
+
+
+def _describe(dag: Any, step: Any, deployment: Any, reuse: Any, *, look: bool) -> dict[str, object]:
+    return {
+        "name": step.name,
+        "identity": step.identity,
+        "artifact": deployment.artifact_path(step),
+        "upstream": [parent.name for parent in dag.upstream(step)],
+        "dataset": step.dataset,
+        "parameters": dict(step.parameters),
+        "parameters_text": reuse.parameters_text(step.parameters),
+        "overridden": dict(step.overridden),
+        "packages": [*step.wheels, *step.jars],
+        "on_yarn": step.engine == "spark" and deployment.place(step) == "yarn",
+        "prospect": reuse.prospect(deployment.step_document(dag, step)) if look else None,
+    }
 
 
 if __name__ == "__main__":
