@@ -16,8 +16,9 @@ from .artifacts import Artifact
 from .dag_entities import Engine, Namespace, artifact_tag
 from .dag_jvm import jvm_conf, rows_of
 from .dag_packages import package_paths, python_conf, with_jars
+from .dag_pages import describe
 from .dag_process import StepProcess, StepProcessError, python_of
-from .dag_specs import IMAGE_LINE, RELEASE_LINE, DagSpec, Deployment, StepSpec
+from .dag_specs import RELEASE_LINE, DagSpec, Deployment, StepSpec
 from .release_package import import_from
 from .reuse import origin_of, parameter_changes, parameters_text, read_manifest, reused_text, why_computed
 from .run_notes import NOTE, RunNotes
@@ -327,7 +328,7 @@ def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment, module: 
         "application": f"{files}/dag_submit.py",
         "py_files": ",".join((f"{files}/{deployment.release}.zip", *package_paths(step.wheels, step, deployment))),
         "application_name": f"{dag.dag_id}.{step.name}",
-        "doc_md": _describe(dag, step, deployment),
+        "doc_md": describe(dag, step, deployment),
         # All tasks alike, so that the scheduler goes by the age of the runs: a newer one does not overtake an older.
         "weight_rule": "absolute",
         **({"pool": deployment.pool} if deployment.pool else {}),
@@ -391,15 +392,3 @@ def build_dag(spec: DagSpec, deployment: Deployment, module: str) -> DAG:
             for parent in spec.upstream(step):
                 operators[parent.name] >> operators[step.name]
     return dag
-
-
-def _describe(dag: DagSpec, step: StepSpec, deployment: Deployment) -> str:
-    parameters = json.dumps(dict(step.parameters), indent=2, sort_keys=True)
-    own = ", ".join(f"`{name}` instead of {json.dumps(value)}" for name, value in step.overridden.items())
-    image = deployment.image(dag) if deployment.pods else None
-    return (
-        f"{RELEASE_LINE}{deployment.release}\n\nArtifact: `{deployment.artifact_path(step)}`\n\n"
-        + (f"{IMAGE_LINE}{image}\n\n" if image else "")
-        + f"Engine: {step.engine or deployment.engine}\n\n"
-        f"```json\n{parameters}\n```\n" + (f"\nOf the data set's own (`model_overrides`): {own}\n" if own else "")
-    )

@@ -124,10 +124,10 @@ def _judge(output: str) -> None:
         raise OperationFailed("the check of the environment has crashed", details=output[-3000:])
     failures = json.loads(line)["failures"]
     if failures:
-        shown = list(failures.items())[:_SHOWN]
+        first = list(failures.items())[:_SHOWN]
         raise OperationFailed(
             f"the environment would not run on another machine: {len(failures)} modules do not load",
-            details="\n".join(f"{name}: {reason}" for name, reason in shown),
+            details="\n".join(f"{name}: {reason}" for name, reason in first),
             hint="add what is missing to the list of packages",
         )
 

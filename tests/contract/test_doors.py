@@ -25,7 +25,7 @@ DOORS = {
     "urllib3": {
         *("clients/airflow.py", "clients/airflow_session.py", "clients/mlflow.py", "clients/resource_manager.py"),
         *("clients/hdfs.py", "clients/proxies.py"),
-        *("cluster/api.py", "images/registry.py", "logs/sources.py"),
+        *("cluster/api.py", "images/registry.py", "logs/sources.py", "python_env/standalone.py"),
     },
 }
 
