@@ -314,8 +314,13 @@ def _stamp(entry: Entry) -> dict[str, object]:
 
 
 def _own_name() -> str:
-    """Who Hadoop's own programs would be here."""
-    return os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
+    """Who Hadoop's own programs would be here. Raises ValueError when this process has no user name."""
+    try:
+        return os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
+    except (KeyError, OSError) as error:
+        raise ValueError(
+            "the deployment names no user of HDFS (set hdfs.user), and this process has no name"
+        ) from error
 
 
 def _tree(folder: StoragePath, prefix: str = "") -> Iterator[tuple[str, Entry]]:
