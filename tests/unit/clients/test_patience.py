@@ -37,7 +37,7 @@ def test_it_is_asked_until_there_is_an_answer_and_each_absence_is_told_once() ->
     answers = iter([None, AWAY, AWAY, None, AWAY, "done"])
     assert wait(answers, reporter, away_for_s=25) == "done"
     assert reporter.messages("warn") == ["no answer; retrying"] * 2
-    assert reporter.messages("step") == ["it answers again"] * 2
+    assert reporter.messages("step") == ["the server answers again"] * 2
 
 
 @pytest.mark.usefixtures("clock")
