@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 _USER_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _MAX_USER_NAME = 32
@@ -20,6 +20,8 @@ _MAX_READABLE = 60
 Place = Literal["pod", "yarn"]
 # What computes a step: one process without a JVM, or Spark in any place.
 Engine = Literal["embedded", "spark"]
+# What timestamps count, since 1970.
+TimestampUnit = Literal["s", "ms", "us", "ns"]
 SplitStrategy = Literal["query_time", "query_random", "global_time"]
 
 
@@ -145,7 +147,8 @@ class DatasetInfo:
     `log_path` is relative to the data root of the deployment. `checksum` is the content checksum that the split
     step computes (see `workloads.split.content_checksum`); None means that nobody has declared it yet, and then
     changed data under the same name and version goes unnoticed. Ratings of at least `positive_threshold` count as
-    positive interactions; without a rating column every row does.
+    positive interactions; without a rating column every row does. `delimiter` separates the cells of a CSV file.
+    Timestamps are integers of `timestamp_unit`; None stands for any integers, which only order.
     """
 
     name: str
@@ -157,9 +160,20 @@ class DatasetInfo:
     item_column: str = "item_id"
     rating_column: str | None = "rating"
     timestamp_column: str | None = "timestamp"
+    delimiter: str = ","
+    timestamp_unit: TimestampUnit | None = "s"
     positive_threshold: float = 3.0
     split: Split = field(default_factory=Split)
     model_overrides: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.delimiter) != 1:
+            raise ValueError(f"data set {self.name}: delimiter {self.delimiter!r} is not one character")
+        if self.timestamp_unit not in (None, *get_args(TimestampUnit)):
+            raise ValueError(
+                f"data set {self.name}: timestamp_unit {self.timestamp_unit!r} is not one of "
+                f"{', '.join(get_args(TimestampUnit))} or None"
+            )
 
     @property
     def identity(self) -> dict[str, object]:
@@ -181,7 +195,7 @@ DATASETS: Mapping[str, DatasetInfo] = {
         DatasetInfo("ml10m", version="2009-01", log_path="replay/ml10m_ratings.csv"),
         DatasetInfo("ml20m", version="2015-04", log_path="replay/ml20m_ratings.csv"),
         DatasetInfo("ml25m", version="2019-12", log_path="replay/ml25m_ratings.csv"),
-        DatasetInfo("netflix", version="2009-09", log_path="replay/netflix_correct_timestamp.csv"),
+        DatasetInfo("netflix", version="2009-09", log_path="replay/netflix_correct_timestamp.csv", timestamp_unit=None),
         DatasetInfo(
             "netflix_small",
             version="1m",
@@ -190,6 +204,7 @@ DATASETS: Mapping[str, DatasetInfo] = {
             query_column="user_idx",
             item_column="item_idx",
             rating_column="relevance",
+            timestamp_unit=None,
         ),
         DatasetInfo(
             "msd",

@@ -20,7 +20,7 @@ from .dag_pages import describe
 from .dag_process import StepProcess, StepProcessError, python_of
 from .dag_specs import RELEASE_LINE, DagSpec, Deployment, StepSpec
 from .release_package import import_from
-from .reuse import origin_of, parameter_changes, parameters_text, read_manifest, reused_text, why_computed
+from .reuse import origin_of, parameter_changes, parameters_text, read_manifest, reused_text, warnings_of, why_computed
 from .run_notes import NOTE, RunNotes
 
 if TYPE_CHECKING:
@@ -123,11 +123,13 @@ class WorkloadOperator(BaseOperator):
         parameters = self.step_document["parameters"]
         words = {"parameters": parameters_text(parameters)}
         if artifact.is_whole():
-            origin = origin_of(artifact.manifest())
+            manifest = artifact.manifest()
+            origin = origin_of(manifest)
             if not forced or origin["run_id"] == run_id:
                 self.log.info("%s: %s", reused_text(parameters, origin), artifact)
                 outcome = "reused" if origin["run_id"] != run_id else "computed"
-                instance.xcom_push(NOTE, self._note(notes, outcome=outcome, origin=origin, **words))
+                result = {"outcome": outcome, "origin": origin, "warnings": warnings_of(manifest)}
+                instance.xcom_push(NOTE, self._note(notes, **result, **words))
                 return
         self._check_inputs(notes)
         why = "forced" if forced else why_computed(artifact, self.step_document)
@@ -135,10 +137,12 @@ class WorkloadOperator(BaseOperator):
         self.log.info("computing %s%s%s", self.task_id, values, f": {why}" if why else "")
         instance.xcom_push(NOTE, self._note(notes, outcome="computing", why=why, **words))
         self._compute(context, artifact, forced=forced)
-        origin = origin_of(artifact.manifest())
+        manifest = artifact.manifest()
+        origin = origin_of(manifest)
         # Another run may have been first.
         outcome = "computed" if origin["run_id"] == run_id else "reused"
-        instance.xcom_push(NOTE, self._note(notes, outcome=outcome, origin=origin, why=why, **words))
+        result = {"outcome": outcome, "origin": origin, "warnings": warnings_of(manifest)}
+        instance.xcom_push(NOTE, self._note(notes, **result, why=why, **words))
 
     def _note(self, notes: RunNotes, **result: Any) -> dict[str, Any]:
         return notes.note(self.task_id, str(self.step_document["package"]), self.step_document, **result)

@@ -68,7 +68,9 @@ def split_step(dataset: DatasetInfo) -> StepSpec:
         "dataset": dataset.identity,
         "log_path": dataset.log_path,
         "file_format": dataset.file_format,
+        "delimiter": dataset.delimiter,
         "columns": columns,
+        "timestamp_unit": dataset.timestamp_unit,
         "positive_threshold": dataset.positive_threshold,
         "split": asdict(dataset.split),
     }

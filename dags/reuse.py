@@ -17,6 +17,7 @@ from .webhdfs import HdfsError
 
 _LOOKED_AT = 50
 _SHOWN = 6
+_WARNING_LENGTH = 500
 
 
 def parameters_text(parameters: Mapping[str, Any]) -> str:
@@ -40,6 +41,12 @@ def origin_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "at": at.isoformat(timespec="seconds"),
         "seconds": seconds,
     }
+
+
+def warnings_of(manifest: Mapping[str, Any]) -> list[str]:
+    """What the workload warned of when it made an artifact."""
+    warnings = manifest.get("warnings")
+    return [str(warning)[:_WARNING_LENGTH] for warning in warnings[:_SHOWN]] if isinstance(warnings, list) else []
 
 
 def reused_text(parameters: Mapping[str, Any], origin: Mapping[str, Any]) -> str:

@@ -1,10 +1,11 @@
 """Raw interactions as every engine sees them: one reading, strict, with the schema given, in flat memory.
 
-CSV is UTF-8 with a header, cells parted by commas and quoted as in RFC 4180; columns are taken by name, so that the
-files of a folder may order them differently. Query and item are text (or integers in Parquet), never empty. A rating
-is a finite number. A timestamp is an integer of 64 bits, or a number without a fraction; columns of dates and times
-in Parquet count in the unit in which they are stored, those without a time zone as UTC. Anything else is an error
-that names the file, the row (the header of a CSV file is row 1) and the cell.
+CSV is UTF-8 with a header, cells separated by one delimiter and quoted as in RFC 4180; columns are taken by name, so
+that the files of a folder may order them differently. Query and item are text (or integers in Parquet), never empty. A
+rating is a finite number. A timestamp is an integer of 64 bits, or a number without a fraction, in the declared unit;
+columns of dates and times in Parquet count in the unit in which they are stored, those without a time zone as UTC.
+Anything else is an error that names the file, the row (the header of a CSV file is row 1), the column, the cell and
+what is expected.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from .context import StepError
+from .raw_cells import RawCells
 
 KEYS = ("query", "item", "rating", "timestamp")
 EVENTS, QUERIES, ITEMS = "events.parquet", "queries.parquet", "items.parquet"
 _BLOCK_BYTES = 8 << 20
 _BATCH_ROWS = 1 << 18
 _SHOWN = 80
-_INTEGER = r"^[+-]?[0-9]+$"
+# What separates the cells of other files.
+_DELIMITERS = (",", ";", "\t", "|")
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -43,7 +45,25 @@ class RawLog:
     checksum: str
 
 
-def import_log(path: Path, file_format: str, columns: Mapping[str, str | None], seed: int, folder: Path) -> RawLog:
+@dataclass(frozen=True, slots=True)
+class LogFormat:
+    """How the files are read; `columns` are the names for `KEYS`, None for one that there is not.
+
+    Without `timestamp_unit` (`s`, `ms`, `us`, `ns`) timestamps are any integers, which only order.
+    """
+
+    file_format: str
+    columns: Mapping[str, str | None]
+    delimiter: str = ","
+    timestamp_unit: str | None = None
+
+    @property
+    def names_by_key(self) -> dict[str, str]:
+        """The columns that there are."""
+        return {key: name for key, name in self.columns.items() if name is not None}
+
+
+def import_log(path: Path, log_format: LogFormat, seed: int, folder: Path) -> RawLog:
     """Writes events, queries and items into `folder`, for the engine to read.
 
     Events are query and item (positions in their tables), rating, timestamp, and `shuffle`: 63 bits of a hash over
@@ -57,7 +77,7 @@ def import_log(path: Path, file_format: str, columns: Mapping[str, str | None], 
     rows = 0
     total = 0
     with pq.ParquetWriter(provisional, _EVENT_SCHEMA, compression="lz4") as writer:
-        for batch in _batches(path, file_format, columns):
+        for batch in _batches(path, log_format):
             query, item = (names[key].positions(batch.column(key)) for key in ("query", "item"))
             rating = batch.column("rating").to_numpy(zero_copy_only=False) + 0.0
             timestamp = batch.column("timestamp").to_numpy(zero_copy_only=False)
@@ -132,16 +152,15 @@ def _row_hashes(*values: Hashes) -> Hashes:
     return mixed
 
 
-def _batches(path: Path, file_format: str, columns: Mapping[str, str | None]) -> Iterator[pa.RecordBatch]:
+def _batches(path: Path, log_format: LogFormat) -> Iterator[pa.RecordBatch]:
     """Batches of query, item, rating and timestamp, checked."""
-    names_by_key = {key: name for key, name in columns.items() if name is not None}
-    read = {"csv": _read_csv, "parquet": _read_parquet}.get(file_format)
+    read = {"csv": _read_csv, "parquet": _read_parquet}.get(log_format.file_format)
     if read is None:
-        raise StepError(f"unknown file format {file_format!r}; known: csv, parquet")
-    for file in _files(path, file_format):
+        raise StepError(f"unknown file format {log_format.file_format!r}; known: csv, parquet")
+    for file in _files(path, log_format.file_format):
         try:
-            for first_row, cells in read(file, names_by_key):
-                yield _checked(file, first_row, cells)
+            for first_row, cells in read(file, log_format):
+                yield _checked(file, first_row, cells, log_format)
         except (pa.ArrowException, OSError) as error:
             raise StepError(f"cannot read {file}: {error}") from error
 
@@ -161,11 +180,15 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith((".", "_")) for part in path.parts)
 
 
-def _column_positions(file: Path, names: Sequence[str], names_by_key: Mapping[str, str]) -> None:
-    missing = [name for name in names_by_key.values() if name not in names]
+def _check_header(file: Path, names: Sequence[str], log_format: LogFormat) -> None:
+    expected = log_format.names_by_key.values()
+    missing = [name for name in expected if name not in names]
     if missing:
-        raise StepError(f"{file} has no column {', '.join(missing)}; it has {', '.join(names)}")
-    doubled = [name for name in names_by_key.values() if list(names).count(name) > 1]
+        header = log_format.delimiter.join(names)
+        other = next((sign for sign in _DELIMITERS if set(expected) <= set(header.split(sign))), None)
+        hint = f"; set delimiter={other!r} in its DatasetInfo" if other else ""
+        raise StepError(f"{file} has no column {', '.join(missing)}; it has {', '.join(names)}{hint}")
+    doubled = [name for name in expected if list(names).count(name) > 1]
     if doubled:
         raise StepError(f"{file} has more than one column {doubled[0]!r}")
 
@@ -173,7 +196,8 @@ def _column_positions(file: Path, names: Sequence[str], names_by_key: Mapping[st
 Cells = dict[str, pa.Array]
 
 
-def _read_csv(file: Path, names_by_key: Mapping[str, str]) -> Iterator[tuple[int, Cells]]:
+def _read_csv(file: Path, log_format: LogFormat) -> Iterator[tuple[int, Cells]]:
+    names_by_key = log_format.names_by_key
     broken: list[pyarrow.csv.InvalidRow] = []
 
     def note(row: pyarrow.csv.InvalidRow) -> str:
@@ -185,13 +209,13 @@ def _read_csv(file: Path, names_by_key: Mapping[str, str]) -> Iterator[tuple[int
     with pyarrow.csv.open_csv(
         file,
         pyarrow.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
-        pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
+        pyarrow.csv.ParseOptions(delimiter=log_format.delimiter, newlines_in_values=True, invalid_row_handler=note),
         # As bytes: what is no UTF-8 is then ours to find and name.
         pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(names_by_key.values(), pa.binary()), strings_can_be_null=False
         ),
     ) as reader:
-        _column_positions(file, reader.schema.names, names_by_key)
+        _check_header(file, reader.schema.names, log_format)
         row = 2
         for batch in reader:
             if broken:
@@ -205,16 +229,17 @@ def _read_csv(file: Path, names_by_key: Mapping[str, str]) -> Iterator[tuple[int
             row += batch.num_rows
 
 
-def _read_parquet(file: Path, names_by_key: Mapping[str, str]) -> Iterator[tuple[int, Cells]]:
+def _read_parquet(file: Path, log_format: LogFormat) -> Iterator[tuple[int, Cells]]:
+    names_by_key = log_format.names_by_key
     with pq.ParquetFile(file) as source:
-        _column_positions(file, source.schema_arrow.names, names_by_key)
+        _check_header(file, source.schema_arrow.names, log_format)
         row = 1
         for batch in source.iter_batches(_BATCH_ROWS, columns=list(names_by_key.values())):
             yield row, {key: batch.column(batch.schema.names.index(name)) for key, name in names_by_key.items()}
             row += batch.num_rows
 
 
-def _checked(file: Path, first_row: int, cells: Cells) -> pa.RecordBatch:
+def _checked(file: Path, first_row: int, cells: Cells, log_format: LogFormat) -> pa.RecordBatch:
     rows = len(next(iter(cells.values())))
     arrays = []
     for key in KEYS:
@@ -224,139 +249,6 @@ def _checked(file: Path, first_row: int, cells: Cells) -> pa.RecordBatch:
         column = cells[key]
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
-        check = _Cells(file, first_row, key, column)
+        check = RawCells(file, first_row, key, log_format.names_by_key[key], column, log_format.timestamp_unit)
         arrays.append(check.names() if key in ("query", "item") else getattr(check, f"{key}s")())
     return pa.record_batch(arrays, names=list(KEYS))
-
-
-@dataclass(frozen=True, slots=True)
-class _Cells:
-    """The cells of one column, from `first_row` of `file` on."""
-
-    file: Path
-    first_row: int
-    key: str
-    column: pa.Array
-
-    def names(self) -> pa.Array:
-        self._refuse(pc.is_null(self.column), "is empty")
-        if pa.types.is_integer(self.column.type):
-            return self.column.cast(pa.string())
-        return self._text("text or an integer")
-
-    def ratings(self) -> pa.Array:
-        self._refuse(pc.is_null(self.column), "is empty")
-        if pa.types.is_boolean(self.column.type) or _is_number(self.column.type):
-            numbers = self.column.cast(pa.float64(), safe=False)
-        else:
-            text = self._text("a number")
-            try:
-                numbers = text.cast(pa.float64())
-            except pa.ArrowInvalid:
-                self._refuse(pc.invert(_parses(text, pa.float64())), "is not a number")
-                raise
-        self._refuse(pc.invert(pc.is_finite(numbers)), "is not a finite number")
-        return numbers
-
-    def timestamps(self) -> pa.Array:
-        self._refuse(pc.is_null(self.column), "is empty")
-        kind = self.column.type
-        if pa.types.is_timestamp(kind) or pa.types.is_date64(kind):
-            return self.column.cast(pa.int64())
-        if pa.types.is_date32(kind):
-            return self.column.cast(pa.int32()).cast(pa.int64())
-        if pa.types.is_integer(kind):
-            wide = self.column.cast(pa.int64(), safe=False)
-            self._refuse(pc.not_equal(wide.cast(kind, safe=False), self.column), "exceeds 64 bits")
-            if pa.types.is_uint64(kind):
-                self._refuse(pc.less(wide, 0), "exceeds 64 bits")
-            return wide
-        if _is_number(kind):
-            return self._integers(self.column.cast(pa.float64(), safe=False))
-        text = self._text("an integer")
-        whole = pc.match_substring_regex(text, _INTEGER)
-        if pc.all(whole).as_py() is not False:
-            plain = pc.replace_substring_regex(text, r"^\+", "")
-            try:
-                return plain.cast(pa.int64())
-            except pa.ArrowInvalid:
-                self._refuse(pc.invert(_parses(plain, pa.int64())), "exceeds 64 bits")
-                raise
-        try:
-            numbers = text.cast(pa.float64())
-        except pa.ArrowInvalid:
-            self._refuse(pc.invert(_parses(text, pa.float64())), "is not an integer")
-            raise
-        # Whole numbers among others keep their digits, which a double would round.
-        exact = pc.if_else(whole, pc.replace_substring_regex(text, r"^\+", ""), "0").cast(pa.int64())
-        fractions = self._integers(pc.if_else(whole, 0.0, numbers))
-        return pc.if_else(whole, exact, fractions)
-
-    def _integers(self, numbers: pa.Array) -> pa.Array:
-        self._refuse(pc.invert(pc.is_finite(numbers)), "is not a finite number")
-        self._refuse(
-            pc.not_equal(pc.floor(numbers), numbers),
-            "has a fraction; store moments as integers of the unit that you need, such as milliseconds",
-        )
-        self._refuse(pc.greater_equal(pc.abs(numbers), 2.0**53), "exceeds what a floating-point number holds exactly")
-        return numbers.cast(pa.int64())
-
-    def _text(self, expected: str) -> pa.Array:
-        text = self._decoded(expected)
-        self._refuse(pc.equal(pc.binary_length(text), 0), "is empty")
-        return text
-
-    def _decoded(self, expected: str) -> pa.Array:
-        kind = self.column.type
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            return self.column.cast(pa.string())
-        if not pa.types.is_binary(kind):
-            raise StepError(f"{self.file}: column of {self.key} has the type {kind}, expected {expected}")
-        try:
-            return self.column.cast(pa.string())
-        except pa.ArrowInvalid:
-            bad = [not _is_utf8(cell) for cell in self.column.to_pylist()]
-            self._refuse(pa.array(bad), "is not UTF-8")
-            raise
-
-    def _refuse(self, bad: pa.Array, why: str) -> None:
-        """Raises StepError for the first cell that is bad."""
-        if pc.any(bad).as_py() is not True:
-            return
-        place = pc.index(bad, True).as_py()
-        cell = self.column[place].as_py()
-        text = "" if cell in (None, "", b"") else f" {_shown(cell)}"
-        raise StepError(f"{self.file}, row {self.first_row + place}: {self.key}{text} {why}")
-
-
-def _shown(cell: object) -> str:
-    if isinstance(cell, bytes):
-        # As Python writes bytes, without its prefix; letters that are UTF-8 stay letters.
-        text = cell.decode("utf-8", errors="backslashreplace")
-        return repr(text[:_SHOWN]) if _is_utf8(cell) else f"'{text[:_SHOWN]}'"
-    return repr(str(cell)[:_SHOWN])
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
-
-
-def _parses(text: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Whether each cell can be cast; slow, for finding the one that cannot."""
-
-    def parses(cell: pa.Scalar) -> bool:
-        try:
-            cell.cast(kind)
-        except pa.ArrowInvalid:
-            return False
-        return True
-
-    return pa.array([parses(cell) for cell in text], pa.bool_())
-
-
-def _is_utf8(cell: bytes) -> bool:
-    try:
-        cell.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

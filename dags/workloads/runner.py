@@ -47,7 +47,10 @@ def run(document: Mapping[str, Any]) -> None:
     started = time.time()
     try:
         results = _computed(workload, document, temporary)
-        manifest = _manifest(document, started, results)
+        warnings = results.pop("warnings", [])
+        for warning in warnings:
+            log.warning("%s", warning)
+        manifest = _manifest(document, started, results) | {"warnings": warnings}
         if _has_ended(document.get("supervisor_pid")):
             # Its task has already failed, and a newer try may be running.
             raise ArtifactError(f"the task's supervisor has ended: {artifact} is not published")
@@ -70,13 +73,13 @@ def _check_inputs(document: Mapping[str, Any]) -> None:
             )
 
 
-def _computed(workload: ModuleType, document: Mapping[str, Any], temporary: Artifact) -> Any:
+def _computed(workload: ModuleType, document: Mapping[str, Any], temporary: Artifact) -> dict[str, Any]:
     """What the workload returns, after it has written its tables into the temporary folder."""
     exchange = None if isinstance(temporary.folder, LocalPath) else temporary.folder / ".exchange"
     with _scratch(temporary) as scratch:
         context = StepContext(document, Path(scratch), exchange)
         try:
-            results = workload.run(context, temporary)
+            results = dict(workload.run(context, temporary))
         finally:
             context.close()
     if exchange is not None:

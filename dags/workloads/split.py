@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from ..artifacts import Artifact
 from . import raw, tables
-from .context import StepContext, StepError, log
+from .context import StepContext, StepError
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -37,10 +37,11 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
     """
     parameters = context.parameters
     path = Path(context.data_root) / parameters["log_path"]
-    imported = raw.import_log(
-        path, parameters["file_format"], parameters["columns"], int(parameters["split"]["seed"]), context.scratch
+    log_format = raw.LogFormat(
+        parameters["file_format"], parameters["columns"], parameters["delimiter"], parameters["timestamp_unit"]
     )
-    _check(imported, parameters["dataset"])
+    imported = raw.import_log(path, log_format, int(parameters["split"]["seed"]), context.scratch)
+    warnings = _check(imported, parameters["dataset"])
     if context.document["engine"] == "embedded":
         _refuse_what_does_not_fit(imported.rows, context.memory_gib)
     engine = context.engine
@@ -61,20 +62,26 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
     empty = [part for part in PARTS if not counts[part]]
     if empty:
         raise StepError(f"the split leaves no rows in {empty[0]}: {counts}")
-    return {"raw_rows": imported.rows, "checksum": imported.checksum, **counts}
+    return {"raw_rows": imported.rows, "checksum": imported.checksum, **counts, "warnings": warnings}
 
 
-def _check(imported: raw.RawLog, dataset: Mapping[str, Any]) -> None:
+def _check(imported: raw.RawLog, dataset: Mapping[str, Any]) -> list[str]:
+    """Refuses data that are not the declared ones; returns what to warn of."""
     if imported.rows == 0:
         raise StepError(f"data set {dataset['name']} is empty")
     declared = dataset["checksum"]
     if declared is None:
-        log.warning("data set %s declares no checksum; its content is %s", dataset["name"], imported.checksum)
-    elif declared != imported.checksum:
+        return [
+            f"data set {dataset['name']} declares no checksum, so that changed data would not be noticed: "
+            f'set checksum="{imported.checksum}" in its DatasetInfo'
+        ]
+    if declared != imported.checksum:
         raise StepError(
-            f"the data of {dataset['name']} {dataset['version']} have changed: declared checksum {declared}, found "
-            f"{imported.checksum}. New data need a new version: set version and checksum in dag_entities.DATASETS"
+            f"the data of {dataset['name']} {dataset['version']} have changed: the declared checksum is {declared}, "
+            f"and theirs is {imported.checksum}. New data need a new version: set version and "
+            f'checksum="{imported.checksum}" in its DatasetInfo'
         )
+    return []
 
 
 def _refuse_what_does_not_fit(rows: int, memory_gib: int) -> None:

@@ -220,7 +220,8 @@ def _result(command: str, report: RunReport) -> Result:
     if report.outcome == "failed" and not problems:
         problems = (Problem("failed", f"the run ended as {report.state}", f"see {report.url}", None),)
     status: Status = "failed" if report.outcome == "failed" else "ok"
-    return Result(command, report, view, status=status, problems=problems)
+    warnings = tuple(f"{task.task_id}: {warning}" for task in report.tasks for warning in task.warnings)
+    return Result(command, report, view, status=status, warnings=warnings, problems=problems)
 
 
 def _problem(task: FailedTask) -> Problem:

@@ -69,6 +69,8 @@ class TaskReport:
     release: str | None = None
     made_at: datetime.datetime | None = None
     made_by: str | None = None
+    # What its workload warned of.
+    warnings: tuple[str, ...] = ()
 
     @property
     def result(self) -> str:
@@ -244,6 +246,7 @@ class _Follower:
             _text(note.get("release")),
             _moment(origin.get("at")),
             _text(origin.get("dag_id")),
+            _texts(note.get("warnings")),
         )
 
     def _report(self, tasks: Sequence[TaskInfo]) -> RunReport:
@@ -280,6 +283,10 @@ class _Follower:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(text for text in value if isinstance(text, str)) if isinstance(value, list) else ()
 
 
 def _moment(value: object) -> datetime.datetime | None:

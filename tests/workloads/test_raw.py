@@ -1,6 +1,7 @@
 """Raw data are read for certain or refused with file, row and cell."""
 
 import datetime
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ COLUMNS: dict[str, str | None] = {"query": "user", "item": "item", "rating": "ra
 HEADER = "user,item,rating,time\n"
 
 
-def imported(path: Path, tmp_path: Path, file_format: str = "csv", **columns: str | None) -> list[tuple[Any, ...]]:
+def imported(path: Path, tmp_path: Path, file_format: str = "csv", **others: Any) -> list[tuple[Any, ...]]:
     folder = tmp_path / f"imported-{len(list(tmp_path.iterdir()))}"
     folder.mkdir()
-    raw.import_log(path, file_format, {**COLUMNS, **columns}, 42, folder)
+    raw.import_log(path, raw.LogFormat(file_format, COLUMNS, **others), 42, folder)
     names = {
         key: pq.read_table(folder / file).column("name").to_pylist()
         for key, file in (("query", raw.QUERIES), ("item", raw.ITEMS))
@@ -73,15 +74,80 @@ def test_cells_are_what_they_say(tmp_path: Path, row: str, cells: tuple[Any, ...
 )
 def test_a_bad_cell_is_named_with_its_file_and_row(tmp_path: Path, row: bytes, message: str) -> None:
     path = csv_file(tmp_path, HEADER.encode() + b"a,b,1,1\na,c,1,2\n" + row + b"\nz,z,1,1\n")
-    with pytest.raises(StepError, match=f"log.csv, row 4: {message}"):
+    place = "row 4" if "cells" in message else f"row 4, column '{COLUMNS[message.split()[0]]}'"
+    with pytest.raises(StepError, match=f"log.csv, {place}: {message}"):
         imported(path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("unit", "cell", "message"),
+    [
+        (
+            "s",
+            "881250949000",
+            "timestamp '881250949000' is not a moment between 1980 and 2100 in seconds: set timestamp_unit='ms' in",
+        ),
+        ("ms", "881250949", "timestamp '881250949' is not a moment .* in milliseconds: set timestamp_unit='s' in"),
+        ("s", "881250949000000000", "set timestamp_unit='ns' in"),
+        ("s", "17", "set timestamp_unit=None in its DatasetInfo, where the numbers only order"),
+        (
+            "s",
+            "2020-01-01",
+            "timestamp '2020-01-01' is not an integer; expected seconds since 1970, such as 881250949;",
+        ),
+        (
+            "ms",
+            "1997-12-04 15:55:49",
+            r"expected milliseconds .* 881250949000; .* pd.to_datetime\(log\['time'\], utc=True\)",
+        ),
+    ],
+)
+def test_a_wrong_unit_or_a_date_is_an_error_that_says_what_is_expected(
+    tmp_path: Path, unit: str, cell: str, message: str
+) -> None:
+    moment = 881250949 * (1000 if unit == "ms" else 1)
+    path = csv_file(tmp_path, f"{HEADER}a,b,1,{moment}\nu,i,4,{cell}\n")
+    with pytest.raises(StepError, match=f"row 3, column 'time': .*{message}"):
+        imported(path, tmp_path, timestamp_unit=unit)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("other", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("second", [315_532_800, 881_250_949, 4_102_444_800])
+def test_no_unit_of_our_time_passes_for_another(tmp_path: Path, unit: str, other: str, second: int) -> None:
+    factor = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+    path = csv_file(tmp_path, f"{HEADER}u,i,4,{second * factor}\n")
+    if unit == other:
+        assert imported(path, tmp_path, timestamp_unit=other)[0][3] == second * factor
+    else:
+        with pytest.raises(StepError, match=f"set timestamp_unit='{unit}'"):
+            imported(path, tmp_path, timestamp_unit=other)
+
+
+def test_cells_are_separated_by_the_declared_delimiter(tmp_path: Path) -> None:
+    text = 'user;item;rating;time\nu;"i;1";4.5;7\n'
+    assert imported(csv_file(tmp_path, text), tmp_path, delimiter=";") == [("u", "i;1", 4.5, 7)]
+    for sign in (";", "\t", "|"):
+        path = csv_file(tmp_path, text.replace(";", sign))
+        with pytest.raises(
+            StepError, match=re.escape(f"has no column user, item, rating, time; it has user{sign}")
+        ) as error:
+            imported(path, tmp_path)
+        assert f"set delimiter={sign!r} in its DatasetInfo" in str(error.value)
+    with pytest.raises(StepError) as error:
+        imported(csv_file(tmp_path, "who;what\nu;i\n"), tmp_path)
+    assert "delimiter" not in str(error.value)
+
+
+def test_the_mark_that_spreadsheets_write_first_is_no_part_of_the_header(tmp_path: Path) -> None:
+    assert imported(csv_file(tmp_path, b"\xef\xbb\xbf" + f"{HEADER}u,i,4,1\n".encode()), tmp_path)
 
 
 def test_rows_are_counted_over_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(raw, "_BLOCK_BYTES", 1000)
     lines = [f"u{n},i{n % 7},4,{n}" for n in range(500)]
     lines[333] = "u333,i,nan,333"
-    with pytest.raises(StepError, match=r"log.csv, row 335: rating 'nan'"):
+    with pytest.raises(StepError, match=r"log.csv, row 335, column 'rating': rating 'nan'"):
         imported(csv_file(tmp_path, HEADER + "\n".join(lines)), tmp_path)
 
 
@@ -143,11 +209,11 @@ def test_moments_in_parquet_count_in_their_own_unit(tmp_path: Path, kind: pa.Dat
 
 
 def test_parquet_is_read_as_strictly(tmp_path: Path) -> None:
-    with pytest.raises(StepError, match=r"row 2: timestamp 1.5 has a fraction|row 2: timestamp '1.5' has a fraction"):
+    with pytest.raises(StepError, match=r"row 2, column 'time': timestamp '1.5' has a fraction"):
         imported(parquet(tmp_path, pa.array([1.0, 1.5])), tmp_path, "parquet")
-    with pytest.raises(StepError, match="column of query has the type double, expected text or an integer"):
+    with pytest.raises(StepError, match="column 'user': query has the type double, expected text or an integer"):
         imported(parquet(tmp_path, pa.array([1, 2]), pa.array([1.0, 2.0])), tmp_path, "parquet")
-    with pytest.raises(StepError, match="row 2: query is empty"):
+    with pytest.raises(StepError, match="row 2, column 'user': query is empty"):
         imported(parquet(tmp_path, pa.array([1, 2]), pa.array(["u", None])), tmp_path, "parquet")
     with pytest.raises(StepError, match="exceeds 64 bits"):
         imported(parquet(tmp_path, pa.array([1, 2**63], pa.uint64())), tmp_path, "parquet")
@@ -166,7 +232,7 @@ def test_the_checksum_knows_content_and_not_order_or_format(tmp_path: Path) -> N
             pq.write_table(
                 pa.table([list(c) for c in zip(*rows, strict=True)], ["user", "item", "rating", "time"]), path
             )
-        return raw.import_log(path, file_format, COLUMNS, 1, folder).checksum
+        return raw.import_log(path, raw.LogFormat(file_format, COLUMNS), 1, folder).checksum
 
     one = checksum(rows)
     assert one.startswith("50-")

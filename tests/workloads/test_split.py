@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dags.artifacts import Artifact
 from dags.workloads import runner, split
 from dags.workloads.context import StepError
 from dags.workloads.engines.embedded import EmbeddedEngine
@@ -116,15 +117,20 @@ def test_ids_are_dense_and_lead_back_to_the_original_ones(pipeline: Pipeline) ->
 def own(tmp_path: Path, rows: list[tuple[Any, ...]], checksum: str | None = None) -> dict[str, Any]:
     write_log(tmp_path / "data" / "replay" / "ml100k_ratings.csv", rows)
     document = Pipeline(tmp_path).document("split")
-    document["parameters"] = {**document["parameters"], "dataset": {"name": "s", "version": "1", "checksum": checksum}}
+    dataset = {"name": "s", "version": "1", "checksum": checksum}
+    document["parameters"] = {**document["parameters"], "dataset": dataset, "timestamp_unit": None}
     return document
 
 
 @pytest.mark.parametrize(
     ("rows", "checksum", "message"),
     [
-        (sample_rows()[:50], "50-0000000000000000", "have changed: declared checksum 50-0000000000000000, found 50-"),
-        ([(1, 2, "bad", 3)], None, "row 2: rating 'bad' is not a number"),
+        (
+            sample_rows()[:50],
+            "50-0000000000000000",
+            "have changed: the declared checksum is 50-0000000000000000, and theirs is 50-",
+        ),
+        ([(1, 2, "bad", 3)], None, "row 2, column 'rating': rating 'bad' is not a number"),
         ([], None, "is empty"),
         ([(1, 2, 5, 3)], None, "leaves no rows in second_level_train"),
     ],
@@ -137,6 +143,18 @@ def test_data_that_cannot_be_trusted_are_refused(
         runner.run(document)
     assert not Path(document["output"]).exists()
     assert list(Path(document["output"]).parent.iterdir()) == []
+
+
+def test_a_checksum_that_nobody_has_declared_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    document = own(tmp_path, sample_rows())
+    runner.run(document)
+    manifest = Artifact(document["output"]).manifest()
+    (warning,) = manifest["warnings"]
+    assert f'set checksum="{manifest["results"]["checksum"]}" in its DatasetInfo' in warning
+    assert warning in caplog.messages
+    other = own(tmp_path / "declared", sample_rows(), manifest["results"]["checksum"])
+    runner.run(other)
+    assert Artifact(other["output"]).manifest()["warnings"] == []
 
 
 def test_data_that_do_not_fit_into_the_step_s_memory_are_refused_with_the_other_engine(

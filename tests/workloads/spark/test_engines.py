@@ -82,7 +82,7 @@ def test_the_split_is_the_same_on_both_engines(
     folder = tmp_path_factory.mktemp("split")
     with (folder / "log.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("user_id", "item_id", "rating", "timestamp"), *log])
-    raw.import_log(folder / "log.csv", "csv", COLUMNS, 42, folder)
+    raw.import_log(folder / "log.csv", raw.LogFormat("csv", COLUMNS), 42, folder)
     embedded = EmbeddedEngine(cores=2, memory_gib=1, scratch=folder)
     expected = split_tables(embedded, folder, strategy)
     embedded.close()
