@@ -21,7 +21,7 @@ from .dag_specs import DagSpec
 from .dag_two_stage_scenarios import build_two_stage_dag
 
 NAME = "@NAME@"
-# Any of the data sets in dag_entities.py; ml100k is there without a cluster.
+# Any of the data sets in dag_entities.py (ml100k is there without a cluster), or a DatasetInfo of your own.
 DATASET = DATASETS["ml100k"]
 # Short names of FIRST_LEVEL_MODELS in dag_entities.py; add a model or change its parameters there. A data set's own
 # values (model_overrides of its DatasetInfo) come before them.

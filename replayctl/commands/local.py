@@ -48,7 +48,7 @@ def up(ctx: typer.Context, engine: _WithEngine = "embedded", dry_run: DryRun = F
         lines = (f"the stack in {settings.local.home} {'is already running' if is_running else 'would be started'}",)
         return Result("local up", data, (Lines(lines), Fields(tuple(states))))
     running = stack.up(settings, ctx.obj.reporter, spark=_is_spark(engine, settings))
-    return _result("local up", running, status="nothing-to-do" if running.existed else "ok")
+    return _result("local up", running, settings, status="nothing-to-do" if running.existed else "ok")
 
 
 def down(
@@ -131,8 +131,9 @@ def status(ctx: typer.Context) -> Result:
     """
     from replayctl.local import stack
 
-    state = stack.status(_local_settings(ctx))
-    return _result("local status", state, status="ok" if state.running or state.stopped else "partial")
+    settings = _local_settings(ctx)
+    state = stack.status(settings)
+    return _result("local status", state, settings, status="ok" if state.running or state.stopped else "partial")
 
 
 def data(
@@ -224,12 +225,15 @@ def _local_settings(ctx: typer.Context) -> Settings:
     return app.settings
 
 
-def _result(command: str, stack: Stack, status: Status = "ok") -> Result:
+def _result(command: str, stack: Stack, settings: Settings, status: Status = "ok") -> Result:
     from replayctl.local.parts import API_SERVER, MLFLOW, USERNAME, password_file
+    from replayctl.settings.folders import find_folders
 
+    raw_data = find_folders(settings).data_in_pods
     services = (("mlflow", MLFLOW), ("airflow", API_SERVER))
     data = {
         "home": stack.home,
+        "raw_data": raw_data,
         "running": stack.running,
         "services": [{"name": name, "url": stack.url(part)} for name, part in services if stack.url(part)],
         "parts": stack.parts,
@@ -254,6 +258,7 @@ def _result(command: str, stack: Stack, status: Status = "ok") -> Result:
             (
                 ("sign in to Airflow as", f"{USERNAME}, password in {password_file(stack.home)}"),
                 ("state folder", str(stack.home)),
+                ("raw data", str(raw_data)),
                 ("stop with", "replayctl local down"),
             )
         ),

@@ -45,7 +45,7 @@ def prepare(name: str, settings: Settings, reporter: Reporter, *, dry_run: bool 
     if name not in AVAILABLE:
         raise UsageProblem(
             f"dataset {name!r} is not available for download; choose from: {', '.join(AVAILABLE)}",
-            hint="copy its file below folders.data_in_pods, to the log_path in dag_entities.DATASETS",
+            hint=f"put its file below {find_folders(settings).data_in_pods}, at the log_path of its DatasetInfo",
         )
     target = find_folders(settings).data_in_pods / "replay" / "ml100k_ratings.csv"
     if target.exists():

@@ -41,6 +41,7 @@ def test_the_step_s_own_exception_is_the_cause(error: str, summary: str, advice:
 @pytest.mark.parametrize(
     ("text", "summary"),
     [
+        ("AirflowException: the step failed: StepError: x.csv, row 4: no", "StepError: x.csv, row 4: no"),
         ("AirflowException: input split (/a) is incomplete: clear task split", "is incomplete: clear task split"),
         ("AirflowException: the step's process was ended by SIGKILL (the machine may have run out)", "SIGKILL"),
     ],
@@ -50,6 +51,18 @@ def test_what_only_the_operator_says_is_the_cause(text: str, summary: str) -> No
     cause = cause_in_task_log(log.splitlines())
     assert cause is not None
     assert summary in cause.summary
+    assert "the step failed" not in cause.summary
+
+
+def test_a_long_message_keeps_its_end() -> None:
+    message = f"StepError: {'x' * 400}; set delimiter=';'"
+    for log in (
+        LOG.format(error=message),
+        f'Traceback (most recent call last):\n  File "o.py", line 1, in x\n{message}',
+    ):
+        cause = cause_in_task_log(log.splitlines())
+        assert cause is not None
+        assert cause.summary == message
 
 
 def test_a_log_without_a_failure_has_no_cause() -> None:
