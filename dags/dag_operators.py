@@ -123,13 +123,10 @@ class WorkloadOperator(BaseOperator):
         parameters = self.step_document["parameters"]
         words = {"parameters": parameters_text(parameters)}
         if artifact.is_whole():
-            manifest = artifact.manifest()
-            origin = origin_of(manifest)
-            if not forced or origin["run_id"] == run_id:
-                self.log.info("%s: %s", reused_text(parameters, origin), artifact)
-                outcome = "reused" if origin["run_id"] != run_id else "computed"
-                result = {"outcome": outcome, "origin": origin, "warnings": warnings_of(manifest)}
-                instance.xcom_push(NOTE, self._note(notes, **result, **words))
+            done = self._ended_note(notes, artifact, run_id, **words)
+            if not forced or done["origin"]["run_id"] == run_id:
+                self.log.info("%s: %s", reused_text(parameters, done["origin"]), artifact)
+                instance.xcom_push(NOTE, done)
                 return
         self._check_inputs(notes)
         why = "forced" if forced else why_computed(artifact, self.step_document)
@@ -137,12 +134,14 @@ class WorkloadOperator(BaseOperator):
         self.log.info("computing %s%s%s", self.task_id, values, f": {why}" if why else "")
         instance.xcom_push(NOTE, self._note(notes, outcome="computing", why=why, **words))
         self._compute(context, artifact, forced=forced)
+        instance.xcom_push(NOTE, self._ended_note(notes, artifact, run_id, why=why, **words))
+
+    def _ended_note(self, notes: RunNotes, artifact: Artifact, run_id: str, **words: Any) -> dict[str, Any]:
         manifest = artifact.manifest()
         origin = origin_of(manifest)
-        # Another run may have been first.
+        # Also after it was computed here: another run may have been first.
         outcome = "computed" if origin["run_id"] == run_id else "reused"
-        result = {"outcome": outcome, "origin": origin, "warnings": warnings_of(manifest)}
-        instance.xcom_push(NOTE, self._note(notes, **result, why=why, **words))
+        return self._note(notes, outcome=outcome, origin=origin, warnings=warnings_of(manifest), **words)
 
     def _note(self, notes: RunNotes, **result: Any) -> dict[str, Any]:
         return notes.note(self.task_id, str(self.step_document["package"]), self.step_document, **result)

@@ -192,8 +192,11 @@ def test_a_failed_run_shows_why(stack: Stack, finished: Answer) -> None:
         data.write_text(text)
     assert answer.code == 1
     (error,) = answer.document["errors"]
-    assert "task split failed" in error["message"]
-    assert "sample_ratings.csv, row 2: rating 'x' is not a number" in error["details"]
+    cause = "sample_ratings.csv, row 2, column 'rating': rating 'x' is not a number"
+    assert error["message"].startswith("task split failed (try 1): StepError: ")
+    assert error["message"].endswith(cause)
+    assert cause in error["details"]
+    assert answer.data["failed"][0]["cause"]["summary"].endswith(cause)
     assert stack.manifest("split")["results"]["raw_rows"] > 1
 
 

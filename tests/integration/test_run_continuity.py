@@ -1,6 +1,7 @@
 """Deploys in the middle of runs, on a real Airflow: a run goes on as it began, a cleared task runs the new code."""
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from replayctl.clients.airflow import AirflowApi
+from replayctl.local.capacity import LOCAL_POOL
 from tests.conftest import ROOT
 
 from .conftest import Stack
@@ -30,13 +32,13 @@ def run(context, output):
     (output.path / "value").write_text(str(context.parameters["value"]))
     return {"value": context.parameters["value"]}
 '''
-_MODULE = '''"""Three steps, one after the other."""
+_MODULE = '''"""Three steps, one after the other; and one alone."""
 
 from .dag_specs import DagSpec, StepSpec
 
 
 def dag_specs(namespace):
-    """One DAG."""
+    """Two DAGs."""
 
     def step(name, value, broken, *inputs):
         parameters = {{"gate": {gate!r}, "value": value, "broken": broken}}
@@ -45,7 +47,11 @@ def dag_specs(namespace):
     a = step("a", {a}, False)
     b = step("b", {b}, {broken}, a)
     c = step("c", 0, False, b)
-    return (DagSpec(namespace.dag_id("probe"), "", "e", (a, b, c)),)
+    single = step("single", {a}, False)
+    return (
+        DagSpec(namespace.dag_id("probe"), "", "e", (a, b, c)),
+        DagSpec(namespace.dag_id("single"), "", "e", (single,)),
+    )
 '''
 
 
@@ -71,16 +77,19 @@ class Probe:
         assert answer.code == 0, answer.document["errors"]
         return answer.data
 
-    def start(self) -> str:
-        answer = self.stack.call("run", "probe")
+    def start(self, dag: str = "probe") -> str:
+        answer = self.stack.call("run", dag)
         assert answer.code == 0, answer.document["errors"]
         return str(answer.data["run_id"])
 
-    def end(self, run_id: str) -> Any:
-        return self.stack.call("runs", "follow", "probe", run_id, "--timeout", "400").data
+    def end(self, run_id: str, dag: str = "probe") -> Any:
+        return self.stack.call("runs", "follow", dag, run_id, "--timeout", "400").data
+
+    def wait_until(self, state: str, run_id: str, task: str, dag_id: str = DAG) -> None:
+        wait_for(lambda: any(t.state == state for t in self.api.tasks(dag_id, run_id) if t.task_id == task), 200)
 
     def wait_until_running(self, run_id: str, task: str) -> None:
-        wait_for(lambda: any(t.state == "running" for t in self.api.tasks(DAG, run_id) if t.task_id == task), 200)
+        self.wait_until("running", run_id, task)
 
     def clear(self, run_id: str, *tasks: str) -> None:
         from airflow_client.client import ClearTaskInstancesBody, ClearTaskInstancesBodyTaskIdsInner, TaskInstanceApi
@@ -200,3 +209,38 @@ def test_a_run_that_is_stopped_ends_with_its_tasks(probe: Probe) -> None:
     assert probe.stack.call("runs", "stop", "probe").code == 6
     listed = probe.stack.call("runs", "list", "probe").data["runs"]
     assert listed[0]["run_id"] == run_id
+
+
+@pytest.fixture
+def one_slot(probe: Probe) -> Iterator[None]:
+    """Only one step at a time fits into the machine."""
+    slots, _ = probe.api.pool_use(LOCAL_POOL)
+    probe.api.ensure_pool(LOCAL_POOL, 1, "Steps that fit into this machine at once")
+    yield
+    probe.api.ensure_pool(LOCAL_POOL, slots, "Steps that fit into this machine at once")
+
+
+@pytest.mark.usefixtures("one_slot")
+def test_of_runs_that_wait_the_older_one_comes_first_and_a_waiting_one_says_why(probe: Probe) -> None:
+    probe.gate.unlink(missing_ok=True)
+    probe.deploy(a=10, b=10)
+    blocking = probe.start("single")
+    probe.wait_until("running", blocking, "single", "single_vera")
+    older = probe.start("single")
+    probe.wait_until("scheduled", older, "single", "single_vera")
+    # More follows its first task, by which Airflow would let it overtake.
+    newer = probe.start()
+    probe.wait_until("scheduled", newer, "a")
+    waiting = probe.stack.call("runs", "follow", "probe", newer, "--timeout", "12")
+    why = f"waiting for one of the 1 slots of pool {LOCAL_POOL}, which are taken by single_vera {blocking} single"
+    assert waiting.code == 8, waiting.document
+    assert why in waiting.document["errors"][0]["message"]
+    assert waiting.data["run_id"] == newer
+    probe.gate.touch()
+    reports = [probe.end(blocking, "single"), probe.end(older, "single"), probe.end(newer)]
+    assert [report["state"] for report in reports] == ["success"] * 3
+    started = [
+        next(task.start for task in probe.api.tasks(dag_id, run_id) if task.task_id == name)
+        for dag_id, run_id, name in (("single_vera", older, "single"), (DAG, newer, "a"))
+    ]
+    assert started[0] < started[1]
