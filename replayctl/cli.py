@@ -192,13 +192,17 @@ def _root(
         reporter.close()
         out.write_log(data, raw)
 
+    def confirm(question: str) -> None:
+        reporter.close()
+        _confirm(question)
+
     ctx.obj = AppContext(
         profile=profile,
         reporter=reporter,
         announce=announce,
         show_first=show_first,
         write_log=write_log,
-        confirm=_confirm,
+        confirm=confirm,
     )
 
 

@@ -77,6 +77,7 @@ def probable_causes(
     yarn: Yarn,
     application: Application,
     files: Callable[[], Sequence[LogFile]],
+    reporter: Reporter,
     *,
     requested: bool | None,
     again: Sequence[LogFile] = (),
@@ -86,7 +87,7 @@ def probable_causes(
     The log files `again` are shown afterwards.
     """
     diagnosed = application.has_failed if requested is None else requested
-    return causes(yarn, application, files(), again=again) if diagnosed else []
+    return causes(yarn, application, files(), reporter, again=again) if diagnosed else []
 
 
 def kill(cluster: Yarn, applications: Sequence[Application], reporter: Reporter, *, timeout_s: float) -> list[Outcome]:

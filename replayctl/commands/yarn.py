@@ -283,7 +283,9 @@ def _followed(
     ended = follow(cluster, application, selection, app.write_log, app.reporter, raw=raw, wait_s=wait_s)
     # A restarted ResourceManager ends the applications that it has forgotten. The log shows only the consequences.
     requested = False if diagnose is None and ended.is_forgotten else diagnose
-    causes = yarn.probable_causes(cluster, ended, lambda: cluster.files(ended, wait_s=wait_s), requested=requested)
+    causes = yarn.probable_causes(
+        cluster, ended, lambda: cluster.files(ended, wait_s=wait_s), app.reporter, requested=requested
+    )
     view = (yarn_views.head(ended), *yarn_views.cause_lines(causes)) if causes else ()
     return Result("yarn-logs", {"application": ended, "causes": causes}, view)
 
@@ -305,12 +307,12 @@ def _shown(
     if application.waits_for is not None:
         app.reporter.step(f"{application.id} is waiting: {application.waits_for}")
     selected = selection.of(files, application)
-    causes = yarn.probable_causes(cluster, application, lambda: files, requested=diagnose, again=selected)
+    causes = yarn.probable_causes(cluster, application, lambda: files, app.reporter, requested=diagnose, again=selected)
     answer = {"application": application, "causes": causes, "files": selected}
     if causes:
         app.show_first((yarn_views.head(application), *yarn_views.cause_lines(causes), Lines(("",))))
     if target is not None:
-        return _written(answer, view.save(cluster, application, selected, target, selection))
+        return _written(answer, view.save(cluster, application, selected, target, selection, app.reporter))
     for data in view.shown(cluster, application, selected, selection):
         app.write_log(data, raw)
     return Result(

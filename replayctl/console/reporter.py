@@ -10,6 +10,7 @@ import contextlib
 import getpass
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, TextIO, cast
@@ -21,11 +22,13 @@ from replayctl.console.stream import Stream
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
+    from rich.text import Text
 
 _EVERY_S = 10.0
 # Shorter work has no bar: it would only flicker.
 _NO_BAR_BEFORE_S = 0.5
 _REDRAW_S = 0.1
+_TICK_S = 1.0
 
 
 class StderrReporter:
@@ -48,6 +51,10 @@ class StderrReporter:
         self._console: Console | None = None
         self._live: Live | None = None
         self._printed_at = float("-inf")
+        # What the command waits for now, and the thread that repeats it where lines cannot be redrawn.
+        self._waiting: str | None = None
+        self._ticker: threading.Thread | None = None
+        self._lock = threading.RLock()
 
     def step(self, message: str) -> None:
         """Print a line."""
@@ -81,22 +88,18 @@ class StderrReporter:
             raise
 
     def status(self, message: str) -> None:
-        """Replace one line on a terminal; elsewhere print a line every ten seconds."""
+        """Replace one line on a terminal; elsewhere print a line every ten seconds, until something else is printed."""
         if not self._progress:
             return
-        if not self._redraws:
-            self._periodically(message)
+        with self._lock:
+            self._waiting = message
+        if self._redraws:
+            self._draw_status()
             return
-        from rich.live import Live
-        from rich.text import Text
-
-        line = Text(f"{self._clock()} {clean(message)}", no_wrap=True, overflow="ellipsis")
-        if self._live is None:
-            self._live = Live(
-                console=self._rich(), transient=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
-            )
-            self._live.start()
-        self._live.update(line, refresh=True)
+        self._periodically(message)
+        if self._ticker is None:
+            self._ticker = threading.Thread(target=self._tick, name="sign-of-life", daemon=True)
+            self._ticker.start()
 
     @contextlib.contextmanager
     def progress(self, message: str, total: float, unit: Unit = "items") -> Iterator[Callable[[float], None]]:
@@ -112,9 +115,41 @@ class StderrReporter:
 
     def close(self) -> None:
         """Remove the status line."""
+        with self._lock:
+            self._waiting = None
         live, self._live = self._live, None
         if live is not None:
             live.stop()
+
+    def _draw_status(self) -> None:
+        if self._live is not None:
+            self._live.refresh()
+            return
+        from rich.live import Live
+
+        self._live = Live(
+            console=self._rich(),
+            # The clock goes on while the command says nothing new.
+            get_renderable=self._status_line,
+            refresh_per_second=1 / _TICK_S,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._live.start(refresh=True)
+
+    def _status_line(self) -> Text:
+        from rich.text import Text
+
+        return Text(f"{self._clock()} {clean(self._waiting or '')}", no_wrap=True, overflow="ellipsis")
+
+    def _tick(self) -> None:
+        pause = threading.Event()
+        while True:
+            pause.wait(_TICK_S)
+            with self._lock:
+                if self._waiting is not None:
+                    self._periodically(self._waiting)
 
     @contextlib.contextmanager
     def _bar(self, message: str, total: float, unit: Unit) -> Iterator[Callable[[float], None]]:
@@ -173,7 +208,7 @@ class StderrReporter:
     def _periodically(self, message: str) -> None:
         if time.monotonic() - self._printed_at >= _EVERY_S:
             self._printed_at = time.monotonic()
-            self._line(f"… {message}")
+            self._write(f"… {message}")
 
     def _rich(self) -> Console:
         from rich.console import Console
@@ -185,7 +220,11 @@ class StderrReporter:
 
     def _line(self, message: str) -> None:
         self.close()
-        _IgnoringClosed(self._stream).write(f"{self._clock()} {clean(message)}\n")
+        self._write(message)
+
+    def _write(self, message: str) -> None:
+        with self._lock:
+            _IgnoringClosed(self._stream).write(f"{self._clock()} {clean(message)}\n")
 
     def _clock(self) -> str:
         return f"[{time.monotonic() - self._started:7.1f}s]"

@@ -226,9 +226,12 @@ def _install(
 ) -> None:
     """The lists are complete, so nothing is resolved; declared conflicts in them were tested together."""
 
+    what = f"installing packages into the {environment.name} environment"
+    reporter.status(what)
+
     def show(line: str) -> None:
         if line.startswith(_PROGRESS):
-            reporter.status(f"uv: {line.strip()[:100]}")
+            reporter.status(f"{what}: {line.strip()[:100]}")
 
     python, env = environment.program("python"), _environ(environment.path)
     try:

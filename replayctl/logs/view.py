@@ -6,12 +6,13 @@ import codecs
 import os
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from replayctl.clients.resource_manager import Application
 from replayctl.console.bars import last_state
+from replayctl.console.events import Reporter
 from replayctl.errors import NotFound, OperationFailed, UsageProblem
 from replayctl.logs.diagnose import Cause, Diagnosis, add_diagnostics
 from replayctl.logs.sources import Yarn
@@ -23,6 +24,7 @@ _LINE_BYTES = 200
 _LONG_LINE_BYTES, _LEAST_TAIL = 1000, 1 << 16
 _LONGEST_LINE = 1 << 20
 _MOST_CAUSES = 3
+Advance = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +95,14 @@ def expect(cluster: Yarn, app: Application, files: Sequence[LogFile], selection:
     cluster.expect(app, files, tail=tail)
 
 
-def content(cluster: Yarn, app: Application, file: LogFile, selection: LogSelection) -> Iterator[bytes]:
-    """The bytes of one log file, or only its selected lines. Memory use is bounded."""
+def content(
+    cluster: Yarn, app: Application, file: LogFile, selection: LogSelection, advance: Advance | None = None
+) -> Iterator[bytes]:
+    """The bytes of one log file, or only its selected lines; `advance` counts those read. Memory use is bounded."""
     if selection.tail is not None:
         chunks: Iterator[bytes] = iter([last_lines(cluster, app, file, selection.tail)[0]])
     else:
-        chunks = (piece.data for piece in cluster.pieces(app, file))
+        chunks = _counted(cluster, app, file, advance)
     if selection.pattern is None:
         yield from chunks
         return
@@ -139,7 +143,9 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield rest + b"\n"
 
 
-def causes(cluster: Yarn, app: Application, files: Sequence[LogFile], *, again: Sequence[LogFile] = ()) -> list[Cause]:
+def causes(
+    cluster: Yarn, app: Application, files: Sequence[LogFile], reporter: Reporter, *, again: Sequence[LogFile] = ()
+) -> list[Cause]:
     """The probable causes of a failure, most probable first, from stdout and stderr of all containers.
 
     The log files `again` are shown afterwards.
@@ -147,31 +153,50 @@ def causes(cluster: Yarn, app: Application, files: Sequence[LogFile], *, again: 
     diagnosis = Diagnosis()
     outputs = [file for file in files if file.name in ("stdout", "stderr") and file.size]
     cluster.expect(app, [*outputs, *(file for file in again if file not in outputs)], again=again)
-    for file in outputs:
-        diagnosis.start_file(file.container, file.name)
-        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        for line in _lines(piece.data for piece in cluster.pieces(app, file)):
-            diagnosis.feed(decoder.decode(last_state(line)))
+    total = sum(file.size for file in outputs)
+    with reporter.progress(f"looking for the cause in {_count(outputs)}", total, "bytes") as advance:
+        for file in outputs:
+            diagnosis.start_file(file.container, file.name)
+            decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+            for line in _lines(_counted(cluster, app, file, advance)):
+                diagnosis.feed(decoder.decode(last_state(line)))
     if app.diagnostics:
         add_diagnostics(diagnosis, app.diagnostics)
     return diagnosis.causes(limit=_MOST_CAUSES)
 
 
+def _counted(cluster: Yarn, app: Application, file: LogFile, advance: Advance | None) -> Iterator[bytes]:
+    for piece in cluster.pieces(app, file):
+        if advance is not None:
+            advance(len(piece.data))
+        yield piece.data
+
+
+def _count(files: Sequence[LogFile]) -> str:
+    return f"{len(files)} log file{'' if len(files) == 1 else 's'}"
+
+
 def save(
-    cluster: Yarn, app: Application, files: Sequence[LogFile], target: str, selection: LogSelection
+    cluster: Yarn,
+    app: Application,
+    files: Sequence[LogFile],
+    target: str,
+    selection: LogSelection,
+    reporter: Reporter,
 ) -> list[tuple[Path, int]]:
     """Write a single log file to `target`, or several below the folder `target`; a trailing slash marks a folder.
 
     Returns paths and sizes in bytes. Each file is written completely or not at all. Raises OperationFailed.
     """
     folder = Path(target)
+    paths = [folder / app.id / f"{file.container}.{file.name}" for file in files]
     if len(files) == 1 and not target.endswith("/") and not folder.is_dir():
-        return [(folder, _write(folder, content(cluster, app, files[0], selection)))]
+        paths = [folder]
     expect(cluster, app, files, selection)
     written = []
-    for file in files:
-        path = folder / app.id / f"{file.container}.{file.name}"
-        written.append((path, _write(path, content(cluster, app, file, selection))))
+    with reporter.progress(f"saving {_count(files)}", sum(file.size for file in files), "bytes") as advance:
+        for file, path in zip(files, paths, strict=True):
+            written.append((path, _write(path, content(cluster, app, file, selection, advance))))
     return written
 
 

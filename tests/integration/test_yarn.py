@@ -145,7 +145,7 @@ def test_what_the_resource_manager_has_forgotten_is_found_by_its_logs(
         assert app.am_container == files[0].container
         # The driver has said how it ended; by the program nobody asks it.
         assert app.outcome == ("FORGOTTEN" if "nothing" in history else "FAILED")
-        assert view.causes(yarn, app, files)[0].summary == "KeyError: 'user_id'"
+        assert view.causes(yarn, app, files, RecordingReporter())[0].summary == "KeyError: 'user_id'"
         with pytest.raises(NotFound, match="no logs of it"):
             yarn.application("application_1_0001")
 

@@ -1,6 +1,9 @@
 """The story on stderr: what is said where, and how far long work is."""
 
 import io
+import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -53,6 +56,65 @@ def test_elsewhere_it_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, ki
     assert "done" in shown
     assert "hidden" not in shown
     assert "\x1b" not in shown
+
+
+class Clock:
+    """Time that passes when a thread pauses; after `ticks` pauses the thread ends."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, ticks: int) -> None:
+        self.now, self.ticks = 100.0, ticks
+        monkeypatch.setattr(reporters.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(reporters.threading, "Thread", self.thread)
+
+    def thread(self, *, target: Callable[[], None], **_options: Any) -> "Clock":
+        self.target = target
+        return self
+
+    def start(self) -> None:
+        """Not by itself: `run` runs it."""
+
+    def run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def wait(_event: object, seconds: float) -> None:
+            self.ticks -= 1
+            self.now += seconds
+            if self.ticks < 0:
+                raise EOFError
+
+        monkeypatch.setattr(reporters.threading.Event, "wait", wait)
+        with pytest.raises(EOFError):
+            self.target()
+
+
+def test_a_long_wait_gives_a_sign_of_life_every_ten_seconds_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    clock = Clock(monkeypatch, 35)
+    reporter = StderrReporter(stream=stream)
+    reporter.status("installing packages")
+    clock.run(monkeypatch)
+    assert stream.getvalue().splitlines() == [f"[{s:7.1f}s] … installing packages" for s in (0, 10, 20, 30)]
+    reporter.step("installed")
+    clock.ticks = 35
+    clock.run(monkeypatch)
+    assert stream.getvalue().splitlines()[4:] == ["[   36.0s] installed"]
+
+
+def test_the_clock_of_a_status_goes_on_while_nothing_new_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporters, "_TICK_S", 0.01)
+    drawn = threading.Event()
+
+    class Drawn(Terminal):
+        def write(self, text: str) -> int:
+            if "99.0s" in text:
+                drawn.set()
+            return super().write(text)
+
+    now = 0.0
+    monkeypatch.setattr(reporters.StderrReporter, "_clock", lambda _self: f"[{now:7.1f}s]")
+    reporter = StderrReporter(stream=Drawn())
+    reporter.status("waiting")
+    now = 99.0
+    assert drawn.wait(30), "the line was not drawn again"
+    reporter.close()
 
 
 def test_quiet_leaves_warnings_and_json_leaves_the_story() -> None:

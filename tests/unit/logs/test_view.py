@@ -3,6 +3,8 @@
 import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -187,3 +189,15 @@ def test_progress_bars_are_one_line_and_are_searched_as_they_are_shown(monkeypat
     assert following(replace(WANTED, tail=0)) == b""
     assert following(replace(WANTED, pattern=view.pattern("^fit: 100"))) == bar + b"\n"
     assert following(replace(WANTED, pattern=view.pattern(" 57%"))) == b""
+
+
+def test_saved_logs_are_counted_while_they_are_read(tmp_path: Path) -> None:
+    text = b"one\ntwo\nthree\n"
+    cluster: Any = Cluster([("FINISHED", text, None)], now=0)
+    files = cluster.files(replace(APP, state="FINISHED"), wait_s=0, driver_only=True)
+    reporter = RecordingReporter()
+    selection = replace(WANTED, pattern=view.pattern("two"))
+    (saved,) = view.save(cluster, APP, files, f"{tmp_path}/", selection, reporter)
+    assert saved == (tmp_path / APP.id / f"{CONTAINER}.stdout", 4)
+    assert saved[0].read_bytes() == b"two\n"
+    assert reporter.messages("progress") == [f"saving 1 log file: {len(text)} of {len(text)} bytes"]
