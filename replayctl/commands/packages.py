@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from replayctl.commands.options import DryRun, Shared
+from replayctl.commands.options import DryRun, PackageDestination, Shared
 from replayctl.console.result import Lines, Result, Table
 from replayctl.errors import UsageProblem
 from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
     from replayctl.bundle.package_files import Runtime
-    from replayctl.publishing.packages import Upload
+    from replayctl.publishing.packages import Store, Upload
     from replayctl.settings.declared import Settings
     from replayctl.settings.namespace import Namespace
-    from replayctl.storage.packages import PackageStore, StoredPackage
+    from replayctl.storage.packages import StoredPackage
 
 _COMMAND = "upd-wheels-and-jars"
 _KEEP = 5
@@ -42,6 +42,7 @@ def upd_wheels_and_jars(
         bool, typer.Option("--prune", help="Remove old builds of each package instead of uploading.")
     ] = False,
     keep: Annotated[int, typer.Option(help="Number of builds of each package that --prune keeps.")] = _KEEP,
+    to: PackageDestination = None,
     shared: Shared = False,
     dry_run: DryRun = False,
 ) -> Result:
@@ -57,14 +58,13 @@ def upd_wheels_and_jars(
       replayctl upd-wheels-and-jars --list
       replayctl upd-wheels-and-jars --prune --keep 3
     """
-    from replayctl.settings.folders import find_folders
-    from replayctl.storage.packages import FOLDER, open_packages
+    from replayctl.publishing.package_stores import open_store
 
     app: AppContext = ctx.obj
     _require_compatible(show_list, prune, files or ())
     workspace = app.workspace(shared=shared)
-    in_pods = f"{find_folders(app.settings).spark_submit_files_in_pods}/{workspace.namespace.directory}/{FOLDER}"
-    with open_packages(workspace) as store:
+    with open_store(workspace, to) as store:
+        in_pods = store.root
         if show_list:
             return _listed(store, in_pods)
         if prune:
@@ -131,7 +131,7 @@ def _paths(
     return paths
 
 
-def _uploaded(app: AppContext, store: PackageStore, in_pods: str, paths: Sequence[Path], *, dry_run: bool) -> Result:
+def _uploaded(app: AppContext, store: Store, in_pods: str, paths: Sequence[Path], *, dry_run: bool) -> Result:
     from replayctl.publishing import packages
 
     files = packages.read_packages(paths, _runtime(app.settings), app.reporter)
@@ -169,14 +169,14 @@ def _row(upload: Upload, root: str, in_pods: str, *, dry_run: bool) -> dict[str,
     }
 
 
-def _listed(store: PackageStore, in_pods: str) -> Result:
+def _listed(store: Store, in_pods: str) -> Result:
     stored = sorted(store.look().packages.values(), key=lambda package: (package.name, package.folder))
     rows = [_stored_row(package, store.path, in_pods) for package in stored]
     data = {"target": store.name, "packages": rows}
     return Result(_COMMAND, data, (_stored_table(rows, store.name),), status="ok")
 
 
-def _pruned(app: AppContext, store: PackageStore, in_pods: str, keep: int, *, dry_run: bool) -> Result:
+def _pruned(app: AppContext, store: Store, in_pods: str, keep: int, *, dry_run: bool) -> Result:
     from replayctl.publishing import packages
 
     stored = store.look().packages

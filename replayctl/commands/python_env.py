@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from replayctl.commands.options import DryRun, Shared
+from replayctl.commands.options import Destination, DryRun, PackageDestination, Shared
 from replayctl.console.result import Block, Fields, Lines, Result
 from replayctl.settings.context import AppContext
 
@@ -21,9 +21,8 @@ _COMMAND = "build-python-env"
 
 def build_python_env(
     ctx: typer.Context,
-    publish: Annotated[
-        bool, typer.Option("--publish", help="Upload the archive to the folder of packages as well.")
-    ] = False,
+    publish: Annotated[bool, typer.Option("--publish", help="Store the archive for YARN as well.")] = False,
+    to: PackageDestination = None,
     dags_dir: Annotated[
         Path | None,
         typer.Option(help="Folder with the workloads; ./dags if it exists, else the shipped one.", show_default=False),
@@ -42,6 +41,7 @@ def build_python_env(
     Examples:
       replayctl build-python-env --dry-run
       replayctl build-python-env --publish
+      replayctl build-python-env --to hdfs
     """
     from replayctl.deploy import find_dags_dir
     from replayctl.python_env.build import build, find_built, plan_environment
@@ -69,8 +69,8 @@ def build_python_env(
     warnings = (f"the archive was not tried under an empty root: {environment.note}",) if environment.note else ()
     view: list[Block] = [*_planned(recipe), _described(environment)]
     changed = data["built"]
-    if publish:
-        published = _publish(app, environment.package, shared=shared, dry_run=dry_run)
+    if publish or to:
+        published = _publish(app, environment.package, to, shared=shared, dry_run=dry_run)
         data["published"] = published
         changed = changed or published["outcome"] != "unchanged"
         view.append(Lines((f"{published['outcome']}: {published['path_in_pods']}",)))
@@ -79,11 +79,13 @@ def build_python_env(
     return Result(_COMMAND, data, view, status="ok" if changed else "nothing-to-do", warnings=warnings)
 
 
-def _publish(app: AppContext, package: PackageFile, *, shared: bool, dry_run: bool) -> dict[str, Any]:
+def _publish(
+    app: AppContext, package: PackageFile, to: Destination | None, *, shared: bool, dry_run: bool
+) -> dict[str, Any]:
     from replayctl.publishing import packages
-    from replayctl.storage.packages import open_packages
+    from replayctl.publishing.package_stores import open_store
 
-    with open_packages(app.workspace(shared=shared)) as store:
+    with open_store(app.workspace(shared=shared), to) as store:
         app.reporter.status(f"reading {store.name}")
         uploads = packages.plan_uploads([package], store.look([package.sha256]))
         if not dry_run:

@@ -10,11 +10,12 @@ from replayctl.bundle.python_list import environment_prefix, read_requirements
 from replayctl.bundle.specs import Dag
 from replayctl.errors import NotFound
 from replayctl.local.environments import spark_requirements
-from replayctl.publishing.packages import newest_first, path_of
+from replayctl.publishing.package_stores import open_store
+from replayctl.publishing.packages import Store, newest_first, path_of
 from replayctl.settings.declared import Settings
 from replayctl.settings.namespace import find_namespace
 from replayctl.settings.workspace import Workspace
-from replayctl.storage.packages import PackageStore, StoredPackage, open_packages
+from replayctl.storage.packages import StoredPackage
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def find_packages(workspace: Workspace, dags: Sequence[Dag]) -> Packages | None:
     named: dict[str, Reference] = {}
     python: Reference | None = None
     for place in _places(workspace):
-        with open_packages(place) as store:
+        with open_store(place) as store:
             stored = newest_first(store.look().packages.values())
             named |= {
                 name: _reference(store, package)
@@ -87,7 +88,7 @@ def _environment(stored: Sequence[StoredPackage], settings: Settings) -> StoredP
     return next((package for package in stored if package.name.startswith(prefix)), None)
 
 
-def _reference(store: PackageStore, package: StoredPackage) -> Reference:
+def _reference(store: Store, package: StoredPackage) -> Reference:
     return Reference(path_of(store.root, package), package.folder.removeprefix("p_"))
 
 

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from replayctl.bundle.package_files import (
     PackageFile,
@@ -22,10 +22,40 @@ from replayctl.console.events import Reporter
 from replayctl.errors import UsageProblem
 from replayctl.storage import lock
 from replayctl.storage.audit import audit_line
-from replayctl.storage.packages import PackageStore, Stored, StoredPackage, folder_of
+from replayctl.storage.packages import Stored, StoredPackage, folder_of
 
 _LONG_AGO = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 Outcome = Literal["send", "resume", "unchanged"]
+
+
+class Store(Protocol):
+    """Where one namespace's packages are: `path` is the folder, `root` the same as the cluster names it."""
+
+    path: str
+    root: str
+
+    @property
+    def name(self) -> str:
+        """The folder and its machine, for messages."""
+
+    def look(self, sha256: Sequence[str] = ()) -> Stored:
+        """What is stored; files with one of the given `sha256`, and parts of them, are verified."""
+
+    def send(
+        self,
+        *,
+        sha256: str,
+        name: str,
+        size: int,
+        offset: int,
+        chunks: Iterable[bytes],
+        facts: Mapping[str, str],
+        audit: str,
+    ) -> None:
+        """Stores a complete package, or leaves the old state; `chunks` are its bytes from `offset` on."""
+
+    def prune(self, folders: Sequence[str], audit: str) -> None:
+        """Removes stored packages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +106,7 @@ def check_uploads(uploads: Sequence[Upload], reporter: Reporter) -> None:
             check_contents(upload.package)
 
 
-def send(store: PackageStore, uploads: Sequence[Upload], reporter: Reporter) -> None:
+def send(store: Store, uploads: Sequence[Upload], reporter: Reporter) -> None:
     """Sends the packages one by one. Each appears on the target completely or not at all."""
     for upload in uploads:
         if upload.outcome == "unchanged":
@@ -117,7 +147,7 @@ def newest_first(stored: Iterable[StoredPackage]) -> list[StoredPackage]:
     return sorted(stored, key=lambda package: (-_moment(package).timestamp(), package.folder))
 
 
-def prune(store: PackageStore, packages: Sequence[StoredPackage]) -> None:
+def prune(store: Store, packages: Sequence[StoredPackage]) -> None:
     """Removes stored packages."""
     names = [package.folder for package in packages]
     store.prune(names, audit_line("prune", packages=[package.name for package in packages]))

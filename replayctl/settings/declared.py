@@ -35,6 +35,7 @@ from replayctl.settings.values import (
     to_secret,
     to_servers,
     to_ssh_client,
+    to_store,
     to_text,
     to_url,
     to_version,
@@ -252,6 +253,7 @@ class PackageSettings:
     standalone_python: str | None = _setting(
         to_text, "standalone CPython to pack, as URL#sha256=HEX; Debian's packages when not set"
     )
+    store: str = _setting(to_store, "where packages are stored: folder (folders.spark_submit_files) or hdfs", "folder")
     environment: bool = _setting(
         to_flag,
         "whether steps on YARN run in the environment that build-python-env packs, or in the nodes' Python",

@@ -68,21 +68,18 @@ def folder_of(sha256: str) -> str:
 class PackageStore:
     """The packages of one namespace, reached through the shell of the profile's folders.
 
-    `root` is the folder for Spark as the workers see it; the attribute is that of the packages.
+    `submit` and `root` are the folder for Spark as this machine and as the workers see it; `path` and `root` of a store
+    are those of its packages.
     """
 
     def __init__(self, shell: Shell, submit: str, owner: str, modes: Modes, *, root: str) -> None:
         self.shell = shell
+        self.path = f"{submit}/{owner}/{FOLDER}"
         self.root = f"{root}/{owner}/{FOLDER}"
         self._submit = submit
         self._owner = owner
         self._is_common = owner.startswith("_")
         self._modes = modes if self._is_common else modes.for_one_user
-
-    @property
-    def path(self) -> str:
-        """The folder of the packages, as this machine sees it."""
-        return f"{self._submit}/{self._owner}/{FOLDER}"
 
     @property
     def name(self) -> str:

@@ -24,7 +24,7 @@ DOORS = {
     "airflow_client": {"clients/airflow.py", "clients/airflow_runs.py", "clients/airflow_session.py"},
     "urllib3": {
         *("clients/airflow.py", "clients/airflow_session.py", "clients/mlflow.py", "clients/resource_manager.py"),
-        *("clients/hdfs.py", "clients/proxies.py"),
+        *("clients/hdfs.py", "clients/webhdfs.py", "clients/proxies.py"),
         *("cluster/api.py", "images/registry.py", "logs/sources.py", "python_env/standalone.py"),
     },
 }

@@ -1,0 +1,187 @@
+"""Writes to HDFS by its REST API, in streams.
+
+https://hadoop.apache.org/docs/r3.4.1/hadoop-project-dist/hadoop-hdfs/WebHDFS.html
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from replayctl.clients.proxies import make_pool
+from replayctl.errors import AuthFailed, Conflict, NotFound, OperationFailed, ReplayctlError, Unreachable, in_words
+
+_TIMEOUT_S = 120.0
+_CHUNK_BYTES = 1 << 20
+_MAX_ANSWER_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file or folder of HDFS; its size in bytes."""
+
+    name: str
+    is_folder: bool
+    size: int
+
+
+class WebHdfs:
+    """HDFS at the web address of its NameNode, as `user`; without one HDFS takes everybody for the same.
+
+    `route` gives the base address at which a DataNode's `host:port` can be reached from here.
+    """
+
+    def __init__(self, url: str, user: str, route: Callable[[str, int], str]) -> None:
+        self.url = url.rstrip("/")
+        self._user = user
+        self._route = route
+
+    def entries(self, path: str) -> list[Entry] | None:
+        """What is in a folder; None when it does not exist."""
+        try:
+            answer = self._ask("GET", path, op="LISTSTATUS")
+        except NotFound:
+            return None
+        return [
+            Entry(str(row["pathSuffix"]), row["type"] == "DIRECTORY", int(row["length"]))
+            for row in answer["FileStatuses"]["FileStatus"]
+        ]
+
+    def attributes(self, path: str) -> dict[str, str]:
+        """The extended attributes of a file, by their names without `user.`; empty when it does not exist."""
+        try:
+            rows = self._ask("GET", path, op="GETXATTRS", encoding="base64")["XAttrs"]
+        except NotFound:
+            return {}
+        names = (str(row["name"]) for row in rows)
+        values = (base64.b64decode(str(row.get("value") or "0s")[2:]).decode("utf-8", "replace") for row in rows)
+        return {name.removeprefix("user."): value for name, value in zip(names, values, strict=True)}
+
+    def set_attribute(self, path: str, name: str, value: str) -> None:
+        """Sets an extended attribute."""
+        words = {"xattr.name": f"user.{name}", "xattr.value": value, "flag": "CREATE"}
+        self._ask("PUT", path, op="SETXATTR", **words)
+
+    def make_folder(self, path: str) -> None:
+        """Creates a folder and those above it, unless they exist."""
+        self._ask("PUT", path, op="MKDIRS", permission="755")
+
+    def rename(self, path: str, new: str) -> None:
+        """Renames, and never replaces or nests; Conflict when the new name exists."""
+        try:
+            self._ask("PUT", path, op="RENAME", destination=new, renameoptions="NONE")
+        except AuthFailed as error:
+            if "FileAlreadyExistsException" in (error.details or ""):
+                raise Conflict(f"{new} exists in HDFS") from error
+            raise
+
+    def delete(self, path: str) -> None:
+        """Removes a file, or a folder with all that is in it; nothing when it does not exist."""
+        self._ask("DELETE", path, op="DELETE", recursive="true")
+
+    def write(self, path: str, chunks: Iterable[bytes], *, append: bool) -> None:
+        """Streams a file, or the rest of one; what has arrived stays when this is interrupted."""
+        words = {"op": "APPEND"} if append else {"op": "CREATE", "overwrite": "true", "permission": "644"}
+        method = "POST" if append else "PUT"
+        with self._request(method, self._address(path, words)) as answer:
+            location = answer.headers.get("Location") if answer.status == 307 else None
+            content = answer.read(_MAX_ANSWER_BYTES)
+        if not location:
+            raise self._refusal(answer.status, content, path)
+        with self._request(method, self._routed(location), body=iter(chunks)) as answer:
+            if answer.status not in (200, 201):
+                raise self._refusal(answer.status, answer.read(_MAX_ANSWER_BYTES), path)
+
+    def digest(self, path: str, advance: Callable[[float], None] = lambda _: None) -> str:
+        """The sha256 of a file as HDFS gives it back."""
+        digest = hashlib.sha256()
+        for chunk in self._read(path):
+            digest.update(chunk)
+            advance(len(chunk))
+        return digest.hexdigest()
+
+    def _read(self, path: str) -> Iterator[bytes]:
+        with self._request("GET", self._address(path, {"op": "OPEN"})) as answer:
+            location = answer.headers.get("Location") if answer.status == 307 else None
+            content = answer.read(_MAX_ANSWER_BYTES)
+        if not location:
+            raise self._refusal(answer.status, content, path)
+        with self._request("GET", self._routed(location)) as answer:
+            if answer.status != 200:
+                raise self._refusal(answer.status, answer.read(_MAX_ANSWER_BYTES), path)
+            yield from self._errors(answer.stream(_CHUNK_BYTES))
+
+    def _errors(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        import urllib3
+
+        try:
+            yield from chunks
+        except urllib3.exceptions.HTTPError as error:
+            raise self._away(error) from error
+
+    def _ask(self, method: str, path: str, **words: str) -> dict[str, Any]:
+        with self._request(method, self._address(path, words)) as answer:
+            content = bytes(answer.read(_MAX_ANSWER_BYTES))
+        if answer.status != 200:
+            raise self._refusal(answer.status, content, path)
+        try:
+            return dict(json.loads(content)) if content else {}
+        except ValueError as error:
+            raise OperationFailed(f"{self.url} did not answer as HDFS does") from error
+
+    def _address(self, path: str, words: Mapping[str, str]) -> str:
+        query = urllib.parse.urlencode({**words, "user.name": self._user})
+        return f"{self.url}/webhdfs/v1{urllib.parse.quote(path)}?{query}"
+
+    def _routed(self, location: str) -> str:
+        parts = urllib.parse.urlsplit(location)
+        base = urllib.parse.urlsplit(self._route(parts.hostname or "", parts.port or 80))
+        return urllib.parse.urlunsplit((base.scheme, base.netloc, parts.path, parts.query, ""))
+
+    def _request(self, method: str, url: str, body: Iterator[bytes] | None = None) -> Any:
+        import urllib3
+
+        headers = {"Content-Type": "application/octet-stream"} if body is not None else {}
+        pool = make_pool(url)
+        try:
+            return pool.request(
+                method,
+                url,
+                body=body,
+                headers=headers,
+                timeout=_TIMEOUT_S,
+                preload_content=False,
+                redirect=False,
+                # A stream cannot be sent twice.
+                retries=False,
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise self._away(error) from error
+
+    def _away(self, error: Exception) -> Unreachable:
+        return Unreachable(
+            f"HDFS at {self.url} does not answer",
+            hint="check that the NameNode and the DataNodes run: replayctl open hdfs",
+            details=in_words(error),
+        )
+
+    def _refusal(self, status: int, content: bytes, path: str) -> ReplayctlError:
+        details = content[:2000].decode("utf-8", "replace")
+        if status == 404:
+            return NotFound(f"{path} does not exist in HDFS at {self.url}")
+        if "SafeModeException" in details or "StandbyException" in details:
+            return Unreachable(
+                f"HDFS at {self.url} is not ready: the NameNode is in safe mode or on standby", details=details
+            )
+        if status in (401, 403):
+            return AuthFailed(
+                f"HDFS at {self.url} does not let {self._user} change {path}",
+                hint="set hdfs.user or hdfs.packages",
+                details=details,
+            )
+        return OperationFailed(f"HDFS at {self.url} refused {path} (HTTP {status})", details=details)

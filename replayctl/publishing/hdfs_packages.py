@@ -1,0 +1,116 @@
+"""Packages in HDFS: the same folders as in the shared one, each published by one rename."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+
+from replayctl.clients.webhdfs import WebHdfs
+from replayctl.errors import Conflict, OperationFailed
+from replayctl.storage.packages import Part, Stored, StoredPackage, folder_of
+
+_PARTS = ".parts"
+_FOLDER = re.compile(r"p_[0-9a-f]{16}")
+_CHARACTERS = 200
+
+
+class HdfsPackageStore:
+    """The packages of one namespace below `path` of HDFS; `root` is the same folder as Spark names it.
+
+    A package's sha256 is an attribute of its file, written once HDFS has given the whole file back.
+    """
+
+    def __init__(self, hdfs: WebHdfs, path: str, filesystem: str) -> None:
+        self._hdfs = hdfs
+        self.path = path
+        self.root = f"{filesystem}{path}"
+
+    @property
+    def name(self) -> str:
+        """The folder, for messages."""
+        return self.root
+
+    def look(self, sha256: Sequence[str] = ()) -> Stored:
+        """What is stored; parts of uploads with one of the given `sha256` are read to verify them."""
+        packages = {}
+        for folder in self._hdfs.entries(self.path) or ():
+            if folder.is_folder and _FOLDER.fullmatch(folder.name):
+                package = self._package(folder.name)
+                if package is not None:
+                    packages[folder.name] = package
+        parts = {}
+        for entry in (self._hdfs.entries(f"{self.path}/{_PARTS}") or ()) if sha256 else ():
+            if entry.name in sha256 and entry.size:
+                parts[entry.name] = Part(entry.size, self._hdfs.digest(f"{self.path}/{_PARTS}/{entry.name}"))
+        return Stored(packages, parts)
+
+    def send(
+        self,
+        *,
+        sha256: str,
+        name: str,
+        size: int,
+        offset: int,
+        chunks: Iterable[bytes],
+        facts: Mapping[str, str],
+        audit: str,
+    ) -> None:
+        """Stores a complete package, or leaves the old state; `chunks` are its bytes from `offset` on.
+
+        After an error the uploaded part is kept, and the next upload resumes there. `audit` is part of the file's
+        attributes: HDFS has no log of ours.
+        """
+        parts, part = f"{self.path}/{_PARTS}", f"{self.path}/{_PARTS}/{sha256}"
+        self._hdfs.make_folder(parts)
+        self._hdfs.write(part, chunks, append=offset > 0)
+        if self._hdfs.digest(part) != sha256:
+            self._hdfs.delete(part)
+            raise OperationFailed(
+                f"{name} in HDFS differs from the local file and was deleted", hint="run the same command again"
+            )
+        folder = folder_of(sha256)
+        new = f"{self.path}/{_PARTS}/new-{secrets.token_hex(8)}"
+        self._hdfs.make_folder(new)
+        self._hdfs.rename(part, f"{new}/{name}")
+        self._hdfs.set_attribute(f"{new}/{name}", "sha256", sha256)
+        self._hdfs.set_attribute(f"{new}/{name}", "facts", json.dumps({**facts, "audit": audit}, ensure_ascii=True))
+        try:
+            self._hdfs.rename(new, f"{self.path}/{folder}")
+        except Conflict:
+            # Another upload of the same file may have been first.
+            self._hdfs.delete(new)
+        package = self._package(folder)
+        if package is None or (package.name, package.size, package.sha256) != (name, size, sha256):
+            raise Conflict(
+                f"{self.root}/{folder} has another content than {name}",
+                hint=f"look at it, then remove it: hdfs dfs -rm -r {self.path}/{folder}",
+            )
+
+    def prune(self, folders: Sequence[str], audit: str) -> None:
+        """Removes stored packages, each by one deletion."""
+        for folder in folders:
+            self._hdfs.delete(f"{self.path}/{folder}")
+
+    def _package(self, folder: str) -> StoredPackage | None:
+        files = [entry for entry in self._hdfs.entries(f"{self.path}/{folder}") or () if not entry.is_folder]
+        if len(files) != 1:
+            return None
+        attributes = self._hdfs.attributes(f"{self.path}/{folder}/{files[0].name}")
+        return StoredPackage(
+            folder, files[0].name, files[0].size, attributes.get("sha256"), _facts(attributes.get("facts", ""))
+        )
+
+
+def _facts(text: str) -> Mapping[str, str]:
+    """The notes of an upload, which anyone may have written."""
+    try:
+        notes = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return (
+        {key: str(notes[key])[:_CHARACTERS] for key in ("at", "by", "host") if key in notes}
+        if isinstance(notes, dict)
+        else {}
+    )
