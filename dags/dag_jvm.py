@@ -45,7 +45,7 @@ def jvm_conf(rows: int | None, environ: Mapping[str, str]) -> dict[str, str]:
     if archive and os.path.exists(archive):
         options.append(f'"-XX:SharedArchiveFile={archive}"')
     local = environ.get("SPARK_LOCAL_DIRS", "").partition(",")[0]
-    if local:
+    if os.path.isdir(local):
         # A killed JVM leaves its temporary files behind: here they are known for what they are.
         options.append(f'"-Djava.io.tmpdir={local}"')
     return {"spark.driver.extraJavaOptions": " ".join(options)}

@@ -30,6 +30,14 @@ def test_an_archive_of_classes_is_used_where_it_exists(tmp_path: Path) -> None:
     assert f'"-XX:SharedArchiveFile={archive}"' in options(1, environ)
 
 
+def test_temporary_files_lie_in_sparks_folder_where_it_exists(tmp_path: Path) -> None:
+    folder = tmp_path / "with a space"
+    environ = {"SPARK_LOCAL_DIRS": f"{folder},/elsewhere"}
+    assert "tmpdir" not in options(1, environ)
+    folder.mkdir()
+    assert f'"-Djava.io.tmpdir={folder}"' in options(1, environ)
+
+
 def test_rows_are_those_of_the_split(tmp_path: Path) -> None:
     document = {"parameters": {"log_path": "nowhere"}, "data_root": str(tmp_path)}
     assert rows_of(document, [{"candidates": 3}, {"raw_rows": 7}]) == 7
