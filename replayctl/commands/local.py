@@ -173,6 +173,7 @@ def make_environments(ctx: typer.Context, engine: _WithEngine = "embedded", dry_
     settings = _local_settings(ctx)
     spark = _is_spark(engine, settings)
     names = environments.needed(spark=spark)
+    ctx.obj.reporter.status("checking every file of the environments")
     damage = {name: environments.find_damage(name, settings.cache_dir, thorough=True) for name in names}
     if not dry_run:
         if spark:

@@ -29,7 +29,8 @@ def why_waiting(api: AirflowApi, run: RunInfo, tasks: Sequence[TaskInfo]) -> str
     for pool in sorted({task.pool for task in tasks if task.state == "scheduled" and task.pool}):
         slots, occupants = api.pool_use(pool)
         if 0 <= slots <= len(occupants):
-            return f"waiting for one of the {slots} slots of pool {pool}, in use by {_some(occupants)}"
+            which = "the only slot" if slots == 1 else f"one of the {slots} slots"
+            return f"waiting for {which} of pool {pool}, in use by {_some(occupants)}"
     if any(task.state == "up_for_retry" for task in tasks):
         return "waiting for the next try"
     return None

@@ -105,6 +105,7 @@ def down(settings: Settings, reporter: Reporter) -> tuple[str, ...]:
         names = running_parts(settings)
         if names:
             reporter.step(f"stopping {', '.join(names)}")
+            reporter.status("waiting for the processes to end")
         _stop(home)
     return names
 

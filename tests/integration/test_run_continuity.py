@@ -238,7 +238,7 @@ def test_of_runs_that_wait_the_older_one_comes_first_and_a_waiting_one_says_why(
     waiting = probe.stack.call("runs", "follow", "probe", newer, "--timeout", "12")
     assert waiting.code == 8, waiting.document
     (error,) = waiting.document["errors"]
-    assert f"waiting for one of the 1 slots of pool {LOCAL_POOL}" in error["message"]
+    assert f"waiting for the only slot of pool {LOCAL_POOL}" in error["message"]
     assert f"single_vera {blocking} single" in error["message"]
     assert waiting.data["run_id"] == newer
     probe.gate.touch()

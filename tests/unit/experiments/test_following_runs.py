@@ -188,7 +188,7 @@ def why(server: Airflow, state: str, *tasks: TaskInfo) -> str | None:
 def test_why_a_run_waits_is_said() -> None:
     busy = Airflow(pool=(1, ["other_dag run0 als"]))
     assert why(busy, "running", task("a", "scheduled")) == (
-        "waiting for one of the 1 slots of pool p, in use by other_dag run0 als"
+        "waiting for the only slot of pool p, in use by other_dag run0 als"
     )
     assert why(busy, "running", task("a", "running"), task("b", "scheduled")) is None
     older = Airflow(all_runs=[RunInfo("d", "older", "running", None, None)])
