@@ -1,4 +1,4 @@
-"""Writes to HDFS by its REST API, in streams.
+"""Reads and writes HDFS by its REST API, in streams.
 
 https://hadoop.apache.org/docs/r3.4.1/hadoop-project-dist/hadoop-hdfs/WebHDFS.html
 """
@@ -96,6 +96,15 @@ class WebHdfs:
         with self._request(method, self._routed(location), body=iter(chunks)) as answer:
             if answer.status not in (200, 201):
                 raise self._refusal(answer.status, answer.read(_MAX_ANSWER_BYTES), path)
+
+    def read(self, path: str, limit: int) -> bytes:
+        """A whole file. Raises OperationFailed when it has more than `limit` bytes."""
+        content = b""
+        for chunk in self._read(path):
+            content += chunk
+            if len(content) > limit:
+                raise OperationFailed(f"{path} in HDFS has more than {limit} bytes")
+        return content
 
     def digest(self, path: str, advance: Callable[[float], None] = lambda _: None) -> str:
         """The sha256 of a file as HDFS gives it back."""

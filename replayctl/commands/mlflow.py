@@ -34,13 +34,12 @@ def mlflow_sync(
     from replayctl.experiments.evaluations import is_on_hdfs, read_hdfs_evaluations, read_shared_evaluations
     from replayctl.experiments.finding import plain_name
     from replayctl.experiments.mlflow_sync import parse_evaluation, sync
-    from replayctl.experiments.services import open_mlflow, open_namenode
+    from replayctl.experiments.services import open_mlflow
 
     app: AppContext = ctx.obj
     workspace = app.workspace(shared=shared)
     if is_on_hdfs(app.settings):
-        with open_namenode(app.settings, app.environ, app.reporter) as url:
-            texts = read_hdfs_evaluations(workspace, url)
+        texts = read_hdfs_evaluations(workspace, app.environ)
     else:
         texts = read_shared_evaluations(workspace)
     evaluations, problems = [], []

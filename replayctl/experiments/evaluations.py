@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from replayctl.errors import NotFound, SettingsError
+from replayctl.errors import SettingsError
 from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
 from replayctl.settings.workspace import Workspace
@@ -14,7 +14,9 @@ from replayctl.storage.answers import records_of
 from replayctl.storage.target import shell_of
 
 if TYPE_CHECKING:
-    from replayctl.clients.hdfs import HdfsReader
+    from collections.abc import Iterator, Mapping
+
+    from replayctl.clients.webhdfs import WebHdfs
 
 
 _FILE, _WHOLE = "mlflow.json", "_SUCCESS"
@@ -49,25 +51,24 @@ def read_shared_evaluations(workspace: Workspace) -> dict[str, str]:
     return {record.name: record.text for record in records if record.kind == "evaluation"}
 
 
-def read_hdfs_evaluations(workspace: Workspace, url: str) -> dict[str, str]:
-    """The same from HDFS, whose NameNode has its pages at `url`."""
-    from replayctl.clients.hdfs import HdfsReader
+def read_hdfs_evaluations(workspace: Workspace, environ: Mapping[str, str]) -> dict[str, str]:
+    """The same from HDFS, reached directly or through forwards."""
+    from replayctl.forwarding.hdfs import open_hdfs
 
     settings, namespace = workspace.settings, workspace.namespace
     address = str(find_folders(settings).artifacts_in_pods)
-    reader = HdfsReader(url, settings.hdfs.user or namespace.user)
     base = f"{urlsplit(address).path}/{namespace.directory}"
-    texts = {}
-    for dataset in _folders(reader, base):
-        for identity in _folders(reader, f"{base}/{dataset}/evaluate"):
-            folder = f"{base}/{dataset}/evaluate/{identity}"
-            if _IDENTITY.fullmatch(identity) and {_FILE, _WHOLE} <= reader.files(folder).keys():
-                texts[identity] = reader.read(f"{folder}/{_FILE}", _MAX_BYTES).decode("utf-8", "replace")
-    return texts
+    user = settings.hdfs.user or namespace.user or "replayctl"
+    with open_hdfs(settings, environ, workspace.reporter, user) as hdfs:
+        return dict(_stored(hdfs, base))
 
 
-def _folders(reader: HdfsReader, path: str) -> list[str]:
-    try:
-        return reader.folders(path)
-    except NotFound:
-        return []
+def _stored(hdfs: WebHdfs, base: str) -> Iterator[tuple[str, str]]:
+    for dataset in hdfs.entries(base) or ():
+        evaluate = f"{base}/{dataset.name}/evaluate"
+        for folder in (dataset.is_folder and hdfs.entries(evaluate)) or ():
+            if not folder.is_folder or not _IDENTITY.fullmatch(folder.name):
+                continue
+            path = f"{evaluate}/{folder.name}"
+            if {_FILE, _WHOLE} <= {entry.name for entry in hdfs.entries(path) or () if not entry.is_folder}:
+                yield folder.name, hdfs.read(f"{path}/{_FILE}", _MAX_BYTES).decode("utf-8", "replace")

@@ -104,16 +104,6 @@ def open_mlflow(
 
 
 @contextlib.contextmanager
-def open_namenode(settings: Settings, environ: Mapping[str, str], reporter: Reporter) -> Iterator[str]:
-    """The address of the NameNode's pages: `hdfs.url`, else `targets.hdfs` through a forward."""
-    if settings.hdfs.url is not None:
-        yield settings.hdfs.url
-        return
-    with _forward("hdfs", settings.targets.hdfs, settings, environ, reporter) as url:
-        yield url
-
-
-@contextlib.contextmanager
 def _forward(
     name: str, target: str, settings: Settings, environ: Mapping[str, str], reporter: Reporter
 ) -> Iterator[str]:

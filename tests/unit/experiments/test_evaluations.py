@@ -2,15 +2,17 @@
 
 import json
 import threading
+import urllib.parse
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from replayctl.clients.hdfs import HdfsReader
-from replayctl.errors import AuthFailed, NotFound, OperationFailed, ReplayctlError, SettingsError, Unreachable
-from replayctl.experiments.evaluations import is_on_hdfs, read_shared_evaluations
+from replayctl.errors import NotFound, OperationFailed, ReplayctlError, SettingsError
+from replayctl.experiments import evaluations
+from replayctl.experiments.evaluations import is_on_hdfs, read_hdfs_evaluations, read_shared_evaluations
 from replayctl.settings.load import load_settings
 from replayctl.settings.namespace import find_namespace
 from replayctl.settings.workspace import Workspace
@@ -82,21 +84,34 @@ def test_a_profile_that_does_not_say_where_they_are_is_told_so(tmp_path: Path) -
 
 @pytest.fixture
 def namenode() -> Iterator[str]:
-    listing = {"FileStatuses": {"FileStatus": [{"pathSuffix": "a", "type": "FILE", "length": 3}]}}
-    answers = {
-        "/webhdfs/v1/ok": (200, json.dumps(listing).encode()),
-        "/webhdfs/v1/odd": (200, b'{"FileStatuses": []}'),
-        "/webhdfs/v1/html": (200, b"<html>"),
-        "/webhdfs/v1/safe": (403, b'{"RemoteException": {"exception": "StandbyException"}}'),
-        "/webhdfs/v1/closed": (403, b'{"RemoteException": {"exception": "AccessControlException"}}'),
-        "/webhdfs/v1/broken": (500, b"no"),
+    files = {
+        "/replay/alice/ml100k/evaluate/00ff": {"mlflow.json": b'{"a": 1}', "_SUCCESS": b""},
+        "/replay/alice/ml100k/evaluate/01ff": {"mlflow.json": b"half"},
+        "/replay/alice/ml100k/evaluate/.02ff.tmp": {"mlflow.json": b"{}", "_SUCCESS": b""},
+        "/replay/alice/ml100k/split/03ff": {"mlflow.json": b"{}", "_SUCCESS": b""},
+        "/replay/bob/ml100k/evaluate/04ff": {"mlflow.json": b"{}", "_SUCCESS": b""},
     }
+    tree = {f"{folder}/{name}": content for folder, names in files.items() for name, content in names.items()}
+
+    def answer(handler: BaseHTTPRequestHandler) -> tuple[int, bytes]:
+        parts = urllib.parse.urlsplit(handler.path)
+        words, path = dict(urllib.parse.parse_qsl(parts.query)), parts.path.removeprefix("/webhdfs/v1")
+        assert words["user.name"] == "alice"
+        if words["op"] == "OPEN":
+            return 200 if "node" in words else 307, tree[path]
+        below = {name[len(path) + 1 :].split("/")[0] for name in tree if name.startswith(f"{path}/")}
+        rows = [
+            {"pathSuffix": name, "type": "FILE" if f"{path}/{name}" in tree else "DIRECTORY", "length": 1}
+            for name in sorted(below)
+        ]
+        return (200, json.dumps({"FileStatuses": {"FileStatus": rows}}).encode()) if rows else (404, b"{}")
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            assert "user.name=alice" in self.path
-            code, body = answers.get(self.path.partition("?")[0], (404, b"{}"))
+            code, body = answer(self)
             self.send_response(code)
+            if code == 307:
+                self.send_header("Location", f"http://{self.headers['Host']}{self.path}&node=1")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -113,19 +128,11 @@ def namenode() -> Iterator[str]:
     server.server_close()
 
 
-def test_hdfs_says_what_is_wrong(namenode: str) -> None:
-    reader = HdfsReader(namenode, "alice")
-    assert reader.files("/ok") == {"a": 3}
-    assert reader.folders("/ok") == []
-    for path, error in {
-        "/gone": NotFound,
-        "/odd": OperationFailed,
-        "/html": OperationFailed,
-        "/broken": OperationFailed,
-        "/safe": Unreachable,
-        "/closed": AuthFailed,
-    }.items():
-        with pytest.raises(error):
-            reader.files(path)
-    with pytest.raises(OperationFailed, match="more than 5 bytes"):
-        reader.read("/html", 5)
+def test_on_hdfs_the_same_are_read(tmp_path: Path, namenode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = workspace(tmp_path, artifacts_in_pods="hdfs://nn:9000/replay")
+    settings = replace(place.settings, hdfs=replace(place.settings.hdfs, url=namenode))
+    place = replace(place, settings=settings)
+    assert read_hdfs_evaluations(place, {}) == {"00ff": '{"a": 1}'}
+    monkeypatch.setattr(evaluations, "_MAX_BYTES", 3)
+    with pytest.raises(OperationFailed, match="has more than 3 bytes"):
+        read_hdfs_evaluations(place, {})
