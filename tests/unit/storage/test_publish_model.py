@@ -106,10 +106,10 @@ class Publishing(RuleBasedStateMachine):
                 continue
             stubs |= {f"{module}_{user}.py" for module in release.modules}
             assert (own / "current").read_text() == f"{release.name}\n"
-            for release in self.stored[user].values():
-                for file in release.files:
-                    assert (own / release.name / file.path).read_bytes() == file.content
-                assert (self.root / "files" / user / release.name / f"{release.name}.zip").exists()
+            for stored in self.stored[user].values():
+                for file in stored.files:
+                    assert (own / stored.name / file.path).read_bytes() == file.content
+                assert (self.root / "files" / user / stored.name / f"{stored.name}.zip").exists()
             assert not (own / ".lock").exists()
             lines = (own / "audit.log").read_text().splitlines()
             assert json.loads(lines[-1])["release"] == release.name
