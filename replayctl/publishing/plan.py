@@ -139,7 +139,7 @@ def refuse_obstacles(state: TargetState, names: Sequence[str]) -> None:
     for name in names:
         if name in state.obstacles:
             raise Conflict(
-                f"{name} on the target is {state.obstacles[name]}; it was not changed",
+                f"{name} is {state.obstacles[name]} on the target; it was not changed",
                 hint=f"check it in the DAG folder, then remove it (or ask its owner to): rm {name}",
             )
 
