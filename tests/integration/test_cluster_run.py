@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import CACHE_DIR, ROOT
 from tests.sshd import WHY_NOT, SshServer
 
 from .conftest import SMALL_MODULE, Stack
@@ -34,6 +34,7 @@ _SHARE = STATE / "share"
 _DATA = _SHARE / "SLAMA" / "kaggle_used_cars_dataset"
 _DAGS = _SHARE / "Airflow" / "dags"
 _WRITTEN = (_DAGS, _DAGS / ".airflowignore", _DAGS / "replayctl_releases", _DATA / "spark_submit_files")
+_ON_YARN = {"first_level_poprec", "first_level_itemknn", "combine"}
 _ARTIFACTS = f"/shared/replay/experiments/{_USER}"
 _STEPS = {
     *("split", "first_level_poprec", "first_level_itemknn", "combine", "second_level_lightgbm", "evaluate"),
@@ -108,7 +109,9 @@ def cluster(
     builders.write_text(builders.read_text().partition("\n\ndef dag_specs(")[0])
     (home / "password").write_text("admin")
     (home / "password").chmod(0o600)
-    profile = {
+    profile: dict[str, object] = {
+        # The archive for YARN is built once for all runs.
+        "cache_dir": CACHE_DIR,
         "airflow": {"username": "admin", "password_file": str(home / "password")},
         # Two cores that the cluster shares with all else.
         "deploy": {"timeout_s": 600},
@@ -125,6 +128,8 @@ def cluster(
     assert pushed.code == 0, pushed.stderr
     profile["images"] = {"pods": pushed.document["data"]["image"].rpartition(":")[2]}
     (home / "replayctl.yaml").write_text(json.dumps(settings))
+    packed = station.call("build-python-env", "--publish", timeout=2400)
+    assert packed.code == 0, (packed.document["errors"], packed.stderr)
     made = Cluster(station, builder, lab, pushed.document["data"]["reference"])
     (_DATA / "replay").mkdir(exist_ok=True)
     shutil.copy(stack.home / "data" / "replay" / "sample_ratings.csv", _DATA / "replay")
@@ -160,6 +165,18 @@ def test_all_tasks_are_green_in_pods_of_the_image_that_was_pushed(cluster: Clust
         _STEPS, ("success", "computed")
     )
     assert cluster.pods == dict.fromkeys(_STEPS, cluster.digest)
+
+
+def test_first_level_and_combiner_ran_on_yarn_by_the_packed_interpreter(cluster: Cluster, run: dict[str, Any]) -> None:
+    applications = cluster.call("yarn-apps", "--dag", _DAG).document["data"]["applications"]
+    assert {application["name"].rpartition(".")[2] for application in applications} == _ON_YARN
+    assert {application["final_status"] for application in applications} == {"SUCCEEDED"}
+    history = "/api/v1/namespaces/spark-lama-exps/services/yarn-spark-history-server:18080/proxy/api/v1/applications"
+    for application in applications:
+        environment = json.loads(cluster.lab.kubectl("get", "--raw", f"{history}/{application['id']}/1/environment"))
+        properties = dict(environment["sparkProperties"])
+        assert properties["spark.pyspark.python"] == "./environment/bin/python3"
+        assert properties["spark.yarn.dist.archives"].endswith("#environment")
 
 
 def test_artifacts_are_on_hdfs(cluster: Cluster, run: dict[str, Any]) -> None:
