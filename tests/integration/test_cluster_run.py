@@ -138,6 +138,8 @@ def cluster(
     finally:
         removed = made.call("undeploy", "--delete-from-airflow")
         made.hdfs("-rm", "-r", "-f", "-skipTrash", _ARTIFACTS)
+        for folder in (_DAGS / "replayctl_releases", _DATA / "spark_submit_files"):
+            shutil.rmtree(folder / _USER)
         assert removed.code == 0, removed.stderr
 
 
