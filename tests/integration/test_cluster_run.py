@@ -137,7 +137,7 @@ def cluster(
         yield made
     finally:
         removed = made.call("undeploy", "--delete-from-airflow")
-        made.hdfs("-rm", "-r", "-f", "-skipTrash", _ARTIFACTS)
+        made.hdfs("-rm", "-r", "-f", "-skipTrash", _ARTIFACTS, f"/shared/replay/packages/{_USER}")
         for folder in (_DAGS / "replayctl_releases", _DATA / "spark_submit_files"):
             shutil.rmtree(folder / _USER)
         assert removed.code == 0, removed.stderr
