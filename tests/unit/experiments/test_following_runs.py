@@ -2,6 +2,8 @@
 
 import datetime
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +12,19 @@ from dags.dag_entities import Namespace
 from replayctl.bundle.stubs import stub_text
 from replayctl.clients.airflow import DagInfo
 from replayctl.clients.airflow_runs import RunInfo, TaskInfo, TaskLog
-from replayctl.errors import AuthFailed, NotFound, OperationFailed, ServerTrouble, TimedOut, Unreachable, UsageProblem
+from replayctl.commands import runs as commands
+from replayctl.errors import (
+    AuthFailed,
+    Interrupted,
+    NotFound,
+    OperationFailed,
+    ServerTrouble,
+    TimedOut,
+    Unreachable,
+    UsageProblem,
+)
 from replayctl.experiments import delays, finding, runs
+from replayctl.settings.load import load_settings
 from tests.reporters import RecordingReporter
 
 NOW = datetime.datetime(2026, 11, 25, 19, 30, tzinfo=datetime.UTC)
@@ -210,3 +223,21 @@ def test_a_run_is_found_by_the_beginning_of_its_id_and_never_guessed() -> None:
             finding.find_run(server, dag, name, unfinished=unfinished)
     with pytest.raises(NotFound, match="no run 'x'"):
         finding.find_run(server, dag, "x")
+
+
+def test_ctrl_c_names_the_commands_that_follow_and_stop_the_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def watch(*_arguments: Any, **_options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "watch", watch)
+    settings = load_settings("local", environ={}, cwd=tmp_path)
+    app: Any = SimpleNamespace(settings=settings, environ={}, reporter=RecordingReporter())
+    server: Any = Airflow()
+    with pytest.raises(Interrupted) as caught:
+        commands._watched(app, server, RunInfo("d_alice", "run1", "running", None, None), 60)
+    assert "replayctl runs follow d_alice run1" in (caught.value.hint or "")
+    assert "replayctl runs stop d_alice run1" in (caught.value.hint or "")
+    assert isinstance(caught.value.data, runs.RunReport)
+    assert (caught.value.data.run_id, caught.value.data.outcome) == ("run1", "unfinished")
