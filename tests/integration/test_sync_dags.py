@@ -259,7 +259,7 @@ def test_ctrl_c_while_airflow_is_waited_for_gives_the_lock_back(person: Callable
     )
     assert running.stderr
     for line in running.stderr:
-        if "waiting until Airflow shows" in line:
+        if "waiting for Airflow to show" in line:
             running.send_signal(signal.SIGINT)
             break
     _, stderr = running.communicate(timeout=60)
@@ -278,7 +278,7 @@ def test_without_airflow_the_copy_says_that_nobody_looked(person: Callable[..., 
     assert "not verified" in answer.document["warnings"][0]
     asked = leo.call("sync-dags", "--wait")
     assert asked.code == 2
-    assert "airflow.url" in asked.document["errors"][0]["message"]
+    assert "airflow.username" in asked.document["errors"][0]["message"]
 
 
 def test_old_releases_go_and_undeploy_leaves_nothing_but_the_audit(person: Callable[[str], Person]) -> None:
