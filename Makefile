@@ -1,7 +1,7 @@
 # Two verbs for everybody: `make quickstart` runs the main job on this machine, `make test` passes the tests.
 # The work is in scripts/, because make itself cannot work in a path with spaces.
 
-.PHONY: help quickstart test setup lint types soak bench clean
+.PHONY: help quickstart test setup lint types cluster soak bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -21,6 +21,9 @@ lint: setup ## Check style and layers
 
 types: setup ## Check types
 	@scripts/test types
+
+cluster: setup ## Run the experiment on a cluster, from the image to the leaderboard (5 minutes; more where image and environment are not built yet)
+	@scripts/test cluster
 
 soak: setup ## Repeat publishes, kills and rollbacks as often as the documented figures say (6 minutes)
 	@scripts/test soak
