@@ -111,7 +111,7 @@ def test_what_is_missing_is_told_apart(lab: Lab, cluster: Kubernetes, pod: Pod) 
         cluster.ready_pod(parse_endpoint(f"{NAMESPACE}/deploy/nothing"))
     with pytest.raises(NotFound, match="has no container 'other'") as caught:
         container_of(pod, "other")
-    assert "it has: server" in (caught.value.hint or "")
+    assert "use one of: server" in (caught.value.hint or "")
     with pytest.raises(NotFound, match="has no TCP port 81"):
         cluster.port_of(parse_endpoint(f"{NAMESPACE}/svc/server:81"), pod)
     assert cluster.port_of(parse_endpoint(f"{NAMESPACE}/svc/server:web"), pod) == 8000
