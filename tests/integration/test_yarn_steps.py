@@ -230,4 +230,4 @@ def test_a_task_that_is_ended_ends_its_application(steps: Steps, how: str) -> No
 def test_orphans_need_the_airflow_that_sends_steps_there(steps: Steps) -> None:
     refused = Workstation(steps.station.home, steps.station.kubeconfig, _USER, ROOT).call("yarn-kill", "--orphans")
     assert refused.code == 3
-    assert "airflow.username" in refused.document["errors"][0]["message"]
+    assert "airflow.url" in refused.document["errors"][0]["message"]
