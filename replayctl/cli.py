@@ -124,13 +124,10 @@ def _help(
         command = context.command
         below = getattr(command, "commands", {}).get(word)
         if below is None:
-            import difflib
-
-            near = difflib.get_close_matches(word, getattr(command, "commands", {}), n=1)
-            raise UsageProblem(
-                f"{context.command_path} has no command {word!r}{f'; did you mean {near[0]!r}?' if near else ''}",
-                hint=f"run `{context.command_path} -h`",
-            )
+            if hasattr(command, "resolve_command"):
+                # Raises the parser's own error, with the nearest names.
+                command.resolve_command(context, [word])
+            raise UsageProblem(f"{context.command_path} has no subcommands", hint=f"run `{context.command_path} -h`")
         context = type(context)(below, info_name=word, parent=context)
     typer.echo(context.get_help())
 
@@ -294,7 +291,7 @@ def _answer(words: Sequence[str], out: output.Output, command: str) -> Result | 
         context = getattr(usage_error, "ctx", None)
         where = context.command_path if context else "replayctl"
         hint = f"run `{where} --help`"
-        out.show_error(command, Problem("usage", usage_error.format_message(), hint), _USAGE)
+        out.show_error(command, Problem("usage", _plain(usage_error.format_message()), hint), _USAGE)
         return _USAGE
     except (typer.Abort, EOFError):
         raise KeyboardInterrupt from None
@@ -309,6 +306,11 @@ def _answer(words: Sequence[str], out: output.Output, command: str) -> Result | 
         # Typer's exit code for Ctrl-C; it has printed nothing.
         raise KeyboardInterrupt
     return int(answer or 0)
+
+
+def _plain(message: str) -> str:
+    """A message of the parser in the form of ours: no capital at the start, no full stop at the end."""
+    return f"{message[:1].lower()}{message[1:]}".removesuffix(".")
 
 
 def _install_signal_handlers() -> None:

@@ -114,6 +114,7 @@ def _build(name: str, entry: Command | tuple[str, Mapping[str, Command]], group:
     app = typer.Typer(
         name=name,
         help=text,
+        cls=Grouped,
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=markup,

@@ -153,7 +153,7 @@ def _failure(done: process.Exchanged, machine: str) -> ReplayctlError:
     message = f"{machine}: {lines[-1] if lines else f'the script ended with status {done.returncode}'}"
     details = "\n".join(lines[-20:]) if len(lines) > 1 else None
     if done.returncode == _NO_FOLDER:
-        hint = "run `replayctl local up` in the local profile, or check folders.dags: run `replayctl settings show`"
+        hint = "run `replayctl settings show` to check folders.dags"
         return NotFound(message, hint=hints[-1] if hints else hint)
     if done.returncode == _IN_THE_WAY:
         return Conflict(message, hint=hints[-1] if hints else "check who writes there, then try again", details=details)

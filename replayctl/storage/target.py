@@ -17,8 +17,10 @@ from pathlib import PurePosixPath
 
 from replayctl.bundle.release import MANIFEST, METADATA, SUBMIT_SCRIPT, Release, manifest_text, posix_cksum
 from replayctl.console.events import Reporter
+from replayctl.errors import NotReady
 from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
+from replayctl.settings.load import LOCAL_PROFILE
 from replayctl.settings.workspace import Workspace
 from replayctl.storage.answers import (
     History,
@@ -198,10 +200,13 @@ def open_target(workspace: Workspace) -> Iterator[Target]:
 def shell_of(settings: Settings, reporter: Reporter) -> Shell:
     """A shell on the machine of the profile's folders; the caller closes it.
 
-    `reporter` asks for passwords and passphrases, which only fabric can use.
+    `reporter` asks for passwords and passphrases, which only fabric can use. Raises NotReady in the local profile
+    before the first `local up`, which creates the folders.
     """
     ssh = settings.ssh
     if ssh.host is None:
+        if settings.profile == LOCAL_PROFILE and settings.folders.dags is None and not settings.local.home.is_dir():
+            raise NotReady("the local stack is not running", hint="run `replayctl local up`")
         return LocalShell()
     address = SshAddress(ssh.host, ssh.user, ssh.port, ssh.config)
     client = ssh.client

@@ -100,10 +100,34 @@ def test_help_is_asked_for_in_every_way(capfd: pytest.CaptureFixture[str], comma
 def test_help_of_what_is_not_there_names_what_is_near(capfd: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capfd, "help", "yarn-log")
     assert (code, out) == (2, "")
-    assert "replayctl has no command 'yarn-log'; did you mean 'yarn-logs'?" in err
+    assert "error: no such command 'yarn-log'. Did you mean 'yarn-logs'" in err
     code, _, err = run(capfd, "help", "forwards", "lits")
     assert code == 2
-    assert "replayctl forwards has no command 'lits'; did you mean 'list'?" in err
+    assert "error: no such command 'lits'. Did you mean 'list'?" in err
+    code, _, err = run(capfd, "help", "forwards", "list", "all")
+    assert code == 2
+    assert "error: replayctl forwards list has no subcommands\nhint: run `replayctl forwards list -h`" in err
+
+
+@pytest.mark.parametrize("group", ["local", "runs", "forwards", "settings"])
+def test_help_of_a_group_cuts_no_sentence(capfd: pytest.CaptureFixture[str], group: str) -> None:
+    code, out, _ = run(capfd, group, "--help")
+    assert code == 0
+    assert "..." not in out.replace("COMMAND [ARGS]...", "")
+
+
+def test_usage_errors_have_the_form_of_all_errors(capfd: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capfd, "open")
+    assert (code, err) == (2, "error: missing argument 'target'\nhint: run `replayctl open --help`\n")
+
+
+@pytest.mark.parametrize("argv", [("releases",), ("rollback",), ("mlflow-sync",), ("upd-wheels-and-jars", "--list")])
+def test_before_the_first_local_up_every_command_names_it(
+    capfd: pytest.CaptureFixture[str], argv: tuple[str, ...]
+) -> None:
+    code, _, err = run(capfd, *argv)
+    assert code == 6
+    assert err.endswith("error: the local stack is not running\nhint: run `replayctl local up`\n")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 # Reports what the evaluations of a namespace have for MLflow. Writes nothing. $artifacts $owner
 # Tasks write there under names of their own, so files of any user count; links do not.
 go "$artifacts" || fail "the folder of artifacts $artifacts does not exist or is not accessible to you" 66 \
-    "check folders.artifacts with: replayctl settings show"
+    'run `replayctl settings show` to check folders.artifacts'
 if is_there "$owner"; then
     enter "$owner"
     base=$here

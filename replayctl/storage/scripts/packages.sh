@@ -5,7 +5,7 @@ go_to_packages() { # [make]
     [ -z "${1:-}" ] || [ -d "$submit" ] || mkdir -m "$dir_mode" -- "$submit" 2>/dev/null || :
     [ -n "${1:-}" ] || [ -d "$submit" ] || ! [ -d "${submit%/*}" ] || { echo whole; exit 0; }
     go "$submit" || fail "the folder $submit does not exist or is not accessible to you" 66 \
-        'check folders.spark_submit_files with: replayctl settings show'
+        'run `replayctl settings show` to check folders.spark_submit_files'
     for folder in "$owner" packages; do
         if [ -n "${1:-}" ]; then
             own_folder "$folder" "$dir_mode"
