@@ -94,13 +94,32 @@ def _changes(report: SyncReport) -> list[Block]:
 
 
 def _steps_table(dags: Sequence[Dag]) -> list[Block]:
-    """What a run would do: one row per artifact, even if several DAGs have a step for it."""
-    steps = {step.identity: step for dag in dags for step in dag.steps}
-    if not steps:
-        return []
-    rows = [(step.dataset, step.name, _parameters(step), _prospect(step)) for step in steps.values()]
-    title = f"steps of {len(dags)} DAGs"
-    return [Table(("data set", "step", "parameters", "a run would"), rows, title=title, wrap=(2, 3))]
+    """What a run would do: one row per artifact, with the first DAG that has a step for it.
+
+    Data sets of which nothing has been computed share a line, unless that is true of all.
+    """
+    steps: dict[str, tuple[Dag, Step]] = {}
+    for dag in dags:
+        for step in dag.steps:
+            steps.setdefault(step.identity, (dag, step))
+    everything = dict.fromkeys(step.dataset for _, step in steps.values())
+    in_use = {step.dataset for _, step in steps.values() if not _is_new(step)} or set(everything)
+    rows = [
+        (step.dataset, step.name, dag.dag_id, _parameters(step), _prospect(step))
+        for dag, step in steps.values()
+        if step.dataset in in_use
+    ]
+    blocks: list[Block] = []
+    if rows:
+        blocks.append(Table(("data set", "step", "DAG", "parameters", "a run would"), rows, title="steps", wrap=(3, 4)))
+    if rest := [dataset for dataset in everything if dataset not in in_use]:
+        blocks.append(Lines((f"compute every step: {', '.join(rest)} (for their parameters: --output json)",)))
+    return blocks
+
+
+def _is_new(step: Step) -> bool:
+    """Whether nothing has been computed yet by a step of this kind."""
+    return step.prospect is not None and step.prospect["outcome"] == "compute" and not step.prospect["why"]
 
 
 def _parameters(step: Step) -> str:

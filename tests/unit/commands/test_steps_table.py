@@ -1,0 +1,43 @@
+"""The table of what a run would do, in the answer of `sync-dags`."""
+
+from __future__ import annotations
+
+from replayctl.bundle.specs import Dag, Step
+from replayctl.commands.dags import _steps_table
+from replayctl.console.result import Block, Lines, Table
+
+NEW = {"outcome": "compute", "why": ""}
+CHANGED = {"outcome": "compute", "why": "rank: 16 → 32"}
+REUSED = {"outcome": "reuse", "origin": {"dag_id": "a", "at": "2026-11-26T03:08:00+00:00"}}
+
+
+def dag(name: str, dataset: str, **prospects: object) -> Dag:
+    steps = tuple(
+        Step(step, f"{dataset}-{step}", "", (), dataset=dataset, prospect=prospect)  # type: ignore[arg-type]
+        for step, prospect in prospects.items()
+    )
+    return Dag(name, "dag_a", "", name, steps)
+
+
+def rows(blocks: list[Block]) -> list[tuple[str, ...]]:
+    (table,) = [block for block in blocks if isinstance(block, Table)]
+    return [tuple(row[:3]) for row in table.rows]
+
+
+def test_a_step_of_two_dags_is_one_row_under_the_first() -> None:
+    blocks = _steps_table([dag("a", "ml1m", split=REUSED, als=CHANGED), dag("b", "ml1m", split=REUSED, knn=NEW)])
+    assert rows(blocks) == [("ml1m", "split", "a"), ("ml1m", "als", "a"), ("ml1m", "knn", "b")]
+    assert len(blocks) == 1
+
+
+def test_data_sets_without_a_result_share_a_line() -> None:
+    dags = [dag("a", "ml1m", split=NEW, als=NEW), dag("b", "ml100k", split=REUSED, als=NEW), dag("c", "msd", split=NEW)]
+    blocks = _steps_table(dags)
+    assert rows(blocks) == [("ml100k", "split", "b"), ("ml100k", "als", "b")]
+    assert blocks[1] == Lines(("compute every step: ml1m, msd (for their parameters: --output json)",))
+
+
+def test_before_the_first_run_and_where_artifacts_are_out_of_sight_every_step_is_shown() -> None:
+    assert len(rows(_steps_table([dag("a", "ml1m", split=NEW), dag("b", "msd", split=NEW)]))) == 2
+    assert len(rows(_steps_table([dag("a", "ml1m", split=None), dag("b", "msd", split=None)]))) == 2
+    assert _steps_table([]) == []
