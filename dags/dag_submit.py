@@ -8,6 +8,7 @@ import base64
 import importlib
 import json
 import sys
+import traceback
 
 
 def main(argv: list[str]) -> int:
@@ -30,4 +31,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # The interpreter's own shows no source lines of modules in a zip.
+    sys.excepthook = traceback.print_exception
     sys.exit(main(sys.argv))

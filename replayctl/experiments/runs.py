@@ -15,14 +15,13 @@ from replayctl.console.events import Reporter
 from replayctl.console.times import short_duration, short_moment
 from replayctl.errors import ReplayctlError, TimedOut
 from replayctl.experiments.delays import FOR_A_WORKER, why_waiting
+from replayctl.experiments.log_excerpt import log_excerpt
 
 if TYPE_CHECKING:
     from replayctl.experiments.worker_pods import WorkerPods
 
 T = TypeVar("T")
 _LOG_LINES = 40
-# Airflow's pages fold the lines between them.
-_GROUP_MARKS = ("::group::", "::endgroup::")
 _SHOWN_STATES = frozenset({"running", "success", "failed", "upstream_failed", "up_for_retry", "skipped"})
 # Finding out why a run waits takes several requests.
 _ASK_WHY_EVERY_S = 10.0
@@ -42,7 +41,7 @@ Explain = Callable[[Sequence[str]], FailureCause | None]
 
 @dataclass(frozen=True, slots=True)
 class FailedTask:
-    """A failed task: the cause, the last lines of its log, and the location of the complete log."""
+    """A failed task: the cause, the last lines of its log that are about the step, and where the complete log is."""
 
     task_id: str
     try_number: int
@@ -277,7 +276,7 @@ class _Follower:
         log = self._ask_pods(lambda pods: pods.last_words(self.run, task)) if task.start is None else None
         log = log or self.api.task_log(self.run.dag_id, self.run.run_id, task)
         url = f"{run_url(self.api, self.run)}/tasks/{task.task_id}?try_number={task.try_number}"
-        tail = tuple(line for line in log.lines if not line.startswith(_GROUP_MARKS))[-_LOG_LINES:]
+        tail = log_excerpt(log.lines, _LOG_LINES)
         return FailedTask(task.task_id, task.try_number, self.explain(log.lines), tail, log.source, url)
 
 

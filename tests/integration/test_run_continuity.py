@@ -142,7 +142,8 @@ def test_a_cleared_task_runs_the_new_code_and_those_after_it_follow(probe: Probe
     }
     (failed,) = report["failed"]
     assert any("RuntimeError: told to fail" in line for line in failed["log_tail"])
-    assert any(line.startswith('  File "') and "probe.py" in line for line in failed["log_tail"])
+    assert any(line.startswith('  File "workloads/probe.py", line ') for line in failed["log_tail"])
+    assert any(line.strip().startswith("raise RuntimeError(") for line in failed["log_tail"])
     assert Path(failed["log_source"]).is_file()
     after = probe.deploy(a=3, b=3)["release"]
     probe.clear(run_id, "b")

@@ -1,0 +1,53 @@
+"""What of a failed task's log is shown to its user."""
+
+from __future__ import annotations
+
+from replayctl.experiments.log_excerpt import log_excerpt
+
+RELEASE = "r_05c63310774e85a5"
+STEP = (
+    "::group::Log message source details",
+    "/logs/attempt=1.log",
+    "::endgroup::",
+    "computing combine (mode=union)",
+    'the step: {"workload": "combine"}',
+    "Traceback (most recent call last):",
+    f'  File "/home/me/spark files/zoe/{RELEASE}/dag_submit.py", line 24, in main',
+    "    runner.run(document)",
+    f'  File "/home/me/spark files/zoe/{RELEASE}/{RELEASE}.zip/{RELEASE}/workloads/combine.py", line 38, in run',
+    "    models = {name: models[nam] for name in models}",
+    '  File "/env/lib/python3.11/site-packages/pandas/core.py", line 5, in apply',
+    "NameError: name 'nam' is not defined",
+)
+OPERATOR = (
+    "Task failed with exception",
+    "Traceback (most recent call last):",
+    f'  File "/dags/replayctl_releases/zoe/{RELEASE}/dag_operators.py", line 205, in submit',
+    "AirflowException: the step failed: NameError: name 'nam' is not defined",
+)
+
+
+def test_the_steps_traceback_is_shown_and_the_operators_echo_is_not() -> None:
+    assert log_excerpt(STEP + OPERATOR, 40) == (
+        "computing combine (mode=union)",
+        "Traceback (most recent call last):",
+        '  File "dag_submit.py", line 24, in main',
+        "    runner.run(document)",
+        '  File "workloads/combine.py", line 38, in run',
+        "    models = {name: models[nam] for name in models}",
+        '  File "/env/lib/python3.11/site-packages/pandas/core.py", line 5, in apply',
+        "NameError: name 'nam' is not defined",
+    )
+
+
+def test_a_failure_of_the_operator_itself_is_shown() -> None:
+    assert log_excerpt(OPERATOR, 3) == (
+        "Traceback (most recent call last):",
+        '  File "dag_operators.py", line 205, in submit',
+        OPERATOR[-1],
+    )
+
+
+def test_only_the_last_lines_are_shown() -> None:
+    assert log_excerpt([f"line {number}" for number in range(100)], 2) == ("line 98", "line 99")
+    assert log_excerpt([], 40) == ()
