@@ -144,7 +144,7 @@ def stop(
     if dry_run:
         data = {"dag_id": selected.dag_id, "run_id": selected.run_id, "state": selected.state, "dry_run": True}
         return Result("runs stop", data, (Lines((f"would stop {selected.run_id} of {selected.dag_id}",)),))
-    stopped = api.stop_run(selected.dag_id, selected.run_id)
+    stopped = runs.stop(api, selected, ctx.obj.reporter)
     data = {"dag_id": stopped.dag_id, "run_id": stopped.run_id, "state": stopped.state, "dry_run": False}
     fields = Fields((("run", stopped.run_id), ("state", stopped.state), ("page", runs.run_url(api, stopped))))
     return Result("runs stop", data, (fields,))

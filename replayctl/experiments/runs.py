@@ -13,7 +13,7 @@ from replayctl.clients.airflow_runs import FINAL_RUN_STATES, RunInfo, TaskInfo
 from replayctl.clients.patience import wait_until
 from replayctl.console.events import Reporter
 from replayctl.console.times import short_duration, short_moment
-from replayctl.errors import ReplayctlError, TimedOut
+from replayctl.errors import OperationFailed, ReplayctlError, TimedOut
 from replayctl.experiments.delays import FOR_A_WORKER, why_waiting
 from replayctl.experiments.log_excerpt import log_excerpt
 
@@ -25,6 +25,9 @@ _LOG_LINES = 40
 _SHOWN_STATES = frozenset({"running", "success", "failed", "upstream_failed", "up_for_retry", "skipped"})
 # Finding out why a run waits takes several requests.
 _ASK_WHY_EVERY_S = 10.0
+# What a decision of the scheduler about one run takes at most, on a busy machine.
+_SCHEDULING_S = 2.0
+_STOP_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +281,42 @@ class _Follower:
         url = f"{run_url(self.api, self.run)}/tasks/{task.task_id}?try_number={task.try_number}"
         tail = log_excerpt(log.lines, _LOG_LINES)
         return FailedTask(task.task_id, task.try_number, self.explain(log.lines), tail, log.source, url)
+
+
+def stop(
+    api: AirflowApi,
+    run: RunInfo,
+    reporter: Reporter,
+    *,
+    poll_s: float = 0.5,
+    sleep: Callable[[float], None] | None = None,
+) -> RunInfo:
+    """Ends a run as failed, and returns it once it stays so.
+
+    A scheduler that is about to judge the run when its tasks are skipped takes it for a success, and writes that over
+    the state just set: Airflow locks no rows in SQLite. A finished run is not judged again, so that setting the state
+    once more lasts. Raises OperationFailed if the run does not end as failed.
+    """
+    api.stop_run(run.dag_id, run.run_id)
+    state, reads = "unknown", 0
+
+    def look() -> RunInfo | None:
+        nonlocal state, reads
+        current = api.run(run.dag_id, run.run_id)
+        state, reads = current.state, reads + 1
+        if state != "failed":
+            reporter.note(f"the scheduler has set {run.run_id} to {state}; stopping it again")
+            api.stop_run(run.dag_id, run.run_id)
+            reads = 0
+        return current if reads * poll_s >= _SCHEDULING_S else None
+
+    def late(_waited_s: float, trouble: ReplayctlError | None) -> ReplayctlError:
+        return trouble or OperationFailed(
+            f"Airflow does not stop {run.run_id} of {run.dag_id}: its state is {state}",
+            hint=f"check the scheduler, then run `replayctl runs stop {run.dag_id} {run.run_id}`",
+        )
+
+    return wait_until(look, late, poll_s=poll_s, timeout_s=_STOP_TIMEOUT_S, reporter=reporter, sleep=sleep)
 
 
 def _text(value: object) -> str | None:

@@ -54,6 +54,11 @@ class Airflow:
     all_runs: list[RunInfo] = field(default_factory=list)
     paused: bool = False
     pool: tuple[int, list[str]] = (1, [])
+    stops: int = 0
+
+    def stop_run(self, dag_id: str, run_id: str) -> RunInfo:
+        self.stops += 1
+        return RunInfo(dag_id, run_id, "failed", NOW, NOW)
 
     def find_dag(self, dag_id: str) -> DagInfo | None:
         return DagInfo(dag_id, "f", "t", self.paused, False) if dag_id in self.owners else None
@@ -190,6 +195,26 @@ def test_a_failed_task_has_its_log_as_it_was_and_says_where_the_whole_is() -> No
     assert failed.log_tail == ("Traceback:", '    raise ValueError("x")')
     assert failed.cause == runs.FailureCause('raise ValueError("x")', "what to do")
     assert failed.log_source == "/logs/attempt=1.log"
+
+
+RUN = RunInfo("two_stage_ml1m_alice", "run1", "running", NOW, None)
+
+
+@pytest.mark.parametrize(
+    ("answers", "stops"),
+    [(["failed"], 1), (["failed", "success", "failed"], 2), (["running", "failed", "success", "failed"], 3)],
+)
+def test_a_stopped_run_stays_stopped(answers: list[str], stops: int) -> None:
+    server = Airflow(answers=answers)
+    stopped = runs.stop(server, RUN, RecordingReporter(), sleep=lambda _seconds: None)  # type: ignore[arg-type]
+    assert (stopped.state, server.stops) == ("failed", stops)
+
+
+def test_a_run_that_does_not_stop_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "_STOP_TIMEOUT_S", 0.0)
+    server = Airflow(answers=["success"])
+    with pytest.raises(OperationFailed, match="does not stop run1 of two_stage_ml1m_alice: its state is success"):
+        runs.stop(server, RUN, RecordingReporter(), sleep=lambda _seconds: None)  # type: ignore[arg-type]
 
 
 def why(server: Airflow, state: str, *tasks: TaskInfo) -> str | None:
