@@ -15,15 +15,15 @@ STEP = (
     f'  File "/home/me/spark files/zoe/{RELEASE}/dag_submit.py", line 24, in main',
     "    runner.run(document)",
     f'  File "/home/me/spark files/zoe/{RELEASE}/{RELEASE}.zip/{RELEASE}/workloads/combine.py", line 38, in run',
-    "    models = {name: models[modles] for name in models}",
+    "    models = {name: models[xyz] for name in models}",
     '  File "/env/lib/python3.11/site-packages/pandas/core.py", line 5, in apply',
-    "NameError: name 'modles' is not defined",
+    "NameError: name 'xyz' is not defined",
 )
 OPERATOR = (
     "Task failed with exception",
     "Traceback (most recent call last):",
     f'  File "/dags/replayctl_releases/zoe/{RELEASE}/dag_operators.py", line 205, in submit',
-    "AirflowException: the step failed: NameError: name 'modles' is not defined",
+    "AirflowException: the step failed: NameError: name 'xyz' is not defined",
 )
 
 
@@ -34,9 +34,9 @@ def test_the_steps_traceback_is_shown_and_the_operators_echo_is_not() -> None:
         '  File "dag_submit.py", line 24, in main',
         "    runner.run(document)",
         '  File "workloads/combine.py", line 38, in run',
-        "    models = {name: models[modles] for name in models}",
+        "    models = {name: models[xyz] for name in models}",
         '  File "/env/lib/python3.11/site-packages/pandas/core.py", line 5, in apply',
-        "NameError: name 'modles' is not defined",
+        "NameError: name 'xyz' is not defined",
     )
 
 
