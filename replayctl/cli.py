@@ -17,7 +17,6 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 
 from replayctl import __version__
-from replayctl.command_line import CommandLine, sort_out
 from replayctl.commands import (
     airflow,
     dags,
@@ -34,6 +33,7 @@ from replayctl.commands import (
     tree,
     yarn,
 )
+from replayctl.commands.command_line import CommandLine, sort_out
 from replayctl.console import output, redaction
 from replayctl.console.reporter import StderrReporter
 from replayctl.console.result import Block, Problem, Result

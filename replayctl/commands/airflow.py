@@ -14,8 +14,8 @@ from replayctl.errors import ReplayctlError
 from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
-    from replayctl.airflow_config import AirflowConfig
     from replayctl.clients.airflow import AirflowApi
+    from replayctl.experiments.airflow_config import AirflowConfig
     from replayctl.settings.namespace import Namespace
 
 # The line that a release writes on its tasks (dags/dag_specs.py).
@@ -49,8 +49,8 @@ def airflow_config(
       replayctl airflow-config --pod-template
       replayctl airflow-config --dag two_stage_ml100k
     """
-    from replayctl.airflow_config import read_config
     from replayctl.cluster.api import find_kubernetes
+    from replayctl.experiments.airflow_config import read_config
     from replayctl.experiments.services import open_airflow
     from replayctl.settings.namespace import find_namespace
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replayctl import cli
-from replayctl.command_line import sort_out
+from replayctl.commands.command_line import sort_out
 from replayctl.settings.context import AppContext
 
 ROOT = Path(__file__).parents[2]

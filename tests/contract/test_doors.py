@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[2] / "replayctl"
 DOORS = {
     "rich": {"console/table.py", "console/reporter.py"},
     # All read files of others: settings, the kubeconfig, and pod templates.
-    "yaml": {"settings/document.py", "cluster/kubeconfig.py", "airflow_config.py"},
+    "yaml": {"settings/document.py", "cluster/kubeconfig.py", "experiments/airflow_config.py"},
     "websockets": {"cluster/websocket.py"},
     "filelock": {"local/locking.py"},
     "platformdirs": {"settings/base_dirs.py"},

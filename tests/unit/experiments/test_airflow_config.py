@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from replayctl import airflow_config
-from replayctl.airflow_config import AirflowConfig, ConfigValue, read_config
 from replayctl.cluster.api import Pod
 from replayctl.cluster.streams import Executed
 from replayctl.errors import AuthFailed, UsageProblem
+from replayctl.experiments import airflow_config
+from replayctl.experiments.airflow_config import AirflowConfig, ConfigValue, read_config
 from replayctl.settings.load import load_settings
 from tests.reporters import RecordingReporter
 
