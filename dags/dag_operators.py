@@ -19,6 +19,7 @@ from .dag_packages import package_paths, python_conf, with_jars
 from .dag_pages import describe
 from .dag_process import StepProcess, StepProcessError, python_of
 from .dag_specs import RELEASE_LINE, DagSpec, Deployment, StepSpec
+from .evaluations import has_unrecorded_runs
 from .release_package import import_from
 from .reuse import origin_of, parameter_changes, parameters_text, read_manifest, reused_text, warnings_of, why_computed
 from .run_notes import NOTE, RunNotes
@@ -127,6 +128,8 @@ class WorkloadOperator(BaseOperator):
             if not forced or done["origin"]["run_id"] == run_id:
                 self.log.info("%s: %s", reused_text(parameters, done["origin"]), artifact)
                 instance.xcom_push(NOTE, done)
+                if has_unrecorded_runs(artifact, self.step_document):
+                    self._compute(context, artifact, forced=False)
                 return
         self._check_inputs(notes)
         why = "forced" if forced else why_computed(artifact, self.step_document)

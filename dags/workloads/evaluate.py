@@ -1,4 +1,4 @@
-"""Evaluate: metrics of every model on the same test queries, as an artifact and in MLflow."""
+"""Evaluate: metrics of every model on the same test queries, and what MLflow gets of them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from ..artifacts import Artifact
+from ..evaluations import RUNS_FILE
 from . import tables, tracking
 from .context import Input, StepContext, StepError, log
 from .metrics import measure
 
 METRICS_FILE = "metrics.json"
-# Known to `replayctl mlflow-sync`, too.
-RUNS_FILE = "mlflow.json"
 _TABLES = {"first_level": "candidates", "second_level": "recommendations"}
 _METRICS = pa.schema(
     [("row", pa.string()), ("level", pa.string()), ("metric", pa.string()), ("k", pa.int32()), ("value", pa.float64())]
@@ -23,7 +22,7 @@ _METRICS = pa.schema(
 
 
 def run(context: StepContext, output: Artifact) -> dict[str, Any]:
-    """Writes metrics.json, mlflow.json and the table metrics (row, level, metric, k, value); records runs in MLflow.
+    """Writes metrics.json, the table metrics (row, level, metric, k, value), and mlflow.json: runs to be recorded.
 
     A test query for which a model recommends nothing counts as 0. Needs no engine: recommendations are read column
     by column, whatever has made them.
@@ -47,8 +46,7 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
     output.add(METRICS_FILE, json.dumps(measured, indent=2, sort_keys=True).encode())
     planned = tracking.plan(context, rows, measured)
     output.add(RUNS_FILE, json.dumps(planned, indent=2, sort_keys=True).encode())
-    run_id = tracking.record(context, planned)
-    return {"test_queries": len(np.unique(query)), "metrics": measured, "mlflow_run": run_id}
+    return {"test_queries": len(np.unique(query)), "metrics": measured}
 
 
 def level(entry: Input) -> str:

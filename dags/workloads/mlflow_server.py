@@ -7,6 +7,7 @@ of it that matter here count: MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import time
@@ -14,12 +15,26 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from .context import StepError, log
 
 _TIMEOUT_S = 60.0
 _PAGE = 1000
+# Timeouts and limits of a proxy before the server.
+_PASSING = (408, 425, 429)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRun:
+    """A run as the server has it."""
+
+    run_id: str
+    is_finished: bool
+    is_deleted: bool
+    started_unix_ms: int
+    tags: Mapping[str, str]
 
 
 class MlflowServer:
@@ -43,28 +58,29 @@ class MlflowServer:
                     log.warning("experiment %r was deleted in MLflow: restoring it", name)
                     self._ask("experiments/restore", {"experiment_id": experiment["experiment_id"]})
                 return str(experiment["experiment_id"])
-            except _Refused as refused:
+            except MlflowRefused as refused:
                 if refused.code != "RESOURCE_DOES_NOT_EXIST":
                     raise
             try:
                 return str(self._ask("experiments/create", {"name": name})["experiment_id"])
-            except _Refused as refused:
+            except MlflowRefused as refused:
                 # Somebody else has made it in the meantime.
                 if refused.code != "RESOURCE_ALREADY_EXISTS":
                     raise
         raise StepError(f"MLflow at {self.url} has an experiment {name!r} but does not return it")
 
-    def run_ids(self, experiment_id: str, condition: str) -> list[str]:
-        """Ids of the experiment's runs that meet a condition in MLflow's words."""
-        ids: list[str] = []
+    def runs(self, experiment_id: str, condition: str) -> list[ServerRun]:
+        """The experiment's runs that meet a condition in MLflow's words, with deleted ones."""
+        runs: list[ServerRun] = []
         token = ""
         while True:
             request = {"experiment_ids": [experiment_id], "filter": condition, "max_results": _PAGE}
-            page = self._ask("runs/search", {**request, **({"page_token": token} if token else {})})
-            ids += [str(run["info"]["run_id"]) for run in page.get("runs", [])]
+            request |= {"run_view_type": "ALL", **({"page_token": token} if token else {})}
+            page = self._ask("runs/search", request)
+            runs += [_run(row) for row in page.get("runs", [])]
             token = page.get("next_page_token", "")
             if not token:
-                return ids
+                return runs
 
     def create_run(self, experiment_id: str, name: str, tags: Mapping[str, str], started_unix_ms: int) -> str:
         """Begins a run; returns its id."""
@@ -87,8 +103,12 @@ class MlflowServer:
         self._ask("runs/update", {"run_id": run_id, "status": status, "end_time": _now()})
 
     def delete_run(self, run_id: str) -> None:
-        """Deletes a run."""
+        """Deletes a run, which MLflow keeps in its bin."""
         self._ask("runs/delete", {"run_id": run_id})
+
+    def restore_run(self, run_id: str) -> None:
+        """Takes a run out of the bin."""
+        self._ask("runs/restore", {"run_id": run_id})
 
     def _ask(
         self, path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, str] | None = None
@@ -101,10 +121,10 @@ class MlflowServer:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
                 return dict(json.load(answer))
         except urllib.error.HTTPError as error:
-            if error.code >= 500:
+            if error.code >= 500 or error.code in _PASSING:
                 raise MlflowAway(f"MLflow at {self.url} failed on {path} (HTTP {error.code})") from error
-            raise _Refused(self.url, path, error) from error
-        except (OSError, ValueError) as error:
+            raise MlflowRefused(self.url, path, error) from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
             raise MlflowAway(f"MLflow at {self.url} did not answer {path}: {error}") from error
 
 
@@ -112,18 +132,32 @@ class MlflowAway(StepError):
     """The server does not answer, or cannot do its work."""
 
 
-class _Refused(StepError):
+class MlflowRefused(StepError):
     """The server answered with an error; `code` is MLflow's word for it."""
 
     def __init__(self, url: str, path: str, error: urllib.error.HTTPError) -> None:
-        text = error.read(100_000).decode("utf-8", errors="replace")
+        try:
+            text = error.read(100_000).decode("utf-8", errors="replace")
+        except (OSError, http.client.HTTPException):
+            text = error.reason
         try:
             answer = dict(json.loads(text))
-        except ValueError:
+        except (ValueError, TypeError):
             answer = {}
         self.code = str(answer.get("error_code", ""))
         message = str(answer.get("message") or text)[:500]
         super().__init__(f"MLflow at {url} refused {path} (HTTP {error.code} {self.code}): {message}")
+
+
+def _run(row: Mapping[str, Any]) -> ServerRun:
+    info = row["info"]
+    return ServerRun(
+        run_id=str(info["run_id"]),
+        is_finished=info.get("status") == "FINISHED",
+        is_deleted=info.get("lifecycle_stage") == "deleted",
+        started_unix_ms=int(info.get("start_time", 0)),
+        tags={tag["key"]: tag["value"] for tag in row.get("data", {}).get("tags", [])},
+    )
 
 
 def _authorization() -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""Runs one step: skips it when its artifact is whole, else computes into a temporary folder and publishes."""
+"""Runs one step: skips it when its artifact is whole, else computes into a temporary folder and publishes.
+
+What the artifact has for MLflow is recorded after that, also by a later try.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,10 @@ from types import ModuleType
 from typing import Any
 
 from ..artifacts import Artifact, ArtifactError
+from ..evaluations import has_unrecorded_runs
 from ..storage import LocalPath, scratch_folder
 from .context import StepContext, log
+from .recording import record
 
 _WATCH_INTERVAL_S = 1.0
 # What a manifest says of its step as the document has it.
@@ -25,9 +30,9 @@ _RECORDED = ("identity", "workload", "code", "label", "dataset", "engine", "para
 
 
 def run(document: Mapping[str, Any]) -> None:
-    """Computes the artifact that `document` describes, unless it exists.
+    """Computes the artifact that `document` describes, unless it exists, and records what it has for MLflow.
 
-    Returns without starting an engine if the artifact is complete and `force` is not set. Raises StepError for errors
+    Starts no engine if the artifact is complete and `force` is not set. Raises StepError for errors
     that its user can fix, ValueError for an unknown workload, ArtifactError if an input is missing or another
     try has taken over. Errors of the workload pass through and leave no artifact.
     """
@@ -39,7 +44,13 @@ def run(document: Mapping[str, Any]) -> None:
     artifact = Artifact(document["output"], document.get("hdfs"))
     if artifact.is_whole() and not document.get("force"):
         log.info("%s is complete: nothing to compute", artifact)
-        return
+    else:
+        _make(workload, document, artifact)
+    if has_unrecorded_runs(artifact, document):
+        record(artifact, document)
+
+
+def _make(workload: ModuleType, document: Mapping[str, Any], artifact: Artifact) -> None:
     _check_inputs(document)
     run_info = document.get("run", {})
     owner = "/".join(str(run_info.get(key, "")) for key in ("dag_id", "run_id", "task_id", "map_index"))

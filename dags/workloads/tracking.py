@@ -1,21 +1,18 @@
-"""Records an evaluation in MLflow: one run for the experiment, and below it one run per model.
+"""What an evaluation has for MLflow: one run for the experiment, and below it one run per model.
 
 Runs are named by model and parameters, each parameter is one of MLflow's, and each run names the release that has made
-what it is about. What is recorded is written down first, so that it can be brought to the server later.
+what it is about. They are kept with the artifact, and brought to the server from there (`recording`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..reuse import flat_parameters, parameters_text
-from .context import Input, StepContext, StepError, log
-from .mlflow_server import MlflowAway, MlflowServer
+from .context import Input, StepContext
 
 _MAX_PARAM = 500
 _MAX_NAME = 200
@@ -24,7 +21,7 @@ _MAX_NAME = 200
 def plan(context: StepContext, rows: Sequence[Input], measured: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     """The runs of an evaluation as JSON values: the experiment's first, then those below it, one per model.
 
-    `replayctl mlflow-sync` reads it where the server could not be reached.
+    The server may be asked later, by another try of the task or by `replayctl mlflow-sync`.
     """
     evaluation = context.document["identity"]
     split = context.input("split")
@@ -62,48 +59,6 @@ def plan(context: StepContext, rows: Sequence[Input], measured: Mapping[str, Map
         "recorded_unix_ms": int(time.time() * 1000),
         "runs": [parent, *below],
     }
-
-
-def record(context: StepContext, planned: Mapping[str, Any]) -> str:
-    """The id of the experiment's run; empty when the server is away and the deployment goes on without it.
-
-    Runs of an earlier, cut-off try of the same evaluation are deleted first. Raises StepError without a tracking URI,
-    and when the server refuses, or is away and must not be.
-    """
-    uri = context.document["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        raise StepError("no tracking server is set, neither in the deployment nor in MLFLOW_TRACKING_URI")
-    try:
-        return _recorded(MlflowServer(uri), planned)
-    except MlflowAway as error:
-        if context.document["tracking_required"]:
-            raise
-        log.warning("%s; the metrics stay with the artifact. To record them later, run `replayctl mlflow-sync`", error)
-        return ""
-
-
-def _recorded(server: MlflowServer, planned: Mapping[str, Any]) -> str:
-    experiment_id = server.experiment_id(planned["experiment"])
-    for old in server.run_ids(experiment_id, f"tags.`replayctl.evaluation` = '{planned['evaluation']}'"):
-        server.delete_run(old)
-    parent, *below = planned["runs"]
-    started = planned["recorded_unix_ms"]
-    parent_id = server.create_run(experiment_id, parent["name"], parent["tags"], started)
-    open_runs = [parent_id]
-    try:
-        for run in below:
-            tags = {**run["tags"], "mlflow.parentRunId": parent_id}
-            open_runs.append(server.create_run(experiment_id, run["name"], tags, started))
-            server.log(open_runs[-1], run["params"], run["metrics"])
-            server.end_run(open_runs.pop(), "FINISHED")
-        server.log(parent_id, parent["params"], parent["metrics"])
-        server.end_run(open_runs.pop(), "FINISHED")
-    finally:
-        for run_id in open_runs:
-            # Where the server is away, another error says so.
-            with contextlib.suppress(MlflowAway):
-                server.end_run(run_id, "FAILED")
-    return parent_id
 
 
 def _row_tags(entry: Input, manifest: Mapping[str, object]) -> dict[str, str]:

@@ -106,6 +106,10 @@ class MlflowApi:
         """Deletes a run; MLflow keeps it in its bin."""
         self._call("POST", "runs/delete", {"run_id": run_id})
 
+    def restore_run(self, run_id: str) -> None:
+        """Takes a run out of the bin."""
+        self._call("POST", "runs/restore", {"run_id": run_id})
+
     def _runs(self, experiment_id: str, filter_string: str, view: str) -> Iterator[MlflowRun]:
         token: str | None = None
         while True:
@@ -144,6 +148,9 @@ class MlflowApi:
         try:
             content = answer.json()
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            if answer.status >= 500:
+                # A proxy's page.
+                raise Unreachable(f"MLflow at {self.url} failed on {path} (HTTP {answer.status})") from error
             raise OperationFailed(
                 f"MLflow at {self.url} did not answer {path} with JSON (HTTP {answer.status})"
             ) from error

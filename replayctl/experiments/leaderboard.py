@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from replayctl.clients.mlflow import DeletedExperiment, MlflowApi, MlflowRun
@@ -15,6 +15,7 @@ from replayctl.settings.namespace import Namespace
 _EVALUATION, _LEVEL, _ROW = "replayctl.evaluation", "replayctl.level", "replayctl.row"
 _ENGINE, _IMPLEMENTATION = "replayctl.engine", "replayctl.implementation"
 _DATASET, _RELEASE, _SECONDS = "replayctl.dataset", "replayctl.release", "replayctl.seconds"
+_PARENT = "mlflow.parentRunId"
 _DAG, _RUN = "replayctl.dag_id", "replayctl.run_id"
 SHOWN_METRICS = ("NDCG", "MAP", "HitRate", "Recall")
 
@@ -78,7 +79,7 @@ def read_leaderboard(
         raise
     except NotFound as error:
         raise NotFound(f"MLflow at {api.url} has no experiment {name!r}", hint=_hint(api, namespace, plain)) from error
-    runs = [run for run in api.runs(experiment_id) if run.tags.get(_LEVEL) in ("first", "second")]
+    runs = _recorded_whole(list(api.runs(experiment_id)))
     if not runs:
         raise NotFound(f"experiment {name!r} has no finished evaluation", hint=_how_to_record(plain))
     if not every:
@@ -90,6 +91,13 @@ def read_leaderboard(
         known = ", ".join(sorted(rows[0].metrics))
         raise UsageProblem(f"metric {metric!r} does not exist", hint=f"use one of: {known}")
     return Leaderboard(name, runs[0].tags.get(_DATASET, ""), key, tuple(rows))
+
+
+def _recorded_whole(finished: Sequence[MlflowRun]) -> list[MlflowRun]:
+    """The models' runs whose experiment's run is finished: of a recording that was cut off it is not."""
+    whole = {run.run_id for run in finished if run.tags.get(_LEVEL) == "experiment"}
+    levels = ("first", "second")
+    return [run for run in finished if run.tags.get(_LEVEL) in levels and run.tags.get(_PARENT) in whole]
 
 
 def _shown(metric: str) -> str:

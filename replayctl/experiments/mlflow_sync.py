@@ -90,25 +90,32 @@ def sync(
 ) -> list[Synced]:
     """Records those evaluations that MLflow does not have, oldest first, and reads back that it has them.
 
-    One that was deleted in MLflow, or whose experiment was, stays deleted. When a server fails, its evaluations are
-    `failed`, with the error, and the other servers are asked all the same.
+    One that was deleted in MLflow, or whose experiment was, stays deleted. One that a server refuses is `failed`, with
+    the error; when the server does not answer, so is the rest of its evaluations. Other servers are asked all the same.
     """
     results: list[Synced] = []
     by_server: dict[str, list[Evaluation]] = {}
     for evaluation in sorted(evaluations, key=lambda evaluation: evaluation.recorded_unix_ms):
         by_server.setdefault(evaluation.server, []).append(evaluation)
     for server, rows in by_server.items():
+        done: list[Synced] = []
         try:
             with open_server(server) as api:
                 for evaluation in rows:
-                    results.append(_synced(evaluation, api, dry_run=dry_run))
-                    if results[-1].state == "recorded":
+                    done.append(_synced_or_failed(evaluation, api, dry_run=dry_run))
+                    if done[-1].state == "recorded":
                         reporter.step(f"recorded evaluation {evaluation.identity} in {evaluation.experiment}")
         except ReplayctlError as error:
-            done = {result.evaluation for result in results}
-            rest = (row for row in rows if row.identity not in done)
-            results += [replace(_result(row, "failed"), error=str(error)) for row in rest]
+            done += [replace(_result(row, "failed"), error=str(error)) for row in rows[len(done) :]]
+        results += done
     return results
+
+
+def _synced_or_failed(evaluation: Evaluation, api: MlflowApi, *, dry_run: bool) -> Synced:
+    try:
+        return _synced(evaluation, api, dry_run=dry_run)
+    except OperationFailed as error:
+        return replace(_result(evaluation, "failed"), error=str(error))
 
 
 def _synced(evaluation: Evaluation, api: MlflowApi, *, dry_run: bool) -> Synced:
@@ -120,23 +127,26 @@ def _synced(evaluation: Evaluation, api: MlflowApi, *, dry_run: bool) -> Synced:
         if dry_run:
             return _result(evaluation, "missing")
         experiment_id = api.create_experiment(evaluation.experiment)
-    runs = _runs(api, experiment_id, evaluation)
-    complete = _complete(runs, evaluation)
+    complete = _complete(_runs(api, experiment_id, evaluation), evaluation)
+    if complete and all(run.is_deleted for run in complete):
+        return _result(evaluation, "deleted")
     if complete:
-        kept = next((run for run in complete if not run.is_deleted), None)
-        return _result(evaluation, "present" if kept else "deleted", kept)
+        # A recording that was cut off at its end may have left runs.
+        kept = _first(complete) if dry_run else _leave_one(evaluation, api, experiment_id)
+        return _result(evaluation, "present", kept)
     if dry_run:
         return _result(evaluation, "missing")
-    for run in runs:
-        if not run.is_deleted:
-            # Of a recording that was cut off.
-            api.delete_run(run.run_id)
-    own = _record(evaluation, api, experiment_id)
-    return _result(evaluation, "recorded", _read_back(evaluation, api, experiment_id, own))
+    try:
+        _record(evaluation, api, experiment_id)
+    except OperationFailed:
+        # Of two writers the one that has finished first deletes the runs of the other.
+        if not _complete(_runs(api, experiment_id, evaluation), evaluation):
+            raise
+    return _result(evaluation, "recorded", _leave_one(evaluation, api, experiment_id))
 
 
-def _record(evaluation: Evaluation, api: MlflowApi, experiment_id: str) -> str:
-    """The experiment's run, which is finished last: until then the recording does not count."""
+def _record(evaluation: Evaluation, api: MlflowApi, experiment_id: str) -> None:
+    """The experiment's run is finished last: until then the recording does not count."""
 
     def record(run: PlannedRun, tags: Mapping[str, str]) -> str:
         return api.record(
@@ -152,20 +162,26 @@ def _record(evaluation: Evaluation, api: MlflowApi, experiment_id: str) -> str:
     for model in evaluation.models:
         api.finish(record(model, {_PARENT: parent}), evaluation.recorded_unix_ms)
     api.finish(parent, evaluation.recorded_unix_ms)
-    return parent
 
 
-def _read_back(evaluation: Evaluation, api: MlflowApi, experiment_id: str, own: str) -> MlflowRun:
-    """The run that stays: of two recordings at the same time that with the smaller id."""
+def _leave_one(evaluation: Evaluation, api: MlflowApi, experiment_id: str) -> MlflowRun:
+    """Deletes the runs of recordings that were cut off, older or of another writer; returns the run that stays."""
     runs = _runs(api, experiment_id, evaluation)
-    complete = [run for run in _complete(runs, evaluation) if not run.is_deleted]
-    if all(run.run_id != own for run in complete):
+    complete = _complete(runs, evaluation)
+    if not complete:
         raise OperationFailed(f"MLflow at {api.url} does not show evaluation {evaluation.identity}, just recorded")
-    kept = min(complete, key=lambda run: run.run_id)
-    if kept.run_id != own:
+    kept = _first(complete)
+    for run in runs:
+        if not run.is_deleted and kept.run_id not in (run.run_id, run.tags.get(_PARENT)):
+            api.delete_run(run.run_id)
+    # Another writer may have done the same, with ours among the runs that it took for cut off.
+    runs = _runs(api, experiment_id, evaluation)
+    complete = _complete(runs, evaluation)
+    if all(run.is_deleted for run in complete):
+        kept = _first(complete)
         for run in runs:
-            if own in (run.run_id, run.tags.get(_PARENT)):
-                api.delete_run(run.run_id)
+            if kept.run_id in (run.run_id, run.tags.get(_PARENT)):
+                api.restore_run(run.run_id)
     return kept
 
 
@@ -174,8 +190,8 @@ def _runs(api: MlflowApi, experiment_id: str, evaluation: Evaluation) -> list[Ml
 
 
 def _complete(runs: Sequence[MlflowRun], evaluation: Evaluation) -> list[MlflowRun]:
-    """The experiment's runs that are finished, with a finished run for each model."""
-    finished = [run for run in runs if run.is_finished]
+    """The experiment's runs of this evaluation, or of a newer one, that are finished with a run for each model."""
+    finished = [run for run in runs if run.is_finished and run.start_unix_ms >= evaluation.recorded_unix_ms]
     below: dict[str, int] = {}
     for run in finished:
         parent = run.tags.get(_PARENT, "")
@@ -185,6 +201,11 @@ def _complete(runs: Sequence[MlflowRun], evaluation: Evaluation) -> list[MlflowR
         for run in finished
         if run.tags.get(_LEVEL) == _EXPERIMENT_LEVEL and below.get(run.run_id, 0) >= len(evaluation.models)
     ]
+
+
+def _first(complete: Sequence[MlflowRun]) -> MlflowRun:
+    """The one that every writer chooses, as dags/workloads/recording.py does; a deleted one only when all are."""
+    return min(complete, key=lambda run: (run.is_deleted, run.run_id))
 
 
 def _result(evaluation: Evaluation, state: str, run: MlflowRun | None = None) -> Synced:

@@ -106,7 +106,9 @@ class MlflowSettings:
         to_servers, "addresses of mlflow.servers for the workers, where they differ, one NAME=URL per line", dict
     )
     when_away: str = _setting(
-        to_outage, "what an evaluation does while MLflow is away: fail, or continue and keep its metrics", "fail"
+        to_outage,
+        "what an evaluation does while MLflow is away: fail or continue; its metrics are kept in both",
+        "fail",
     )
 
 

@@ -15,6 +15,7 @@ from dags.dag_entities import Namespace, Resources
 from dags.dag_operators import WorkloadOperator, build_dag, encoded, make_operator
 from dags.dag_specs import DagSpec, Deployment, StepSpec
 from dags.dag_two_stage_scenarios import dag_specs
+from dags.evaluations import has_unrecorded_runs, mark_name
 
 
 @pytest.fixture
@@ -110,6 +111,24 @@ def test_a_deleted_artifact_is_made_again(deployment: Deployment, submitted: lis
     (Artifact(submitted[0]["output"]).path / "_SUCCESS").unlink()
     operator(deployment).execute(context())
     assert len(submitted) == 2
+
+
+@pytest.mark.parametrize("force", [None, ["evaluate"]])
+def test_an_evaluation_that_was_not_recorded_is_recorded_by_the_next_try_and_not_computed(
+    deployment: Deployment, submitted: list[dict], force: list[str] | None
+) -> None:
+    made = operator(deployment, "evaluate")
+    make_inputs(deployment, "evaluate")
+    made.execute(context("run1", force))
+    artifact = Artifact(submitted[0]["output"])
+    artifact.add("mlflow.json", b"{}")
+    made.execute(context("run1", force))
+    assert [document["force"] for document in submitted] == [bool(force), False]
+    artifact.add(mark_name(submitted[0]), b"{}")
+    made.execute(context("run1", force))
+    assert len(submitted) == 2
+    assert not has_unrecorded_runs(artifact, submitted[0])
+    assert has_unrecorded_runs(artifact, {**submitted[0], "mlflow_server": "mlflow2"})
 
 
 @pytest.mark.parametrize("force", [["split"], ["all"]])

@@ -181,7 +181,6 @@ def test_mlflow_has_one_run_per_model_below_the_experiments(pipeline: Pipeline, 
     runs = mlflow.runs("two_stage_sample_alice")
     assert sorted(run["tags"]["replayctl.level"] for run in runs) == ["experiment", "first", "first", "second"]
     parent = next(run for run in runs if run["tags"]["replayctl.level"] == "experiment")
-    assert parent["id"] == pipeline.manifest("evaluate")["results"]["mlflow_run"]
     for run in runs:
         tags = run["tags"]
         assert run["status"] == "FINISHED"
@@ -199,65 +198,3 @@ def test_mlflow_has_one_run_per_model_below_the_experiments(pipeline: Pipeline, 
     assert parent["params"]["split.test_share"] == "0.2"
     assert parent["tags"]["replayctl.releases"] == "dags"
     assert knn["tags"]["replayctl.artifact"] == pipeline.step("first_level_itemknn").identity
-
-
-def test_an_evaluation_that_is_repeated_leaves_no_doubles(pipeline: Pipeline, mlflow: Mlflow) -> None:
-    before = {run["id"] for run in mlflow.runs("two_stage_sample_alice")}
-    runner.run(pipeline.document("evaluate", force=True))
-    after = {run["id"] for run in mlflow.runs("two_stage_sample_alice")}
-    assert len(after) == 4
-    assert not before & after
-
-
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        (None, "no tracking server"),
-        ("sqlite:///x.db", "is not an address with http"),
-        ("http://127.0.0.1:9", "MLflow at http://127.0.0.1:9 did not answer experiments/get-by-name"),
-    ],
-)
-def test_without_a_tracking_server_the_step_fails_and_leaves_nothing(
-    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | None, message: str
-) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    document = pipeline.document("evaluate", tracking_uri=address, output=str(tmp_path / "evaluate"))
-    with pytest.raises(StepError, match=message):
-        runner.run(document)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_while_the_server_is_away_the_metrics_stay_with_the_artifact(pipeline: Pipeline, tmp_path: Path) -> None:
-    away = {"tracking_uri": "http://127.0.0.1:9", "tracking_required": False}
-    runner.run(pipeline.document("evaluate", output=str(tmp_path / "evaluate"), **away))
-    artifact = Artifact(str(tmp_path / "evaluate"))
-    results = artifact.manifest()["results"]
-    assert isinstance(results, dict)
-    assert results["mlflow_run"] == ""
-    planned = json.loads(artifact.read("mlflow.json", 1 << 20))
-    assert planned["evaluation"] == pipeline.step("evaluate").identity
-    assert planned["experiment"] == "two_stage_sample_alice"
-    parent, *below = planned["runs"]
-    assert parent["tags"]["replayctl.level"] == "experiment"
-    assert {run["tags"]["replayctl.row"]: run["metrics"] for run in below} == results["metrics"]
-
-
-def test_a_server_that_refuses_is_never_passed_over(pipeline: Pipeline, mlflow: Mlflow, tmp_path: Path) -> None:
-    odd = {"mlflow_experiment": "x" * 600, "tracking_required": False}
-    with pytest.raises(StepError, match="refused experiments/create"):
-        runner.run(pipeline.document("evaluate", output=str(tmp_path / "evaluate"), **odd))
-
-
-def test_a_refusal_of_mlflow_is_told_in_its_words(pipeline: Pipeline, mlflow: Mlflow, tmp_path: Path) -> None:
-    document = pipeline.document("evaluate", output=str(tmp_path / "evaluate"), mlflow_experiment="x" * 600)
-    with pytest.raises(StepError, match=r"refused experiments/create \(HTTP 400 INVALID_PARAMETER_VALUE\)"):
-        runner.run(document)
-
-
-def test_an_experiment_that_was_deleted_comes_back(pipeline: Pipeline, mlflow: Mlflow) -> None:
-    find = "experiments/get-by-name?experiment_name=two_stage_sample_alice"
-    experiment = mlflow.ask(find)["experiment"]
-    mlflow.ask("experiments/delete", {"experiment_id": experiment["experiment_id"]})
-    runner.run(pipeline.document("evaluate", force=True))
-    assert mlflow.ask(find)["experiment"]["experiment_id"] == experiment["experiment_id"]
-    assert len(mlflow.runs("two_stage_sample_alice")) == 4

@@ -88,6 +88,11 @@ class FakeMlflow(MlflowApi):
             if works:
                 self.all[run_id] = replace(self.all[run_id], is_deleted=True)
 
+    def restore_run(self, run_id: str) -> None:
+        with self.call() as works:
+            if works:
+                self.all[run_id] = replace(self.all[run_id], is_deleted=False)
+
     def active(self) -> list[MlflowRun]:
         return [run for run in self.all.values() if not run.is_deleted]
 
@@ -164,6 +169,51 @@ def test_an_evaluation_whose_first_recording_was_deleted_by_its_second_counts_as
     for run_id in old:
         api.delete_run(run_id)
     assert [result.state for result in synced(api, evaluation())] == ["present"]
+
+
+def test_what_was_evaluated_again_since_takes_the_place_of_the_older_runs() -> None:
+    api = FakeMlflow()
+    synced(api, evaluation())
+    for run in api.active()[1:]:
+        api.delete_run(run.run_id)
+    (result,) = synced(api, evaluation(at=1795650000001))
+    assert result.state == "recorded"
+    assert {run.start_unix_ms for run in api.active()} == {1795650000001}
+    assert len(api.active()) == 3
+    # A copy of the older evaluation, such as from a backup, changes nothing.
+    assert [row.state for row in synced(api, evaluation())] == ["present"]
+    assert {run.start_unix_ms for run in api.active()} == {1795650000001}
+
+
+def test_a_recording_that_another_writer_took_for_cut_off_comes_back() -> None:
+    api = FakeMlflow()
+    search, seen = api.all_runs, itertools.count(1)
+
+    def search_and_meet(experiment_id: str, filter_string: str) -> Iterator[MlflowRun]:
+        rows = list(search(experiment_id, filter_string))
+        if next(seen) == 2:
+            # After it has looked, the other one deletes what it had seen unfinished, and we see it too late.
+            for run_id in list(api.all):
+                api.all[run_id] = replace(api.all[run_id], is_deleted=True)
+        return iter(rows)
+
+    api.all_runs = search_and_meet  # type: ignore[method-assign]
+    (result,) = synced(api, evaluation())
+    assert (result.state, len(api.active())) == ("recorded", 3)
+
+
+def test_one_that_the_server_refuses_hinders_no_other() -> None:
+    api = FakeMlflow()
+    record = api.record
+
+    def record_or_refuse(experiment_id: str, **words: Any) -> str:
+        if words["tags"]["replayctl.evaluation"] == "a" * 16:
+            raise OperationFailed("MLflow refused it")
+        return record(experiment_id, **words)
+
+    api.record = record_or_refuse  # type: ignore[method-assign]
+    results = synced(api, evaluation("a" * 16, at=1795650000000), evaluation("b" * 16, at=1795650000001))
+    assert [(row.state, row.error) for row in results] == [("failed", "MLflow refused it"), ("recorded", None)]
 
 
 def test_of_two_recordings_at_once_one_stays() -> None:
