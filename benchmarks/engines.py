@@ -1,6 +1,7 @@
 """The experiment by our steps, each a process as Airflow starts it, against the script that people would write.
 
-`python -m benchmarks engines` prints a table; ROWS=900000,5000000 chooses sizes beside MovieLens-100k's.
+`python -m benchmarks engines` prints a table; ROWS=900000,5000000 chooses sizes beside MovieLens-100k's, and
+MODELS=general the models' general parameters instead of ml100k's own.
 """
 
 from __future__ import annotations
@@ -47,8 +48,10 @@ def cost_of(argv: Sequence[str], environ: dict[str, str]) -> Cost:
 
 
 def dataset_of(log: Path) -> DatasetInfo:
-    """A data set of the log, with the parameters of ml100k."""
-    return replace(DATASETS["ml100k"], name=log.stem, log_path=log.name, checksum=None)
+    """A data set of the log, with the parameters of ml100k, or with the general ones (MODELS=general)."""
+    own = DATASETS["ml100k"].model_overrides
+    overrides = {} if os.environ.get("MODELS") == "general" else own
+    return replace(DATASETS["ml100k"], name=log.stem, log_path=log.name, checksum=None, model_overrides=overrides)
 
 
 def steps(log: Path, folder: Path, python: str, engine: Engine, *, cores: int, memory_gib: int) -> dict[str, Cost]:
@@ -71,10 +74,13 @@ def steps(log: Path, folder: Path, python: str, engine: Engine, *, cores: int, m
 
 
 def script(log: Path, folder: Path, python: str) -> Cost:
-    """Runs the script."""
+    """Runs the script, with the parameters of our steps."""
     answer = folder / "script.json"
+    models = model_params("als", "itemknn", dataset=dataset_of(log))
+    neighbours, rank = (models[name].parameters[key] for name, key in (("itemknn", "num_neighbours"), ("als", "rank")))
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return cost_of([python, str(ROOT / "benchmarks" / "script.py"), str(log), "100", "32", str(answer)], environ)
+    argv = [python, str(ROOT / "benchmarks" / "script.py"), str(log), str(neighbours), str(rank), str(answer)]
+    return cost_of(argv, environ)
 
 
 def compare(log: Path, folder: Path, embedded: str, peer: str, *, cores: int, memory_gib: int) -> str:
@@ -85,7 +91,7 @@ def compare(log: Path, folder: Path, embedded: str, peer: str, *, cores: int, me
     ours = steps(log, folder, embedded, "embedded", cores=cores, memory_gib=memory_gib)
     wall, cpu = sum(cost.wall_s for cost in ours.values()), sum(cost.cpu_s for cost in ours.values())
     peak = max(cost.peak_mib for cost in ours.values())
-    each = ", ".join(f"{name} {cost.wall_s:.1f}" for name, cost in ours.items())
+    each = ", ".join(f"{name} {cost.wall_s:.1f} s {cost.peak_mib:.0f} MiB" for name, cost in ours.items())
     return (
         f"{log.stem}: {wall / theirs.wall_s:.2f} by time, {cpu / theirs.cpu_s:.2f} by CPU "
         f"(ours {wall:.1f} s, {cpu:.1f} s of CPU, {peak:.0f} MiB; script {theirs.wall_s:.1f} s, {theirs.cpu_s:.1f} s, "

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import ctypes
 import json
 import os
 import resource
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.engines import ROOT, dataset_of, script
+import psutil
+
+from benchmarks.engines import ROOT, Cost, dataset_of, script
 from dags.dag_entities import RESOURCE_TIERS, Engine, Resources, model_params
 from dags.dag_jvm import ARCHIVE_VARIABLE, jvm_conf, rows_of
 from dags.dag_specs import DagSpec, Deployment
@@ -49,8 +53,8 @@ def table(logs: list[Path], folder: Path, machine: Machine) -> str:
             shutil.rmtree(work, ignore_errors=True)
             costs[engine] = _steps(log, work, machine, engine)
         for engine, steps in costs.items():
-            cpu, wall = (sum(cost[place] for cost in steps.values()) for place in (0, 1))
-            cells = " | ".join(f"{cpu_s:.1f}" for cpu_s, _ in steps.values())
+            cpu, wall = (sum(getattr(cost, what) for cost in steps.values()) for what in ("cpu_s", "wall_s"))
+            cells = " | ".join(f"{cost.cpu_s:.1f}, {cost.wall_s:.1f} s, {cost.peak_mib:.0f}" for cost in steps.values())
             lines.append(f"| {log.stem} | {engine} | {cells} | {cpu:.1f} | {wall:.0f} s |")
         theirs = script(log, folder, machine.spark)
         lines.append(f"| {log.stem} | the script |{' |' * len(steps)} {theirs.cpu_s:.1f} | {theirs.wall_s:.0f} s |")
@@ -58,8 +62,8 @@ def table(logs: list[Path], folder: Path, machine: Machine) -> str:
     return "\n".join([head, "|---" * (head.count("|") - 1) + "|", *lines])
 
 
-def _steps(log: Path, work: Path, machine: Machine, engine: Engine) -> dict[str, tuple[float, float]]:
-    """Runs every step but the evaluation, which needs MLflow; step → CPU and wall seconds."""
+def _steps(log: Path, work: Path, machine: Machine, engine: Engine) -> dict[str, Cost]:
+    """Runs every step but the evaluation, which needs MLflow; step → cost."""
     tiers = {tier: Resources(_CORES, _MEMORY_GIB) for tier in RESOURCE_TIERS}
     deployment = Deployment("dags", "local", "bench", str(log.parent), str(work), "/f", tiers=tiers, engine=engine)
     dataset = dataset_of(log)
@@ -76,7 +80,7 @@ def _document(deployment: Deployment, spec: DagSpec, name: str) -> dict[str, obj
     return {**deployment.step_document(spec, step), "force": False, "run": {}}
 
 
-def _cost(document: dict, machine: Machine) -> tuple[float, float]:
+def _cost(document: dict, machine: Machine) -> Cost:
     text = base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
     environ = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_OURS)}
     environ |= {"PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive"}
@@ -102,14 +106,15 @@ def _options(document: dict, machine: Machine) -> list[str]:
     return ["--master", f"local[{_CORES}]", "--driver-memory", f"{int(_MEMORY_GIB * 0.7)}g", *settings]
 
 
-def _run(argv: list[str], environ: dict[str, str]) -> tuple[float, float]:
-    """CPU and wall seconds of a program with all that it starts; CalledProcessError when it fails."""
+def _run(argv: list[str], environ: dict[str, str]) -> Cost:
+    """What a program costs with all that it starts; CalledProcessError when it fails."""
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     child = subprocess.Popen(argv, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert child.stderr is not None
-    errors = child.stderr.read()
-    child.stderr.close()
-    child.wait()
+    with Peak(psutil.Process()) as peak:
+        assert child.stderr is not None
+        errors = child.stderr.read()
+        child.stderr.close()
+        child.wait()
     while True:
         try:
             os.wait()
@@ -119,4 +124,30 @@ def _run(argv: list[str], environ: dict[str, str]) -> tuple[float, float]:
         raise subprocess.CalledProcessError(child.returncode, argv, stderr=errors[-2000:])
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return cpu, time.perf_counter() - started
+    return Cost(time.perf_counter() - started, cpu, peak.mib)
+
+
+class Peak:
+    """Samples the memory of all that a process has started: proportional set sizes, so that shared pages count once."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self.mib = 0.0
+        self._process = process
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._stop.wait(0.5):
+            sizes = 0.0
+            for child in self._process.children(recursive=True):
+                with contextlib.suppress(psutil.Error, AttributeError):
+                    sizes += child.memory_full_info().pss
+            self.mib = max(self.mib, sizes / 2**20)

@@ -8,11 +8,11 @@ worker before anything starts, and by the step's own process.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
 import logging
+import re
 import time
 import uuid
 from collections.abc import Mapping
@@ -32,7 +32,9 @@ _MAX_MANIFEST_BYTES = 64 << 20
 _FILES = "files"
 # Each file on HDFS is a question to a server of its own.
 _AT_ONCE = 8
-_LEFT_FOR_DEAD_S = 7 * 86400.0
+_ABANDONED_S = 7 * 86400.0
+# `.IDENTITY.OWNER.NUMBER`: `.tmp` is what a writer writes into, `.old` what it is about to replace.
+_UNFINISHED = re.compile(r"(\..+\.[0-9a-f]{12}\.[0-9a-f]{32})\.(?:tmp|old)")
 
 
 class ArtifactError(Exception):
@@ -138,13 +140,12 @@ class Artifact:
         """A fresh temporary sibling to write into; `commit` publishes it.
 
         What an earlier, dead try of the same `owner` (a task of a run) left behind is removed. Should that try be
-        alive after all, it loses its folder and its `commit` is refused. Of others' tries those are removed that have
-        written nothing for a week.
+        alive after all, it loses its folder and its `commit` is refused.
         """
         beside = self.folder.parent
         key = hashlib.sha256(owner.encode()).hexdigest()[:12]
-        for name, entry in beside.entries().items():
-            if name.startswith(f".{self.folder.name}.{key}.") or _is_left_for_dead(beside / name, entry):
+        for name in beside.entries():
+            if name.startswith(f".{self.folder.name}.{key}."):
                 (beside / name).delete()
         temporary = beside / f".{self.folder.name}.{key}.{uuid.uuid4().hex}.tmp"
         temporary.make_folder()
@@ -167,7 +168,8 @@ class Artifact:
         Returns False when another writer was first; the temporary folder is then removed. With `replace`, and
         where a half-written folder stands in the way, the old one is moved aside first and removed afterwards; it comes
         back when the new one cannot take its place.
-        Raises ArtifactError when the temporary folder was taken away meanwhile (a newer try of the same task).
+        Raises ArtifactError when the temporary folder was taken away meanwhile (a newer try of the same task), and when
+        the old one cannot come back.
         """
         try:
             _close(temporary)
@@ -190,10 +192,9 @@ class Artifact:
                 raise ArtifactError(f"artifact {self} exists and is incomplete: {missing}") from error
             is_first = False
             temporary.discard()
-        except BaseException:
+        except BaseException as error:
             if aside is not None:
-                with contextlib.suppress(Exception):
-                    aside.rename(self.folder)
+                self._put_back(aside, error)
             raise
         if aside is not None:
             aside.delete()
@@ -207,6 +208,17 @@ class Artifact:
         except FileNotFoundError:
             return None
         return aside
+
+    def _put_back(self, aside: StoragePath, error: BaseException) -> None:
+        try:
+            aside.rename(self.folder)
+        except FileExistsError:
+            log.warning("%s was published by another writer meanwhile: %s is removed later", self, aside)
+        except (HdfsError, OSError) as second:
+            raise ArtifactError(
+                f"artifact {self} was not replaced ({_words(error)}), and the old one could not be moved back "
+                f"({_words(second)}): it stays in {aside} until the next try of this task; the new one is discarded"
+            ) from error
 
     def discard(self) -> None:
         """Removes a temporary folder whose writer failed; what cannot be removed now is left to the next try."""
@@ -224,12 +236,38 @@ def _close(temporary: Artifact) -> None:
     mark.delete()
 
 
-def _is_left_for_dead(folder: StoragePath, entry: Entry) -> bool:
-    """Whether it is what a killed writer has left: a temporary folder, or an old artifact moved aside."""
-    if not (entry.is_folder and folder.name.startswith(".") and folder.name.endswith((".tmp", ".old"))):
+def remove_abandoned(namespace: StoragePath) -> None:
+    """Removes what killed writers have left in a namespace, `DATASET/WORKLOAD` below it, and not written to for a week.
+
+    A writer that is alive after all loses its folder, and its `commit` is refused.
+    """
+    for dataset in _folders(namespace):
+        for workload in _folders(dataset):
+            entries = workload.entries()
+            for name in entries:
+                if _is_abandoned(workload, name, entries):
+                    log.info("removing %s, which a killed try has left", workload / name)
+                    # Without it nothing can be published from the folder, so that none is published in part.
+                    (workload / name / _OPEN).delete()
+                    (workload / name).delete()
+
+
+def _folders(folder: StoragePath) -> list[StoragePath]:
+    return [folder / name for name, entry in folder.entries().items() if entry.is_folder and not name.startswith(".")]
+
+
+def _is_abandoned(folder: StoragePath, name: str, entries: Mapping[str, Entry]) -> bool:
+    matched = _UNFINISHED.fullmatch(name)
+    if matched is None or not entries[name].is_folder:
         return False
-    newest = max(entry.modified_s, *(below.modified_s for below in folder.tree().values()), 0.0)
-    return newest < time.time() - _LEFT_FOR_DEAD_S
+    # An old artifact that is about to be replaced is as young as what replaces it.
+    names = {name, f"{matched[1]}.tmp"} & entries.keys()
+    moments = (entry.modified_s for each in names for entry in (entries[each], *(folder / each).tree().values()))
+    return max(moments) < time.time() - _ABANDONED_S
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__
 
 
 def _listed(folder: StoragePath) -> dict[str, dict[str, object]]:

@@ -6,15 +6,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from dags.artifacts import Artifact, ArtifactError
-from dags.storage import StoragePath, open_path
+from dags.artifacts import Artifact, ArtifactError, remove_abandoned
+from dags.storage import Entry, StoragePath, open_path
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,6 +66,11 @@ class Place:
 
     def names(self) -> list[str]:
         return list(self.folder.entries())
+
+    def unfinished(self) -> list[str]:
+        """The names of unfinished artifacts, wherever they are below the folder."""
+        names = [name.rpartition("/")[2] for name, entry in self.folder.tree().items() if entry.is_folder]
+        return sorted(name for name in names if name.startswith("."))
 
 
 def write(artifact: Artifact, owner: str, text: str, *, replace: bool = False) -> bool:
@@ -187,6 +193,30 @@ class ArtifactSuite:
             artifact.commit(temporary, {"text": "new"}, replace=True)
         assert artifact.manifest() == {"text": "old"}
 
+    def test_an_old_one_that_cannot_come_back_is_named_with_both_reasons(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        artifact = place.artifact()
+        write(artifact, "run", "old")
+        temporary = artifact.begin("run")
+        kind = type(temporary.folder)
+        rename = kind.rename
+
+        def failing(source: StoragePath, target: StoragePath) -> None:
+            if source.name.endswith((".tmp", ".old")):
+                raise OSError("no space left" if source.name.endswith(".tmp") else "read-only")
+            rename(source, target)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(kind, "rename", failing)
+        with pytest.raises(ArtifactError) as raised:
+            artifact.commit(temporary, {"text": "new"}, replace=True)
+        aside = next(name for name in place.names() if name.endswith(".old"))
+        assert str(raised.value) == (
+            f"artifact {artifact} was not replaced (no space left), and the old one could not be moved back "
+            f"(read-only): it stays in {place.folder / aside} until the next try of this task; the new one is discarded"
+        )
+        assert Artifact.at(place.folder / aside).manifest() == {"text": "old"}
+
     @pytest.mark.parametrize(
         ("harm", "why"),
         [
@@ -262,30 +292,104 @@ class ArtifactSuite:
     def test_killed_at_any_stage_old_new_or_nothing_is_there_and_the_next_try_heals_it(
         self, place: Place, replace: bool
     ) -> None:
-        if replace:
-            write(place.artifact("whole"), "earlier", "old")
-        done = _killed_writer(place, "whole", replace, 0)
-        assert done.returncode == 0, done.stderr
-        stages = range(1, int(done.stdout) + 1)
-
-        def state_after(stage: int) -> object:
-            artifact = place.artifact(str(stage))
-            if replace:
-                write(artifact, "earlier", "old")
-            killed = _killed_writer(place, str(stage), replace, stage)
-            assert killed.returncode == -signal.SIGKILL, killed.stderr
-            state = artifact.manifest()["text"] if artifact.is_whole() else "none"
-            assert state != "none" or not artifact.folder.exists()
-            assert write(artifact, "task", "after", replace=True)
-            assert artifact.manifest() == {"text": "after"}
-            return state
-
-        with ThreadPoolExecutor(4) as pool:
-            states = list(pool.map(state_after, stages))
+        artifacts = killed_at_every_stage(place, replace)
+        states = [state_of(artifact) for artifact in artifacts]
         assert states[0] == ("old" if replace else "none")
         assert states[-1] == "new"
         assert sorted(states, key=["old", "none", "new"].index) == states
-        assert [name for name in place.names() if name.startswith(".")] == []
+        for artifact in artifacts:
+            assert write(artifact, "task", "after", replace=True)
+            assert artifact.manifest() == {"text": "after"}
+        assert place.names() == ["ml"]
+        assert place.unfinished() == []
+
+    @pytest.mark.parametrize("replace", [False, True])
+    def test_what_a_killed_try_that_nobody_repeats_leaves_goes_after_a_week(
+        self, place: Place, replace: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        artifacts = killed_at_every_stage(place, replace)
+        states, left = [state_of(artifact) for artifact in artifacts], place.unfinished()
+        assert len(left) > len(artifacts) // 2
+        remove_abandoned(place.folder)
+        assert place.unfinished() == left
+        pass_days(monkeypatch, 8)
+        remove_abandoned(place.folder)
+        assert place.unfinished() == []
+        assert [state_of(artifact) for artifact in artifacts] == states
+
+    def test_an_old_artifact_is_not_abandoned_while_the_new_one_is_on_its_way(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = place.folder / "ml" / "split"
+        name = f".1.{'0' * 12}.{'1' * 32}"
+        (folder / f"{name}.old").make_folder()
+        moment = (folder.entries())[f"{name}.old"].modified_s + 8 * 86400
+        (folder / f"{name}.tmp").make_folder()
+        new = folder.entries()[f"{name}.tmp"]
+        kind = type(folder)
+        entries = kind.entries
+
+        def later(self: StoragePath) -> dict[str, Entry]:
+            found = entries(self)  # type: ignore[arg-type]
+            return {each: replace_time(entry, moment) if entry == new else entry for each, entry in found.items()}
+
+        monkeypatch.setattr(kind, "entries", later)
+        pass_days(monkeypatch, 8)
+        remove_abandoned(place.folder)
+        assert place.unfinished() == [f"{name}.old", f"{name}.tmp"]
+
+    def test_only_what_has_the_name_of_an_unfinished_artifact_is_abandoned(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mark = f"{'0' * 12}.{'1' * 32}"
+        names = (".1.tmp", f"1.{mark}.tmp", f".1.{mark}", f".1.{mark}.tmp.more", f".1.{'0' * 11}.{'1' * 32}.tmp")
+        for name in names:
+            (place.folder / "ml" / "split" / name).make_folder()
+        (place.folder / f".1.{mark}.tmp").make_folder()
+        put(place.folder, f"ml/split/.2.{mark}.tmp", "a file")
+        before = set(place.folder.tree())
+        pass_days(monkeypatch, 30)
+        remove_abandoned(place.folder)
+        assert set(place.folder.tree()) == before
+
+
+def pass_days(monkeypatch: pytest.MonkeyPatch, days: int) -> None:
+    """The clock is that much later."""
+    moment = time.time() + days * 86400
+    monkeypatch.setattr(time, "time", lambda: moment)
+
+
+def replace_time(entry: Entry, moment: float) -> Entry:
+    """The entry of a later moment."""
+    return replace(entry, modified_s=moment)
+
+
+def state_of(artifact: Artifact) -> object:
+    """`old`, `new`, or `none` where there is no artifact; what is there must be whole."""
+    if artifact.is_whole():
+        return artifact.manifest()["text"]
+    assert not artifact.folder.exists()
+    return "none"
+
+
+def killed_at_every_stage(place: Place, replace: bool) -> list[Artifact]:
+    """Artifacts of one workload, each of a writer that was killed one change later than the one before."""
+    if replace:
+        write(place.artifact("ml/split/0"), "earlier", "old")
+    done = _killed_writer(place, "ml/split/0", replace, 0)
+    assert done.returncode == 0, done.stderr
+    stages = range(1, int(done.stdout) + 1)
+
+    def kill(stage: int) -> Artifact:
+        artifact = place.artifact(f"ml/split/{stage}")
+        if replace:
+            write(artifact, "earlier", "old")
+        killed = _killed_writer(place, f"ml/split/{stage}", replace, stage)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        return artifact
+
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(kill, stages))
 
 
 def _killed_writer(place: Place, name: str, replace: bool, stage: int) -> subprocess.CompletedProcess[str]:

@@ -18,9 +18,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..artifacts import Artifact, ArtifactError
+from ..artifacts import Artifact, ArtifactError, remove_abandoned
 from ..evaluations import has_unrecorded_runs
 from ..storage import LocalPath, scratch_folder
+from ..webhdfs import HdfsError
 from .context import StepContext, log
 from .recording import record
 
@@ -52,6 +53,7 @@ def run(document: Mapping[str, Any]) -> None:
 
 def _make(workload: ModuleType, document: Mapping[str, Any], artifact: Artifact) -> None:
     _check_inputs(document)
+    _tidy(artifact)
     run_info = document.get("run", {})
     owner = "/".join(str(run_info.get(key, "")) for key in ("dag_id", "run_id", "task_id", "map_index"))
     temporary = artifact.begin(owner)
@@ -72,6 +74,15 @@ def _make(workload: ModuleType, document: Mapping[str, Any], artifact: Artifact)
     except BaseException:
         temporary.discard()
         raise
+
+
+def _tidy(artifact: Artifact) -> None:
+    # NAMESPACE/DATASET/WORKLOAD/IDENTITY
+    namespace = artifact.folder.parent.parent.parent
+    try:
+        remove_abandoned(namespace)
+    except (HdfsError, OSError) as error:
+        log.warning("what killed tries have left in %s stays: %s", namespace, error)
 
 
 def _check_inputs(document: Mapping[str, Any]) -> None:

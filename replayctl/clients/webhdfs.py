@@ -23,11 +23,12 @@ _MAX_ANSWER_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file or folder of HDFS; its size in bytes."""
+    """One file or folder of HDFS: its size in bytes, and when it was changed (Unix time)."""
 
     name: str
     is_folder: bool
     size: int
+    modified_s: float
 
 
 class WebHdfs:
@@ -48,7 +49,12 @@ class WebHdfs:
         except NotFound:
             return None
         return [
-            Entry(str(row["pathSuffix"]), row["type"] == "DIRECTORY", int(row["length"]))
+            Entry(
+                name=str(row["pathSuffix"]),
+                is_folder=row["type"] == "DIRECTORY",
+                size=int(row["length"]),
+                modified_s=int(row["modificationTime"]) / 1000,
+            )
             for row in answer["FileStatuses"]["FileStatus"]
         ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 from replayctl.commands.options import BreakLock, DryRun, Force, Shared, Wait
 from replayctl.console.result import Block, Fields, Lines, Problem, Result, Status, Table
 from replayctl.console.times import moment, short_moment
-from replayctl.errors import UsageProblem
+from replayctl.errors import ReplayctlError, SettingsError, UsageProblem
 from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from replayctl.clients.airflow import AirflowApi
     from replayctl.deploy import SyncReport
     from replayctl.publishing.removal import Removal
+    from replayctl.publishing.unfinished import Unfinished
 
 _RUNS_SHOWN = 3
+_LEFT_SHOWN = 3
 _NOT_VERIFIED = "the release was not verified: Airflow was not asked"
 
 
@@ -235,9 +238,10 @@ def gc(
     break_lock: BreakLock = False,
     dry_run: DryRun = False,
 ) -> Result:
-    """Remove old releases that no run needs any more.
+    """Remove old releases that no run needs any more, and what killed tasks have left of artifacts.
 
-    The current release, the newest ones and those that a live run may use are kept.
+    The current release, the newest ones and those that a live run may use are kept, and so is an unfinished artifact to
+    which something was written within the last `deploy.keep_unfinished_days`.
 
     \b
     Examples:
@@ -245,17 +249,27 @@ def gc(
       replayctl gc --keep 3
     """
     from replayctl.publishing import removal
+    from replayctl.publishing.unfinished import remove_unfinished
 
     app: AppContext = ctx.obj
-    server = _server(ctx)
+    workspace, server = app.workspace(shared=shared), _server(ctx)
     report = removal.gc(
-        app.workspace(shared=shared),
+        workspace,
         server=server() if server else None,
         keep=keep,
         break_lock=break_lock,
         dry_run=dry_run,
     )
-    return _removed("gc", report)
+    try:
+        unfinished = remove_unfinished(workspace, app.environ, dry_run=dry_run)
+    except SettingsError as error:
+        result = _removed("gc", report)
+        return replace(result, warnings=(f"{error}: {error.hint}",))
+    except ReplayctlError as error:
+        result = _removed("gc", report)
+        problem = Problem(error.code, f"unfinished artifacts were not removed: {error}", error.hint, error.details)
+        return replace(result, status="partial", problems=(problem,))
+    return _removed("gc", replace(report, unfinished=unfinished))
 
 
 def undeploy(
@@ -299,14 +313,31 @@ def _removed(command: str, report: Removal) -> Result:
         ("would delete from Airflow" if report.dry_run else "deleted from Airflow", dag) for dag in report.dags_deleted
     ]
     rows += [("kept", f"{name}: {why}") for name, why in report.kept.items()]
+    unfinished = report.unfinished
+    if unfinished:
+        rows += [(verb, f"unfinished artifact {name}") for name in unfinished.removed]
+        rows += [("kept", f"unfinished artifact {name}: {why}") for name, why in unfinished.kept.items()]
     problems = tuple(
         Problem("failed", f"{dag} is still in Airflow: {why}") for dag, why in (report.dags_left or {}).items()
     )
-    nothing = not (report.stubs or report.removed or report.dags_deleted)
-    view: list[Block] = [Fields((("target", report.target),))]
+    nothing = not (report.stubs or report.removed or report.dags_deleted or (unfinished and unfinished.removed))
+    fields = [("target", report.target), *([("artifacts", unfinished.folder)] if unfinished else [])]
+    view: list[Block] = [Fields(tuple(fields))]
     view += [Table(("action", "what"), rows, wrap=(1,))] if rows else []
     status: Status = "partial" if problems else "nothing-to-do" if nothing else "ok"
-    return Result(command, report, view, status=status, problems=problems)
+    return Result(command, report, view, status=status, problems=problems, warnings=_not_removed(unfinished))
+
+
+def _not_removed(unfinished: Unfinished | None) -> tuple[str, ...]:
+    """Which unfinished artifacts stay though they are old. Tasks may remove what this user may not."""
+    if unfinished is None or not unfinished.left:
+        return ()
+    names = [f"{name} ({why})" for name, why in unfinished.left.items()]
+    more = f" and {len(names) - _LEFT_SHOWN} more" if len(names) > _LEFT_SHOWN else ""
+    return (
+        f"unfinished artifacts stay in {unfinished.folder} until the next task computes a step: "
+        f"{', '.join(names[:_LEFT_SHOWN])}{more}",
+    )
 
 
 def _count(dags: Mapping[str, Sequence[str] | None]) -> str:

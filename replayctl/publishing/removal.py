@@ -14,6 +14,7 @@ from replayctl.console.events import Reporter
 from replayctl.errors import Conflict, NotFound, ReplayctlError
 from replayctl.publishing.history import dags_of, published_since, records_of
 from replayctl.publishing.plan import my_stubs, refuse_obstacles
+from replayctl.publishing.unfinished import Unfinished
 from replayctl.settings.namespace import Namespace
 from replayctl.settings.workspace import Workspace
 from replayctl.storage import lock
@@ -40,7 +41,10 @@ class LiveServer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What gc or undeploy has removed, or would remove; `kept` gives the reason for each release that stays."""
+    """What gc or undeploy has removed, or would remove; `kept` gives the reason for each release that stays.
+
+    `unfinished` is what became of unfinished artifacts; None where they were not looked at.
+    """
 
     target: str
     removed: tuple[str, ...]
@@ -49,6 +53,7 @@ class Removal:
     dags_deleted: tuple[str, ...] = ()
     dags_left: Mapping[str, str] | None = None
     dry_run: bool = False
+    unfinished: Unfinished | None = None
 
 
 def gc(

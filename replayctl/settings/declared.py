@@ -124,7 +124,7 @@ class FolderSettings:
         to_folder, "folder of artifacts, path on the workers or an hdfs:// address"
     )
     artifacts: Path | None = _setting(
-        to_path, "folder of artifacts, path on this machine; needed by mlflow-sync, unless it is on HDFS"
+        to_path, "folder of artifacts, path on this machine; needed by mlflow-sync and gc, unless it is on HDFS"
     )
 
 
@@ -265,7 +265,7 @@ class PackageSettings:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class DeploySettings:
-    """Timeouts and intervals of a deploy in seconds, permissions in octal, and the number of releases to keep."""
+    """Timeouts and intervals of a deploy in seconds, permissions in octal, and what gc keeps."""
 
     timeout_s: float = _setting(to_number, "seconds to wait until Airflow shows the release", 120.0)
     load_timeout_s: float = _setting(to_number, "seconds that loading the DAG modules may take", 30.0)
@@ -273,6 +273,9 @@ class DeploySettings:
         to_number, "seconds to wait for the lock of another deploy in the same namespace", 60.0
     )
     keep_releases: int = _setting(to_count, "number of releases that gc keeps", 10)
+    keep_unfinished_days: int = _setting(
+        to_count, "days after which gc removes what killed tasks have left of artifacts", 7
+    )
     directory_mode: str = _setting(
         to_mode, "octal permissions of deployed folders; group write applies only with --shared", "2775"
     )

@@ -1,18 +1,37 @@
 """Artifacts on a real HDFS, without a JVM on this side."""
 
 import io
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
+import urllib.parse
+import urllib.request
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from dags.artifacts import Artifact
 from dags.webhdfs import HdfsError, HdfsUnavailable, WebHdfs
-from tests.artifact_suite import ROOT, ArtifactSuite, Place, put, write
+from replayctl.publishing.unfinished import Unfinished, remove_unfinished
+from replayctl.settings.load import load_settings
+from replayctl.settings.namespace import find_namespace
+from replayctl.settings.workspace import Workspace
+from tests.artifact_suite import (
+    ROOT,
+    ArtifactSuite,
+    Place,
+    killed_at_every_stage,
+    pass_days,
+    put,
+    state_of,
+    write,
+)
+from tests.reporters import RecordingReporter
 
 from .lab import Lab
 
@@ -90,6 +109,60 @@ def test_a_writer_killed_in_the_middle_of_a_file_leaves_nothing_that_stays(place
     assert write(artifact, "task", "new")
     assert artifact.is_whole()
     assert place.names() == ["1"]
+
+
+def workspace(place: Place, tmp_path: Path, **hdfs: str) -> Workspace:
+    address = place.address.removesuffix("/alice")
+    folders = {**dict.fromkeys(("dags", "spark_submit_files", "data_in_pods"), "/x"), "artifacts_in_pods": address}
+    profile = {"user": "alice", "folders": folders, "hdfs": hdfs}
+    (tmp_path / "replayctl.yaml").write_text(json.dumps({"default_profile": "p", "profiles": {"p": profile}}))
+    settings = load_settings(None, environ={"HOME": str(tmp_path)}, cwd=tmp_path)
+    return Workspace(settings, find_namespace(settings), RecordingReporter())
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_gc_removes_what_a_writer_leaves_whatever_stage_it_is_killed_at(
+    root: Place, tmp_path: Path, replace: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert root.hdfs
+    place = Place(f"{root.address}/{uuid.uuid4().hex}/alice", root.hdfs)
+    own = workspace(place, tmp_path, url=str(root.hdfs["url"]))
+    artifacts = killed_at_every_stage(place, replace)
+    states, left = [state_of(artifact) for artifact in artifacts], place.unfinished()
+    young = remove_unfinished(own, {})
+    assert (young.removed, sorted(young.kept)) == ((), [f"ml/split/{name}" for name in left])
+    pass_days(monkeypatch, 8)
+    would = remove_unfinished(own, {}, dry_run=True)
+    assert place.unfinished() == left
+    assert remove_unfinished(own, {}) == would == Unfinished(place.address, tuple(young.kept), {}, {})
+    assert place.unfinished() == []
+    assert [state_of(artifact) for artifact in artifacts] == states
+
+
+def test_gc_leaves_what_is_of_other_owners_what_is_alike_and_what_is_written_to(
+    root: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert root.hdfs
+    place = Place(f"{root.address}/{uuid.uuid4().hex}/alice", root.hdfs)
+    mark = f"{'0' * 12}.{'1' * 32}"
+    split = place.folder / "ml" / "split"
+    for name in (".1.tmp", f"1.{mark}.tmp", f".1.{mark}.tmp.x", f".2.{mark}.old", f".3.{mark}.tmp"):
+        (split / name / "table").make_folder()
+    (place.folder.parent / "bob" / "ml" / "split" / f".6.{mark}.tmp").make_folder()
+    pass_days(monkeypatch, 8)
+    # What replaces the old one is written to now.
+    newest = split / f".2.{mark}.tmp"
+    newest.make_folder()
+    path = newest.uri.partition(":9000")[2]
+    later = {"op": "SETTIMES", "modificationtime": int(time.time() * 1000), "user.name": "alice"}
+    url = f"{root.hdfs['url']}/webhdfs/v1{path}?{urllib.parse.urlencode(later)}"
+    urllib.request.urlopen(urllib.request.Request(url, method="PUT"), timeout=30).close()
+    done = remove_unfinished(workspace(place, tmp_path, url=str(root.hdfs["url"])), {})
+    assert done.removed == (f"ml/split/.3.{mark}.tmp",)
+    assert set(done.kept) == {f"ml/split/.2.{mark}.tmp", f"ml/split/.2.{mark}.old"}
+    assert done.left == {}
+    assert set(split.entries()) == {f".2.{mark}.old", f".2.{mark}.tmp", ".1.tmp", f"1.{mark}.tmp", f".1.{mark}.tmp.x"}
+    assert (place.folder.parent / "bob" / "ml" / "split" / f".6.{mark}.tmp").exists()
 
 
 def test_a_namenode_in_safe_mode_is_waited_for_and_then_an_error(place: Place, lab: Lab) -> None:

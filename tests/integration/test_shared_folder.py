@@ -19,6 +19,7 @@ import pytest
 
 from dags.dag_entities import Namespace
 from replayctl.bundle.release import STORE, Release
+from replayctl.console.result import EXIT_PARTIAL
 from replayctl.errors import Conflict, ReplayctlError
 from replayctl.publishing import history, removal, rollback
 from replayctl.settings.declared import Settings
@@ -553,3 +554,55 @@ def test_term_ends_a_command_that_hangs_at_the_other_end_within_seconds(place: P
     assert time.monotonic() - started < 30
     assert running.returncode == 143, stderr
     assert "the lock may not have been released" in stderr
+
+
+def test_gc_removes_what_killed_tasks_left_and_names_what_only_tasks_may(place: Place) -> None:
+    made = place.deploy("x")
+    artifacts = place.share / "experiments"
+    split = artifacts / "alice" / "ml" / "split"
+    names = [f".{number}.{'0' * 12}.{'1' * 32}.tmp" for number in range(3)]
+    for name in names:
+        (split / name / "table").mkdir(parents=True)
+        (split / name / "table" / "part").write_text("x")
+    subprocess.run(["chown", "-R", f"{BOB}:rctl-tests", artifacts], check=True)
+    subprocess.run(["chmod", "-R", "u=rwX,g=rwX,o=rX", artifacts], check=True)
+    # A task's, closed to the group; and a young one.
+    subprocess.run(["chmod", "-R", "g-w", split / names[1]], check=True)
+    then = time.time() - 8 * 86400
+    for path in (artifacts, *artifacts.rglob("*")):
+        if names[2] not in path.parts:
+            os.utime(path, (then, then))
+    place.settings()
+    (place.tmp_path / "replayctl.yaml").write_text(
+        (place.tmp_path / "replayctl.yaml")
+        .read_text()
+        .replace('"artifacts_in_pods"', f'"artifacts": "{artifacts}", "artifacts_in_pods"')
+    )
+
+    def gc(*words: str) -> dict:
+        argv = [sys.executable, "-m", "replayctl", "--profile", "cluster", "--output", "json", "gc", *words]
+        environ = {**os.environ, "HOME": str(place.tmp_path), "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(argv, cwd=place.tmp_path, env=environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    for words in (["--dry-run"], []):
+        answer = gc(*words)
+        assert (answer["status"], answer["data"]["dry_run"]) == ("ok", bool(words))
+        assert answer["data"]["kept"] == {made.name: "published"}
+        assert answer["data"]["unfinished"] == {
+            "folder": f"{artifacts}/alice on {place.config['user']}@cluster",
+            "removed": [f"ml/split/{names[0]}"],
+            "kept": {f"ml/split/{names[2]}": "written to within the last 7 days"},
+            "left": {f"ml/split/{names[1]}": f"belongs to {BOB}"},
+        }
+        assert names[1] in answer["warnings"][0]
+        assert (split / names[0]).exists() == bool(words)
+    assert gc()["status"] == "nothing-to-do"
+    assert (split / names[1] / "table" / "part").exists()
+    shutil.rmtree(artifacts)
+    argv = [sys.executable, "-m", "replayctl", "--profile", "cluster", "gc"]
+    environ = {**os.environ, "HOME": str(place.tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, cwd=place.tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == EXIT_PARTIAL
+    assert "@cluster: the folder of artifacts" in done.stderr

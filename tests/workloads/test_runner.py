@@ -40,6 +40,22 @@ def test_force_computes_anew_and_keeps_the_identity(pipeline: Pipeline) -> None:
     assert (after["identity"], after["results"]) == (before["identity"], before["results"])
 
 
+def test_a_step_that_is_computed_removes_what_killed_tasks_of_its_namespace_have_left(pipeline: Pipeline) -> None:
+    namespace = pipeline.path("split").parents[2]
+    name = f".0f.{'0' * 12}.{'1' * 32}.tmp"
+    dead = [namespace / "other" / "combine" / name, pipeline.path("split").parent / name]
+    foreign = namespace.parent / "somebody" / "other" / "combine" / name
+    for folder in (*dead, foreign):
+        (folder / "table").mkdir(parents=True)
+        for path in (folder / "table", folder):
+            os.utime(path, (1, 1))
+    pipeline.run()
+    assert all(folder.exists() for folder in dead)
+    runner.run(pipeline.document("split", force=True))
+    assert not any(folder.exists() for folder in dead)
+    assert foreign.exists()
+
+
 def test_changed_parameters_lie_beside_the_old(pipeline: Pipeline) -> None:
     other = Pipeline(Path(pipeline.deployment.artifacts_root).parent, poprec={}, itemknn={"num_neighbours": 20})
     assert other.path("split") == pipeline.path("split")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dags.artifacts import Artifact, ArtifactError
-from tests.artifact_suite import ROOT, ArtifactSuite, Place, write
+from dags.artifacts import Artifact, ArtifactError, remove_abandoned
+from dags.storage import LocalPath
+from tests.artifact_suite import ROOT, ArtifactSuite, Place, pass_days, write
 
 
 class TestLocalArtifacts(ArtifactSuite):
@@ -20,21 +21,35 @@ class TestLocalArtifacts(ArtifactSuite):
         return Place(str(tmp_path / "artifacts"))
 
 
-@pytest.mark.parametrize("age_days", [0, 8])
-def test_what_dead_tries_of_others_left_goes_by_age(tmp_path: Path, age_days: float) -> None:
-    artifact = Artifact(str(tmp_path / "1"))
-    (dead := artifact.begin("a run that nobody retries").path / "table").mkdir()
-    (dead / "part").write_text("x")
-    then = time.time() - age_days * 86400
-    for path in (dead / "part", dead, dead.parent / ".open", dead.parent):
-        os.utime(path, (then, then))
-    Artifact(str(tmp_path / "2")).begin("another")
-    assert dead.exists() == (age_days == 0)
-    # A file that is written now keeps it, however old the folder is.
-    if dead.exists():
-        os.utime(dead.parent, (then - 30 * 86400,) * 2)
-        Artifact(str(tmp_path / "3")).begin("another")
-        assert dead.exists()
+def test_a_file_that_was_written_lately_keeps_an_unfinished_artifact(tmp_path: Path) -> None:
+    temporary = Artifact(str(tmp_path / "ml" / "split" / "1")).begin("a run that nobody retries")
+    (temporary.path / "table" / "_temporary").mkdir(parents=True)
+    (written := temporary.path / "table" / "_temporary" / "part").write_text("x")
+    then = time.time() - 8 * 86400
+    for path in (temporary.path, *temporary.path.rglob("*")):
+        if path != written:
+            os.utime(path, (then, then))
+    remove_abandoned(LocalPath(tmp_path))
+    assert written.exists()
+    os.utime(written, (then, then))
+    remove_abandoned(LocalPath(tmp_path))
+    assert os.listdir(tmp_path / "ml" / "split") == []
+
+
+def test_links_are_not_abandoned_and_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (precious := tmp_path / "precious" / "file").parent.mkdir()
+    precious.write_text("x")
+    namespace = tmp_path / "alice"
+    (namespace / "ml" / "split").mkdir(parents=True)
+    name = f".1.{'0' * 12}.{'1' * 32}.tmp"
+    (namespace / "ml" / "split" / name).symlink_to(precious.parent)
+    (namespace / "other").symlink_to(tmp_path / "precious")
+    (dead := namespace / "ml" / "split" / name.replace(".1.", ".2.")).mkdir()
+    (dead / "link").symlink_to(precious.parent)
+    pass_days(monkeypatch, 8)
+    remove_abandoned(LocalPath(namespace))
+    assert precious.exists()
+    assert [path.name for path in (namespace / "ml" / "split").iterdir()] == [name]
 
 
 def test_addresses_of_other_kinds_are_refused() -> None:

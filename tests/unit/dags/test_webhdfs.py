@@ -18,6 +18,7 @@ from dags.webhdfs import HdfsError, HdfsUnavailable, WebHdfs
 from tests.artifact_suite import ArtifactSuite, Place, write
 
 BIG = 4 << 20
+_BEGAN_MS = int(time.time() * 1000)
 
 
 class FakeHdfs(BaseHTTPRequestHandler):
@@ -74,7 +75,7 @@ class FakeHdfs(BaseHTTPRequestHandler):
         kind = "DIRECTORY" if content is None else "FILE"
         return {
             **{"pathSuffix": name, "type": kind, "length": len(content or b"")},
-            **{"modificationTime": number * 1000 + 1795650000000, "fileId": number},
+            **{"modificationTime": number + _BEGAN_MS, "fileId": number},
         }
 
     def below(self, path: str) -> list[str]:
@@ -352,16 +353,6 @@ def test_the_old_one_stays_when_hdfs_goes_away_before_the_new_one_is_in_place(fa
     with pytest.raises(HdfsError, match="does not let user alice RENAME"):
         write(artifact, "run", "new", replace=True)
     assert artifact.manifest() == {"text": "old"}
-
-
-@pytest.mark.parametrize("age_days", [0, 8])
-def test_what_dead_tries_of_others_left_goes_by_age(fake: Any, monkeypatch: pytest.MonkeyPatch, age_days: int) -> None:
-    artifact = Artifact("hdfs://fake/a/1", {"url": fake.url, "user": "alice"})
-    dead = artifact.begin("a run that nobody retries")
-    now = 1795650000 + age_days * 86400
-    monkeypatch.setattr(time, "time", lambda: float(now))
-    Artifact("hdfs://fake/a/2", {"url": fake.url, "user": "alice"}).begin("another")
-    assert dead.folder.exists() == (age_days == 0)
 
 
 def test_a_folder_in_the_way_that_cannot_be_moved_is_an_error(fake: Any) -> None:

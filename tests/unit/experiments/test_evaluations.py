@@ -101,7 +101,10 @@ def namenode() -> Iterator[str]:
             return 200 if "node" in words else 307, tree[path]
         below = {name[len(path) + 1 :].split("/")[0] for name in tree if name.startswith(f"{path}/")}
         rows = [
-            {"pathSuffix": name, "type": "FILE" if f"{path}/{name}" in tree else "DIRECTORY", "length": 1}
+            {
+                **{"pathSuffix": name, "type": "FILE" if f"{path}/{name}" in tree else "DIRECTORY"},
+                **{"length": 1, "modificationTime": 0},
+            }
             for name in sorted(below)
         ]
         return (200, json.dumps({"FileStatuses": {"FileStatus": rows}}).encode()) if rows else (404, b"{}")

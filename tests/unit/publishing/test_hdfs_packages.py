@@ -104,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name in sorted(names):
             content = self.server.files.get(f"{path}/{name}")
             kind = "DIRECTORY" if content is None else "FILE"
-            rows.append({"pathSuffix": name, "type": kind, "length": len(content or b"")})
+            rows.append({"pathSuffix": name, "type": kind, "length": len(content or b""), "modificationTime": 0})
         self._reply(200, {"FileStatuses": {"FileStatus": rows}})
 
     def _rename(self, path: str, words: dict[str, str]) -> None:
