@@ -262,7 +262,9 @@ def _is_abandoned(folder: StoragePath, name: str, entries: Mapping[str, Entry]) 
         return False
     # An old artifact that is about to be replaced is as young as what replaces it.
     names = {name, f"{matched[1]}.tmp"} & entries.keys()
-    moments = (entry.modified_s for each in names for entry in (entries[each], *(folder / each).tree().values()))
+    moments = (
+        entry.modified_s for sibling in names for entry in (entries[sibling], *(folder / sibling).tree().values())
+    )
     return max(moments) < time.time() - _ABANDONED_S
 
 

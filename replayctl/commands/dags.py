@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from replayctl.publishing.unfinished import Unfinished
 
 _RUNS_SHOWN = 3
-_LEFT_SHOWN = 3
+_FAILED_SHOWN = 3
 _NOT_VERIFIED = "the release was not verified: Airflow was not asked"
 
 
@@ -330,13 +330,13 @@ def _removed(command: str, report: Removal) -> Result:
 
 def _not_removed(unfinished: Unfinished | None) -> tuple[str, ...]:
     """Which unfinished artifacts stay though they are old. Tasks may remove what this user may not."""
-    if unfinished is None or not unfinished.left:
+    if unfinished is None or not unfinished.failed:
         return ()
-    names = [f"{name} ({why})" for name, why in unfinished.left.items()]
-    more = f" and {len(names) - _LEFT_SHOWN} more" if len(names) > _LEFT_SHOWN else ""
+    names = [f"{name} ({why})" for name, why in unfinished.failed.items()]
+    more = f" and {len(names) - _FAILED_SHOWN} more" if len(names) > _FAILED_SHOWN else ""
     return (
         f"unfinished artifacts stay in {unfinished.folder} until the next task computes a step: "
-        f"{', '.join(names[:_LEFT_SHOWN])}{more}",
+        f"{', '.join(names[:_FAILED_SHOWN])}{more}",
     )
 
 

@@ -30,12 +30,12 @@ _MAX_ENTRIES = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """What was removed, or would be, below `folder`; `kept` says why others stay, `left` which cannot be removed."""
+    """What was removed, or would be, below `folder`; `kept` and `failed` say why others are still there."""
 
     folder: str
     removed: tuple[str, ...]
     kept: Mapping[str, str]
-    left: Mapping[str, str]
+    failed: Mapping[str, str]
 
 
 def remove_unfinished(workspace: Workspace, environ: Mapping[str, str], *, dry_run: bool = False) -> Unfinished:
@@ -65,12 +65,12 @@ def _removed_in_folder(workspace: Workspace, *, dry_run: bool) -> Unfinished:
         records = records_of(shell.run("unfinished", variables), shell.name)
     finally:
         shell.close()
-    left = [record.name.partition(" ") for record in records if record.kind == "left"]
+    foreign = [record.name.partition(" ") for record in records if record.kind == "left"]
     return Unfinished(
         folder=f"{artifacts}/{owner} on {shell.name}",
         removed=tuple(record.name for record in records if record.kind == "removed"),
         kept={record.name: _young(days) for record in records if record.kind == "young"},
-        left={name: f"belongs to {user}" for user, _, name in left},
+        failed={name: f"belongs to {user}" for user, _, name in foreign},
     )
 
 
@@ -83,7 +83,7 @@ def _removed_on_hdfs(workspace: Workspace, environ: Mapping[str, str], address: 
     days = settings.deploy.keep_unfinished_days
     removed: list[str] = []
     kept: dict[str, str] = {}
-    left: dict[str, str] = {}
+    failed: dict[str, str] = {}
     with open_hdfs(settings, environ, workspace.reporter, user) as hdfs:
         for folder, name, entries in list(_unfinished(hdfs, base)):
             place = f"{folder}/{name}".removeprefix(f"{base}/")
@@ -92,10 +92,10 @@ def _removed_on_hdfs(workspace: Workspace, environ: Mapping[str, str], address: 
             elif dry_run:
                 removed.append(place)
             elif (trouble := _trouble_of_removal(hdfs, folder, name)) is not None:
-                left[place] = trouble
+                failed[place] = trouble
             else:
                 removed.append(place)
-    return Unfinished(f"{address.rstrip('/')}/{namespace.directory}", tuple(removed), kept, left)
+    return Unfinished(f"{address.rstrip('/')}/{namespace.directory}", tuple(removed), kept, failed)
 
 
 def _unfinished(hdfs: WebHdfs, base: str) -> Iterator[tuple[str, str, Mapping[str, Entry]]]:
@@ -117,7 +117,7 @@ def _reason_to_keep(hdfs: WebHdfs, folder: str, name: str, entries: Mapping[str,
     matched = _UNFINISHED.fullmatch(name)
     assert matched is not None
     limit, count = time.time() - days * _DAY_S, 0
-    pending = [(f"{folder}/{each}", entries[each]) for each in {name, f"{matched[1]}.tmp"} & entries.keys()]
+    pending = [(f"{folder}/{sibling}", entries[sibling]) for sibling in {name, f"{matched[1]}.tmp"} & entries.keys()]
     while pending:
         path, entry = pending.pop()
         count += 1

@@ -160,7 +160,7 @@ def test_gc_leaves_what_is_of_other_owners_what_is_alike_and_what_is_written_to(
     done = remove_unfinished(workspace(place, tmp_path, url=str(root.hdfs["url"])), {})
     assert done.removed == (f"ml/split/.3.{mark}.tmp",)
     assert set(done.kept) == {f"ml/split/.2.{mark}.tmp", f"ml/split/.2.{mark}.old"}
-    assert done.left == {}
+    assert done.failed == {}
     assert set(split.entries()) == {f".2.{mark}.old", f".2.{mark}.tmp", ".1.tmp", f"1.{mark}.tmp", f".1.{mark}.tmp.x"}
     assert (place.folder.parent / "bob" / "ml" / "split" / f".6.{mark}.tmp").exists()
 

@@ -594,7 +594,7 @@ def test_gc_removes_what_killed_tasks_left_and_names_what_only_tasks_may(place: 
             "folder": f"{artifacts}/alice on {place.config['user']}@cluster",
             "removed": [f"ml/split/{names[0]}"],
             "kept": {f"ml/split/{names[2]}": "written to within the last 7 days"},
-            "left": {f"ml/split/{names[1]}": f"belongs to {BOB}"},
+            "failed": {f"ml/split/{names[1]}": f"belongs to {BOB}"},
         }
         assert names[1] in answer["warnings"][0]
         assert (split / names[0]).exists() == bool(words)

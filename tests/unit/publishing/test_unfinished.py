@@ -176,7 +176,7 @@ def test_what_hdfs_does_not_remove_is_named(tmp_path: Path, monkeypatch: pytest.
     assert list(done.kept.values()) == [
         f"has more than 10 files: look at it, then run `hdfs dfs -rm -r {base}/{names[3]}`"
     ]
-    assert done.left == {
+    assert done.failed == {
         f"ml/split/{names[1]}": f"HDFS does not let alice change {base}/{names[1]}/.open",
         f"ml/split/{names[2]}": "HDFS took the request to remove it, and it is still there",
     }
