@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,14 +39,17 @@ def jvm_conf(rows: int | None, environ: Mapping[str, str]) -> dict[str, str]:
 
     The second compiler of the JVM costs more than it saves where little is computed; large data need it.
     """
-    options = list(_ALWAYS)
+    conf, options = {}, list(_ALWAYS)
     if rows is not None and rows <= LIGHT_ROWS:
         options += _LIGHT
     archive = environ.get(ARCHIVE_VARIABLE)
     if archive and os.path.exists(archive):
         options.append(f'"-XX:SharedArchiveFile={archive}"')
+        # A JVM takes the archive only with the class path that it was made with; one beside it has to come first.
+        with contextlib.suppress(FileNotFoundError):
+            conf["spark.driver.extraClassPath"] = Path(archive).with_suffix(".classpath").read_text()
     local = environ.get("SPARK_LOCAL_DIRS", "").partition(",")[0]
     if os.path.isdir(local):
         # A killed JVM leaves its temporary files behind: here they are known for what they are.
         options.append(f'"-Djava.io.tmpdir={local}"')
-    return {"spark.driver.extraJavaOptions": " ".join(options)}
+    return {**conf, "spark.driver.extraJavaOptions": " ".join(options)}

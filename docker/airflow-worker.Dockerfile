@@ -25,6 +25,24 @@ RUN python3 -m venv /opt/workload \
     && /opt/workload/bin/pip install --quiet --no-deps --no-cache-dir --disable-pip-version-check -r /opt/requirements/workload-spark.txt \
     && ln -s "$(/opt/workload/bin/python -c 'import pyspark; print(pyspark.__path__[0])')" /opt/spark
 
+# An archive of Spark's classes (160 MB, 41 MB in the registry) saves each JVM 2 seconds of processor time. A JVM takes it only with the
+# class path that it was made with: spelled out, because Spark's own jars/* has another order on each file system.
+COPY spark_training.py /opt/spark-classes/
+RUN set -eu; \
+    cd /opt/spark-classes; \
+    export JAVA_HOME=/opt/java PYSPARK_PYTHON=/opt/workload/bin/python PYTHONDONTWRITEBYTECODE=1; \
+    export SPARK_HOME=/opt/spark SPARK_LOCAL_IP=127.0.0.1 SPARK_LOCAL_DIRS=/tmp/spark; \
+    paths=$(printf '%s:' /opt/spark/jars/*.jar); \
+    printf '%s' "${paths%:}" > spark.classpath; \
+    mkdir /tmp/spark; \
+    /opt/spark/bin/spark-submit --master 'local[1]' --driver-memory 1g --driver-class-path "${paths%:}" \
+        --conf spark.ui.enabled=false --conf spark.sql.shuffle.partitions=2 \
+        --conf spark.sql.execution.arrow.pyspark.enabled=true \
+        --conf 'spark.driver.extraJavaOptions=-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xss16m -XX:ArchiveClassesAtExit=/opt/spark-classes/spark.jsa' \
+        spark_training.py /tmp/spark >/tmp/spark/log 2>&1 \
+    || { tail -n 20 /tmp/spark/log; echo "no archive of Spark's classes: Spark's steps start slower"; rm -f spark.jsa; }; \
+    rm -rf /tmp/*
+
 COPY requirements/airflow.txt /opt/requirements/
 RUN python3 -m venv /opt/airflow-venv \
     && /opt/airflow-venv/bin/pip install --quiet --no-deps --no-cache-dir --disable-pip-version-check -r /opt/requirements/airflow.txt
@@ -37,6 +55,7 @@ ENV JAVA_HOME=/opt/java \
     SPARK_HOME=/opt/spark \
     HADOOP_CONF_DIR=/etc/hadoop \
     PYSPARK_PYTHON=/opt/workload/bin/python \
+    REPLAYCTL_SPARK_CLASSES=/opt/spark-classes/spark.jsa \
     AIRFLOW_HOME=/opt/airflow \
     PYTHONDONTWRITEBYTECODE=1 \
     PATH=/opt/airflow-venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/spark/bin

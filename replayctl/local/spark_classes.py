@@ -1,7 +1,7 @@
 """An archive of Spark's classes, from which the JVM of a step takes them instead of loading and verifying each.
 
 Made once for a Java and an environment, and kept in the environment's folder. A JVM ignores an archive that another
-Java has made. https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html
+Java has made. The worker's image has one of its own (docker/airflow-worker.Dockerfile). https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from replayctl.console.events import Reporter
 from replayctl.errors import OperationFailed, RemoteCommandFailed, TimedOut
 from replayctl.local import environments
 from replayctl.local.environments import Environment
+from replayctl.shipped import shipped_dir
 
 _DEADLINE_S = 900.0
+# What is compiled does not become part of the archive.
+_JVM = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xss16m"
 _TEMPORARY = ".spark-classes-"
-_TRAINING = Path(__file__).with_name("spark_training.py")
+_TRAINING = "spark_training.py"
 # Spark goes by these, too, and the classes must be those of a step.
 _FOREIGN = ("SPARK_", "PYSPARK_", "PYTHON", "HADOOP_", "YARN_", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")
 
@@ -64,8 +67,8 @@ def _make(environment: Environment, java_home: Path, folder: Path) -> None:
         *("--conf", "spark.ui.enabled=false", "--conf", "spark.sql.shuffle.partitions=2"),
         *("--conf", "spark.driver.host=127.0.0.1", "--conf", "spark.driver.bindAddress=127.0.0.1"),
         *("--conf", "spark.sql.execution.arrow.pyspark.enabled=true"),
-        *("--conf", f'spark.driver.extraJavaOptions=-XX:+UseSerialGC "-XX:ArchiveClassesAtExit={folder}/classes.jsa"'),
-        *(str(_TRAINING), str(folder)),
+        *("--conf", f'spark.driver.extraJavaOptions={_JVM} "-XX:ArchiveClassesAtExit={folder}/classes.jsa"'),
+        *(str(shipped_dir("docker") / _TRAINING), str(folder)),
     )
     process.run(
         argv,

@@ -30,6 +30,16 @@ def test_an_archive_of_classes_is_used_where_it_exists(tmp_path: Path) -> None:
     assert f'"-XX:SharedArchiveFile={archive}"' in options(1, environ)
 
 
+def test_the_class_path_of_an_archive_comes_with_it(tmp_path: Path) -> None:
+    environ = {ARCHIVE_VARIABLE: str(tmp_path / "spark.jsa")}
+    (tmp_path / "spark.classpath").write_text("/opt/spark/jars/a.jar:/opt/spark/jars/b.jar")
+    assert "spark.driver.extraClassPath" not in jvm_conf(1, environ)
+    (tmp_path / "spark.jsa").touch()
+    assert jvm_conf(1, environ)["spark.driver.extraClassPath"] == "/opt/spark/jars/a.jar:/opt/spark/jars/b.jar"
+    (tmp_path / "spark.classpath").unlink()
+    assert "spark.driver.extraClassPath" not in jvm_conf(1, environ)
+
+
 def test_temporary_files_lie_in_sparks_folder_where_it_exists(tmp_path: Path) -> None:
     folder = tmp_path / "with a space"
     environ = {"SPARK_LOCAL_DIRS": f"{folder},/elsewhere"}

@@ -1,6 +1,6 @@
 """Uses Spark as the steps of an experiment do, for the archive of its classes: `spark_training.py FOLDER`.
 
-Runs in the environment of the Spark engine, where replayctl is not installed.
+Runs in the environment of the Spark engine, in the worker's image and on machines that run Spark's steps themselves.
 """
 
 from __future__ import annotations
