@@ -132,14 +132,14 @@ def bench_deploy(scratch: Path) -> None:
     server = SshServer.start(USER)
     try:
         config = server.client_config(scratch / "config")
-        there = server.folder / "share"
-        (there / "by rsync").mkdir(mode=0o777)
-        (there / "by rsync").chmod(0o777)
+        share = server.folder / "share"
+        (share / "by rsync").mkdir(mode=0o777)
+        (share / "by rsync").chmod(0o777)
         environ = {"HOME": str(scratch), "USERNAME_ON_CLUSTER": USER, "REPLAYCTL_SSH_HOST": "cluster"}
         environ |= {"REPLAYCTL_SSH_USER": server.login(USER), "REPLAYCTL_SSH_CONFIG": str(config)}
         environ |= {
-            "REPLAYCTL_FOLDERS_DAGS": str(there / "dags"),
-            "REPLAYCTL_FOLDERS_SPARK_SUBMIT_FILES": str(there / "files"),
+            "REPLAYCTL_FOLDERS_DAGS": str(share / "dags"),
+            "REPLAYCTL_FOLDERS_SPARK_SUBMIT_FILES": str(share / "files"),
         }
         settings = load_settings(None, environ=environ, cwd=scratch)
         namespace = find_namespace(settings)
@@ -161,10 +161,12 @@ def bench_deploy(scratch: Path) -> None:
         def theirs() -> float:
             change()
             shell = f"ssh -F {config}"
-            where = f"{server.login(USER)}@cluster:{there}/by rsync/"
+            destination = f"{server.login(USER)}@cluster:{share}/by rsync/"
             rsync = ["rsync", "-a", "-s", "-e", shell]
-            one = seconds([*rsync, f"{folder}/", f"{where}dags/"])
-            return one + seconds([*rsync, f"{folder}/dag_submit.py", f"{folder}/dag_entities.py", f"{where}files/"])
+            one = seconds([*rsync, f"{folder}/", f"{destination}dags/"])
+            return one + seconds(
+                [*rsync, *(f"{folder}/{name}.py" for name in ("dag_submit", "dag_entities")), f"{destination}files/"]
+            )
 
         pairs("deploy of one changed file to two runs of rsync -a", ours, theirs, 15, "≤ 1.0")
         print(
@@ -196,7 +198,7 @@ class Memory:
     """Samples the memory of a stack's process tree: proportional set sizes, so that shared pages count once."""
 
     def __init__(self, stack: stack.Stack) -> None:
-        self._leaders = [psutil.Process(part.leader.pid) for part in stack.parts if part.leader]
+        self._leaders = [psutil.Process(part.pid) for part in stack.parts]
         self.peak: dict[str, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
@@ -212,7 +214,9 @@ class Memory:
     def _sample(self) -> None:
         while not self._stop.wait(1.0):
             now = {"JVM": 0.0, "Python drivers and workers": 0.0, "Airflow and MLflow": 0.0}
-            for process in [each for leader in self._leaders for each in (leader, *leader.children(recursive=True))]:
+            for process in [
+                process for leader in self._leaders for process in (leader, *leader.children(recursive=True))
+            ]:
                 try:
                     words, size = process.cmdline(), process.memory_full_info().pss / 2**20
                 except (psutil.Error, AttributeError):
@@ -230,8 +234,8 @@ def bench_run(settings: Settings, scratch: Path) -> None:
 
     def call(*argv: str) -> dict:
         command = [sys.executable, "-m", "replayctl", "--output", "json", *argv]
-        done = subprocess.run(command, cwd=ROOT, env=environ, check=True, stdout=subprocess.PIPE, text=True)
-        return json.loads(done.stdout)["data"]
+        result = subprocess.run(command, cwd=ROOT, env=environ, check=True, stdout=subprocess.PIPE, text=True)
+        return json.loads(result.stdout)["data"]
 
     call("local", "up")
     try:
@@ -239,7 +243,7 @@ def bench_run(settings: Settings, scratch: Path) -> None:
         call("sync-dags")
         with Memory(stack.status(settings)) as memory:
             run = call("run", EXPERIMENT, "--wait", "--force", "all")
-        again = call("run", EXPERIMENT, "--wait")
+        second_run = call("run", EXPERIMENT, "--wait")
         log = settings.local.home / "data" / "replay" / "ml100k_ratings.csv"
         theirs = engines.script(log, scratch, _python("workload-spark", settings))
     finally:
@@ -251,7 +255,7 @@ def bench_run(settings: Settings, scratch: Path) -> None:
         f"{theirs.wall_s:.0f} s; of the tasks' {sum(tasks.values()):.0f} s the steps themselves take {in_steps:.0f} s)"
     )
     print(f"the tasks: {', '.join(f'{name} {value:.1f} s' for name, value in tasks.items())}")
-    print(f"again, all artifacts whole: {again['seconds']:.1f} s (goal ≤ 10)")
+    print(f"again, all artifacts whole: {second_run['seconds']:.1f} s (goal ≤ 10)")
     print(f"peak memory (PSS): {', '.join(f'{name} {value:.0f} MiB' for name, value in memory.peak.items())}")
 
 
@@ -295,8 +299,8 @@ def _logs(settings: Settings, scratch: Path, python: str) -> list[Path]:
 
 
 def _python(name: str, settings: Settings) -> str:
-    made = environments.ensure(name, settings.cache_dir, settings.local.python, StderrReporter())
-    return str(made.program("python"))
+    environment = environments.ensure(name, settings.cache_dir, settings.local.python, StderrReporter())
+    return str(environment.program("python"))
 
 
 def _manifests(settings: Settings) -> list[Path]:
@@ -320,28 +324,28 @@ def bench_images() -> None:
 
 def main() -> None:
     """Runs the named benchmarks, or all."""
-    wanted = sys.argv[1:] or ["help", "parse", "deploy", "packages", "images", "cluster", "engines", "run"]
+    names = sys.argv[1:] or ["help", "parse", "deploy", "packages", "images", "cluster", "engines", "run"]
     with tempfile.TemporaryDirectory(prefix="replayctl-bench-") as name:
         scratch = Path(name)
         environ = {**os.environ, "REPLAYCTL_LOCAL_HOME": str(scratch / "local"), "USERNAME_ON_CLUSTER": USER}
         settings = load_settings(None, environ=environ, cwd=scratch)
-        if "help" in wanted:
+        if "help" in names:
             bench_help(scratch)
-        if "parse" in wanted:
+        if "parse" in names:
             bench_parse(settings, scratch)
-        if "deploy" in wanted:
+        if "deploy" in names:
             bench_deploy(scratch)
-        if "packages" in wanted:
+        if "packages" in names:
             bench_packages()
-        if "images" in wanted:
+        if "images" in names:
             bench_images()
-        if "cluster" in wanted:
+        if "cluster" in names:
             bench_cluster()
-        if "run" in wanted:
+        if "run" in names:
             bench_run(settings, scratch)
-        if "engines" in wanted:
+        if "engines" in names:
             bench_engines(settings, scratch)
-        if "spark" in wanted:
+        if "spark" in names:
             bench_spark(settings, scratch)
         shutil.rmtree(scratch / "local", ignore_errors=True)
 

@@ -35,16 +35,16 @@ def run(lab: Lab, pairs: Pairs) -> None:
     program = ["head", "-c", str(64 * _MIB), "/dev/zero"]
 
     def ours() -> float:
-        started, seen = time.perf_counter(), [0]
+        started, received = time.perf_counter(), [0]
         execute(
             cluster,
             pod,
             container_of(pod, None),
             program,
-            on_stdout=lambda data: seen.__setitem__(0, seen[0] + len(data)),
+            on_stdout=lambda data: received.__setitem__(0, received[0] + len(data)),
             on_stderr=lambda _: None,
         )
-        assert seen[0] == 64 * _MIB
+        assert received[0] == 64 * _MIB
         return time.perf_counter() - started
 
     def theirs() -> float:
@@ -94,8 +94,8 @@ def _memory(lab: Lab) -> None:
             running.returncode = os.waitstatus_to_exitcode(status)
         assert running.returncode == 0, words
         peak = usage.ru_maxrss / (1 if sys.platform == "linux" else 1024) / 1024
-        took = time.perf_counter() - started
-        print(f"yarn-logs of 1 GiB {' '.join(words)}: {peak:.0f} MiB at most, {took:.1f} s (goal ≤ 100 MB)")
+        duration = time.perf_counter() - started
+        print(f"yarn-logs of 1 GiB {' '.join(words)}: {peak:.0f} MiB at most, {duration:.1f} s (goal ≤ 100 MB)")
 
 
 def _logs(lab: Lab, pairs: Pairs) -> None:
@@ -104,20 +104,20 @@ def _logs(lab: Lab, pairs: Pairs) -> None:
         *("-n", "spark-lama-exps", "exec", "deploy/yarn-resourcemanager", "--"),
         *("yarn", "application", "-list", "-appStates", "FINISHED"),
     )
-    found = [word for word in listed.split() if word.startswith("application_")]
-    if not found:
+    applications = [word for word in listed.split() if word.startswith("application_")]
+    if not applications:
         print("first byte of a driver's log: not measured, no application has ended")
         return
-    name = found[-1]
+    name = applications[-1]
 
     def first_byte(argv: list[str]) -> float:
         started = time.perf_counter()
         with subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
             assert running.stdout
             assert running.stdout.read(1)
-            took = time.perf_counter() - started
+            duration = time.perf_counter() - started
             running.kill()
-        return took
+        return duration
 
     ours = [sys.executable, "-m", "replayctl", "yarn-logs", name, "--no-diagnose", "--log-files", "stderr"]
     theirs = [str(lab.folder / "cluster"), "kubectl", "-n", "spark-lama-exps", "exec", "deploy/yarn-resourcemanager"]
@@ -146,18 +146,18 @@ def _one_by_one(url: str) -> float:
 
 
 def _at_once(url: str) -> float:
-    begin = threading.Barrier(201)
+    barrier = threading.Barrier(201)
 
     def work() -> None:
-        begin.wait()
+        barrier.wait()
         _request(url)
 
     with concurrent.futures.ThreadPoolExecutor(200) as pool:
-        done = [pool.submit(work) for _ in range(200)]
-        begin.wait()
+        futures = [pool.submit(work) for _ in range(200)]
+        barrier.wait()
         started = time.perf_counter()
-        for each in done:
-            each.result()
+        for future in futures:
+            future.result()
         return time.perf_counter() - started
 
 
@@ -171,15 +171,15 @@ def _upload(url: str) -> float:
 
 def _download(url: str, count: int, size: int) -> float:
     def one(_: int) -> int:
-        seen = 0
+        received = 0
         with urllib.request.urlopen(f"{url}/bytes/{size}", timeout=120) as page:  # noqa: S310 - our own forward
             while data := page.read(1 << 18):
-                seen += len(data)
-        return seen
+                received += len(data)
+        return received
 
     started = time.perf_counter()
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
-        assert all(seen == size for seen in pool.map(one, range(count)))
+        assert all(received == size for received in pool.map(one, range(count)))
     return time.perf_counter() - started
 
 

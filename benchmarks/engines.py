@@ -91,9 +91,9 @@ def compare(log: Path, folder: Path, embedded: str, peer: str, *, cores: int, me
     ours = steps(log, folder, embedded, "embedded", cores=cores, memory_gib=memory_gib)
     wall, cpu = sum(cost.wall_s for cost in ours.values()), sum(cost.cpu_s for cost in ours.values())
     peak = max(cost.peak_mib for cost in ours.values())
-    each = ", ".join(f"{name} {cost.wall_s:.1f} s {cost.peak_mib:.0f} MiB" for name, cost in ours.items())
+    costs = ", ".join(f"{name} {cost.wall_s:.1f} s {cost.peak_mib:.0f} MiB" for name, cost in ours.items())
     return (
         f"{log.stem}: {wall / theirs.wall_s:.2f} by time, {cpu / theirs.cpu_s:.2f} by CPU "
         f"(ours {wall:.1f} s, {cpu:.1f} s of CPU, {peak:.0f} MiB; script {theirs.wall_s:.1f} s, {theirs.cpu_s:.1f} s, "
-        f"{theirs.peak_mib:.0f} MiB; {each})"
+        f"{theirs.peak_mib:.0f} MiB; {costs})"
     )

@@ -4,7 +4,7 @@ import base64
 import json
 import sys
 
-from dags.workloads import runner, tracking
+from dags.workloads import runner
 
-tracking.record = lambda *_: "none"
+runner.record = lambda *_: None
 runner.run(json.loads(base64.urlsafe_b64decode(sys.argv[1])))

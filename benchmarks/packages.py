@@ -38,8 +38,8 @@ def _run(server: SshServer, login: str, home: Path, pairs: Pairs) -> None:
     files = server.folder / "share" / "files"
     folders = {"dags": str(server.folder / "share" / "dags"), "spark_submit_files": str(files)}
     folders |= {"data_in_pods": "/data", "artifacts_in_pods": "/artifacts"}
-    far = {"user": "bench", "ssh": {"host": "cluster", "user": login, "config": str(config)}, "folders": folders}
-    (home / "replayctl.yaml").write_text(yaml.safe_dump({"profiles": {"far": far}}))
+    remote = {"user": "bench", "ssh": {"host": "cluster", "user": login, "config": str(config)}, "folders": folders}
+    (home / "replayctl.yaml").write_text(yaml.safe_dump({"profiles": {"far": remote}}))
     environ = {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parent.parent)}
     command = [sys.executable, "-m", "replayctl", "--profile", "far", "-q", "upd-wheels-and-jars", "--no-workloads"]
     jar = home / "big_2.12-1.0.jar"

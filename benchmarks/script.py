@@ -43,15 +43,15 @@ def candidates(train: pd.DataFrame, queries: np.ndarray, neighbours: int, factor
             tables.append(table(name, queries, items, scores))
     order = np.argsort(-popular, kind="stable")
     history = train.groupby("user")["item"].agg(set)
-    chosen = [
+    proposals = [
         [item for item in order[: TOP + len(history.get(q, ()))] if item not in history.get(q, ())][:TOP]
         for q in queries
     ]
-    items = np.array([row + [-1] * (TOP - len(row)) for row in chosen])
+    items = np.array([row + [-1] * (TOP - len(row)) for row in proposals])
     tables.append(table("popular", queries, items, popular[items]))
     whole = tables[0]
-    for more in tables[1:]:
-        whole = whole.merge(more, on=["user", "item"], how="outer")
+    for column in tables[1:]:
+        whole = whole.merge(column, on=["user", "item"], how="outer")
     whole["user_count"] = whole.user.map(train.user.value_counts())
     whole["item_count"] = whole.item.map(train.item.value_counts())
     return whole
@@ -80,10 +80,10 @@ def main() -> None:
     """Runs the experiment and writes the metrics."""
     log, neighbours, factors, answer = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     first, second, test = split(pd.read_csv(log))
-    both = pd.concat([first, second])
+    merged = pd.concat([first, second])
     for key in ("user", "item"):
-        ids = pd.Index(np.sort(both[f"{key}_id"].unique()))
-        for part in (first, second, test, both):
+        ids = pd.Index(np.sort(merged[f"{key}_id"].unique()))
+        for part in (first, second, test, merged):
             part[key] = ids.get_indexer(part[f"{key}_id"])
     test = test[test.item >= 0]
     train = candidates(first, np.sort(second.user.unique()), neighbours, factors)
@@ -100,7 +100,7 @@ def main() -> None:
         n_estimators=100, learning_rate=0.03, num_leaves=15, min_child_samples=100, colsample_bytree=0.9, verbosity=-1
     )
     ranker.fit(train[features], train.target, group=train.groupby("user").size().to_numpy())
-    predict = candidates(both, np.sort(test.user.unique()), neighbours, factors)
+    predict = candidates(merged, np.sort(test.user.unique()), neighbours, factors)
     predict["second_score"] = ranker.predict(predict[features])
     scores = ("als_score", "knn_score", "popular_score", "second_score")
     with open(answer, "w") as file:

@@ -53,7 +53,7 @@ def table(logs: list[Path], folder: Path, machine: Machine) -> str:
             shutil.rmtree(work, ignore_errors=True)
             costs[engine] = _steps(log, work, machine, engine)
         for engine, steps in costs.items():
-            cpu, wall = (sum(getattr(cost, what) for cost in steps.values()) for what in ("cpu_s", "wall_s"))
+            cpu, wall = (sum(getattr(cost, measure) for cost in steps.values()) for measure in ("cpu_s", "wall_s"))
             cells = " | ".join(f"{cost.cpu_s:.1f}, {cost.wall_s:.1f} s, {cost.peak_mib:.0f}" for cost in steps.values())
             lines.append(f"| {log.stem} | {engine} | {cells} | {cpu:.1f} | {wall:.0f} s |")
         theirs = script(log, folder, machine.spark)

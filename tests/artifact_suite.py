@@ -210,15 +210,16 @@ class ArtifactSuite:
         monkeypatch.setattr(kind, "rename", failing)
         with pytest.raises(ArtifactError) as raised:
             artifact.commit(temporary, {"text": "new"}, replace=True)
-        aside = next(name for name in place.names() if name.endswith(".old"))
+        old_folder = next(name for name in place.names() if name.endswith(".old"))
         assert str(raised.value) == (
             f"artifact {artifact} was not replaced (no space left), and the old one could not be moved back "
-            f"(read-only): it stays in {place.folder / aside} until the next try of this task; the new one is discarded"
+            f"(read-only): it stays in {place.folder / old_folder} until the next try of this task; "
+            "the new one is discarded"
         )
-        assert Artifact.at(place.folder / aside).manifest() == {"text": "old"}
+        assert Artifact.at(place.folder / old_folder).manifest() == {"text": "old"}
 
     @pytest.mark.parametrize(
-        ("harm", "why"),
+        ("damage", "why"),
         [
             (lambda folder: (folder / "text").delete(), "text is missing"),
             (lambda folder: put(folder, "text", "ol"), "text has 2 bytes, written were 3"),
@@ -232,11 +233,11 @@ class ArtifactSuite:
         ],
     )
     def test_a_part_that_is_gone_cut_changed_or_added_is_noticed_and_healed(
-        self, place: Place, harm: Callable[[StoragePath], object], why: str
+        self, place: Place, damage: Callable[[StoragePath], object], why: str
     ) -> None:
         artifact = place.artifact()
         assert write(artifact, "run", "old")
-        harm(artifact.folder)
+        damage(artifact.folder)
         assert not artifact.is_whole()
         with pytest.raises(ArtifactError, match=f"is incomplete: {why}"):
             artifact.manifest()
@@ -308,10 +309,10 @@ class ArtifactSuite:
         self, place: Place, replace: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         artifacts = killed_at_every_stage(place, replace)
-        states, left = [state_of(artifact) for artifact in artifacts], place.unfinished()
-        assert len(left) > len(artifacts) // 2
+        states, unfinished = [state_of(artifact) for artifact in artifacts], place.unfinished()
+        assert len(unfinished) > len(artifacts) // 2
         remove_abandoned(place.folder)
-        assert place.unfinished() == left
+        assert place.unfinished() == unfinished
         pass_days(monkeypatch, 8)
         remove_abandoned(place.folder)
         assert place.unfinished() == []
@@ -330,8 +331,8 @@ class ArtifactSuite:
         entries = kind.entries
 
         def later(self: StoragePath) -> dict[str, Entry]:
-            found = entries(self)  # type: ignore[arg-type]
-            return {each: replace_time(entry, moment) if entry == new else entry for each, entry in found.items()}
+            files = entries(self)  # type: ignore[arg-type]
+            return {path: replace_time(entry, moment) if entry == new else entry for path, entry in files.items()}
 
         monkeypatch.setattr(kind, "entries", later)
         pass_days(monkeypatch, 8)
@@ -376,16 +377,16 @@ def killed_at_every_stage(place: Place, replace: bool) -> list[Artifact]:
     """Artifacts of one workload, each of a writer that was killed one change later than the one before."""
     if replace:
         write(place.artifact("ml/split/0"), "earlier", "old")
-    done = _killed_writer(place, "ml/split/0", replace, 0)
-    assert done.returncode == 0, done.stderr
-    stages = range(1, int(done.stdout) + 1)
+    complete_writer = _killed_writer(place, "ml/split/0", replace, 0)
+    assert complete_writer.returncode == 0, complete_writer.stderr
+    stages = range(1, int(complete_writer.stdout) + 1)
 
     def kill(stage: int) -> Artifact:
         artifact = place.artifact(f"ml/split/{stage}")
         if replace:
             write(artifact, "earlier", "old")
-        killed = _killed_writer(place, f"ml/split/{stage}", replace, stage)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        killed_writer = _killed_writer(place, f"ml/split/{stage}", replace, stage)
+        assert killed_writer.returncode == -signal.SIGKILL, killed_writer.stderr
         return artifact
 
     with ThreadPoolExecutor(4) as pool:

@@ -35,14 +35,14 @@ def main() -> None:
     if name == "test":
         print(test_tools())
         return
-    found = environments.ensure(name, cache_dir(), None, StderrReporter())
+    environment = environments.ensure(name, cache_dir(), None, StderrReporter())
     if name.startswith("workload"):
         # The real data that the workload tests sample come in this package.
         from replayctl.local import datasets
 
-        if not (found.site_packages / "recbole").exists():
-            environments.add_package(found, datasets.PACKAGE, None, StderrReporter())
-    print(found.path)
+        if not (environment.site_packages / "recbole").exists():
+            environments.add_package(environment, datasets.PACKAGE, None, StderrReporter())
+    print(environment.path)
 
 
 if __name__ == "__main__":

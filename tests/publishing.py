@@ -231,16 +231,16 @@ class TellingShell:
                 self._tell(line.decode().strip())
         messages = stderr.read().decode()
         with child:
-            done = Exchanged(child.wait(), answer, messages)
-        return answer_of(done, self.name)
+            result = Exchanged(child.wait(), answer, messages)
+        return answer_of(result, self.name)
 
-    def _run_by_fabric(self, shell: FabricShell, sent: bytes) -> bytes:
+    def _run_by_fabric(self, shell: FabricShell, data: bytes) -> bytes:
         channel = shell._transport().open_session()
         channel.exec_command(REMOTE_COMMAND)
 
         def feed() -> None:
             with contextlib.suppress(OSError, EOFError):
-                channel.sendall(sent)
+                channel.sendall(data)
                 channel.shutdown_write()
 
         threading.Thread(target=feed, daemon=True).start()

@@ -48,7 +48,7 @@ def settings_page(page: str) -> str:
     rows = ["| key | default | description |", "|---|---|---|"]
     bare = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
     with mock.patch.dict(os.environ, {**bare, "HOME": _HOME}, clear=True):
-        rows += [f"| `{each.key}` | {_default(each.default())} | {_cell(each.help)} |" for each in SETTINGS]
+        rows += [f"| `{setting.key}` | {_default(setting.default())} | {_cell(setting.help)} |" for setting in SETTINGS]
     assert _TABLE.search(page), f"{SETTINGS_PAGE} has lost the comments around its table"
     return _TABLE.sub(lambda _: "\n".join(rows) + "\n", page)
 
@@ -57,10 +57,10 @@ def _command(name: str, command: Any) -> Iterator[str]:
     yield f"### `{name}`\n"
     yield from _help(command.help or "")
     if getattr(command, "commands", None):
-        for word, each in command.commands.items():
-            yield from _command(f"{name} {word}", each)
+        for word, subcommand in command.commands.items():
+            yield from _command(f"{name} {word}", subcommand)
         return
-    arguments = " ".join(_metavar(each) for each in command.params if each.param_type_name == "argument")
+    arguments = " ".join(_metavar(parameter) for parameter in command.params if parameter.param_type_name == "argument")
     usage = f"{name} [OPTIONS] {arguments}".strip()
     yield f"```\n{usage}\n```\n"
     yield _options(command)
@@ -76,7 +76,11 @@ def _help(text: str) -> Iterator[str]:
 
 
 def _options(command: Any) -> str:
-    rows = [(_names(each), each.help or "") for each in command.params if not getattr(each, "hidden", False)]
+    rows = [
+        (_names(parameter), parameter.help or "")
+        for parameter in command.params
+        if not getattr(parameter, "hidden", False)
+    ]
     rows = [row for row in rows if row[0]]
     if not rows:
         return ""

@@ -127,15 +127,16 @@ class SshServer:
                 time.sleep(0.2)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def client_config(self, path: Path, *, alias: str = "cluster", known: bool = True, more: str = "") -> Path:
+    def client_config(self, path: Path, *, alias: str = "cluster", trusted: bool = True, options: str = "") -> Path:
         """An ssh configuration as people have it: an alias with port, key and known hosts."""
         known_hosts = path.with_name("known_hosts")
         key = (self.folder / "host_key.pub").read_text()
-        known_hosts.write_text(f"[127.0.0.1]:{self.port} {key}" if known else "")
+        known_hosts.write_text(f"[127.0.0.1]:{self.port} {key}" if trusted else "")
         shutil.copy(self.folder / "key", path.with_name("key"))
         path.with_name("key").chmod(0o600)
         path.write_text(
-            f"{more}\nHost {alias}\n  HostName 127.0.0.1\n  Port {self.port}\n  IdentityFile {path.with_name('key')}\n"
+            f"{options}\nHost {alias}\n  HostName 127.0.0.1\n"
+            f"  Port {self.port}\n  IdentityFile {path.with_name('key')}\n"
             f"  IdentitiesOnly yes\n  UserKnownHostsFile {known_hosts}\n"
         )
         return path

@@ -51,9 +51,9 @@ def test_answers(mode: output.Mode) -> None:
     out.show_error("test", Problem("failed", WORDS, WORDS, WORDS), 1)
     out.write_log(f"{WORDS}\n".encode(), raw=False)
     out.flush()
-    shown = stdout.getvalue() + stderr.getvalue()
-    assert "***" in shown
-    assert "c4nary" not in shown
+    printed_text = stdout.getvalue() + stderr.getvalue()
+    assert "***" in printed_text
+    assert "c4nary" not in printed_text
 
 
 def test_a_log_that_comes_in_small_pieces() -> None:

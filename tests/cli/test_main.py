@@ -89,9 +89,9 @@ def test_options_keep_their_values(argv: str, lifted: str, rest: str) -> None:
 
 @pytest.mark.parametrize("command", [(), ("yarn-logs",), ("forwards",), ("forwards", "list"), ("help",)])
 def test_help_is_asked_for_in_every_way(capfd: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
-    shown = [run(capfd, *words) for words in ((*command, "--help"), (*command, "-h"), ("help", *command))]
-    assert shown[0] == shown[1] == shown[2]
-    code, out, err = shown[0]
+    helps = [run(capfd, *words) for words in ((*command, "--help"), (*command, "-h"), ("help", *command))]
+    assert helps[0] == helps[1] == helps[2]
+    code, out, err = helps[0]
     assert (code, err) == (0, "")
     assert out.startswith(f"Usage: {' '.join(('replayctl', *command))} ")
     assert "-h, --help" in out
@@ -146,14 +146,14 @@ def test_before_the_first_local_up_every_command_names_it(
 def test_failures_have_their_code_in_both_forms(
     capfd: pytest.CaptureFixture[str], argv: tuple[str, ...], code: int, word: str
 ) -> None:
-    found, out, err = run(capfd, *argv)
-    assert (found, out) == (code, "")
+    exit_code, out, err = run(capfd, *argv)
+    assert (exit_code, out) == (code, "")
     assert err.splitlines()[-1].startswith(("hint: ", "error: "))
     if "xml" in argv:
         return
-    found, out, _ = run(capfd, "--output", "json", *argv)
+    exit_code, out, _ = run(capfd, "--output", "json", *argv)
     document = json.loads(out)
-    assert (found, document["exit_code"], document["status"], document["data"]) == (code, code, "error", None)
+    assert (exit_code, document["exit_code"], document["status"], document["data"]) == (code, code, "error", None)
     assert [error["code"] for error in document["errors"]] == [word]
     assert (
         document["command"] == " ".join(argv[:2] if argv[0] in ("local",) else argv[:1])
@@ -264,8 +264,8 @@ def test_signals_end_it_with_their_code_and_one_document(number: signal.Signals,
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
     command = f'"{sys.executable}" -m replayctl settings show | head -c 1 >/dev/null; exit "${{PIPESTATUS[0]}}"'
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_no_secret_of_the_environment_is_printed(
@@ -281,15 +281,15 @@ def test_no_secret_of_the_environment_is_printed(
 def test_open_takes_the_direct_link_where_there_is_one(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "REPLAYCTL_LINKS_YARN": "http://node.example:32524"}
     command = [sys.executable, "-m", "replayctl", "--output", "json", "open"]
-    done = subprocess.run([*command, "yarn", "--dry-run"], env=environ, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["data"]["address"] == "http://node.example:32524"
-    done = subprocess.run([*command, "hdfs", "--dry-run"], env=environ, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["data"]["forwards"] == {
+    result = subprocess.run([*command, "yarn", "--dry-run"], env=environ, capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout)["data"]["address"] == "http://node.example:32524"
+    result = subprocess.run([*command, "hdfs", "--dry-run"], env=environ, capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout)["data"]["forwards"] == {
         "hdfs": {"target": "hdfs-3/service/hdfs-namenode:9870", "port": "auto", "links": True}
     }
     command += ["yarn", "--forward", "--dry-run"]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
-    assert list(json.loads(done.stdout)["data"]["forwards"]) == ["yarn"]
+    result = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    assert list(json.loads(result.stdout)["data"]["forwards"]) == ["yarn"]
 
 
 def test_a_page_is_not_said_to_be_open_where_there_is_no_browser(clean_environment: Path) -> None:
@@ -299,9 +299,9 @@ def test_a_page_is_not_said_to_be_open_where_there_is_no_browser(clean_environme
         "REPLAYCTL_LINKS_YARN": "http://yarn.example.org",
     }
     command = [sys.executable, "-m", "replayctl", "--output", "json", "open", "yarn"]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
-    (problem,) = json.loads(done.stdout)["errors"]
-    assert (done.returncode, problem["message"]) == (1, "cannot start a browser")
+    result = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    (problem,) = json.loads(result.stdout)["errors"]
+    assert (result.returncode, problem["message"]) == (1, "cannot start a browser")
     assert problem["hint"] == "open http://yarn.example.org"
 
 

@@ -37,40 +37,40 @@ def shell(line: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_connection_that_breaks_is_not_taken_for_a_reader_that_went_away() -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         program("raise BrokenPipeError(32, 'to the server')", "--output", "json"),
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (done.returncode, json.loads(done.stdout)["errors"][0]["code"]) == (70, "bug")
+    assert (result.returncode, json.loads(result.stdout)["errors"][0]["code"]) == (70, "bug")
 
 
 def test_a_closed_stdout_is_no_bug() -> None:
-    done = shell("REPLAYCTL settings show >&-")
-    assert (done.returncode, done.stderr) == (0, "")
+    result = shell("REPLAYCTL settings show >&-")
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("mode", ["human", "json"])
 def test_an_answer_that_cannot_be_written_is_a_failure_and_no_bug(mode: str) -> None:
-    done = shell(f"REPLAYCTL settings show --output {mode} >/dev/full")
-    assert done.returncode == 1
-    assert "cannot write the answer" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    result = shell(f"REPLAYCTL settings show --output {mode} >/dev/full")
+    assert result.returncode == 1
+    assert "cannot write the answer" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_a_reader_that_goes_away_in_json_mode_and_on_failure_is_no_error() -> None:
     for words in ("settings show --output json", "--profile nowhere settings show --output json", "--help"):
-        done = shell(f'REPLAYCTL {words} | true; exit "${{PIPESTATUS[0]}}"')
-        assert (done.returncode in (0, 3), done.stderr) == (True, ""), words
+        result = shell(f'REPLAYCTL {words} | true; exit "${{PIPESTATUS[0]}}"')
+        assert (result.returncode in (0, 3), result.stderr) == (True, ""), words
 
 
 def test_hangups_that_the_caller_ignores_stay_ignored() -> None:
     body = "os.kill(os.getpid(), signal.SIGHUP)"
     command = subprocess.list2cmdline(["exec", sys.executable]) + ' -c "$CODE"'
-    done = subprocess.run(
+    result = subprocess.run(
         ["bash", "-c", f"trap '' HUP; {command}"],
         cwd=ROOT,
         env={**os.environ, "CODE": program(body)[-1]},
@@ -79,7 +79,7 @@ def test_hangups_that_the_caller_ignores_stay_ignored() -> None:
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (0, "")
     assert subprocess.run(program(body), cwd=ROOT, capture_output=True, check=False).returncode == 129
 
 
@@ -88,22 +88,22 @@ def on_terminal(command: list[str]) -> tuple[int, bytes]:
     if pid == 0:
         os.chdir(ROOT)
         os.execv(command[0], command)  # noqa: S606 - no shell is the point
-    shown = b""
+    screen = b""
     try:
         while piece := os.read(terminal, 4096):
-            shown += piece
+            screen += piece
     except OSError:
         # Linux's end of a terminal.
         pass
     os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), screen
 
 
 @pytest.mark.parametrize("end", ["raise OperationFailed('it said no')", "pass"])
 def test_a_status_line_is_gone_before_the_answer_comes(end: str) -> None:
-    code, shown = on_terminal(program(f"self.reporter.status('waiting'); {end}"))
+    code, screen = on_terminal(program(f"self.reporter.status('waiting'); {end}"))
     assert code == (0 if end == "pass" else 1)
-    assert shown.rindex(b"\x1b[2K") > shown.index(b"waiting")
+    assert screen.rindex(b"\x1b[2K") > screen.index(b"waiting")
 
 
 @pytest.mark.parametrize("option", ["--output", "--profile"])
@@ -138,10 +138,10 @@ def test_settings_keep_their_types_and_hide_passwords_in_addresses(
         out, err = capfd.readouterr()
         assert "hunter4" not in out + err
         assert "hunter5" not in out + err
-    found = json.loads(out)["data"]["settings"]
-    assert found["local.airflow_port"]["value"] == 8080
-    assert found["local.python"]["value"] is None
-    assert found["airflow.password"]["value"] == "***"
+    values = json.loads(out)["data"]["settings"]
+    assert values["local.airflow_port"]["value"] == 8080
+    assert values["local.python"]["value"] is None
+    assert values["airflow.password"]["value"] == "***"
 
 
 def test_a_servers_words_do_not_repeat_our_password(

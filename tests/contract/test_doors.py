@@ -43,7 +43,7 @@ def importers(name: str) -> set[str]:
     return {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")
-        if any(each == name or each.startswith(f"{name}.") for each in imports(path))
+        if any(module == name or module.startswith(f"{name}.") for module in imports(path))
     }
 
 

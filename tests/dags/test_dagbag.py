@@ -36,11 +36,11 @@ print("@" + json.dumps({"dags": found, "errors": bag.import_errors}))
 
 def load(folder: Path, home: Path) -> dict:
     environ = {**os.environ, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", _BAG, str(folder)], env=environ, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.rpartition("@{")[2].join(("{", "")))
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout.rpartition("@{")[2].join(("{", "")))
 
 
 def deploy(folder: Path, user: str | None, dags: Path = ROOT / "dags") -> str:
@@ -82,20 +82,20 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path, dict, Pat
 
 
 def test_all_users_dags_load_side_by_side(bag: tuple) -> None:
-    found, folder, *_ = bag
-    assert found["errors"] == {}
+    dags, folder, *_ = bag
+    assert dags["errors"] == {}
     for suffix in ("_alice", "_b-o-b", ""):
-        dag = found["dags"][f"two_stage_ml100k{suffix}"]
+        dag = dags["dags"][f"two_stage_ml100k{suffix}"]
         assert dag["file"] == str(folder / f"dag_two_stage_scenarios{suffix}.py")
-    assert len(found["dags"]) == 81
+    assert len(dags["dags"]) == 81
 
 
 def test_every_task_shows_the_release_of_its_user(bag: tuple) -> None:
-    found, _, releases, _ = bag
+    dags, _, releases, _ = bag
     assert len(set(releases.values())) == 3
     for user, release in releases.items():
         suffix = f"_{user}" if user else ""
-        assert found["dags"][f"two_stage_msd{suffix}"]["release"] == [f"Release: {release}"]
+        assert dags["dags"][f"two_stage_msd{suffix}"]["release"] == [f"Release: {release}"]
 
 
 def test_the_two_stage_dag_has_the_edges_of_its_spec(bag: tuple) -> None:
@@ -122,15 +122,15 @@ def test_the_graph_shows_each_tasks_engine(bag: tuple) -> None:
 
 
 def test_parsing_leaves_nothing_behind_and_gives_the_same_dags_again(bag: tuple) -> None:
-    found, folder, _, home = bag
+    dags, folder, _, home = bag
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    again = load(folder, home)
+    second_load = load(folder, home)
     after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     assert before == after
     # Airflow's own of the stubs may lie beside them; releases, whose content is their name, stay as they are.
     assert [path for path in folder.rglob("__pycache__") if path.parent != folder] == []
-    assert {name: dag["serialized"] for name, dag in again["dags"].items()} == {
-        name: dag["serialized"] for name, dag in found["dags"].items()
+    assert {name: dag["serialized"] for name, dag in second_load["dags"].items()} == {
+        name: dag["serialized"] for name, dag in dags["dags"].items()
     }
 
 
@@ -140,9 +140,9 @@ def test_a_stub_without_its_module_publishes_nothing(tmp_path: Path) -> None:
     deploy(folder, "alice")
     stub = (folder / "dag_two_stage_scenarios_alice.py").read_text()
     (folder / "dag_gone_alice.py").write_text(stub.replace("dag_two_stage_scenarios", "dag_gone"))
-    found = load(folder, tmp_path)
-    assert found["errors"] == {}
-    assert len(found["dags"]) == 27
+    dags = load(folder, tmp_path)
+    assert dags["errors"] == {}
+    assert len(dags["dags"]) == 27
 
 
 def test_a_module_of_ones_own_may_build_its_dags_itself(tmp_path: Path) -> None:
@@ -157,9 +157,9 @@ def test_a_module_of_ones_own_may_build_its_dags_itself(tmp_path: Path) -> None:
     folder = tmp_path / "dags"
     folder.mkdir()
     deploy(folder, "alice", own)
-    found = load(folder, tmp_path)
-    assert found["errors"] == {}
-    assert "mine_alice" in found["dags"]
+    dags = load(folder, tmp_path)
+    assert dags["errors"] == {}
+    assert "mine_alice" in dags["dags"]
 
 
 def test_tasks_of_a_module_that_builds_its_dags_show_the_release_too(tmp_path: Path) -> None:
@@ -173,9 +173,9 @@ def test_tasks_of_a_module_that_builds_its_dags_show_the_release_too(tmp_path: P
     folder = tmp_path / "dags"
     folder.mkdir()
     release = deploy(folder, "alice", own)
-    found = load(folder, tmp_path)
-    assert found["errors"] == {}
-    assert found["dags"]["mine_alice"]["release"] == [f"Release: {release}"]
+    dags = load(folder, tmp_path)
+    assert dags["errors"] == {}
+    assert dags["dags"]["mine_alice"]["release"] == [f"Release: {release}"]
 
 
 def test_stubs_before_the_publish_show_nothing(tmp_path: Path) -> None:
@@ -183,8 +183,8 @@ def test_stubs_before_the_publish_show_nothing(tmp_path: Path) -> None:
     folder.mkdir()
     deploy(folder, "alice")
     (folder / "replayctl_releases" / "alice" / "current").unlink()
-    found = load(folder, tmp_path)
-    assert found == {"dags": {}, "errors": {}}
+    dags = load(folder, tmp_path)
+    assert dags == {"dags": {}, "errors": {}}
 
 
 def test_a_dag_outside_the_namespace_does_not_load(tmp_path: Path) -> None:
@@ -199,6 +199,6 @@ def test_a_dag_outside_the_namespace_does_not_load(tmp_path: Path) -> None:
     folder = tmp_path / "dags"
     folder.mkdir()
     deploy(folder, "alice", own)
-    found = load(folder, tmp_path)
-    assert found["dags"] == {}
-    assert "does not end in '_alice'" in next(iter(found["errors"].values()))
+    dags = load(folder, tmp_path)
+    assert dags["dags"] == {}
+    assert "does not end in '_alice'" in next(iter(dags["errors"].values()))

@@ -35,7 +35,7 @@ def deployment(tmp_path: Path) -> Deployment:
 
 
 @pytest.fixture
-def submitted(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+def submissions(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """Stands for spark-submit: makes the artifact and keeps the document."""
     documents: list[dict] = []
 
@@ -98,57 +98,57 @@ def make_inputs(deployment: Deployment, name: str, results: dict | None = None) 
             artifact.commit(artifact.begin("x"), {"results": results or {}})
 
 
-def test_a_whole_artifact_is_not_made_again(deployment: Deployment, submitted: list[dict]) -> None:
+def test_a_whole_artifact_is_not_made_again(deployment: Deployment, submissions: list[dict]) -> None:
     operator(deployment).execute(context())
     operator(deployment).execute(context("run2"))
-    assert len(submitted) == 1
-    assert submitted[0]["run"]["run_id"] == "run1"
-    assert submitted[0]["force"] is False
+    assert len(submissions) == 1
+    assert submissions[0]["run"]["run_id"] == "run1"
+    assert submissions[0]["force"] is False
 
 
-def test_a_deleted_artifact_is_made_again(deployment: Deployment, submitted: list[dict]) -> None:
+def test_a_deleted_artifact_is_made_again(deployment: Deployment, submissions: list[dict]) -> None:
     operator(deployment).execute(context())
-    (Artifact(submitted[0]["output"]).path / "_SUCCESS").unlink()
+    (Artifact(submissions[0]["output"]).path / "_SUCCESS").unlink()
     operator(deployment).execute(context())
-    assert len(submitted) == 2
+    assert len(submissions) == 2
 
 
 @pytest.mark.parametrize("force", [None, ["evaluate"]])
 def test_an_evaluation_that_was_not_recorded_is_recorded_by_the_next_try_and_not_computed(
-    deployment: Deployment, submitted: list[dict], force: list[str] | None
+    deployment: Deployment, submissions: list[dict], force: list[str] | None
 ) -> None:
-    made = operator(deployment, "evaluate")
+    task = operator(deployment, "evaluate")
     make_inputs(deployment, "evaluate")
-    made.execute(context("run1", force))
-    artifact = Artifact(submitted[0]["output"])
+    task.execute(context("run1", force))
+    artifact = Artifact(submissions[0]["output"])
     artifact.add("mlflow.json", b"{}")
-    made.execute(context("run1", force))
-    assert [document["force"] for document in submitted] == [bool(force), False]
-    artifact.add(mark_name(submitted[0]), b"{}")
-    made.execute(context("run1", force))
-    assert len(submitted) == 2
-    assert not has_unrecorded_runs(artifact, submitted[0])
-    assert has_unrecorded_runs(artifact, {**submitted[0], "mlflow_server": "mlflow2"})
+    task.execute(context("run1", force))
+    assert [document["force"] for document in submissions] == [bool(force), False]
+    artifact.add(mark_name(submissions[0]), b"{}")
+    task.execute(context("run1", force))
+    assert len(submissions) == 2
+    assert not has_unrecorded_runs(artifact, submissions[0])
+    assert has_unrecorded_runs(artifact, {**submissions[0], "mlflow_server": "mlflow2"})
 
 
 @pytest.mark.parametrize("force", [["split"], ["all"]])
-def test_force_makes_it_anew_once_in_a_run(deployment: Deployment, submitted: list[dict], force: list[str]) -> None:
+def test_force_makes_it_anew_once_in_a_run(deployment: Deployment, submissions: list[dict], force: list[str]) -> None:
     operator(deployment).execute(context("run1"))
     operator(deployment).execute(context("run2", force))
-    assert submitted[-1]["force"] is True
+    assert submissions[-1]["force"] is True
     operator(deployment).execute(context("run2", force))
-    assert len(submitted) == 2
+    assert len(submissions) == 2
     operator(deployment).execute(context("run3", ["first_level_als"]))
-    assert len(submitted) == 2
+    assert len(submissions) == 2
 
 
-def test_force_of_a_step_reaches_what_depends_on_it(deployment: Deployment, submitted: list[dict]) -> None:
+def test_force_of_a_step_reaches_what_depends_on_it(deployment: Deployment, submissions: list[dict]) -> None:
     make_inputs(deployment, "combine")
     operator(deployment, "combine").execute(context("run1"))
     operator(deployment, "combine").execute(context("run2", ["first_level_als"]))
     operator(deployment, "split").execute(context("run1"))
     operator(deployment, "split").execute(context("run2", ["first_level_als"]))
-    assert [document["step"] for document in submitted] == ["combine", "combine"]
+    assert [document["step"] for document in submissions] == ["combine", "combine"]
 
 
 def test_a_driver_that_ends_well_without_its_artifact_has_failed(
@@ -160,9 +160,9 @@ def test_a_driver_that_ends_well_without_its_artifact_has_failed(
 
 
 def test_the_command_needs_no_connection_and_no_shell(deployment: Deployment) -> None:
-    made = operator(deployment)
+    task = operator(deployment)
     argument = encoded({"x": "{{ a }} $(b)", "y": {"z": {}}})
-    command = made.local_hook(argument)._build_spark_submit_command(made.application)
+    command = task.local_hook(argument)._build_spark_submit_command(task.application)
     assert command[:3] == ["spark-submit", "--master", "local[3]"]
     assert command[-2] == "/files/alice/r_1/dag_submit.py"
     # What YARN and shells on the way might change is not in it.
@@ -195,13 +195,13 @@ def test_a_run_can_ask_for_another_engine(deployment: Deployment, monkeypatch: p
 def test_the_embedded_engine_needs_no_spark_submit(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPLAYCTL_PYTHON_EMBEDDED", sys.executable)
     spec = dag_specs(Namespace("alice"))[0].on("embedded")
-    made = make_operator(spec, spec.steps[0], deployment, "dag_two_stage_scenarios")
+    task = make_operator(spec, spec.steps[0], deployment, "dag_two_stage_scenarios")
     script = Path(deployment.artifacts_root) / "step.py"
     script.write_text("import sys; sys.exit(f'StepError: {sys.argv[1]}')")
-    made.application = str(script)
+    task.application = str(script)
     with pytest.raises(AirflowException, match="the step failed: StepError: the-document"):
-        made.submit(context(), "the-document")
-    assert "airflow.providers.apache.spark.hooks" not in sys.modules or made._hook is None
+        task.submit(context(), "the-document")
+    assert "airflow.providers.apache.spark.hooks" not in sys.modules or task._hook is None
 
 
 def test_parameters_are_data_and_not_templates(deployment: Deployment) -> None:
@@ -211,13 +211,13 @@ def test_parameters_are_data_and_not_templates(deployment: Deployment) -> None:
 def test_a_place_that_cannot_be_served_is_refused_when_the_dag_is_made(deployment: Deployment) -> None:
     step = StepSpec("s", "split", "d", {}, place="yarn")
     spec = DagSpec("x_alice", "", "e", (step,))
-    elsewhere = Deployment("r_1", "lab", "alice", "/d", "/a", "/f")
+    other = Deployment("r_1", "lab", "alice", "/d", "/a", "/f")
     with pytest.raises(ValueError, match="place 'yarn' is not available under profile 'lab'"):
-        build_dag(spec, elsewhere, "dag_x")
+        build_dag(spec, other, "dag_x")
 
 
 def test_what_became_of_the_artifact_is_noted_and_said(
-    deployment: Deployment, submitted: list[dict], capfd: pytest.CaptureFixture[str]
+    deployment: Deployment, submissions: list[dict], capfd: pytest.CaptureFixture[str]
 ) -> None:
     make_inputs(deployment, "first_level_als")
     first = context("run1")
@@ -228,36 +228,36 @@ def test_what_became_of_the_artifact_is_noted_and_said(
     (note,) = second["ti"].pushed
     assert (note["outcome"], note["origin"]["run_id"], note["parameters"]) == ("reused", "run1", "rank=32, seed=42")
     assert note["origin"]["dag_id"] == "two_stage_ml100k_alice"
-    said = "".join(capfd.readouterr())
-    assert re.search(r"reused \(rank=32, seed=42, made \w{3} \d\d \d\d:\d\d UTC by two_stage_ml100k_alice\)", said)
+    output = "".join(capfd.readouterr())
+    assert re.search(r"reused \(rank=32, seed=42, made \w{3} \d\d \d\d:\d\d UTC by two_stage_ml100k_alice\)", output)
 
 
 def test_why_an_artifact_is_computed_beside_others(
-    deployment: Deployment, submitted: list[dict], capfd: pytest.CaptureFixture[str]
+    deployment: Deployment, submissions: list[dict], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    made = operator(deployment, "split")
-    made.execute(context("run1"))
+    task = operator(deployment, "split")
+    task.execute(context("run1"))
     changed = operator(deployment, "split")
     changed.step_document["code"] = {**changed.step_document["code"], "workloads/split.py": "0" * 16}
     changed.step_document["output"] += "0"
     changed.execute(context("run2"))
-    said = "".join(capfd.readouterr())
-    old = made.step_document["code"]["workloads/split.py"]
-    assert f'code of workloads/split.py changed (same results? {{"{"0" * 16}": "{old}"}})' in said
+    output = "".join(capfd.readouterr())
+    old = task.step_document["code"]["workloads/split.py"]
+    assert f'code of workloads/split.py changed (same results? {{"{"0" * 16}": "{old}"}})' in output
 
 
 def test_a_missing_input_that_has_moved_is_named_with_what_to_clear(
-    deployment: Deployment, submitted: list[dict]
+    deployment: Deployment, submissions: list[dict]
 ) -> None:
-    made = operator(deployment, "first_level_als")
-    old = Artifact(made.step_document["inputs"][0]["path"] + "0")
-    old.commit(old.begin("x"), {"parameters": {**made.step_document["inputs"][0]["parameters"], "log_path": "old.csv"}})
+    task = operator(deployment, "first_level_als")
+    old = Artifact(task.step_document["inputs"][0]["path"] + "0")
+    old.commit(old.begin("x"), {"parameters": {**task.step_document["inputs"][0]["parameters"], "log_path": "old.csv"}})
     note = {"task": "split", "release": "r_0123456789abcdef", "clear": 0, "at": "2026-01-01T00:00:00+00:00"}
     note |= {"identity": "f" * 16, "artifact": str(old)}
     cleared = context("run1", xcoms={"split": note}, try_number=2, clear_number=1)
-    with pytest.raises(AirflowException) as caught:
-        made.execute(cleared)
-    assert "input split has changed from ffffffffffffffff, computed by r_0123456789abcdef" in str(caught.value)
-    assert "log_path old.csv → replay/ml100k_ratings.csv" in str(caught.value)
-    assert "clear split too" in str(caught.value)
+    with pytest.raises(AirflowException) as excinfo:
+        task.execute(cleared)
+    assert "input split has changed from ffffffffffffffff, computed by r_0123456789abcdef" in str(excinfo.value)
+    assert "log_path old.csv → replay/ml100k_ratings.csv" in str(excinfo.value)
+    assert "clear split too" in str(excinfo.value)
     assert cleared["ti"].pushed == []

@@ -61,14 +61,14 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.failures:
             self._say({}, self.server.failures.pop(0))
             return
-        wanted = urllib.parse.parse_qs(url.query)
-        states, tag = wanted.get("states", [""])[0].split(","), wanted["applicationTags"][0]
-        found = [
+        query = urllib.parse.parse_qs(url.query)
+        states, tag = query.get("states", [""])[0].split(","), query["applicationTags"][0]
+        applications = [
             a
             for a in self.server.applications.values()
             if (states == [""] or a["state"] in states) and tag in a["applicationTags"].split(",")
         ]
-        self._say({"apps": {"app": found} if found else None})
+        self._say({"apps": {"app": applications} if applications else None})
 
     def do_PUT(self) -> None:
         name = self.path.split("/")[-2]
@@ -103,7 +103,7 @@ def manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
 
 
 @pytest.fixture
-def submitted(manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def submissions(manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A spark-submit that writes its words to a file and names application_1_0001."""
     words = tmp_path / "words"
     program = tmp_path / "bin" / "spark-submit"
@@ -116,29 +116,29 @@ def submitted(manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     original = SparkSubmitHook.submit
 
-    def submit(hook: SparkSubmitHook, application: str = "", **more: object) -> str | None:
-        done = original(hook, application, **more)
+    def submit(hook: SparkSubmitHook, application: str = "", **options: object) -> str | None:
+        application_id = original(hook, application, **options)
         hook._submit_sp.stdout.close()
         manager.add("application_1_0001", INSTANCE, artifact_tag(STEP.identity))
         if manager.ends_at_once:
             state, final = manager.ends_at_once
             manager.applications["application_1_0001"].update(state=state, finalStatus=final)
-        return done
+        return application_id
 
     monkeypatch.setattr(SparkSubmitHook, "submit", submit)
     return words
 
 
 @pytest.fixture
-def made(manager: Manager, tmp_path: Path) -> YarnWorkloadOperator:
+def task(manager: Manager, tmp_path: Path) -> YarnWorkloadOperator:
     deployment = Deployment(
         *("r_1", "lab", "alice", "/d", str(tmp_path / "artifacts"), "/files"),
         yarn_url=f"http://127.0.0.1:{manager.server_port}",
         yarn_conf={"spark.yarn.queue": "research", "spark.driver.memory": "2g"},
     )
-    found = build_dag(DAG, deployment, "dag_probe").get_task("probe")
-    assert isinstance(found, YarnWorkloadOperator)
-    return found
+    task = build_dag(DAG, deployment, "dag_probe").get_task("probe")
+    assert isinstance(task, YarnWorkloadOperator)
+    return task
 
 
 def context() -> dict:
@@ -160,11 +160,11 @@ def end(manager: Manager, operator: YarnWorkloadOperator, state: str, final: str
 
 
 def test_a_step_is_submitted_with_tags_that_say_whose_it_is(
-    manager: Manager, made: YarnWorkloadOperator, submitted: Path
+    manager: Manager, task: YarnWorkloadOperator, submissions: Path
 ) -> None:
-    end(manager, made, "FINISHED", "SUCCEEDED")
-    made.execute(context())
-    words = submitted.read_text().splitlines()
+    end(manager, task, "FINISHED", "SUCCEEDED")
+    task.execute(context())
+    words = submissions.read_text().splitlines()
     assert words[words.index("--master") + 1] == "yarn"
     assert words[words.index("--deploy-mode") + 1] == "cluster"
     conf = dict(words[n + 1].split("=", 1) for n, word in enumerate(words) if word == "--conf")
@@ -179,127 +179,127 @@ def test_a_step_is_submitted_with_tags_that_say_whose_it_is(
 
 
 def test_the_application_of_an_earlier_try_is_followed(
-    manager: Manager, made: YarnWorkloadOperator, submitted: Path
+    manager: Manager, task: YarnWorkloadOperator, submissions: Path
 ) -> None:
     manager.add("application_1_0007", "replay", INSTANCE, artifact_tag(STEP.identity))
     manager.add("application_1_0008", instance_tag("probe_alice", "Run 2", "probe", -1))
-    end(manager, made, "FINISHED", "SUCCEEDED")
-    made.execute(context())
-    assert not submitted.exists()
+    end(manager, task, "FINISHED", "SUCCEEDED")
+    task.execute(context())
+    assert not submissions.exists()
 
 
 @pytest.mark.parametrize(("state", "final"), [("FAILED", "FAILED"), ("FINISHED", "FAILED"), ("KILLED", "KILLED")])
 def test_an_application_that_fails_fails_its_task(
-    manager: Manager, made: YarnWorkloadOperator, submitted: Path, state: str, final: str
+    manager: Manager, task: YarnWorkloadOperator, submissions: Path, state: str, final: str
 ) -> None:
-    end(manager, made, state, final)
+    end(manager, task, state, final)
     with pytest.raises(RuntimeError, match="it broke"):
-        made.execute(context())
+        task.execute(context())
     assert manager.killed == []
 
 
 def test_an_application_that_makes_something_else_by_now_is_ended_and_not_followed(
-    manager: Manager, made: YarnWorkloadOperator, submitted: Path
+    manager: Manager, task: YarnWorkloadOperator, submissions: Path
 ) -> None:
     manager.add("application_1_0007", INSTANCE, artifact_tag("0123456789abcdef"))
-    end(manager, made, "FINISHED", "SUCCEEDED")
-    made.execute(context())
+    end(manager, task, "FINISHED", "SUCCEEDED")
+    task.execute(context())
     assert manager.killed == ["application_1_0007"]
-    assert submitted.exists()
+    assert submissions.exists()
 
 
 def test_a_manager_that_is_away_for_a_while_is_asked_again(
-    manager: Manager, made: YarnWorkloadOperator, submitted: Path
+    manager: Manager, task: YarnWorkloadOperator, submissions: Path
 ) -> None:
     manager.add("application_1_0007", INSTANCE, artifact_tag(STEP.identity))
     manager.failures = [503, 500, 503]
-    end(manager, made, "FINISHED", "SUCCEEDED")
-    made.execute(context())
+    end(manager, task, "FINISHED", "SUCCEEDED")
+    task.execute(context())
     assert manager.killed == []
-    assert not submitted.exists()
+    assert not submissions.exists()
 
 
 def test_a_manager_that_stays_away_fails_the_try_and_leaves_the_application_to_the_next(
-    manager: Manager, made: YarnWorkloadOperator, submitted: Path
+    manager: Manager, task: YarnWorkloadOperator, submissions: Path
 ) -> None:
     manager.add("application_1_0007", INSTANCE, artifact_tag(STEP.identity))
     manager.failures = [503] * 100
     with pytest.raises(requests.HTTPError):
-        made.execute(context())
+        task.execute(context())
     assert manager.killed == []
-    assert not submitted.exists()
+    assert not submissions.exists()
 
 
 def test_a_task_that_is_ended_before_it_submits_submits_nothing(
-    manager: Manager, made: YarnWorkloadOperator, submitted: Path, monkeypatch: pytest.MonkeyPatch
+    manager: Manager, task: YarnWorkloadOperator, submissions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manager.failures = [503]
-    monkeypatch.setattr(time, "sleep", lambda seconds: made.on_kill())
+    monkeypatch.setattr(time, "sleep", lambda seconds: task.on_kill())
     with pytest.raises(AirflowException, match="was ended"):
-        made.execute(context())
-    assert not submitted.exists()
+        task.execute(context())
+    assert not submissions.exists()
 
 
 def test_a_task_that_is_ended_while_it_submits_leaves_nothing(
-    manager: Manager, made: YarnWorkloadOperator, submitted: Path, monkeypatch: pytest.MonkeyPatch
+    manager: Manager, task: YarnWorkloadOperator, submissions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     to_the_end = SparkSubmitHook.submit
 
-    def submit(hook: SparkSubmitHook, application: str = "", **more: object) -> str | None:
-        made.on_kill()
-        return to_the_end(hook, application, **more)
+    def submit(hook: SparkSubmitHook, application: str = "", **options: object) -> str | None:
+        task.on_kill()
+        return to_the_end(hook, application, **options)
 
     monkeypatch.setattr(SparkSubmitHook, "submit", submit)
     with pytest.raises(AirflowException, match="was ended"):
-        made.execute(context())
+        task.execute(context())
     assert manager.killed == ["application_1_0001"]
 
 
 def test_a_manager_that_lets_nobody_end_applications_is_told_of(
-    manager: Manager, made: YarnWorkloadOperator, submitted: Path, capfd: pytest.CaptureFixture[str]
+    manager: Manager, task: YarnWorkloadOperator, submissions: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    end(manager, made, "FINISHED", "SUCCEEDED")
-    made.execute(context())
+    end(manager, task, "FINISHED", "SUCCEEDED")
+    task.execute(context())
     manager.add("application_1_0009", INSTANCE)
     manager.may_kill = False
-    made.on_kill()
+    task.on_kill()
     assert "application_1_0009 continues; end it with" in "".join(capfd.readouterr())
 
 
 def test_a_killed_task_ends_all_that_is_its_own_and_nothing_else(
-    manager: Manager, made: YarnWorkloadOperator, submitted: Path
+    manager: Manager, task: YarnWorkloadOperator, submissions: Path
 ) -> None:
-    end(manager, made, "FINISHED", "SUCCEEDED")
-    made.execute(context())
+    end(manager, task, "FINISHED", "SUCCEEDED")
+    task.execute(context())
     manager.add("application_1_0009", INSTANCE)
     manager.add("application_1_0010", "replay")
-    made.on_kill()
+    task.on_kill()
     assert manager.killed == ["application_1_0009"]
 
 
 def test_a_task_that_is_killed_before_it_asks_for_anything_submits_nothing(
-    manager: Manager, made: YarnWorkloadOperator, submitted: Path
+    manager: Manager, task: YarnWorkloadOperator, submissions: Path
 ) -> None:
-    made.on_kill()
+    task.on_kill()
     with pytest.raises(AirflowException, match="was ended"):
-        made.execute(context())
-    assert not submitted.exists()
+        task.execute(context())
+    assert not submissions.exists()
 
 
-def test_a_refused_question_is_not_asked_again(manager: Manager, made: YarnWorkloadOperator, submitted: Path) -> None:
+def test_a_refused_question_is_not_asked_again(manager: Manager, task: YarnWorkloadOperator, submissions: Path) -> None:
     manager.failures = [403, 503]
     with pytest.raises(requests.HTTPError, match="403"):
-        made.execute(context())
+        task.execute(context())
     assert manager.failures == [503]
-    assert not submitted.exists()
+    assert not submissions.exists()
 
 
 def test_one_that_has_ended_at_once_is_the_one_that_was_submitted(
-    manager: Manager, made: YarnWorkloadOperator, submitted: Path
+    manager: Manager, task: YarnWorkloadOperator, submissions: Path
 ) -> None:
     # Of an earlier try, with other parameters; it takes a while to end.
     manager.may_kill = False
     manager.add("application_1_0000", INSTANCE, artifact_tag("0123456789abcdef"))
     manager.ends_at_once = ("FINISHED", "FAILED")
     with pytest.raises(RuntimeError, match="application_1_0001"):
-        made.execute(context())
+        task.execute(context())

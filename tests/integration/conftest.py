@@ -73,23 +73,23 @@ class Stack:
 
     def call(self, *argv: str, timeout: float = 600) -> Answer:
         command = [sys.executable, "-m", "replayctl", "--output", "json", *argv]
-        done = subprocess.run(
+        result = subprocess.run(
             command, cwd=ROOT, env=self.environ, capture_output=True, text=True, timeout=timeout, check=False
         )
-        assert done.stdout, done.stderr
-        return Answer(done.returncode, json.loads(done.stdout), done.stderr)
+        assert result.stdout, result.stderr
+        return Answer(result.returncode, json.loads(result.stdout), result.stderr)
 
     def deploy(self, *argv: str) -> Answer:
         return self.call("sync-dags", "--dags-dir", str(self.dags), *argv)
 
     def artifact(self, step: str) -> Path:
         """The one artifact of a step of the small experiment."""
-        (found,) = [
+        (folder,) = [
             path.parent
             for path in (self.home / "artifacts" / "alice" / "sample").glob("*/*/manifest.json")
             if path.parent.name[0] != "." and _step_of(json.loads(path.read_text())) == step
         ]
-        return found
+        return folder
 
     def manifest(self, step: str) -> dict[str, Any]:
         return json.loads((self.artifact(step) / "manifest.json").read_text())
@@ -101,22 +101,22 @@ def _step_of(manifest: dict[str, Any]) -> str:
 
 def processes_of(home: Path) -> list[psutil.Process]:
     """Every process that names the folder in its arguments or environment, other than ourselves."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             words = [*process.cmdline(), *process.environ().values()]
         except psutil.Error:
             continue
         if process.pid != os.getpid() and any(str(home) in word for word in words):
-            found.append(process)
-    return found
+            processes.append(process)
+    return processes
 
 
-def environ_for(home: Path, user_home: Path, **more: str) -> dict[str, str]:
+def environ_for(home: Path, user_home: Path, **overrides: str) -> dict[str, str]:
     assert CACHE_DIR, "REPLAYCTL_CACHE_DIR names where the environments are; make test sets it"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("REPLAYCTL_", "XDG_"))}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("REPLAYCTL_", "XDG_"))}
     own = {"HOME": str(user_home), "REPLAYCTL_CACHE_DIR": CACHE_DIR, "REPLAYCTL_LOCAL_HOME": str(home)}
-    return {**kept, **own, "USERNAME_ON_CLUSTER": "alice", **more}
+    return {**inherited, **own, "USERNAME_ON_CLUSTER": "alice", **overrides}
 
 
 def write_sample(data: Path) -> None:
@@ -174,10 +174,10 @@ def stack(
     dags = root / "own dags"
     shutil.copytree(ROOT / "dags", dags, ignore=shutil.ignore_patterns("__pycache__"))
     (dags / "dag_small.py").write_text(SMALL_MODULE)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
+    with socket.socket() as occupant:
+        occupant.bind(("127.0.0.1", 0))
+        occupant.listen()
+        port = str(occupant.getsockname()[1])
         environ = environ_for(home, root, REPLAYCTL_LOCAL_AIRFLOW_PORT=port, REPLAYCTL_LOCAL_MLFLOW_PORT=port)
         if storage:
             environ["REPLAYCTL_FOLDERS_DAGS"] = str(storage.folder / "share" / "dags")
@@ -186,20 +186,20 @@ def stack(
         assert Stack(home, dags, environ).call("local", "environments").code == 0
         assert Stack(home, dags, environ).call("local", "data").code == 0
         assert home.stat().st_mode & 0o777 == 0o700
-        made = Stack(home, dags, environ | proxy)
-        started = made.call("local", "up")
+        own_stack = Stack(home, dags, environ | proxy)
+        started = own_stack.call("local", "up")
     assert started.code == 0, started.stderr
     assert f"port {port} is already in use" in started.stderr
     try:
         write_sample(home / "data")
-        yield made
+        yield own_stack
     finally:
-        ended = made.call("local", "down")
+        ended = own_stack.call("local", "down")
     assert ended.data["stopped"] == ["mlflow", "api-server", "scheduler", "dag-processor", "triggerer"]
     deadline = time.monotonic() + 10
-    while (left := processes_of(home)) and time.monotonic() < deadline:
+    while (survivors := processes_of(home)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert [process.cmdline() for process in left] == []
+    assert [process.cmdline() for process in survivors] == []
 
 
 @pytest.fixture(scope="session")
@@ -218,12 +218,12 @@ def finished(stack: Stack, deployed: Answer) -> Answer:
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    made = Lab(FOLDER)
-    made.start()
+    running_lab = Lab(FOLDER)
+    running_lab.start()
     try:
-        yield made
+        yield running_lab
     finally:
-        made.stop()
+        running_lab.stop()
 
 
 @pytest.fixture(scope="session")
@@ -245,9 +245,12 @@ def station(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Works
 def jobs(lab: Lab, station: Workstation) -> Iterator[dict[str, str]]:
     """The jobs of `yarn_jobs`; name → application id. The long one runs until a test ends it."""
     submit(lab)
-    found = station.call("yarn-apps", "--mine", "--since", "1h")
-    assert found.code == 0, found.stderr
-    ids = {each["name"].removeprefix("tests-"): each["id"] for each in found.document["data"]["applications"]}
+    answer = station.call("yarn-apps", "--mine", "--since", "1h")
+    assert answer.code == 0, answer.stderr
+    ids = {
+        application["name"].removeprefix("tests-"): application["id"]
+        for application in answer.document["data"]["applications"]
+    }
     assert set(ids) == set(JOBS)
     deadline = time.monotonic() + 120
     while not station.call("yarn-apps", "--mine", "--state", "RUNNING").document["data"]["applications"]:

@@ -34,10 +34,10 @@ class Lab:
     started_engine: bool = False
 
     def run(self, *words: str, data: bytes | None = None, check: bool = True) -> str:
-        done = subprocess.run([str(self.folder / "cluster"), *words], input=data, capture_output=True, check=False)
-        if check and done.returncode:
-            raise AssertionError(f"cluster {' '.join(words)}: {done.stderr.decode()[-2000:]}")
-        return done.stdout.decode()
+        result = subprocess.run([str(self.folder / "cluster"), *words], input=data, capture_output=True, check=False)
+        if check and result.returncode:
+            raise AssertionError(f"cluster {' '.join(words)}: {result.stderr.decode()[-2000:]}")
+        return result.stdout.decode()
 
     def kubectl(self, *words: str, data: str | None = None, check: bool = True) -> str:
         return self.run("kubectl", *words, data=data.encode() if data is not None else None, check=check)

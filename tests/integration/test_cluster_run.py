@@ -130,14 +130,14 @@ def cluster(
     (home / "replayctl.yaml").write_text(json.dumps(settings))
     packed = station.call("build-python-env", "--publish", timeout=2400)
     assert packed.code == 0, (packed.document["errors"], packed.stderr)
-    made = Cluster(station, builder, lab, pushed.document["data"]["reference"])
+    environment = Cluster(station, builder, lab, pushed.document["data"]["reference"])
     (_DATA / "replay").mkdir(exist_ok=True)
     shutil.copy(stack.home / "data" / "replay" / "sample_ratings.csv", _DATA / "replay")
     try:
-        yield made
+        yield environment
     finally:
-        removed = made.call("undeploy", "--delete-from-airflow")
-        made.hdfs("-rm", "-r", "-f", "-skipTrash", _ARTIFACTS, f"/shared/replay/packages/{_USER}")
+        removed = environment.call("undeploy", "--delete-from-airflow")
+        environment.hdfs("-rm", "-r", "-f", "-skipTrash", _ARTIFACTS, f"/shared/replay/packages/{_USER}")
         for folder in (_DAGS / "replayctl_releases", _DATA / "spark_submit_files"):
             shutil.rmtree(folder / _USER)
         assert removed.code == 0, removed.stderr
@@ -204,9 +204,9 @@ def test_the_leaderboard_equals_that_of_this_machine(
 
 
 def test_the_configuration_says_which_image_the_next_pod_gets(cluster: Cluster, run: dict[str, Any]) -> None:
-    shown = cluster.call("airflow-config", "core.executor", "--dag", _DAG)
-    assert shown.code == 0, shown.stderr
-    data = shown.document["data"]
+    config = cluster.call("airflow-config", "core.executor", "--dag", _DAG)
+    assert config.code == 0, config.stderr
+    data = config.document["data"]
     assert (data["version"], data["executor"], data["dag"]["image"]) == ("3.3.2", "KubernetesExecutor", cluster.digest)
     assert data["image"] == "localhost:5000/airflow-worker:latest"
     assert data["pod_template"] == cluster.lab.kubectl(

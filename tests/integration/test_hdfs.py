@@ -128,12 +128,12 @@ def test_gc_removes_what_a_writer_leaves_whatever_stage_it_is_killed_at(
     place = Place(f"{root.address}/{uuid.uuid4().hex}/alice", root.hdfs)
     own = workspace(place, tmp_path, url=str(root.hdfs["url"]))
     artifacts = killed_at_every_stage(place, replace)
-    states, left = [state_of(artifact) for artifact in artifacts], place.unfinished()
+    states, unfinished = [state_of(artifact) for artifact in artifacts], place.unfinished()
     young = remove_unfinished(own, {})
-    assert (young.removed, sorted(young.kept)) == ((), [f"ml/split/{name}" for name in left])
+    assert (young.removed, sorted(young.kept)) == ((), [f"ml/split/{name}" for name in unfinished])
     pass_days(monkeypatch, 8)
     would = remove_unfinished(own, {}, dry_run=True)
-    assert place.unfinished() == left
+    assert place.unfinished() == unfinished
     assert remove_unfinished(own, {}) == would == Unfinished(place.address, tuple(young.kept), {}, {})
     assert place.unfinished() == []
     assert [state_of(artifact) for artifact in artifacts] == states
@@ -157,10 +157,10 @@ def test_gc_leaves_what_is_of_other_owners_what_is_alike_and_what_is_written_to(
     later = {"op": "SETTIMES", "modificationtime": int(time.time() * 1000), "user.name": "alice"}
     url = f"{root.hdfs['url']}/webhdfs/v1{path}?{urllib.parse.urlencode(later)}"
     urllib.request.urlopen(urllib.request.Request(url, method="PUT"), timeout=30).close()
-    done = remove_unfinished(workspace(place, tmp_path, url=str(root.hdfs["url"])), {})
-    assert done.removed == (f"ml/split/.3.{mark}.tmp",)
-    assert set(done.kept) == {f"ml/split/.2.{mark}.tmp", f"ml/split/.2.{mark}.old"}
-    assert done.failed == {}
+    result = remove_unfinished(workspace(place, tmp_path, url=str(root.hdfs["url"])), {})
+    assert result.removed == (f"ml/split/.3.{mark}.tmp",)
+    assert set(result.kept) == {f"ml/split/.2.{mark}.tmp", f"ml/split/.2.{mark}.old"}
+    assert result.failed == {}
     assert set(split.entries()) == {f".2.{mark}.old", f".2.{mark}.tmp", ".1.tmp", f"1.{mark}.tmp", f".1.{mark}.tmp.x"}
     assert (place.folder.parent / "bob" / "ml" / "split" / f".6.{mark}.tmp").exists()
 

@@ -42,9 +42,9 @@ def why_not() -> str | None:
 
 
 def docker(*argv: str, data: bytes | None = None, check: bool = True) -> str:
-    done = subprocess.run(["docker", *argv], input=data, capture_output=True, check=False)
-    assert not check or done.returncode == 0, done.stderr.decode()
-    return done.stdout.decode()
+    result = subprocess.run(["docker", *argv], input=data, capture_output=True, check=False)
+    assert not check or result.returncode == 0, result.stderr.decode()
+    return result.stdout.decode()
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ class Workbench:
     environ: dict[str, str]
 
     def call(self, *argv: str, **environ: str) -> Answer:
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-m", "replayctl", "-v", "--output", "json", *argv],
             cwd=self.folder,
             env={**self.environ, **environ},
@@ -107,7 +107,7 @@ class Workbench:
             text=True,
             check=False,
         )
-        return Answer(done.returncode, json.loads(done.stdout), done.stderr)
+        return Answer(result.returncode, json.loads(result.stdout), result.stderr)
 
     def log_in(self, registry: str, user: str, password: str) -> None:
         entry = base64.b64encode(f"{user}:{password}".encode()).decode()
@@ -186,10 +186,10 @@ def test_a_wrong_login_is_refused_with_what_to_type(bench: Workbench) -> None:
     worker = {"REPLAYCTL_IMAGES_WORKER": "localhost:5001/replayctl-tests/worker"}
     assert bench.call("build-airflow-image", **worker).code == 0
     bench.log_in("localhost:5001", "lab", "wrong-password")
-    refused = bench.call("push-airflow-image", **worker)
-    assert (refused.code, refused.error["code"]) == (4, "auth"), refused.document
-    assert refused.error["hint"] == "docker login localhost:5001"
-    assert "wrong-password" not in json.dumps(refused.document) + refused.stderr
+    answer = bench.call("push-airflow-image", **worker)
+    assert (answer.code, answer.error["code"]) == (4, "auth"), answer.document
+    assert answer.error["hint"] == "docker login localhost:5001"
+    assert "wrong-password" not in json.dumps(answer.document) + answer.stderr
     bench.log_in("localhost:5001", "lab", "lab")
     pushed = bench.call("push-airflow-image", **worker)
     assert pushed.code == 0, pushed.document

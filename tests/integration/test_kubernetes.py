@@ -52,23 +52,23 @@ def address(
         yield url
 
 
-def run(cluster: Kubernetes, pod: Pod, *argv: str, **more: object) -> tuple[Executed, bytes, bytes]:
+def run(cluster: Kubernetes, pod: Pod, *argv: str, **options: object) -> tuple[Executed, bytes, bytes]:
     out, err = bytearray(), bytearray()
-    done = execute(cluster, pod, container_of(pod, None), argv, on_stdout=out.extend, on_stderr=err.extend, **more)  # type: ignore[arg-type]
-    return done, bytes(out), bytes(err)
+    result = execute(cluster, pod, container_of(pod, None), argv, on_stdout=out.extend, on_stderr=err.extend, **options)  # type: ignore[arg-type]
+    return result, bytes(out), bytes(err)
 
 
 def test_exec_keeps_streams_apart_and_brings_the_exit_code(cluster: Kubernetes, pod: Pod) -> None:
-    done, out, err = run(cluster, pod, "sh", "-c", "printf 'ф\\0ю'; printf wrong >&2; exit 17")
-    assert (done.exit_code, out.decode(), err) == (17, "ф\0ю", b"wrong")
-    done, out, _ = run(cluster, pod, "echo", "$HOME; rm -rf /", "two words", "'\"")
+    result, out, err = run(cluster, pod, "sh", "-c", "printf 'ф\\0ю'; printf wrong >&2; exit 17")
+    assert (result.exit_code, out.decode(), err) == (17, "ф\0ю", b"wrong")
+    result, out, _ = run(cluster, pod, "echo", "$HOME; rm -rf /", "two words", "'\"")
     assert out == b"$HOME; rm -rf / two words '\"\n"
 
 
 def test_exec_brings_every_byte_of_much(cluster: Kubernetes, pod: Pod) -> None:
     code = "import sys; block = bytes(range(256)) * 4096\nfor _ in range(64): sys.stdout.buffer.write(block)"
-    done, out, _ = run(cluster, pod, "python3", "-c", code)
-    assert done == Executed(0, 64 << 20, 0)
+    result, out, _ = run(cluster, pod, "python3", "-c", code)
+    assert result == Executed(0, 64 << 20, 0)
     assert hashlib.sha256(out).digest() == hashlib.sha256(bytes(range(256)) * 4096 * 64).digest()
 
 
@@ -79,39 +79,39 @@ def test_exec_passes_stdin_on_to_its_end(cluster: Kubernetes, pod: Pod) -> None:
 
 
 def test_exec_says_what_cannot_be_run_and_what_takes_too_long(cluster: Kubernetes, pod: Pod) -> None:
-    with pytest.raises(OperationFailed, match="no-such-program cannot be run") as caught:
+    with pytest.raises(OperationFailed, match="no-such-program cannot be run") as excinfo:
         run(cluster, pod, "no-such-program")
-    assert "not found" in (caught.value.details or "")
+    assert "not found" in (excinfo.value.details or "")
     with pytest.raises(TimedOut, match="did not end within 1 s"):
         run(cluster, pod, "sleep", "60", timeout_s=1)
 
 
 def test_exec_that_is_cut_is_never_a_short_success(lab: Lab, cluster: Kubernetes, pod: Pod) -> None:
-    seen = [0]
+    received = [0]
 
     def take(data: bytes) -> None:
-        if seen[0] < 5_000_000 <= seen[0] + len(data):
+        if received[0] < 5_000_000 <= received[0] + len(data):
             lab.kubectl("-n", NAMESPACE, "delete", "pod", pod.name, "--force", "--grace-period=0", "--wait=false")
-        seen[0] += len(data)
+        received[0] += len(data)
 
     argv = ["sh", "-c", "while :; do head -c 1000000 /dev/zero; sleep 0.05; done"]
     try:
-        done = execute(
+        result = execute(
             cluster, pod, container_of(pod, None), argv, on_stdout=take, on_stderr=lambda _: None, timeout_s=60
         )
     except Unreachable as error:
-        assert f"{seen[0]} bytes of stdout" in str(error)  # noqa: PT017 - one of two right ends
+        assert f"{received[0]} bytes of stdout" in str(error)  # noqa: PT017 - one of two right ends
     else:
         # Killed with its pod, the program ends by a signal.
-        assert done.exit_code != 0
+        assert result.exit_code != 0
 
 
 def test_what_is_missing_is_told_apart(lab: Lab, cluster: Kubernetes, pod: Pod) -> None:
     with pytest.raises(NotFound, match=r"deployment/nothing does not exist"):
         cluster.ready_pod(parse_endpoint(f"{NAMESPACE}/deploy/nothing"))
-    with pytest.raises(NotFound, match="has no container 'other'") as caught:
+    with pytest.raises(NotFound, match="has no container 'other'") as excinfo:
         container_of(pod, "other")
-    assert "use one of: server" in (caught.value.hint or "")
+    assert "use one of: server" in (excinfo.value.hint or "")
     with pytest.raises(NotFound, match="has no TCP port 81"):
         cluster.port_of(parse_endpoint(f"{NAMESPACE}/svc/server:81"), pod)
     assert cluster.port_of(parse_endpoint(f"{NAMESPACE}/svc/server:web"), pod) == 8000
@@ -184,8 +184,8 @@ def test_several_files_are_merged_as_kubectl_merges_them(lab: Lab, tmp_path: Pat
     theirs = json.loads(subprocess.run(command, env=environ, check=True, capture_output=True).stdout)
     ours = find_cluster(None, None, environ)
     assert ours.context == theirs["current-context"] == "c"
-    assert [ours.namespace] == [each["context"]["namespace"] for each in theirs["contexts"]] == ["first"]
-    assert [ours.server] == [each["cluster"]["server"] for each in theirs["clusters"]] == ["https://second:1"]
+    assert [ours.namespace] == [context["context"]["namespace"] for context in theirs["contexts"]] == ["first"]
+    assert [ours.server] == [entry["cluster"]["server"] for entry in theirs["clusters"]] == ["https://second:1"]
     assert ours.server_name is None
     # kubectl, too, leaves the third file's token out; ours were read from the second one's folder.
     assert theirs["users"][0]["user"] == {"client-certificate": "c", "client-key": "k"}
@@ -204,20 +204,20 @@ def test_whom_to_act_as_is_who_the_server_answers(lab: Lab, tmp_path: Path) -> N
 
 
 def digest(url: str, size: int) -> str:
-    seen = hashlib.sha256()
+    hasher = hashlib.sha256()
     with urllib.request.urlopen(f"{url}/bytes/{size}", timeout=120) as page:
         while data := page.read(1 << 16):
-            seen.update(data)
-    return seen.hexdigest()
+            hasher.update(data)
+    return hasher.hexdigest()
 
 
 def test_many_downloads_at_once_bring_every_byte(address: str) -> None:
     size = 16 << 20
     block = bytes(range(256)) * 256
-    right = hashlib.sha256(block * (size // len(block))).hexdigest()
+    expected = hashlib.sha256(block * (size // len(block))).hexdigest()
     with concurrent.futures.ThreadPoolExecutor(64) as pool:
-        found = list(pool.map(lambda _: digest(address, size), range(64 if SOAK else 24)))
-    assert set(found) == {right}
+        digests = list(pool.map(lambda _: digest(address, size), range(64 if SOAK else 24)))
+    assert set(digests) == {expected}
 
 
 def test_what_is_sent_arrives_whole(address: str) -> None:
@@ -269,10 +269,10 @@ def test_a_reader_that_stops_keeps_nobody_waiting_and_loses_nothing(address: str
             assert digest(address, 100_000)
         digest(address, 32 << 20)
         text = first[0]
-        seen = len(text.partition(b"\r\n\r\n")[2])
+        received = len(text.partition(b"\r\n\r\n")[2])
         while data := stopped[0].recv(1 << 20):
-            seen += len(data)
-        assert seen == size
+            received += len(data)
+        assert received == size
 
 
 @pytest.mark.parametrize("how", [("--force", "--grace-period=0"), ()])
@@ -319,8 +319,8 @@ def test_requests_go_on_through_restarts_of_the_pod(lab: Lab, address: str) -> N
 def call(home: Path, kubeconfig: Path, *argv: str) -> tuple[int, dict, str]:
     environ = {"HOME": str(home), "PATH": os.environ["PATH"], "KUBECONFIG": str(kubeconfig)}
     command = [sys.executable, "-m", "replayctl", "--output", "json", *argv]
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120, check=False)
-    return done.returncode, json.loads(done.stdout), done.stderr
+    result = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    return result.returncode, json.loads(result.stdout), result.stderr
 
 
 def test_forwards_in_the_background_are_listed_and_stopped(lab: Lab, kubeconfig: Path, tmp_path: Path) -> None:
@@ -334,9 +334,9 @@ def test_forwards_in_the_background_are_listed_and_stopped(lab: Lab, kubeconfig:
         (listed,) = call(tmp_path, kubeconfig, "forwards", "list")[1]["data"]["running"]
         assert listed["id"] == started["data"]["id"]
         port = started["data"]["forwards"]["yarn"].rpartition(":")[2]
-        code, taken, _ = call(tmp_path, kubeconfig, "port-forward", f"yarn={port}")
+        code, conflict, _ = call(tmp_path, kubeconfig, "port-forward", f"yarn={port}")
         assert code == 7
-        assert f"(process {listed['pid']})" in taken["errors"][0]["message"]
+        assert f"(process {listed['pid']})" in conflict["errors"][0]["message"]
         # A note of a process whose number is another's by now.
         note = tmp_path / ".local/state/replayctl/forwards/00000000.json"
         note.write_text(json.dumps({"pid": os.getpid(), "started": 1.0, "profile": "local", "addresses": {}}))
@@ -355,24 +355,24 @@ def test_what_cannot_be_forwarded_is_refused_before_an_address_is_shown(
 ) -> None:
     """The same in the background, where the error is another process's."""
 
-    def refused(config: Path, target: str) -> tuple[int, str, str]:
+    def endpoint(config: Path, target: str) -> tuple[int, str, str]:
         code, document, _ = call(tmp_path, config, "port-forward", target, *detach)
         assert document["data"] is None
         return code, document["errors"][0]["code"], document["errors"][0]["message"]
 
     any_port = f"{NAMESPACE}/svc/server"
-    code, word, message = refused(kubeconfig, f"{NAMESPACE}/svc/nothing:80")
+    code, word, message = endpoint(kubeconfig, f"{NAMESPACE}/svc/nothing:80")
     assert (code, word) == (6, "not-found")
     assert "nothing:80 does not exist" in message
-    code, word, message = refused(kubeconfig, f"{any_port}:81=auto")
+    code, word, message = endpoint(kubeconfig, f"{any_port}:81=auto")
     assert (code, word, message) == (6, "not-found", f"service {NAMESPACE}/server has no TCP port 81")
-    code, word, message = refused(kubeconfig, f"{NAMESPACE}/deploy/server:metrics=auto")
+    code, word, message = endpoint(kubeconfig, f"{NAMESPACE}/deploy/server:metrics=auto")
     assert (code, word) == (6, "not-found")
     assert "has no port named 'metrics'" in message
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        code, word, message = refused(kubeconfig, f"{any_port}:80={taken.getsockname()[1]}")
+    with socket.socket() as occupant:
+        occupant.bind(("127.0.0.1", 0))
+        occupant.listen()
+        code, word, message = endpoint(kubeconfig, f"{any_port}:80={occupant.getsockname()[1]}")
     assert (code, word) == (7, "conflict")
     assert "is in use by" in message
     looker = lab.user("looker", tmp_path, forward=False, execute=False)
@@ -380,7 +380,7 @@ def test_what_cannot_be_forwarded_is_refused_before_an_address_is_shown(
     lab.kubectl("-n", NAMESPACE, *words, check=False)
     account = f"--serviceaccount={NAMESPACE}:looker"
     lab.kubectl("-n", NAMESPACE, "create", "rolebinding", "look", "--role=look", account, check=False)
-    code, word, message = refused(looker, f"{any_port}:80=auto")
+    code, word, message = endpoint(looker, f"{any_port}:80=auto")
     assert (code, word) == (4, "auth")
     name = f"system:serviceaccount:{NAMESPACE}:looker"
     assert message == f"{name} may not get pods/portforward in namespace {NAMESPACE}"

@@ -51,9 +51,9 @@ def test_pages_answer_and_secrets_are_private(stack: Stack) -> None:
 def test_a_deploy_ends_when_airflow_shows_it_and_the_next_has_nothing_to_do(stack: Stack, deployed: Answer) -> None:
     assert len(deployed.data["dags"]) == 28
     assert deployed.data["seen_after_s"] > 0
-    again = stack.deploy()
-    assert (again.code, again.document["status"]) == (0, "nothing-to-do")
-    assert again.data["release"] == deployed.data["release"]
+    second_deploy = stack.deploy()
+    assert (second_deploy.code, second_deploy.document["status"]) == (0, "nothing-to-do")
+    assert second_deploy.data["release"] == deployed.data["release"]
 
 
 def test_code_that_only_airflow_finds_broken_is_taken_back(stack: Stack, finished: Answer, tmp_path: Path) -> None:
@@ -130,13 +130,13 @@ def test_a_deleted_artifact_is_made_again_and_only_that(stack: Stack, finished: 
 
 def step_processes(home: Path) -> list[psutil.Process]:
     """Processes of steps, without what Airflow has started on the way to them."""
-    found = []
+    processes = []
     for process in processes_of(home):
         with contextlib.suppress(psutil.Error):
             words = process.cmdline()
             if len(words) > 2 and words[1].endswith("dag_submit.py"):
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 def test_a_task_killed_hard_fails_takes_its_driver_with_it_and_succeeds_when_cleared(

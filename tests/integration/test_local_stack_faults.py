@@ -70,9 +70,9 @@ def test_whatever_is_killed_is_named_and_nothing_is_left_or_doubled(lone: Stack)
     assert (state.code, state.data["running"]) == (9, False)
     assert state.data["orphans"], "its workers are still there"
     assert any("scheduler has ended" in error["message"] for error in state.document["errors"])
-    refused = lone.call("run", "two_stage_ml100k")
-    assert (refused.code, refused.document["errors"][0]["code"]) == (6, "not-ready")
-    assert "scheduler has ended" in refused.document["errors"][0]["message"]
+    answer = lone.call("run", "two_stage_ml100k")
+    assert (answer.code, answer.document["errors"][0]["code"]) == (6, "not-ready")
+    assert "scheduler has ended" in answer.document["errors"][0]["message"]
     assert lone.call("local", "up").code == 0
     assert before.isdisjoint(process.pid for process in processes_of(lone.home))
     assert len(schedulers(lone)) == 1

@@ -20,8 +20,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dist")
     # From the sdist, so that both are complete.
     subprocess.run([sys.executable, "-m", "build", "-o", str(out), str(ROOT)], check=True, capture_output=True)
-    (made,) = out.glob("*.whl")
-    return made
+    (path,) = out.glob("*.whl")
+    return path
 
 
 def find_python(version: str) -> str | None:
@@ -30,9 +30,9 @@ def find_python(version: str) -> str | None:
         *map(str, Path(os.path.expanduser("~root/.pyenv/versions")).glob(f"{version}.*/bin/python")),
     ]
     for candidate in candidates:
-        found = shutil.which(candidate)
-        if found and not subprocess.run([found, "-c", "import venv"], check=False, capture_output=True).returncode:
-            return found
+        program = shutil.which(candidate)
+        if program and not subprocess.run([program, "-c", "import venv"], check=False, capture_output=True).returncode:
+            return program
     return None
 
 

@@ -140,8 +140,8 @@ def test_prune_keeps_the_newest_builds_of_each_product(workstation: Workstation)
     assert [row["name"] for row in planned["data"]["removed"]] == ["model_2.12-1.0.jar"]
     assert len(workstation.run("--list")["data"]["packages"]) == 3
     workstation.run("--prune", "--keep", "2")
-    left = workstation.run("--list")["data"]["packages"]
-    assert [row["name"] for row in left] == ["model_2.12-1.1.jar", "model_2.12-1.2.jar"]
+    packages = workstation.run("--list")["data"]["packages"]
+    assert [row["name"] for row in packages] == ["model_2.12-1.1.jar", "model_2.12-1.2.jar"]
 
 
 def test_a_large_file_is_cut_and_goes_on_in_flat_memory(server: SshServer, workstation: Workstation) -> None:
@@ -164,9 +164,9 @@ def test_a_large_file_is_cut_and_goes_on_in_flat_memory(server: SshServer, works
     assert answer["errors"][0]["code"] in ("unreachable", "failed")
     assert not list(parts.glob("p_*"))
     deadline = time.monotonic() + 20
-    while not (left := list(parts.glob(".parts.*/part.*"))) and time.monotonic() < deadline:
+    while not (fragments := list(parts.glob(".parts.*/part.*"))) and time.monotonic() < deadline:
         time.sleep(0.05)
-    arrived = left[0].stat().st_size
+    arrived = fragments[0].stat().st_size
     assert 50_000_000 < arrived < jar.stat().st_size
     uploading = workstation.start(str(jar), "--no-workloads")
     process = psutil.Process(uploading.pid)

@@ -37,12 +37,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
     for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--host-resolver-rules={rules}"):
         options.add_argument(word)
     options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('browser')}")
-    made = webdriver.Chrome(options=options, service=Service(_DRIVER))
-    made.set_page_load_timeout(60)
+    chrome = webdriver.Chrome(options=options, service=Service(_DRIVER))
+    chrome.set_page_load_timeout(60)
     try:
-        yield made
+        yield chrome
     finally:
-        made.quit()
+        chrome.quit()
 
 
 @pytest.fixture(scope="module")

@@ -84,16 +84,16 @@ def test_readers_see_one_release_in_all_stubs_at_any_moment(share: Path, config:
     try:
         for value in range(count):
             assert deploy(target, Namespace("alice"), release_of(write_dags(tmp_path / "dags", value), "alice"))
-        took = time.monotonic() - started
+        duration = time.monotonic() - started
     finally:
-        seen = reader.result()
+        releases = reader.result()
         target.shell.close()
-    print(f"\n{count} publishes, {1000 * took / count:.0f} ms each; {seen['passes']} passes of readers, "
-          f"{len(seen['mixed'])} mixed, {len(seen['errors'])} errors, {seen['releases']} releases seen")  # fmt: skip
-    assert seen["mixed"] == []
-    assert seen["errors"] == []
-    assert seen["passes"] > count
-    assert seen["releases"] > count // 4
+    print(f"\n{count} publishes, {1000 * duration / count:.0f} ms each; {releases['passes']} passes of readers, "
+          f"{len(releases['mixed'])} mixed, {len(releases['errors'])} errors, {releases['releases']} seen")  # fmt: skip
+    assert releases["mixed"] == []
+    assert releases["errors"] == []
+    assert releases["passes"] > count
+    assert releases["releases"] > count // 4
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can kill the other side's processes of its own user")
@@ -273,9 +273,9 @@ def test_rights_are_the_groups_and_bytecode_of_others_hinders_nothing(
     from tests.reporters import SilentReporter
 
     with lock.held(target, SilentReporter(), what="test", timeout_s=5) as (token, _):
-        left = target.remove(token, [first.name], "{}")
+        remainder = target.remove(token, [first.name], "{}")
     assert not stored.exists()
-    assert len(left) == 1
+    assert len(remainder) == 1
     assert deploy(target, namespace, release_of(write_dags(tmp_path / "dags", 3), "alice"))
     target.shell.close()
 

@@ -119,8 +119,8 @@ def test_a_run_goes_on_with_the_release_it_began_with(probe: Probe) -> None:
     probe.wait_until_running(run_id, "a")
     deployed = probe.deploy(a=2, b=2)
     assert [(run["dag_id"], run["run_id"]) for run in deployed["runs"]] == [(DAG, run_id)]
-    kept = probe.stack.call("gc", "--keep", "1", "--dry-run").data
-    assert first in kept["kept"]
+    releases = probe.stack.call("gc", "--keep", "1", "--dry-run").data
+    assert first in releases["kept"]
     probe.gate.touch()
     report = probe.end(run_id)
     assert report["state"] == "success"
@@ -161,10 +161,10 @@ def test_a_cleared_task_whose_input_has_moved_says_what_to_clear(probe: Probe) -
     probe.clear(run_id, "b")
     report = probe.end(run_id)
     (failed,) = report["failed"]
-    said = "\n".join(failed["log_tail"])
-    assert "input a has changed from" in said
-    assert "value 4 → 5" in said
-    assert "clear a too" in said
+    log_tail = "\n".join(failed["log_tail"])
+    assert "input a has changed from" in log_tail
+    assert "value 4 → 5" in log_tail
+    assert "clear a too" in log_tail
     probe.clear(run_id, "a")
     report = probe.end(run_id)
     assert report["state"] == "success"

@@ -64,26 +64,26 @@ class Place:
     def files(self) -> Path:
         return self.share / "files" / "alice"
 
-    def target(self, **more: str) -> Target:
-        return target_of({**self.config, **more})
+    def target(self, **overrides: str) -> Target:
+        return target_of({**self.config, **overrides})
 
     def release(self, value: object) -> Release:
         return release_of(write_dags(self.tmp_path / "dags", value), "alice")
 
     def deploy(self, value: object, *, force: bool = False) -> Release:
-        made, target = self.release(value), self.target()
+        release, target = self.release(value), self.target()
         try:
-            deploy(target, Namespace("alice"), made, force=force)
+            deploy(target, Namespace("alice"), release, force=force)
         finally:
             target.shell.close()
-        return made
+        return release
 
-    def refused(self, value: object, *words: str) -> Conflict:
-        with pytest.raises(Conflict) as caught:
+    def conflict(self, value: object, *words: str) -> Conflict:
+        with pytest.raises(Conflict) as excinfo:
             self.deploy(value)
         for word in words:
-            assert word in str(caught.value)
-        return caught.value
+            assert word in str(excinfo.value)
+        return excinfo.value
 
     def bob(self, command: str) -> None:
         """What bob does in the shared folder, where he may."""
@@ -111,11 +111,11 @@ class Place:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[SshServer]:
-    made = SshServer.start(ALICE, BOB)
+    sshd = SshServer.start(ALICE, BOB)
     try:
-        yield made
+        yield sshd
     finally:
-        made.stop()
+        sshd.stop()
 
 
 @pytest.fixture
@@ -140,16 +140,16 @@ def place(server: SshServer, tmp_path: Path) -> Place:
 
 def listed() -> list[str]:
     """What runs as alice at the other end."""
-    told = subprocess.run(["ps", "-o", "stat=,args=", "-u", ALICE], capture_output=True, text=True, check=False)
-    return [line for line in told.stdout.splitlines() if not line.startswith("Z")]
+    processes = subprocess.run(["ps", "-o", "stat=,args=", "-u", ALICE], capture_output=True, text=True, check=False)
+    return [line for line in processes.stdout.splitlines() if not line.startswith("Z")]
 
 
 def hanging() -> list[str]:
     """What alice's commands have left behind at the other end, once their connections are closed."""
     deadline = time.monotonic() + 10
-    while (left := listed()) and time.monotonic() < deadline:
+    while (hanging_processes := listed()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return left
+    return hanging_processes
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -194,7 +194,7 @@ def test_what_bob_has_planted_is_named_and_nothing_of_alice_is_touched(place: Pl
     places = {"home": place.home, "S": place.store, "F": place.files, "now": now.name, "next": coming.name}
     place.bob(command.format(**places))
     before, theirs = contents(place.home), sorted(path.name for path in place.share.rglob("gone/*"))
-    error = place.refused("next", words, f"belongs to {BOB}" if "dag_a" not in name and "stub" not in name else BOB)
+    error = place.conflict("next", words, f"belongs to {BOB}" if "dag_a" not in name and "stub" not in name else BOB)
     assert error.hint
     assert "rm" in error.hint
     assert contents(place.home) == before
@@ -206,9 +206,9 @@ def test_what_bob_has_planted_is_named_and_nothing_of_alice_is_touched(place: Pl
 def test_before_the_first_deploy_too_a_link_is_not_followed(place: Place) -> None:
     place.bob(f"mkdir {STORE} && ln -s {place.home} {STORE}/alice && ln -s {place.home} {place.files}")
     before = contents(place.home)
-    place.refused("first", f"{STORE}/alice is a link that belongs to {BOB}")
+    place.conflict("first", f"{STORE}/alice is a link that belongs to {BOB}")
     place.bob(f"rm {STORE}/alice")
-    place.refused("first", f"files/alice is a link that belongs to {BOB}")
+    place.conflict("first", f"files/alice is a link that belongs to {BOB}")
     place.bob(f"rm {place.files}")
     place.deploy("first")
     assert contents(place.home) == before
@@ -217,14 +217,14 @@ def test_before_the_first_deploy_too_a_link_is_not_followed(place: Place) -> Non
 def test_a_hard_link_to_a_file_of_ours_is_not_written_through(place: Place) -> None:
     place.deploy("now")
     for name in (place.store / "audit.log", place.dags / ".airflowignore"):
-        kept = name.read_bytes()
+        content = name.read_bytes()
         name.unlink()
         # As bob can where hard links are not protected.
         os.link(place.home / ".ssh" / "id", name)
-        place.refused(f"next to {name.name}", "has other hard links")
+        place.conflict(f"next to {name.name}", "has other hard links")
         assert (place.home / ".ssh" / "id").read_text() == SECRET
         name.unlink()
-        name.write_bytes(kept)
+        name.write_bytes(content)
         shutil.chown(name, ALICE)
     place.deploy("next")
 
@@ -283,9 +283,9 @@ def test_whoever_exchanges_names_while_a_deploy_runs_gets_nothing_of_ours_change
                 if folder.is_dir():
                     folder.chmod(0o2775)
             target = place.target(owner=owner)
-            made = release_of(write_dags(place.tmp_path / "raced", value), owner)
+            release = release_of(write_dags(place.tmp_path / "raced", value), owner)
             try:
-                deploy(target, namespace, made)
+                deploy(target, namespace, release)
                 outcomes.append("published")
             except ReplayctlError as error:
                 outcomes.append(str(error))
@@ -342,23 +342,23 @@ def test_a_dead_lock_that_cannot_be_removed_is_named_at_once(place: Place, serve
     (place.tmp_path / "lock").write_text(dead_holder())
     shutil.copy(place.tmp_path / "lock", common / ".lock")
     shutil.chown(common / ".lock", BOB)
-    asked: list[str] = []
+    scripts: list[str] = []
     run = target.shell.run
 
-    def counted(script: str, *words: object, **more: object) -> bytes:
-        asked.append(script)
-        return run(script, *words, **more)  # type: ignore[arg-type]
+    def recording_run(script: str, *words: object, **options: object) -> bytes:
+        scripts.append(script)
+        return run(script, *words, **options)  # type: ignore[arg-type]
 
-    target.shell.run = counted  # type: ignore[method-assign]
+    target.shell.run = recording_run  # type: ignore[method-assign]
     for options in ({}, {"break_lock": True}):
-        asked.clear()
+        scripts.clear()
         with (
-            pytest.raises(Conflict, match=rf"/\.lock is a file that belongs to {BOB}") as caught,
+            pytest.raises(Conflict, match=rf"/\.lock is a file that belongs to {BOB}") as excinfo,
             lock.held(target, SilentReporter(), what="x", timeout_s=30, **options),
         ):
             raise AssertionError("taken")
-        assert asked == ["lock+inspect", "lock+inspect", "unlock"]
-        assert f"ask {BOB} to" in (caught.value.hint or "")
+        assert scripts == ["lock+inspect", "lock+inspect", "unlock"]
+        assert f"ask {BOB} to" in (excinfo.value.hint or "")
     target.shell.close()
     # In a folder of alice's own the lock of a dead process goes, whoever has made it.
     place.deploy("now")
@@ -382,19 +382,19 @@ def damage(path: Path, how: str) -> None:
 @pytest.mark.parametrize("side", ["release", "submit"])
 def test_a_damaged_list_of_checksums_hides_no_edit_and_heals(place: Place, how: str, side: str) -> None:
     first, now = place.deploy("first"), place.deploy("now")
-    stored = (place.store if side == "release" else place.files) / now.name
+    stored_folder = (place.store if side == "release" else place.files) / now.name
     for release in (first, now):
-        damage(stored.parent / release.name / ".manifest", how)
-    script = stored / "dag_submit.py"
+        damage(stored_folder.parent / release.name / ".manifest", how)
+    script = stored_folder / "dag_submit.py"
     good = script.read_bytes()
     script.write_bytes(good + b"# mine\n")
-    place.refused("now", "dag_submit.py")
+    place.conflict("now", "dag_submit.py")
     script.write_bytes(good)
     # Nothing but the list is wrong: that is repaired without asking.
     target = place.target()
     assert deploy(target, Namespace("alice"), now)
     assert not deploy(target, Namespace("alice"), now)
-    damage(stored / ".manifest", how)
+    damage(stored_folder / ".manifest", how)
     script.write_bytes(good + b"# mine\n")
     assert deploy(target, Namespace("alice"), now, force=True)
     assert script.read_bytes() == good
@@ -404,7 +404,7 @@ def test_a_damaged_list_of_checksums_hides_no_edit_and_heals(place: Place, how: 
     with pytest.raises(Conflict):
         rollback.rollback(first.name, Workspace(settings, namespace, SilentReporter()), find_server=None, dry_run=True)
     assert removal.gc(Workspace(settings, namespace, SilentReporter()), server=None, keep=1, dry_run=True).kept
-    assert [each.name for each in history.releases(Workspace(settings, namespace, SilentReporter())).releases] == [
+    assert [record.name for record in history.releases(Workspace(settings, namespace, SilentReporter())).releases] == [
         now.name,
         first.name,
     ]
@@ -415,20 +415,20 @@ def test_a_damaged_list_of_checksums_hides_no_edit_and_heals(place: Place, how: 
 def test_what_is_put_into_a_stored_release_is_seen_and_goes(place: Place) -> None:
     now = place.deploy("now")
     place.open_up()
-    stored = place.store / now.name
+    stored_folder = place.store / now.name
     place.bob(
-        f"cd {stored} && mkfifo pipe.py && ln -s {place.home}/.ssh/id key.py && mv dag_a.py gone && "
+        f"cd {stored_folder} && mkfifo pipe.py && ln -s {place.home}/.ssh/id key.py && mv dag_a.py gone && "
         f"ln -s {place.home}/thesis package"
     )
     before = contents(place.home)
-    assert "key.py" in str(place.refused("now"))
+    assert "key.py" in str(place.conflict("now"))
     place.deploy("now", force=True)
     assert contents(place.home) == before
-    assert sorted(path.name for path in stored.iterdir()) == sorted(
+    assert sorted(path.name for path in stored_folder.iterdir()) == sorted(
         [".manifest", ".release.json", *(file.path for file in now.files)]
     )
     for file in now.files:
-        assert (stored / file.path).read_bytes() == file.content
+        assert (stored_folder / file.path).read_bytes() == file.content
 
 
 def test_fifos_among_the_dag_files_hang_nothing(place: Place) -> None:
@@ -480,14 +480,14 @@ def test_what_a_killed_publish_leaves_is_told_right_and_a_rollback_goes_one_step
     log = (place.store / "audit.log").read_text().splitlines()
     # Killed after the line, before the pointer.
     (place.store / "current").write_text(f"{names[1]}\n")
-    told = history.releases(Workspace(settings, namespace, SilentReporter()))
-    assert [each.name for each in told.releases] == [names[1], names[0], names[2]]
-    assert [line.get("effective", True) for line in told.audit] == [True, True, False]
+    listing = history.releases(Workspace(settings, namespace, SilentReporter()))
+    assert [record.name for record in listing.releases] == [names[1], names[0], names[2]]
+    assert [line.get("effective", True) for line in listing.audit] == [True, True, False]
     assert place.deploy("three").name == names[2]
     # And as a version that wrote its lines afterwards has left it: the pointer moved, the line is not there.
     (place.store / "audit.log").write_text("\n".join(log[:2]) + "\n")
-    told = history.releases(Workspace(settings, namespace, SilentReporter()))
-    assert [each.name for each in told.releases] == [names[2], names[1], names[0]]
+    listing = history.releases(Workspace(settings, namespace, SilentReporter()))
+    assert [record.name for record in listing.releases] == [names[2], names[1], names[0]]
     place.deploy("four")
     back = rollback.rollback(None, Workspace(settings, namespace, SilentReporter()), find_server=None)
     assert back.release == names[2]
@@ -557,7 +557,7 @@ def test_term_ends_a_command_that_hangs_at_the_other_end_within_seconds(place: P
 
 
 def test_gc_removes_what_killed_tasks_left_and_names_what_only_tasks_may(place: Place) -> None:
-    made = place.deploy("x")
+    release = place.deploy("x")
     artifacts = place.share / "experiments"
     split = artifacts / "alice" / "ml" / "split"
     names = [f".{number}.{'0' * 12}.{'1' * 32}.tmp" for number in range(3)]
@@ -568,10 +568,10 @@ def test_gc_removes_what_killed_tasks_left_and_names_what_only_tasks_may(place: 
     subprocess.run(["chmod", "-R", "u=rwX,g=rwX,o=rX", artifacts], check=True)
     # A task's, closed to the group; and a young one.
     subprocess.run(["chmod", "-R", "g-w", split / names[1]], check=True)
-    then = time.time() - 8 * 86400
+    past = time.time() - 8 * 86400
     for path in (artifacts, *artifacts.rglob("*")):
         if names[2] not in path.parts:
-            os.utime(path, (then, then))
+            os.utime(path, (past, past))
     place.settings()
     (place.tmp_path / "replayctl.yaml").write_text(
         (place.tmp_path / "replayctl.yaml")
@@ -582,14 +582,14 @@ def test_gc_removes_what_killed_tasks_left_and_names_what_only_tasks_may(place: 
     def gc(*words: str) -> dict:
         argv = [sys.executable, "-m", "replayctl", "--profile", "cluster", "--output", "json", "gc", *words]
         environ = {**os.environ, "HOME": str(place.tmp_path), "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(argv, cwd=place.tmp_path, env=environ, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        result = subprocess.run(argv, cwd=place.tmp_path, env=environ, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
 
     for words in (["--dry-run"], []):
         answer = gc(*words)
         assert (answer["status"], answer["data"]["dry_run"]) == ("ok", bool(words))
-        assert answer["data"]["kept"] == {made.name: "published"}
+        assert answer["data"]["kept"] == {release.name: "published"}
         assert answer["data"]["unfinished"] == {
             "folder": f"{artifacts}/alice on {place.config['user']}@cluster",
             "removed": [f"ml/split/{names[0]}"],
@@ -603,6 +603,6 @@ def test_gc_removes_what_killed_tasks_left_and_names_what_only_tasks_may(place: 
     shutil.rmtree(artifacts)
     argv = [sys.executable, "-m", "replayctl", "--profile", "cluster", "gc"]
     environ = {**os.environ, "HOME": str(place.tmp_path), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(argv, cwd=place.tmp_path, env=environ, capture_output=True, text=True, check=False)
-    assert done.returncode == EXIT_PARTIAL
-    assert "@cluster: the folder of artifacts" in done.stderr
+    result = subprocess.run(argv, cwd=place.tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert result.returncode == EXIT_PARTIAL
+    assert "@cluster: the folder of artifacts" in result.stderr

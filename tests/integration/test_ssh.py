@@ -44,8 +44,8 @@ def client(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def shell_for(server: SshServer, config: Path, client: str, host: str = "cluster", **more: float) -> Shell:
-    return CLIENTS[client](SshAddress(host, server.login(ALICE), None, config), **more)
+def shell_for(server: SshServer, config: Path, client: str, host: str = "cluster", **options: float) -> Shell:
+    return CLIENTS[client](SshAddress(host, server.login(ALICE), None, config), **options)
 
 
 def inspect(server: SshServer, shell: Shell) -> None:
@@ -70,8 +70,8 @@ def test_one_connection_serves_a_whole_deploy_and_ends_with_it(server: SshServer
     target.shell.close()
     if folder is not None:
         assert not folder.exists()
-        left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-        assert str(folder) not in left
+        process_list = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        assert str(folder) not in process_list
     for thread in threading.enumerate():
         if type(thread).__module__.startswith("paramiko"):
             thread.join(5)
@@ -80,10 +80,10 @@ def test_one_connection_serves_a_whole_deploy_and_ends_with_it(server: SshServer
 
 def test_an_unknown_host_key_is_refused_with_the_next_step(server: SshServer, tmp_path: Path, client: str) -> None:
     # What people put there to be asked less must not open the door.
-    config = server.client_config(tmp_path / "config", known=False, more="StrictHostKeyChecking no")
-    with pytest.raises(AuthFailed, match="is unknown") as caught:
+    config = server.client_config(tmp_path / "config", trusted=False, options="StrictHostKeyChecking no")
+    with pytest.raises(AuthFailed, match="is unknown") as excinfo:
         inspect(server, shell_for(server, config, client))
-    hint = caught.value.hint or ""
+    hint = excinfo.value.hint or ""
     assert (tmp_path / "known_hosts").read_text() == ""
     if client == "openssh":
         assert f"ssh -F {config} -l {server.login(ALICE)} cluster" in hint
@@ -98,10 +98,10 @@ def test_a_changed_host_key_is_refused_with_the_next_step(server: SshServer, tmp
     server.halt()
     server.new_host_key()
     server.run()
-    with pytest.raises(AuthFailed, match="has changed") as caught:
+    with pytest.raises(AuthFailed, match="has changed") as excinfo:
         inspect(server, shell_for(server, config, client))
-    assert f"-R '[127.0.0.1]:{server.port}'" in (caught.value.hint or "")
-    command = (caught.value.hint or "").rpartition("on purpose: ")[2]
+    assert f"-R '[127.0.0.1]:{server.port}'" in (excinfo.value.hint or "")
+    command = (excinfo.value.hint or "").rpartition("on purpose: ")[2]
     subprocess.run(["sh", "-c", command], check=True, capture_output=True)
     assert f"[127.0.0.1]:{server.port} " not in (tmp_path / "known_hosts").read_text()
 
@@ -111,9 +111,9 @@ def test_a_refused_key_never_asks_for_a_password(server: SshServer, tmp_path: Pa
     (tmp_path / "key").unlink()
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "a passphrase", "-f", tmp_path / "key"], check=True)
     started = time.monotonic()
-    with pytest.raises(AuthFailed, match="denied access") as caught:
+    with pytest.raises(AuthFailed, match="denied access") as excinfo:
         inspect(server, shell_for(server, config, client))
-    assert "ssh-add" in f"{caught.value.hint} {caught.value.details}"
+    assert "ssh-add" in f"{excinfo.value.hint} {excinfo.value.details}"
     assert time.monotonic() - started < 20
 
 
@@ -217,18 +217,18 @@ def test_an_account_without_a_shell_is_not_taken_for_an_empty_target(
 def test_accounts_that_run_no_commands_say_which_kind_they_are(
     server: SshServer, tmp_path: Path, option: str, message: str, client: str, level: str
 ) -> None:
-    config = server.client_config(tmp_path / "config", more=level)
+    config = server.client_config(tmp_path / "config", options=level)
     server.halt()
     server.run(option)
     try:
-        with pytest.raises(AuthFailed, match=message) as caught:
+        with pytest.raises(AuthFailed, match=message) as excinfo:
             inspect(server, shell_for(server, config, client, timeout_s=30))
     finally:
         server.halt()
         server.run()
-    assert "accepts" in str(caught.value)
+    assert "accepts" in str(excinfo.value)
     if "Monday" in option:
-        assert "Deploys are closed until Monday" in (caught.value.details or "")
+        assert "Deploys are closed until Monday" in (excinfo.value.details or "")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives an account another shell")
@@ -255,7 +255,7 @@ def test_accounts_with_another_shell(server: SshServer, tmp_path: Path, shell: s
 
 @pytest.mark.parametrize("level", ["QUIET", "FATAL", "DEBUG3"])
 def test_refusals_are_told_whatever_the_users_log_level(server: SshServer, tmp_path: Path, level: str) -> None:
-    config = server.client_config(tmp_path / "config", known=False, more=f"LogLevel {level}")
+    config = server.client_config(tmp_path / "config", trusted=False, options=f"LogLevel {level}")
     with pytest.raises(AuthFailed, match="is unknown"):
         inspect(server, shell_for(server, config, "openssh"))
     with socket.socket() as probe:
@@ -266,46 +266,46 @@ def test_refusals_are_told_whatever_the_users_log_level(server: SshServer, tmp_p
 
 
 def test_forwards_of_the_users_configuration_are_not_ours_to_open(server: SshServer, tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        forward = f"LocalForward {taken.getsockname()[1]} 127.0.0.1:80\nExitOnForwardFailure yes"
-        inspect(server, shell_for(server, server.client_config(tmp_path / "config", more=forward), "openssh"))
+    with socket.socket() as occupant:
+        occupant.bind(("127.0.0.1", 0))
+        occupant.listen()
+        forward = f"LocalForward {occupant.getsockname()[1]} 127.0.0.1:80\nExitOnForwardFailure yes"
+        inspect(server, shell_for(server, server.client_config(tmp_path / "config", options=forward), "openssh"))
 
 
 def test_a_control_path_that_cannot_be_is_named(server: SshServer, tmp_path: Path) -> None:
-    more = "ControlMaster auto\nControlPath /nowhere/at/all"
-    with pytest.raises(SettingsError, match="ControlPath /nowhere/at/all") as caught:
-        inspect(server, shell_for(server, server.client_config(tmp_path / "config", more=more), "openssh"))
-    assert "ControlPath none" in (caught.value.hint or "")
-    more = f"ControlMaster auto\nControlPath /tmp/{'x' * 120}"
+    options = "ControlMaster auto\nControlPath /nowhere/at/all"
+    with pytest.raises(SettingsError, match="ControlPath /nowhere/at/all") as excinfo:
+        inspect(server, shell_for(server, server.client_config(tmp_path / "config", options=options), "openssh"))
+    assert "ControlPath none" in (excinfo.value.hint or "")
+    options = f"ControlMaster auto\nControlPath /tmp/{'x' * 120}"
     with pytest.raises(SettingsError, match="ControlPath"):
-        inspect(server, shell_for(server, server.client_config(tmp_path / "config", more=more), "openssh"))
+        inspect(server, shell_for(server, server.client_config(tmp_path / "config", options=options), "openssh"))
 
 
 @pytest.mark.parametrize("how", ["alias", "second file"])
 def test_the_hint_about_a_changed_host_key_removes_it(server: SshServer, tmp_path: Path, how: str, client: str) -> None:
     config = server.client_config(tmp_path / "config")
-    known = tmp_path / "known_hosts"
-    old = known.read_text()
+    known_hosts = tmp_path / "known_hosts"
+    old = known_hosts.read_text()
     if how == "alias":
         config.write_text(f"{config.read_text()}  HostKeyAlias the-cluster\n")
-        known.write_text(old.replace(f"[127.0.0.1]:{server.port}", "the-cluster"))
+        known_hosts.write_text(old.replace(f"[127.0.0.1]:{server.port}", "the-cluster"))
     else:
         (tmp_path / "first").touch()
         text = config.read_text()
         config.write_text(
-            text.replace(f"UserKnownHostsFile {known}", f"UserKnownHostsFile {tmp_path / 'first'} {known}")
+            text.replace(f"UserKnownHostsFile {known_hosts}", f"UserKnownHostsFile {tmp_path / 'first'} {known_hosts}")
         )
     inspect(server, shell_for(server, config, client))
     server.halt()
     server.new_host_key()
     server.run()
-    with pytest.raises(AuthFailed, match="has changed") as caught:
+    with pytest.raises(AuthFailed, match="has changed") as excinfo:
         inspect(server, shell_for(server, config, client))
-    command = (caught.value.hint or "").rpartition("on purpose: ")[2]
+    command = (excinfo.value.hint or "").rpartition("on purpose: ")[2]
     subprocess.run(["sh", "-ec", command], check=True, capture_output=True)
-    assert known.read_text() == ""
+    assert known_hosts.read_text() == ""
     with pytest.raises(AuthFailed, match="is unknown"):
         inspect(server, shell_for(server, config, client))
 
@@ -318,9 +318,9 @@ def test_a_configuration_that_ssh_does_not_take_gives_one_error_and_leaves_nothi
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
     (tmp_path / "config").write_text(text)
     shell = SshShell(SshAddress("127.0.0.1", None, 1, tmp_path / "config"))
-    with pytest.raises((SettingsError, Unreachable)) as caught:
+    with pytest.raises((SettingsError, Unreachable)) as excinfo:
         Target(shell, "/dags", "/files", "alice", Modes()).inspect()
-    assert isinstance(caught.value, SettingsError) == (text != "\0\n")
+    assert isinstance(excinfo.value, SettingsError) == (text != "\0\n")
     shell.close()
     assert list((tmp_path / "scratch").iterdir()) == []
 
@@ -408,8 +408,8 @@ def test_every_posix_shell_will_do(program: str, tmp_path: Path) -> None:
             timeout_s: float | None = None,
         ) -> bytes:
             argv = [path, *words[1:], "-c", BOOTSTRAP, END_OF_SCRIPT]
-            done = process.exchange(argv, script_text(script, variables, words_) + data, env=environ, timeout_s=60)
-            return answer_of(done, program)
+            result = process.exchange(argv, script_text(script, variables, words_) + data, env=environ, timeout_s=60)
+            return answer_of(result, program)
 
     dags, files = tmp_path / "the dags", tmp_path / "files"
     dags.mkdir()
@@ -426,11 +426,11 @@ def test_every_posix_shell_will_do(program: str, tmp_path: Path) -> None:
     assert state.edited == {}
     history = target.history()
     assert [line["action"] for line in history.audit] == ["publish", "publish", "rollback"]
-    stored = dags / "replayctl_releases" / "alice" / one.name
-    (stored / "dag_a.py").write_text("VALUE = 'by hand'\n")
-    (stored / "more.py").write_text("")
+    stored_folder = dags / "replayctl_releases" / "alice" / one.name
+    (stored_folder / "dag_a.py").write_text("VALUE = 'by hand'\n")
+    (stored_folder / "more.py").write_text("")
     with pytest.raises(Conflict, match="by hand"):
         deploy(target, Namespace("alice"), two)
     assert deploy(target, Namespace("alice"), one, force=True)
     assert target.inspect([], [one.name]).edited == {}
-    assert not (stored / "more.py").exists()
+    assert not (stored_folder / "more.py").exists()

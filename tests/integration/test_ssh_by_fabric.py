@@ -111,17 +111,17 @@ def test_wrong_passwords_are_refused_once_and_for_all(server: SshServer, config:
     person = Person("one", "two", "three")
     shell = shell_of(server, config, person)
     for _ in range(2):
-        with pytest.raises(AuthFailed, match=f"denied access to {ALICE}") as caught:
+        with pytest.raises(AuthFailed, match=f"denied access to {ALICE}") as excinfo:
             look(server, shell)
     assert len(person.questions) == 3
-    assert "password" in (caught.value.details or "")
+    assert "password" in (excinfo.value.details or "")
 
 
 def test_without_anybody_to_ask_the_hint_is_a_terminal(server: SshServer, config: Path) -> None:
     without_key(config)
-    with pytest.raises(AuthFailed, match="denied access") as caught:
+    with pytest.raises(AuthFailed, match="denied access") as excinfo:
         look(server, shell_of(server, config, Person(None)))
-    assert "in a terminal" in (caught.value.hint or "")
+    assert "in a terminal" in (excinfo.value.hint or "")
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
@@ -149,21 +149,21 @@ def test_a_key_with_a_passphrase(server: SshServer, config: Path, kind: str) -> 
 
 def test_a_key_that_others_can_read_is_not_used(server: SshServer, config: Path) -> None:
     config.with_name("key").chmod(0o644)
-    with pytest.raises(AuthFailed, match="denied access") as caught:
+    with pytest.raises(AuthFailed, match="denied access") as excinfo:
         look(server, shell_of(server, config, Person(None)))
-    assert "others can read it" in (caught.value.details or "")
+    assert "others can read it" in (excinfo.value.details or "")
 
 
 def test_host_keys_that_are_hashed_or_of_another_type_than_preferred(server: SshServer, config: Path) -> None:
-    known = config.with_name("known_hosts")
-    subprocess.run(["ssh-keygen", "-q", "-H", "-f", known], check=True, capture_output=True)
-    assert "|1|" in known.read_text()
+    known_hosts = config.with_name("known_hosts")
+    subprocess.run(["ssh-keygen", "-q", "-H", "-f", known_hosts], check=True, capture_output=True)
+    assert "|1|" in known_hosts.read_text()
     look(server, shell_of(server, config))
     subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-N", "", "-f", server.folder / "rsa"], check=True)
     server.halt()
     server.run(f"HostKey {server.folder}/rsa", "PasswordAuthentication yes")
     try:
-        known.write_text(f"[127.0.0.1]:{server.port} {(server.folder / 'rsa.pub').read_text()}")
+        known_hosts.write_text(f"[127.0.0.1]:{server.port} {(server.folder / 'rsa.pub').read_text()}")
         look(server, shell_of(server, config))
     finally:
         server.halt()
@@ -177,8 +177,8 @@ def test_host_keys_that_are_hashed_or_of_another_type_than_preferred(server: Ssh
 def test_a_revoked_host_key_is_refused(server: SshServer, config: Path, how: str) -> None:
     key = (server.folder / "host_key.pub").read_text()
     if how == "@revoked":
-        known = config.with_name("known_hosts")
-        known.write_text(f"{known.read_text()}@revoked * {key}")
+        known_hosts = config.with_name("known_hosts")
+        known_hosts.write_text(f"{known_hosts.read_text()}@revoked * {key}")
     else:
         config.with_name("revoked").write_text(key)
         config.write_text(f"RevokedHostKeys {config.with_name('revoked')}\n{config.read_text()}")
@@ -261,9 +261,9 @@ def test_data_that_cannot_be_read_ends_the_upload_with_its_own_error(server: Ssh
 
 def test_a_script_that_fails_early_is_heard(server: SshServer, config: Path) -> None:
     shell = shell_of(server, config)
-    wrong = {**variables(server), "submit": "/no/such/folder"}
+    bad_variables = {**variables(server), "submit": "/no/such/folder"}
     with pytest.raises(ReplayctlError, match="/no/such/folder does not exist"):
-        shell.stream("packages+packages_send", wrong, (), (b"x" * 65536 for _ in range(4096)))
+        shell.stream("packages+packages_send", bad_variables, (), (b"x" * 65536 for _ in range(4096)))
     shell.close()
 
 
@@ -283,9 +283,9 @@ def test_the_program_needs_no_ssh_on_its_path(server: SshServer, config: Path, t
         "REPLAYCTL_FOLDERS_SPARK_SUBMIT_FILES": str(share / "files"),
     }
     argv = [sys.executable, "-m", "replayctl", "releases"]
-    done = subprocess.run(argv, cwd=tmp_path, env=settings, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(argv, cwd=tmp_path, env=settings, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
     openssh = {**settings, "REPLAYCTL_SSH_CLIENT": "openssh"}
-    done = subprocess.run(argv, cwd=tmp_path, env=openssh, capture_output=True, text=True, check=False)
-    assert done.returncode == 6, done.stderr
-    assert "REPLAYCTL_SSH_CLIENT=fabric" in done.stderr
+    result = subprocess.run(argv, cwd=tmp_path, env=openssh, capture_output=True, text=True, check=False)
+    assert result.returncode == 6, result.stderr
+    assert "REPLAYCTL_SSH_CLIENT=fabric" in result.stderr

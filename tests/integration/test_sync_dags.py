@@ -47,7 +47,7 @@ class Person:
 
     def call(self, *argv: str, **environ: str) -> Answer:
         command = [sys.executable, "-m", "replayctl", "--output", "json", "--profile", "cluster", *argv]
-        done = subprocess.run(
+        result = subprocess.run(
             command,
             cwd=self.home,
             env={**self.environ, **environ},
@@ -56,8 +56,8 @@ class Person:
             timeout=300,
             check=False,
         )
-        assert done.stdout, done.stderr
-        return Answer(done.returncode, json.loads(done.stdout), done.stderr)
+        assert result.stdout, result.stderr
+        return Answer(result.returncode, json.loads(result.stdout), result.stderr)
 
     def write(self, module: str, value: object = 1, *, name: str | None = None, task: str = "one") -> None:
         """A DAG module whose content is `value`."""
@@ -79,7 +79,9 @@ class Person:
 @pytest.fixture
 def person(stack: Stack, storage: SshServer, tmp_path: Path) -> Callable[[str], Person]:
     """Makes people, each with a small DAG folder."""
-    url = next(each["url"] for each in stack.call("local", "status").data["services"] if each["name"] == "airflow")
+    url = next(
+        service["url"] for service in stack.call("local", "status").data["services"] if service["name"] == "airflow"
+    )
     share = storage.folder / "share"
 
     def make(user: str, *, airflow: bool = True) -> Person:
@@ -102,9 +104,9 @@ def person(stack: Stack, storage: SshServer, tmp_path: Path) -> Callable[[str], 
         (home / "replayctl.yaml").write_text(json.dumps({"profiles": {"cluster": profile}}))
         dags = home / "dags"
         shutil.copytree(ROOT / "dags", dags, ignore=shutil.ignore_patterns("__pycache__", "dag_two_stage*"))
-        made = Person(user, home, dags, share, {"HOME": str(home), "PATH": os.environ["PATH"]})
-        made.write("dag_small")
-        return made
+        account = Person(user, home, dags, share, {"HOME": str(home), "PATH": os.environ["PATH"]})
+        account.write("dag_small")
+        return account
 
     return make
 
@@ -115,9 +117,9 @@ def test_the_rule_of_the_manual_from_an_empty_folder(person: Callable[[str], Per
     assert carol.call("init", ".").code == 0
     assert carol.call("new-dag", "my_experiment").code == 0
     assert carol.call("new-dag", "by_hand", "--free-form").code == 0
-    planned = carol.call("sync-dags", "--dry-run")
-    assert planned.code == 0, planned.document
-    assert [each["action"] for each in planned.data["actions"] if each["action"] != "foreign"] == [
+    plan = carol.call("sync-dags", "--dry-run")
+    assert plan.code == 0, plan.document
+    assert [action["action"] for action in plan.data["actions"] if action["action"] != "foreign"] == [
         "upload", "create", "create", "create", "publish",
     ]  # fmt: skip
     assert carol.stubs() == []
@@ -127,8 +129,8 @@ def test_the_rule_of_the_manual_from_an_empty_folder(person: Callable[[str], Per
     assert all(dag.endswith("_carol") for dag in answer.data["dags"])
     assert carol.stubs() == ["dag_by_hand_carol.py", "dag_my_experiment_carol.py", "dag_two_stage_scenarios_carol.py"]
     print(f"\n{len(answer.data['dags']) + 1} new DAGs seen after {answer.data['seen_after_s']:.1f} s")
-    again = carol.call("sync-dags")
-    assert (again.code, again.document["status"]) == (0, "nothing-to-do")
+    second_deploy = carol.call("sync-dags")
+    assert (second_deploy.code, second_deploy.document["status"]) == (0, "nothing-to-do")
     started = carol.call("run", "by_hand", "--wait")
     assert started.code == 0, started.stderr
 
@@ -143,11 +145,14 @@ def test_a_change_is_shown_and_taken_back_by_rollback(person: Callable[[str], Pe
     second = dave.call("sync-dags")
     assert second.data["previous"] == first
     print(f"a changed DAG seen after {second.data['seen_after_s']:.1f} s")
-    listed = dave.call("releases").data["releases"]
-    assert [(each["name"], each["current"]) for each in listed] == [(second.data["release"], True), (first, False)]
-    assert listed[0]["dags"] == {"dag_more": ["more_dave"], "dag_small": ["small_dave"]}
-    would = dave.call("rollback", "--dry-run")
-    assert (would.data["release"], dave.pointer) == (first, second.data["release"])
+    records = dave.call("releases").data["releases"]
+    assert [(record["name"], record["current"]) for record in records] == [
+        (second.data["release"], True),
+        (first, False),
+    ]
+    assert records[0]["dags"] == {"dag_more": ["more_dave"], "dag_small": ["small_dave"]}
+    plan = dave.call("rollback", "--dry-run")
+    assert (plan.data["release"], dave.pointer) == (first, second.data["release"])
     back = dave.call("rollback")
     assert back.code == 0, back.stderr
     assert (dave.pointer, dave.stubs()) == (first, ["dag_small_dave.py"])
@@ -230,9 +235,9 @@ def test_a_lock_is_waited_for_named_and_broken_on_request(person: Callable[[str]
     assert answer.code == 7
     assert re.search(r"locked by judy on elsewhere \(process 7, for \d\d s\)", answer.document["errors"][0]["message"])
     assert "--break-lock" in answer.document["errors"][0]["hint"]
-    broken = ivan.call("sync-dags", "--break-lock")
-    assert broken.code == 0, broken.stderr
-    assert "breaking the lock of judy" in broken.stderr
+    forced = ivan.call("sync-dags", "--break-lock")
+    assert forced.code == 0, forced.stderr
+    assert "breaking the lock of judy" in forced.stderr
     assert not (ivan.store / ".lock").exists()
 
 
@@ -276,9 +281,9 @@ def test_without_airflow_the_copy_says_that_nobody_looked(person: Callable[..., 
     answer = leo.call("sync-dags")
     assert answer.code == 0
     assert "not verified" in answer.document["warnings"][0]
-    asked = leo.call("sync-dags", "--wait")
-    assert asked.code == 2
-    assert "airflow.username" in asked.document["errors"][0]["message"]
+    refusal = leo.call("sync-dags", "--wait")
+    assert refusal.code == 2
+    assert "airflow.username" in refusal.document["errors"][0]["message"]
 
 
 def test_old_releases_go_and_undeploy_leaves_nothing_but_the_audit(person: Callable[[str], Person]) -> None:
@@ -287,15 +292,15 @@ def test_old_releases_go_and_undeploy_leaves_nothing_but_the_audit(person: Calla
     for value in range(4):
         mia.write("dag_small", value)
         names.append(mia.call("sync-dags").data["release"])
-    would = mia.call("gc", "--keep", "2", "--dry-run")
-    assert sorted(would.data["removed"]) == sorted(names[:2])
+    gc_plan = mia.call("gc", "--keep", "2", "--dry-run")
+    assert sorted(gc_plan.data["removed"]) == sorted(names[:2])
     assert (mia.store / names[0]).exists()
-    gone = mia.call("gc", "--keep", "2")
-    assert gone.code == 0, gone.stderr
+    removal = mia.call("gc", "--keep", "2")
+    assert removal.code == 0, removal.stderr
     assert {path.name for path in mia.store.glob("r_*")} == set(names[2:])
     assert {path.name for path in (mia.share / "files" / "mia").iterdir()} == set(names[2:])
-    shown = mia.call("undeploy", "--delete-from-airflow", "--dry-run").data
-    assert shown["dags_deleted"] == ["small_mia"]
+    plan = mia.call("undeploy", "--delete-from-airflow", "--dry-run").data
+    assert plan["dags_deleted"] == ["small_mia"]
     answer = mia.call("undeploy", "--delete-from-airflow")
     assert answer.code == 0, answer.document
     assert answer.data["dags_deleted"] == ["small_mia"]

@@ -24,10 +24,12 @@ pytestmark = [pytest.mark.integration, pytest.mark.skipif(why_not() is not None,
 
 
 def test_applications_are_listed_by_what_people_know(station: Workstation, jobs: dict[str, str]) -> None:
-    names = {each["name"] for each in station.call("yarn-apps", "--mine").document["data"]["applications"]}
+    names = {
+        application["name"] for application in station.call("yarn-apps", "--mine").document["data"]["applications"]
+    }
     assert names == {f"tests-{name}" for name in JOBS}
     failed = station.call("yarn-apps", "--mine", "--name", "TESTS-driver", "--state", "finished")
-    assert [each["id"] for each in failed.document["data"]["applications"]] == [jobs["driver"]]
+    assert [application["id"] for application in failed.document["data"]["applications"]] == [jobs["driver"]]
     assert station.call("yarn-apps", "--state", "TIRED").code == 2
     assert station.call("yarn-apps", "--since", "yesterday").code == 2
 
@@ -41,7 +43,7 @@ def test_logs_of_a_finished_driver_whole_and_in_part(station: Workstation, jobs:
     grepped = station.text("yarn-logs", jobs["succeeds"], "--log-files", "stderr", "--grep", "SparkContext.*stop")
     assert 0 < len(grepped.splitlines()) < len(whole.splitlines())
     listed = station.call("yarn-logs", jobs["succeeds"], "--list").document["data"]["files"]
-    assert {each["container"][-6:] for each in listed} >= {"000001", "000002"}
+    assert {entry["container"][-6:] for entry in listed} >= {"000001", "000002"}
     assert station.call("yarn-logs", jobs["succeeds"], "--log-files", "nothing.log").code == 6
     assert station.call("yarn-logs", "application_1_0001").code == 6
     assert station.call("yarn-logs", "application_1; ls").code == 2
@@ -54,8 +56,8 @@ def test_the_cause_of_a_failed_driver_comes_first_and_harms_no_terminal(
     (cause, *_) = answer.document["data"]["causes"]
     assert cause["summary"] == "KeyError: 'user_id'"
     assert (cause["container"][-6:], cause["file"]) == ("000001", "stdout")
-    shown = station.text("yarn-logs", jobs["driver"], "--log-files", "stdout", "--no-diagnose")
-    assert shown.startswith("before\nTraceback")
+    log = station.text("yarn-logs", jobs["driver"], "--log-files", "stdout", "--no-diagnose")
+    assert log.startswith("before\nTraceback")
     assert "before\x1b[31m\n" in station.text(
         "yarn-logs", jobs["driver"], "--log-files", "stdout", "--no-diagnose", "--raw"
     )
@@ -68,7 +70,7 @@ def test_the_cause_of_a_failed_executor_is_found_under_the_noise(station: Workst
 
 def test_logs_are_written_to_files_whole(station: Workstation, jobs: dict[str, str], tmp_path: Path) -> None:
     answer = station.call("yarn-logs", jobs["executor"], "--all", "--no-diagnose", "-o", f"{tmp_path}/logs/")
-    written = {Path(each["path"]): each["bytes"] for each in answer.document["data"]["written"]}
+    written = {Path(file["path"]): file["bytes"] for file in answer.document["data"]["written"]}
     assert len(written) >= 4
     assert all(path.stat().st_size == size for path, size in written.items())
     one = tmp_path / "one.txt"
@@ -86,12 +88,12 @@ def test_a_large_log_comes_whole_or_says_how_much_came(lab: Lab, station: Workst
 
     with reading() as whole:
         assert whole.stdout
-        seen = hashlib.sha256()
+        hasher = hashlib.sha256()
         while data := whole.stdout.read(1 << 20):
-            seen.update(data)
+            hasher.update(data)
     assert whole.returncode == 0
-    right = hashlib.sha256(b"".join(b"%1023d\n" % number for number in range(256 * 1024)))
-    assert seen.digest() == right.digest()
+    expected = hashlib.sha256(b"".join(b"%1023d\n" % number for number in range(256 * 1024)))
+    assert hasher.digest() == expected.digest()
     with reading() as cut:
         assert cut.stdout
         assert cut.stderr
@@ -102,17 +104,17 @@ def test_a_large_log_comes_whole_or_says_how_much_came(lab: Lab, station: Workst
         lab.kill_processes("spark-lama-exps", server)
         while data := cut.stdout.read(1 << 20):
             size += len(data)
-        said = cut.stderr.read().decode()
+        stderr = cut.stderr.read().decode()
     lab.kubectl("-n", "spark-lama-exps", "delete", server, "--force", "--grace-period=0")
     lab.wait_for_pod("spark-lama-exps", "app=yarn-jobhistory", after=server)
-    assert cut.returncode == 1, said
-    assert f"was cut off: received {size} of {256 << 20} bytes" in said
+    assert cut.returncode == 1, stderr
+    assert f"was cut off: received {size} of {256 << 20} bytes" in stderr
 
 
 def test_yarns_own_program_says_the_same_as_the_log_server(
     station: Workstation, cluster: Kubernetes, jobs: dict[str, str], tmp_path: Path
 ) -> None:
-    found = []
+    logs = []
     for history in ("spark-lama-exps/svc/yarn-jobhistory:19888", "spark-lama-exps/svc/nothing:19888"):
         environ = {"HOME": str(tmp_path), "REPLAYCTL_TARGETS_JOBHISTORY": history}
         reporter = RecordingReporter()
@@ -124,9 +126,9 @@ def test_yarns_own_program_says_the_same_as_the_log_server(
                 for file in files
                 if file.name == "stdout"
             }
-            found.append(({(file.container, file.name, file.size) for file in files}, text))
+            logs.append(({(file.container, file.name, file.size) for file in files}, text))
         assert bool(reporter.messages("note")) == ("nothing" in history)
-    assert found[0] == found[1]
+    assert logs[0] == logs[1]
 
 
 @pytest.mark.parametrize("history", ["spark-lama-exps/svc/yarn-jobhistory:19888", "spark-lama-exps/svc/nothing:19888"])
@@ -160,11 +162,13 @@ def test_a_running_application_is_followed_and_killed(station: Workstation, jobs
     unasked = station.call("yarn-kill", "--mine")
     assert unasked.code == 2
     assert "--yes" in unasked.document["errors"][0]["hint"]
-    planned = station.call("yarn-kill", "--mine", "--dry-run").document["data"]
-    assert [each["id"] for each in planned["applications"]] == [jobs["long"]]
+    plan = station.call("yarn-kill", "--mine", "--dry-run").document["data"]
+    assert [application["id"] for application in plan["applications"]] == [jobs["long"]]
     killed = station.call("yarn-kill", "--mine", "--yes")
     assert killed.code == 0, killed.document
-    assert [(each["id"], each["state"]) for each in killed.document["data"]["outcomes"]] == [(jobs["long"], "KILLED")]
+    assert [(outcome["id"], outcome["state"]) for outcome in killed.document["data"]["outcomes"]] == [
+        (jobs["long"], "KILLED")
+    ]
     rest = following.stdout.read()
     _, stderr = following.communicate(timeout=120)
     assert following.returncode == 0, stderr
@@ -172,18 +176,18 @@ def test_a_running_application_is_followed_and_killed(station: Workstation, jobs
     ticks = [int(line.split()[1]) for line in rest.splitlines() if line.startswith("tick ")]
     # Nothing twice and nothing left out, over the change from the running container to what was gathered.
     assert ticks == list(range(1, len(ticks) + 1))
-    again = station.call("yarn-kill", jobs["long"], "--yes")
-    assert (again.code, again.document["status"]) == (0, "nothing-to-do")
+    second_kill = station.call("yarn-kill", jobs["long"], "--yes")
+    assert (second_kill.code, second_kill.document["status"]) == (0, "nothing-to-do")
 
 
 def test_what_the_rest_api_does_not_end_yarns_own_program_ends(
     lab: Lab, station: Workstation, cluster: Kubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit(lab, {"long": JOBS["long"]})
-    mine, *_ = station.call("yarn-kill", "--mine", "--dry-run").document["data"]["applications"]
+    application, *_ = station.call("yarn-kill", "--mine", "--dry-run").document["data"]["applications"]
     monkeypatch.setattr(ResourceManager, "kill", lambda *_: False)
     settings = load_settings(None, environ={"HOME": str(tmp_path)}, cwd=tmp_path)
     with Yarn(cluster, settings, RecordingReporter()) as connection:
-        app = connection.manager.application(mine["id"])
+        app = connection.manager.application(application["id"])
         (outcome,) = yarn.kill(connection, [app], RecordingReporter(), timeout_s=60)
     assert (outcome.state, outcome.note) == ("KILLED", "killed")

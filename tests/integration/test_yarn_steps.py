@@ -90,9 +90,7 @@ class Steps:
 
     def worker(self) -> str:
         pods = self.lab.kubectl("-n", "airflow", "get", "pods", "-l", f"dag_id={_DAG}_{_USER}", "-o", "json")
-        (name,) = [
-            each["metadata"]["name"] for each in json.loads(pods)["items"] if each["status"]["phase"] == "Running"
-        ]
+        (name,) = [pod["metadata"]["name"] for pod in json.loads(pods)["items"] if pod["status"]["phase"] == "Running"]
         return name
 
     def api(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -111,10 +109,10 @@ class Steps:
 
 def until(what: str, ready: Any, seconds: float = 180) -> Any:
     deadline = time.monotonic() + seconds
-    while not (found := ready()):
+    while not (value := ready()):
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
         time.sleep(1)
-    return found
+    return value
 
 
 @pytest.fixture(scope="module")
@@ -152,20 +150,20 @@ def steps(lab: Lab, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) 
     )
     with urllib.request.urlopen(sign_in, timeout=30) as answer:
         token = json.loads(answer.read())["access_token"]
-    made = Steps(Workstation(home, kubeconfig, _USER, home), lab, airflow, token)
-    published = made.call("sync-dags", "--dags-dir", str(home / "dags"), "--no-wait")
+    probes = Steps(Workstation(home, kubeconfig, _USER, home), lab, airflow, token)
+    published = probes.call("sync-dags", "--dags-dir", str(home / "dags"), "--no-wait")
     assert published.code == 0, published.document
     try:
         # An Airflow that has no DAG looks for new ones every five minutes, unless it is restarted.
         lab.kubectl("-n", "airflow", "rollout", "restart", "deploy/airflow-scheduler")
         lab.kubectl("-n", "airflow", "rollout", "status", "deploy/airflow-scheduler", "--timeout=300s")
-        until("Airflow shows the DAG", lambda: made.call("run", _DAG, "--dry-run").code == 0)
-        yield made
+        until("Airflow shows the DAG", lambda: probes.call("run", _DAG, "--dry-run").code == 0)
+        yield probes
     finally:
-        made.call("yarn-kill", "--mine", "--yes")
+        probes.call("yarn-kill", "--mine", "--yes")
         # A task outlives its application, and its pod, until Airflow has heard of their end.
         words = ("undeploy", "--delete-from-airflow")
-        removed = until("the tasks are over", lambda: (answer := made.call(*words)).code != 7 and answer, 400)
+        removed = until("the tasks are over", lambda: (answer := probes.call(*words)).code != 7 and answer, 400)
         assert (removed.code, removed.document["data"]["dags_deleted"]) == (0, [f"{_DAG}_{_USER}"]), removed.document
         (_DATA / f"go-{_USER}").unlink(missing_ok=True)
         shutil.rmtree(_DATA / "replay" / "experiments" / _USER, ignore_errors=True)
@@ -203,7 +201,9 @@ def test_what_a_lost_task_has_left_is_ended_as_an_orphan(steps: Steps) -> None:
     until("the task has failed", lambda: steps.task_state(run_id) == "failed", 400)
     killed = steps.call("yarn-kill", "--orphans", "--yes")
     assert killed.code == 0, killed.document
-    assert [(each["id"], each["state"]) for each in killed.document["data"]["outcomes"]] == [(app["id"], "KILLED")]
+    assert [(outcome["id"], outcome["state"]) for outcome in killed.document["data"]["outcomes"]] == [
+        (app["id"], "KILLED")
+    ]
     assert f"no active task of {_DAG}_{_USER} owns it" in killed.document["data"]["reasons"][app["id"]]
 
 
@@ -220,14 +220,14 @@ def test_a_task_that_is_ended_ends_its_application(steps: Steps, how: str) -> No
         steps.lab.kubectl("-n", "airflow", "delete", "pod", steps.worker(), "--wait=false")
     ended = until("the application has ended", lambda: not steps.running())
     assert ended
-    (found,) = steps.call("yarn-apps", "--run", run_id).document["data"]["applications"]
-    assert (found["id"], found["state"]) == (app["id"], "KILLED")
+    (application,) = steps.call("yarn-apps", "--run", run_id).document["data"]["applications"]
+    assert (application["id"], application["state"]) == (app["id"], "KILLED")
     answer = steps.call("yarn-logs", "--run", run_id)
     assert answer.document["data"]["causes"][0]["summary"].startswith("the application was killed")
     assert steps.call("yarn-kill", "--run", run_id, "--yes").document["status"] == "nothing-to-do"
 
 
 def test_orphans_need_the_airflow_that_sends_steps_there(steps: Steps) -> None:
-    refused = Workstation(steps.station.home, steps.station.kubeconfig, _USER, ROOT).call("yarn-kill", "--orphans")
-    assert refused.code == 3
-    assert "airflow.url" in refused.document["errors"][0]["message"]
+    answer = Workstation(steps.station.home, steps.station.kubeconfig, _USER, ROOT).call("yarn-kill", "--orphans")
+    assert answer.code == 3
+    assert "airflow.url" in answer.document["errors"][0]["message"]

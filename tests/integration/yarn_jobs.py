@@ -52,18 +52,18 @@ class Workstation:
 
     def call(self, *argv: str, timeout: float = 180) -> Answer:
         command = [sys.executable, "-m", "replayctl", "--output", "json", *argv]
-        done = subprocess.run(
+        result = subprocess.run(
             command, cwd=self.cwd, env=self.environ, capture_output=True, text=True, timeout=timeout, check=False
         )
-        lines = done.stdout.splitlines()
+        lines = result.stdout.splitlines()
         # Several documents are one in a line; a single one may stand over many.
-        last = lines[-1] if lines[-1].startswith("{") else done.stdout
-        return Answer(done.returncode, json.loads(last), done.stderr)
+        last = lines[-1] if lines[-1].startswith("{") else result.stdout
+        return Answer(result.returncode, json.loads(last), result.stderr)
 
     def text(self, *argv: str) -> str:
         command = [sys.executable, "-m", "replayctl", *argv]
-        done = subprocess.run(command, cwd=self.cwd, env=self.environ, capture_output=True, timeout=180, check=True)
-        return done.stdout.decode()
+        result = subprocess.run(command, cwd=self.cwd, env=self.environ, capture_output=True, timeout=180, check=True)
+        return result.stdout.decode()
 
 
 def submit(lab: Lab, jobs: Mapping[str, str] = JOBS) -> None:

@@ -78,10 +78,10 @@ class FolderServer:
         return [RunInfo(dag_id, "run1", "running", None, None) for dag_id in dag_ids if dag_id in self.running]
 
     def import_problems(self) -> list[ImportProblem]:
-        found = list(self.stale_problems)
+        problems = list(self.stale_problems)
         if self._release() in self.broken:
-            found.append(ImportProblem(STUB, self.trace, datetime.datetime.now(tz=datetime.UTC)))
-        return found
+            problems.append(ImportProblem(STUB, self.trace, datetime.datetime.now(tz=datetime.UTC)))
+        return problems
 
 
 @pytest.fixture
@@ -127,9 +127,9 @@ def test_a_first_deploy_makes_store_stub_pointer_and_spark_files(place: tuple) -
 
 def test_unchanged_means_nothing_to_do_but_is_still_checked_on_the_server(place: tuple) -> None:
     first = run(place)
-    again = run(place)
-    assert not again.changed
-    assert again.previous == first.release
+    second_report = run(place)
+    assert not second_report.changed
+    assert second_report.previous == first.release
     place[3].blind = True
     with pytest.raises(TimedOut, match="does not show"):
         run(place)
@@ -170,11 +170,11 @@ def test_a_dry_run_says_what_a_run_would_compute_and_reuse(place: tuple) -> None
 
 def test_only_the_module_that_does_not_load_is_blamed(place: tuple) -> None:
     (place[2] / "dag_bad.py").write_text("def dag_specs(namespace):\n    raise RuntimeError('only mine')\n")
-    with pytest.raises(UsageProblem) as caught:
+    with pytest.raises(UsageProblem) as excinfo:
         run(place)
-    assert str(caught.value) == "dag_bad.py cannot be loaded: RuntimeError: only mine"
-    assert "dags/dag_bad.py" in (caught.value.details or "")
-    assert "two_stage" not in f"{caught.value}{caught.value.details}{caught.value.hint}"
+    assert str(excinfo.value) == "dag_bad.py cannot be loaded: RuntimeError: only mine"
+    assert "dags/dag_bad.py" in (excinfo.value.details or "")
+    assert "two_stage" not in f"{excinfo.value}{excinfo.value.details}{excinfo.value.hint}"
 
 
 def test_a_step_without_a_workload_is_refused_before_anything_is_written(place: tuple) -> None:
@@ -194,9 +194,9 @@ def test_an_import_error_brings_the_previous_release_back(place: tuple) -> None:
     (place[2] / "dag_specs.py").write_text((place[2] / "dag_specs.py").read_text() + "\n# changed\n")
     broken = run(place, dry_run=True).release
     place[3].broken = {broken}
-    with pytest.raises(OperationFailed, match=f"{first.release} is published again") as caught:
+    with pytest.raises(OperationFailed, match=f"{first.release} is published again") as excinfo:
         run(place)
-    assert caught.value.details == "Traceback: boom"
+    assert excinfo.value.details == "Traceback: boom"
     assert (place[3].dags_folder / STORE / "alice" / "current").read_text().strip() == first.release
 
 
@@ -220,8 +220,8 @@ def test_a_server_that_is_out_of_order_for_a_while_is_asked_again(place: tuple) 
     place[3].out_of_order = 10_000
     with pytest.raises(TimedOut, match="last error: Airflow answered with status 503"):
         run(place)
-    made = run(place, dry_run=True)
-    assert not made.changed
+    report = run(place, dry_run=True)
+    assert not report.changed
 
 
 def test_a_traceback_of_another_release_takes_nothing_back(place: tuple) -> None:
@@ -265,15 +265,15 @@ def test_without_a_server_the_copy_says_that_nobody_looked(place: tuple) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "whose"),
+    ("text", "owner"),
     [
         (stub_text("dag_two_stage_scenarios", "bob"), "belongs to bob"),
         ("import airflow  # mine\n", "was not written by replayctl"),
     ],
 )
-def test_a_stub_name_that_belongs_to_somebody_else_is_refused(place: tuple, text: str, whose: str) -> None:
+def test_a_stub_name_that_belongs_to_somebody_else_is_refused(place: tuple, text: str, owner: str) -> None:
     (place[3].dags_folder / STUB).write_text(text)
-    with pytest.raises(Conflict, match=whose):
+    with pytest.raises(Conflict, match=owner):
         run(place)
     assert (place[3].dags_folder / STUB).read_text() == text
     assert [path.name for path in (place[3].dags_folder / STORE / "alice").iterdir()] == []
@@ -337,7 +337,7 @@ def test_ten_thousand_hostile_names_are_refused_before_anything_is_looked_at(tmp
         "-",
         "0",
     ]
-    refused = 0
+    refusals = 0
     for _ in range(10_000):
         name = "".join(chance.choice(pieces) for _ in range(chance.randint(1, 12)))
         if re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
@@ -345,6 +345,6 @@ def test_ten_thousand_hostile_names_are_refused_before_anything_is_looked_at(tmp
         environ = {"HOME": str(tmp_path), "USERNAME_ON_CLUSTER": name}
         with pytest.raises((UsageProblem, SettingsError)):
             find_namespace(load_settings(None, environ=environ, cwd=tmp_path))
-        refused += 1
-    assert refused > 9_500
+        refusals += 1
+    assert refusals > 9_500
     assert list(tmp_path.iterdir()) == []

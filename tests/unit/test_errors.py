@@ -34,9 +34,9 @@ def by_asyncio(port: int) -> None:
 
 @pytest.mark.parametrize("connect", [plain, retried, by_asyncio])
 def test_a_refused_connection(connect: Callable[[int], None]) -> None:
-    with pytest.raises((urllib3.exceptions.HTTPError, OSError)) as caught:
+    with pytest.raises((urllib3.exceptions.HTTPError, OSError)) as excinfo:
         connect(free_port())
-    assert in_words(caught.value) == "Connection refused"
+    assert in_words(excinfo.value) == "Connection refused"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from replayctl.settings.load import load_settings
 def test_a_service_of_this_machine_needs_no_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
     monkeypatch.setitem(k8s._LOCAL_PAGES, "airflow", lambda _settings: "http://127.0.0.1:8080")
     settings = load_settings("local", environ={"HOME": str(tmp_path)}, cwd=tmp_path)
-    with pytest.raises(UsageProblem, match=r"it is at http://127.0.0.1:8080") as caught:
+    with pytest.raises(UsageProblem, match=r"it is at http://127.0.0.1:8080") as excinfo:
         k8s.plan_forwards([word], settings)
-    assert caught.value.hint == "run `replayctl open airflow`"
+    assert excinfo.value.hint == "run `replayctl open airflow`"
     assert k8s.plan_forwards(["yarn"], settings)[0].name == "yarn"

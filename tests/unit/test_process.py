@@ -31,15 +31,15 @@ def test_lines_come_as_they_are_printed_from_both_streams() -> None:
     code = (
         "import sys; print('a'); sys.stdout.flush(); print('b', file=sys.stderr); sys.stderr.buffer.write(b'\\xff\\n')"
     )
-    done = process.run(python(code), on_line=lines.append)
+    result = process.run(python(code), on_line=lines.append)
     assert lines == ["a", "b", "\ufffd"]
-    assert done.tail == "a\nb\n\ufffd"
+    assert result.tail == "a\nb\n\ufffd"
 
 
 def test_a_bad_end_is_an_error_with_the_last_lines() -> None:
-    with pytest.raises(RemoteCommandFailed, match="status 3") as caught:
+    with pytest.raises(RemoteCommandFailed, match="status 3") as excinfo:
         process.run(python("print('why'); raise SystemExit(3)"))
-    assert caught.value.details == "why"
+    assert excinfo.value.details == "why"
     assert process.run(python("raise SystemExit(3)"), check=False).returncode == 3
 
 
@@ -55,9 +55,9 @@ def test_words_are_never_read_by_a_shell(tmp_path: Path) -> None:
 
 
 def test_only_the_last_lines_are_kept() -> None:
-    done = process.run(python("for n in range(100_000): print(n)"))
-    assert done.tail.splitlines()[-1] == "99999"
-    assert len(done.tail.splitlines()) == 200
+    result = process.run(python("for n in range(100_000): print(n)"))
+    assert result.tail.splitlines()[-1] == "99999"
+    assert len(result.tail.splitlines()) == 200
 
 
 def test_a_deadline_ends_the_whole_group() -> None:
@@ -76,9 +76,9 @@ def test_a_deadline_ends_the_whole_group() -> None:
 
 def test_a_grandchild_that_holds_the_pipe_does_not_hold_us() -> None:
     started = time.monotonic()
-    done = process.run(python("import subprocess; print(subprocess.Popen(['sleep', '30']).pid)"))
+    result = process.run(python("import subprocess; print(subprocess.Popen(['sleep', '30']).pid)"))
     assert time.monotonic() - started < 15
-    os.kill(int(done.tail), signal.SIGKILL)
+    os.kill(int(result.tail), signal.SIGKILL)
 
 
 _INTERRUPTED = """
@@ -121,20 +121,20 @@ def test_a_detached_program_outlives_the_call_and_writes_its_log(tmp_path: Path)
 
 
 def test_what_is_fed_need_not_fit_and_the_answer_comes_whole() -> None:
-    sent = (b"x" * 1_000_000 for _ in range(50))
-    done = process.feed(["sh", "-c", "wc -c; echo late >&2"], sent, silence_s=20)
-    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, b"50000000", "late\n")
+    chunks = (b"x" * 1_000_000 for _ in range(50))
+    result = process.feed(["sh", "-c", "wc -c; echo late >&2"], chunks, silence_s=20)
+    assert (result.returncode, result.stdout.strip(), result.stderr) == (0, b"50000000", "late\n")
 
 
 def test_who_stops_reading_is_still_heard() -> None:
-    sent = (b"x" * 100_000 for _ in range(1000))
-    done = process.feed(["sh", "-c", "exec <&-; echo enough; exit 3"], sent, silence_s=20)
-    assert (done.returncode, done.stdout) == (3, b"enough\n")
+    chunks = (b"x" * 100_000 for _ in range(1000))
+    result = process.feed(["sh", "-c", "exec <&-; echo enough; exit 3"], chunks, silence_s=20)
+    assert (result.returncode, result.stdout) == (3, b"enough\n")
 
 
 def test_silence_ends_a_feed_and_its_group_and_slowness_does_not() -> None:
-    done = process.feed(["sh", "-c", "for n in 1 2 3 4; do sleep 0.4; echo $n; done"], (), silence_s=1.2)
-    assert done.stdout == b"1\n2\n3\n4\n"
+    result = process.feed(["sh", "-c", "for n in 1 2 3 4; do sleep 0.4; echo $n; done"], (), silence_s=1.2)
+    assert result.stdout == b"1\n2\n3\n4\n"
     with pytest.raises(TimedOut, match="anything for 0.5 s"):
         process.feed(["sh", "-c", "sleep 600"], (b"x" * 1_000_000 for _ in range(5)), silence_s=0.5)
 

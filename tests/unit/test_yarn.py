@@ -55,8 +55,8 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def kill(cluster: Cluster, *applications: Application, timeout_s: float = 5.0) -> dict[str, tuple[str, bool, str]]:
     reporter = RecordingReporter()
-    found = yarn.kill(cluster, applications, reporter, timeout_s=timeout_s)  # type: ignore[arg-type] # enough of it
-    return {each.id[-4:]: (each.state, each.ended, each.note) for each in found}
+    outcomes = yarn.kill(cluster, applications, reporter, timeout_s=timeout_s)  # type: ignore[arg-type] # enough of it
+    return {outcome.id[-4:]: (outcome.state, outcome.ended, outcome.note) for outcome in outcomes}
 
 
 def test_each_is_waited_for_and_one_that_ends_by_itself_is_no_error() -> None:
@@ -79,8 +79,8 @@ def test_what_the_program_says_is_told_of_one_that_goes_on() -> None:
     cluster = Cluster(a0001=["RUNNING"])
     cluster.may_kill = False
     cluster.trouble = RemoteCommandFailed("yarn application in pod rm ended with status 1", details="not yours")
-    ((state, gone, note),) = kill(cluster, FIRST, timeout_s=0.01).values()
-    assert (state, gone) == ("RUNNING", False)
+    ((state, ended, note),) = kill(cluster, FIRST, timeout_s=0.01).values()
+    assert (state, ended) == ("RUNNING", False)
     assert "not yours" in note
 
 
@@ -90,6 +90,6 @@ def test_a_manager_that_is_away_for_a_moment_is_asked_again() -> None:
 
 
 def test_one_that_does_not_end_in_time_is_told_of() -> None:
-    ((state, gone, note),) = kill(Cluster(a0001=["RUNNING"]), FIRST, timeout_s=0.01).values()
-    assert (state, gone) == ("RUNNING", False)
+    ((state, ended, note),) = kill(Cluster(a0001=["RUNNING"]), FIRST, timeout_s=0.01).values()
+    assert (state, ended) == ("RUNNING", False)
     assert note.startswith("still RUNNING after")

@@ -72,17 +72,17 @@ class Pipeline:
         )
         overrides = models or {"poprec": {}, "itemknn": {"num_neighbours": 10}}
         self.dataset = replace(DATASETS["ml100k"], name="sample", checksum=None, model_overrides=overrides)
-        chosen = model_params(*overrides, dataset=self.dataset)
+        parameters = model_params(*overrides, dataset=self.dataset)
         name = "two_stage_sample_alice"
-        self.spec: DagSpec = build_two_stage_dag(name, name, chosen, self.dataset).on(engine)
+        self.spec: DagSpec = build_two_stage_dag(name, name, parameters, self.dataset).on(engine)
 
     def step(self, name: str) -> StepSpec:
         return next(step for step in self.spec.steps if step.name == name)
 
-    def document(self, name: str, **more: Any) -> dict[str, Any]:
+    def document(self, name: str, **options: Any) -> dict[str, Any]:
         document = self.deployment.step_document(self.spec, self.step(name))
         run = {"dag_id": self.spec.dag_id, "run_id": "run1", "task_id": name, "map_index": -1}
-        return {**document, "force": False, "run": run, **more}
+        return {**document, "force": False, "run": run, **options}
 
     def path(self, name: str) -> Path:
         return Path(self.deployment.artifact_path(self.step(name)))
@@ -126,8 +126,8 @@ class Mlflow:
 
     def runs(self, experiment: str) -> list[dict[str, Any]]:
         """Runs of an experiment: id, status, name, tags, params and metrics."""
-        found = self.ask(f"experiments/get-by-name?experiment_name={experiment}")
-        request = {"experiment_ids": [found["experiment"]["experiment_id"]]}
+        answer = self.ask(f"experiments/get-by-name?experiment_name={experiment}")
+        request = {"experiment_ids": [answer["experiment"]["experiment_id"]]}
         return [
             {
                 "id": run["info"]["run_id"],
@@ -185,9 +185,9 @@ def pipeline(mlflow: Mlflow, tmp_path_factory: pytest.TempPathFactory) -> Pipeli
     # Brackets and braces are patterns for DuckDB and Spark.
     root = tmp_path_factory.mktemp("two stage [a]{b}")
     write_log(root / "data" / "replay" / "ml100k_ratings.csv", sample_rows())
-    made = Pipeline(root, tracking=mlflow.url)
-    made.run()
-    return made
+    finished = Pipeline(root, tracking=mlflow.url)
+    finished.run()
+    return finished
 
 
 __all__ = ["Namespace", "Pipeline", "pairs", "rows", "sample_rows", "write_log"]

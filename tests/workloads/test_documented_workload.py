@@ -43,11 +43,11 @@ def test_the_workload_of_the_how_to_is_computed_as_it_stands_there(tmp_path: Pat
     (dags / "workloads" / "popularity.py").write_text(workload)
     (dags / "dag_popularity.py").write_text(module)
     write_log(tmp_path / "data" / "replay" / "ml100k_ratings.csv", sample_rows())
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", COMPUTE, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    output = Path(done.stdout.strip())
+    assert result.returncode == 0, result.stderr
+    output = Path(result.stdout.strip())
     popularity = rows(output, "popularity")
     assert Artifact(str(output)).manifest()["results"] == {"items": 100}
     assert len(popularity) == 100

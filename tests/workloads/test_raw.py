@@ -16,10 +16,10 @@ COLUMNS: dict[str, str | None] = {"query": "user", "item": "item", "rating": "ra
 HEADER = "user,item,rating,time\n"
 
 
-def imported(path: Path, tmp_path: Path, file_format: str = "csv", **others: Any) -> list[tuple[Any, ...]]:
+def imported(path: Path, tmp_path: Path, file_format: str = "csv", **options: Any) -> list[tuple[Any, ...]]:
     folder = tmp_path / f"imported-{len(list(tmp_path.iterdir()))}"
     folder.mkdir()
-    raw.import_log(path, raw.LogFormat(file_format, COLUMNS, **others), 42, folder)
+    raw.import_log(path, raw.LogFormat(file_format, COLUMNS, **options), 42, folder)
     names = {
         key: pq.read_table(folder / file).column("name").to_pylist()
         for key, file in (("query", raw.QUERIES), ("item", raw.ITEMS))
@@ -202,10 +202,10 @@ def parquet(tmp_path: Path, times: pa.Array, users: pa.Array | None = None) -> P
 def test_moments_in_parquet_count_in_their_own_unit(tmp_path: Path, kind: pa.DataType, unit: int) -> None:
     moments = [datetime.datetime(2020, 1, 1, 0, 0, second, tzinfo=datetime.UTC) for second in range(3)]
     times = pa.array([moment.replace(tzinfo=None) if kind.tz is None else moment for moment in moments], kind)
-    found = imported(parquet(tmp_path, times), tmp_path, "parquet")
+    rows = imported(parquet(tmp_path, times), tmp_path, "parquet")
     start = 1577836800
-    assert [row[3] for row in found] == [(start + second) * unit for second in range(3)]
-    assert [row[1] for row in found] == ["0", "1", "2"]
+    assert [row[3] for row in rows] == [(start + second) * unit for second in range(3)]
+    assert [row[1] for row in rows] == ["0", "1", "2"]
 
 
 def test_parquet_is_read_as_strictly(tmp_path: Path) -> None:

@@ -83,18 +83,18 @@ class Relay:
 
 @pytest.fixture
 def relay(mlflow: Mlflow) -> Iterator[Relay]:
-    made = Relay(mlflow.url)
-    yield made
-    made.stop()
+    forwarder = Relay(mlflow.url)
+    yield forwarder
+    forwarder.stop()
 
 
 @pytest.fixture
 def evaluate(pipeline: Pipeline, tmp_path: Path, relay: Relay) -> Callable[..., dict[str, Any]]:
     """The document of the evaluate step, whose artifact nobody has made, for an experiment of the test's own."""
 
-    def document(experiment: str = tmp_path.name, **more: Any) -> dict[str, Any]:
+    def document(experiment: str = tmp_path.name, **options: Any) -> dict[str, Any]:
         own = {"output": str(tmp_path / experiment), "mlflow_experiment": experiment, "tracking_uri": relay.url}
-        return pipeline.document("evaluate", **{**own, **more})
+        return pipeline.document("evaluate", **{**own, **options})
 
     return document
 

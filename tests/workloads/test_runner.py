@@ -90,8 +90,8 @@ def test_killed_at_any_moment_nothing_counts_as_whole_and_the_retry_succeeds(tmp
     # The first one as soon as something is there: the whole step takes less than a second.
     for delay in (0.0, chance.random() * 0.1, chance.random() * 0.3, chance.random() * 0.8):
         child = start(document)
-        begun = time.monotonic()
-        while not list(pipeline.path("split").parent.glob(".*.tmp")) and time.monotonic() - begun < 60:
+        started = time.monotonic()
+        while not list(pipeline.path("split").parent.glob(".*.tmp")) and time.monotonic() - started < 60:
             time.sleep(0.002)
         time.sleep(delay)
         os.killpg(child.pid, signal.SIGKILL)
@@ -137,8 +137,8 @@ def test_what_nobody_waits_for_any_more_is_not_published(tmp_path: Path, monkeyp
     write_log(tmp_path / "data" / "replay" / "ml100k_ratings.csv", sample_rows()[:2000])
     pipeline = Pipeline(tmp_path)
     monkeypatch.setattr(runner, "_end_with_supervisor", lambda pid: None)
-    gone = subprocess.Popen(["true"])
-    gone.wait()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
     with pytest.raises(ArtifactError, match="the task's supervisor has ended"):
-        runner.run(pipeline.document("split", supervisor_pid=gone.pid))
+        runner.run(pipeline.document("split", supervisor_pid=ended.pid))
     assert list(pipeline.path("split").parent.iterdir()) == []

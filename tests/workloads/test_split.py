@@ -38,8 +38,8 @@ def parts(engine: EmbeddedEngine, rows: list[tuple[int, int, int]], folder: Path
     full = [(query, item, time, random.Random(f"{seed}:{query}:{item}").getrandbits(63)) for query, item, time in rows]
     path = folder / f"positives-{len(list(folder.iterdir()))}.parquet"
     pq.write_table(pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in full], schema), path)
-    found = engine.values(split.assign_parts(engine.file(path), {**SPLIT, **changed}, engine))
-    return {(row["query"], row["item"]): row["part"] for row in found}
+    values = engine.values(split.assign_parts(engine.file(path), {**SPLIT, **changed}, engine))
+    return {(row["query"], row["item"]): row["part"] for row in values}
 
 
 def sample(seed: int = 1) -> list[tuple[int, int, int]]:
@@ -72,10 +72,10 @@ def test_shares_round_down_time_is_kept_and_nobody_is_left_without_training(
     engine: EmbeddedEngine, tmp_path: Path, rows: dict, test_share: float, second_share: float
 ) -> None:
     given_rows = [(query, item, timestamp) for (query, item), timestamp in rows.items()]
-    found = parts(engine, given_rows, tmp_path, test_share=test_share, second_level_share=second_share)
-    assert set(found) == set(rows)
+    assigned = parts(engine, given_rows, tmp_path, test_share=test_share, second_level_share=second_share)
+    assert set(assigned) == set(rows)
     for query in {query for query, _ in rows}:
-        mine = {item: part for (each, item), part in found.items() if each == query}
+        mine = {item: part for (owner, item), part in assigned.items() if owner == query}
         count = {part: list(mine.values()).count(part) for part in set(mine.values())}
         test = int(len(mine) * test_share + 1e-9)
         assert count.get("test", 0) == test
@@ -89,10 +89,10 @@ def test_shares_round_down_time_is_kept_and_nobody_is_left_without_training(
 
 def test_global_time_cuts_between_moments(engine: EmbeddedEngine, tmp_path: Path) -> None:
     rows = [(n % 3, n, n // 4) for n in range(40)]
-    found = parts(engine, rows, tmp_path, strategy="global_time")
+    assigned = parts(engine, rows, tmp_path, strategy="global_time")
     for moment in range(10):
-        assert len({found[query, item] for query, item, time in rows if time == moment}) == 1
-    by_item = {item: part for (_, item), part in found.items()}
+        assert len({assigned[query, item] for query, item, time in rows if time == moment}) == 1
+    by_item = {item: part for (_, item), part in assigned.items()}
     assert [by_item[item] for item in (0, 31, 39)] == ["first_level_train", "test", "test"] or by_item[39] == "test"
 
 
@@ -109,9 +109,9 @@ def test_the_parts_of_the_real_sample_do_not_touch(pipeline: Pipeline) -> None:
 
 def test_ids_are_dense_and_lead_back_to_the_original_ones(pipeline: Pipeline) -> None:
     for table, key, original in (("queries", "query_id", "query"), ("items", "item_id", "item")):
-        found = sorted(rows(pipeline.path("split"), table), key=lambda row: row[key])
-        assert [row[key] for row in found] == list(range(len(found)))
-        assert [row[original] for row in found] == sorted(row[original] for row in found)
+        ids = sorted(rows(pipeline.path("split"), table), key=lambda row: row[key])
+        assert [row[key] for row in ids] == list(range(len(ids)))
+        assert [row[original] for row in ids] == sorted(row[original] for row in ids)
 
 
 def own(tmp_path: Path, rows: list[tuple[Any, ...]], checksum: str | None = None) -> dict[str, Any]:

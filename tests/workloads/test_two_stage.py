@@ -23,22 +23,22 @@ MODELS = ("poprec", "itemknn")
 def test_candidates_are_unseen_and_ranked_from_one(pipeline: Pipeline, model: str) -> None:
     split = pipeline.path("split")
     first, second = (pairs(split, name) for name in ("first_level_train", "second_level_train"))
-    for table, seen, asked in (
+    for table, seen, queries in (
         ("train_candidates", first, {query for query, _ in second}),
         ("candidates", first | second, {query for query, _ in pairs(split, "test")}),
     ):
         by_query = defaultdict(list)
         for row in rows(pipeline.path(f"first_level_{model}"), table):
             by_query[row["query_id"]].append(row)
-        assert set(by_query) == asked
-        for found in by_query.values():
-            found.sort(key=lambda row: row["rank"])
-            assert [row["rank"] for row in found] == list(range(1, len(found) + 1))
-            assert len(found) <= 100
-            assert [row["item_id"] for row in found] == [
-                row["item_id"] for row in sorted(found, key=lambda row: (-row["score"], row["item_id"]))
+        assert set(by_query) == queries
+        for items in by_query.values():
+            items.sort(key=lambda row: row["rank"])
+            assert [row["rank"] for row in items] == list(range(1, len(items) + 1))
+            assert len(items) <= 100
+            assert [row["item_id"] for row in items] == [
+                row["item_id"] for row in sorted(items, key=lambda row: (-row["score"], row["item_id"]))
             ]
-            assert not seen & {(row["query_id"], row["item_id"]) for row in found}
+            assert not seen & {(row["query_id"], row["item_id"]) for row in items}
 
 
 def test_recall_of_the_second_levels_positives_is_reported(pipeline: Pipeline) -> None:
@@ -76,9 +76,9 @@ def test_the_union_keeps_every_proposal_with_its_scores(pipeline: Pipeline, tmp_
                 f"score_{column}": row["score"],
                 f"rank_{column}": row["rank"],
             }
-    found = rows(pipeline.path("combine"), "predict")
-    assert len(found) == len(proposed)
-    for row in found:
+    union = rows(pipeline.path("combine"), "predict")
+    assert len(union) == len(proposed)
+    for row in union:
         expected = proposed[row["query_id"], row["item_id"]]
         assert {name: row[name] for name in expected} == expected
         assert row["n_models"] == len(expected) // 2
@@ -122,10 +122,10 @@ def test_the_reranker_is_the_same_for_any_order_of_its_rows_and_number_of_thread
 
 def test_recommendations_are_the_reranked_candidates(pipeline: Pipeline) -> None:
     path = pipeline.path("second_level_lightgbm")
-    found = rows(path, "recommendations")
-    assert {(row["query_id"], row["item_id"]) for row in found} <= pairs(pipeline.path("combine"), "predict")
+    recommendations = rows(path, "recommendations")
+    assert {(row["query_id"], row["item_id"]) for row in recommendations} <= pairs(pipeline.path("combine"), "predict")
     by_query = defaultdict(list)
-    for row in found:
+    for row in recommendations:
         by_query[row["query_id"]].append(row)
     for mine in by_query.values():
         assert sorted(row["rank"] for row in mine) == list(range(1, len(mine) + 1))

@@ -45,10 +45,10 @@ def build(folder: Path) -> Release:
 )
 def test_names_that_no_release_may_have(folder: Path, name: bytes, kind: str) -> None:
     Path(os.fsdecode(os.path.join(os.fsencode(folder), name))).touch()
-    with pytest.raises(UsageProblem, match=f"cannot be deployed: its name .*{kind}") as caught:
+    with pytest.raises(UsageProblem, match=f"cannot be deployed: its name .*{kind}") as excinfo:
         build(folder)
-    assert str(caught.value).encode()
-    assert "\n" not in str(caught.value)
+    assert str(excinfo.value).encode()
+    assert "\n" not in str(excinfo.value)
 
 
 def test_names_of_what_is_not_deployed_may_be_any(folder: Path) -> None:
@@ -112,25 +112,25 @@ def test_what_is_no_file_is_named_and_never_waited_for(folder: Path, name: str, 
     if kind == "a named pipe":
         os.mkfifo(path)
     elif kind == "a socket":
-        where = Path.cwd()
+        working_dir = Path.cwd()
         os.chdir(folder)
         try:
             with socket.socket(socket.AF_UNIX) as server:
                 server.bind(name)
         finally:
-            os.chdir(where)
+            os.chdir(working_dir)
     else:
         target = {"cannot be followed": "/nowhere", "itself": name, "a link to a folder": str(tmp_path)}
         path.symlink_to(target.get(kind, "/dev/zero"))
-    said = "cannot be followed" if kind == "itself" else kind
+    reason = "cannot be followed" if kind == "itself" else kind
     if name == "feed.sock":
         (left_out,) = build_release(folder, DEPLOYMENT).left_out
         assert left_out.startswith("feed.sock (")
-        assert said in left_out
+        assert reason in left_out
     else:
-        with pytest.raises(UsageProblem, match="helper.py' cannot be deployed: it is ") as caught:
+        with pytest.raises(UsageProblem, match="helper.py' cannot be deployed: it is ") as excinfo:
             build(folder)
-        assert said in str(caught.value)
+        assert reason in str(excinfo.value)
 
 
 def test_links_to_files_are_files(folder: Path, tmp_path: Path) -> None:
@@ -228,15 +228,15 @@ def test_no_process_of_a_module_outlives_the_loading(folder: Path, tmp_path: Pat
 
 
 def _loaders() -> list[str]:
-    found = []
+    loaders = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().split(b"\0")
         except OSError:
             continue
         if any(word.endswith(b"spec_loader.py") for word in words) and str(os.getpid()).encode() in _ancestors(path):
-            found.append(path.parent.name)
-    return found
+            loaders.append(path.parent.name)
+    return loaders
 
 
 def _ancestors(path: Path) -> set[bytes]:

@@ -61,12 +61,12 @@ def test_what_is_no_code_stays_at_home(folder: Path, path: str) -> None:
 
 
 def test_the_zip_holds_one_folder_named_like_the_package(folder: Path) -> None:
-    made = release.build_release(folder, DEPLOYMENT)
-    with zipfile.ZipFile(io.BytesIO(made.zip_bytes())) as archive:
+    built = release.build_release(folder, DEPLOYMENT)
+    with zipfile.ZipFile(io.BytesIO(built.zip_bytes())) as archive:
         names = archive.namelist()
         assert archive.testzip() is None
-    assert {name.partition("/")[0] for name in names} == {made.name}
-    assert f"{made.name}/workloads/split.py" in names
+    assert {name.partition("/")[0] for name in names} == {built.name}
+    assert f"{built.name}/workloads/split.py" in names
 
 
 def test_code_that_does_not_compile_is_named_with_its_line(folder: Path) -> None:
@@ -134,17 +134,17 @@ def test_specs_load_in_a_bare_interpreter(folder: Path) -> None:
 
 def test_a_module_that_fails_is_shown_with_its_own_traceback(folder: Path) -> None:
     (folder / "dag_mine.py").write_text("def dag_specs(namespace):\n    return [1 / 0]\n")
-    with pytest.raises(UsageProblem) as caught:
+    with pytest.raises(UsageProblem) as excinfo:
         load_specs(release.build_release(folder, DEPLOYMENT), timeout_s=30)
-    assert "ZeroDivisionError" in (caught.value.details or "")
-    assert "dags/dag_mine.py" in (caught.value.details or "")
+    assert "ZeroDivisionError" in (excinfo.value.details or "")
+    assert "dags/dag_mine.py" in (excinfo.value.details or "")
 
 
 def test_a_module_that_imports_what_the_parser_lacks_is_refused(folder: Path) -> None:
     (folder / "dag_mine.py").write_text("import pyspark\n\ndef dag_specs(namespace):\n    return []\n")
-    with pytest.raises(UsageProblem) as caught:
+    with pytest.raises(UsageProblem) as excinfo:
         load_specs(release.build_release(folder, DEPLOYMENT), timeout_s=30)
-    assert "No module named 'pyspark'" in (caught.value.details or "")
+    assert "No module named 'pyspark'" in (excinfo.value.details or "")
 
 
 def test_two_dags_with_one_id_are_refused(folder: Path) -> None:

@@ -16,14 +16,14 @@ DEPLOYMENT = json.dumps(
 
 
 def test_a_new_folder_with_new_dags_is_a_release_without_findings(tmp_path: Path) -> None:
-    made = scaffold.init(tmp_path / "my project")
-    assert "workloads/split.py" in made.files
-    assert scaffold.new_dag("mine", made.path, suffix="_alice").path == made.path / "dag_mine.py"
-    scaffold.new_dag("dag_free.py", made.path, suffix="_alice", free_form=True)
-    release = build_release(made.path, DEPLOYMENT)
+    scaffolded = scaffold.init(tmp_path / "my project")
+    assert "workloads/split.py" in scaffolded.files
+    assert scaffold.new_dag("mine", scaffolded.path, suffix="_alice").path == scaffolded.path / "dag_mine.py"
+    scaffold.new_dag("dag_free.py", scaffolded.path, suffix="_alice", free_form=True)
+    release = build_release(scaffolded.path, DEPLOYMENT)
     assert release.modules == ("dag_free", "dag_mine", "dag_two_stage_scenarios")
     assert release.free_modules == ("dag_free",)
-    assert validation.check(release, made.path, artifacts_root="/a") == ()
+    assert validation.check(release, scaffolded.path, artifacts_root="/a") == ()
     ids = [dag.dag_id for dag in load_specs(release, timeout_s=30) if dag.module == "dag_mine"]
     assert ids == ["mine_alice"]
 
@@ -31,27 +31,27 @@ def test_a_new_folder_with_new_dags_is_a_release_without_findings(tmp_path: Path
 def test_nothing_is_overwritten_and_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert scaffold.init(tmp_path, dry_run=True).dry_run
     assert list(tmp_path.iterdir()) == []
-    made = scaffold.init(tmp_path)
+    scaffolded = scaffold.init(tmp_path)
     with pytest.raises(Conflict, match="already exists"):
         scaffold.init(tmp_path)
-    scaffold.new_dag("mine", made.path, suffix="", dry_run=True)
-    assert not (made.path / "dag_mine.py").exists()
-    scaffold.new_dag("mine", made.path, suffix="")
+    scaffold.new_dag("mine", scaffolded.path, suffix="", dry_run=True)
+    assert not (scaffolded.path / "dag_mine.py").exists()
+    scaffold.new_dag("mine", scaffolded.path, suffix="")
     with pytest.raises(Conflict, match="already exists"):
-        scaffold.new_dag("mine", made.path, suffix="")
+        scaffold.new_dag("mine", scaffolded.path, suffix="")
     assert [path.name for path in tmp_path.iterdir()] == ["dags"]
 
 
 @pytest.mark.parametrize("name", ["", "1x", "A", "a-b", "a b", "a/b", "../x", "ä", "import", "x" * 80])
 def test_names_that_cannot_be_are_refused(tmp_path: Path, name: str) -> None:
-    made = scaffold.init(tmp_path)
+    scaffolded = scaffold.init(tmp_path)
     with pytest.raises(UsageProblem, match="is not a valid DAG name"):
-        scaffold.new_dag(name, made.path, suffix="_alice")
+        scaffold.new_dag(name, scaffolded.path, suffix="_alice")
 
 
 def test_a_name_with_the_suffix_and_a_strange_folder_are_refused(tmp_path: Path) -> None:
-    made = scaffold.init(tmp_path)
+    scaffolded = scaffold.init(tmp_path)
     with pytest.raises(UsageProblem, match="which the deploy appends"):
-        scaffold.new_dag("mine_alice", made.path, suffix="_alice")
+        scaffold.new_dag("mine_alice", scaffolded.path, suffix="_alice")
     with pytest.raises(NotFound, match="is not a copy of the shipped DAGs"):
         scaffold.new_dag("mine", tmp_path, suffix="_alice")

@@ -21,8 +21,8 @@ def folder(tmp_path: Path) -> Path:
 
 def check(folder: Path) -> list[str]:
     """Findings as `path:line rule`, in order."""
-    found = validation.check(build_release(folder, json.dumps({})), folder, artifacts_root="/opt/spark_data/replay")
-    return [f"{each.path}{f':{each.line}' if each.line else ''} {each.rule}" for each in found]
+    findings = validation.check(build_release(folder, json.dumps({})), folder, artifacts_root="/opt/spark_data/replay")
+    return [f"{finding.path}{f':{finding.line}' if finding.line else ''} {finding.rule}" for finding in findings]
 
 
 def write(folder: Path, text: str, name: str = "dag_mine.py") -> None:
@@ -108,10 +108,10 @@ def test_the_shipped_dags_have_no_finding(folder: Path) -> None:
 )
 def test_what_the_top_level_must_not_do(folder: Path, code: str, rule: str) -> None:
     write(folder, f"{code}\n\ndef dag_specs(namespace):\n    return ()\n")
-    found = check(folder)
-    assert len(found) == 1, found
-    assert found[0].startswith("dag_mine.py:")
-    assert found[0].endswith(f" {rule}")
+    findings = check(folder)
+    assert len(findings) == 1, findings
+    assert findings[0].startswith("dag_mine.py:")
+    assert findings[0].endswith(f" {rule}")
 
 
 def test_entry_functions_and_what_they_call_are_looked_at(folder: Path) -> None:
@@ -202,12 +202,12 @@ def test_links_and_stray_environments_are_found(folder: Path) -> None:
 
 def test_errors_are_refused_all_at_once_with_a_way_out(folder: Path) -> None:
     write(folder, "import pandas\nimport uuid\nX = uuid.uuid4()\n\ndef dag_specs(namespace):\n    return ()\n")
-    found = validation.check(build_release(folder, "{}"), folder, artifacts_root="/a")
-    with pytest.raises(UsageProblem, match="2 errors") as caught:
-        validation.refuse(found)
-    assert "dag_mine.py:1: import of pandas" in (caught.value.details or "")
-    assert "--no-validate" in (caught.value.hint or "")
-    validation.refuse([each for each in found if each.severity == "warning"])
+    findings = validation.check(build_release(folder, "{}"), folder, artifacts_root="/a")
+    with pytest.raises(UsageProblem, match="2 errors") as excinfo:
+        validation.refuse(findings)
+    assert "dag_mine.py:1: import of pandas" in (excinfo.value.details or "")
+    assert "--no-validate" in (excinfo.value.hint or "")
+    validation.refuse([finding for finding in findings if finding.severity == "warning"])
 
 
 def test_equal_modules_are_each_checked(folder: Path) -> None:

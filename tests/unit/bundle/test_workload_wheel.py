@@ -40,10 +40,10 @@ def test_the_shipped_workloads_make_a_wheel_that_fits_and_can_be_imported(tmp_pa
     assert package.product == "replayctl-workloads"
     assert package.warnings == ()
     code = "import replayctl_workloads.dag_entities as m; print(m.__file__)"
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONPATH": str(path)}, capture_output=True, text=True, check=True
     )
-    assert done.stdout.startswith(str(path))
+    assert result.stdout.startswith(str(path))
 
 
 def test_a_project_is_built_by_its_own_backend(tmp_path: Path) -> None:

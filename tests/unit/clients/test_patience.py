@@ -49,16 +49,16 @@ def test_an_absence_that_is_too_long_ends_it_however_long_the_wait_may_be() -> N
 
 @pytest.mark.usefixtures("clock")
 def test_the_time_ends_it_with_the_last_trouble() -> None:
-    seen: list[Any] = []
+    troubles: list[Any] = []
 
     def late(waited_s: float, trouble: ReplayctlError | None) -> ReplayctlError:
-        seen.append((waited_s, trouble))
+        troubles.append((waited_s, trouble))
         return TimedOut("too late")
 
     for answer in (None, AWAY):
         with pytest.raises(TimedOut, match="too late"):
             wait(itertools.repeat(answer), late=late, timeout_s=25)
-    assert seen == [(30.0, None), (30.0, AWAY)]
+    assert troubles == [(30.0, None), (30.0, AWAY)]
     with pytest.raises(Unreachable):
         wait(itertools.repeat(AWAY), timeout_s=25)
 

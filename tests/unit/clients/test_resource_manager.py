@@ -27,11 +27,11 @@ def stream(*files: tuple[str, bytes]) -> bytes:
 
 
 def read(text: bytes, step: int) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+    logs: dict[str, bytes] = {}
     for piece in read_pieces(text[start : start + step] for start in range(0, len(text), step)):
         assert piece.container == CONTAINER
-        found[piece.file] = found.get(piece.file, b"") + piece.data
-    return found
+        logs[piece.file] = logs.get(piece.file, b"") + piece.data
+    return logs
 
 
 # What a log may say to be taken for YARN's own words.
@@ -43,8 +43,8 @@ contents = st.lists(st.one_of(st.binary(max_size=40), words), max_size=6).map(b"
 
 @given(contents, contents, st.integers(1, 400))
 def test_whatever_a_log_says_it_is_read_as_it_is(first: bytes, second: bytes, step: int) -> None:
-    found = read(stream(("stdout", first), ("stderr", second)), step)
-    assert found == {"stdout": first, "stderr": second}
+    logs = read(stream(("stdout", first), ("stderr", second)), step)
+    assert logs == {"stdout": first, "stderr": second}
 
 
 @given(st.binary(min_size=1, max_size=300), st.data())

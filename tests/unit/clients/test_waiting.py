@@ -101,10 +101,10 @@ class Manager(ResourceManager):
 
     def __init__(self) -> None:
         super().__init__("http://127.0.0.1:1")
-        self.asked: dict[str, str] = {}
+        self.parameters: dict[str, str] = {}
 
     def json(self, path: str, what: str, parameters: Any = None) -> dict[str, Any]:
-        self.asked = dict(parameters or {})
+        self.parameters = dict(parameters or {})
         common = {"queue": "root.q", "resourceRequests": [REQUEST]}
         rows = [
             {"id": f"application_1_{number:04}", "state": state, "startedTime": 1000 + number, **common}
@@ -117,11 +117,11 @@ def test_applications_are_asked_for_without_a_limit_and_say_what_they_wait_for()
     manager = Manager()
     apps = manager.applications()
     # With one, the ResourceManager stops after the first that it meets, in no order.
-    assert "limit" not in manager.asked
-    assert [each.started for each in apps] == sorted((each.started for each in apps), reverse=True)
-    waits = {each.state: each.waits_for for each in apps}
+    assert "limit" not in manager.parameters
+    assert [app.started for app in apps] == sorted((app.started for app in apps), reverse=True)
+    waits = {app.state: app.waits_for for app in apps}
     assert {state for state, why in waits.items() if why} == {*waits} - resource_manager.FINAL_STATES
-    assert {each.state for each in apps if each.is_waiting} == {"NEW", "NEW_SAVING", "SUBMITTED", "ACCEPTED"}
+    assert {app.state for app in apps if app.is_waiting} == {"NEW", "NEW_SAVING", "SUBMITTED", "ACCEPTED"}
 
 
 def test_a_state_is_the_one_that_is_shown_or_yarns_own() -> None:

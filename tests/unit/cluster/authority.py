@@ -100,13 +100,13 @@ def serve(pair: Pair | None, clients: Pair | None = None) -> Iterator[Served]:
 @contextlib.contextmanager
 def serve_proxy() -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """An HTTP proxy that tunnels: its URL, and whom it was asked for, with which credentials."""
-    asked: list[tuple[str, str]] = []
+    requests: list[tuple[str, str]] = []
 
     class Tunnel(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             target = self.rfile.readline().split()[1].decode()
             headers = [line for line in iter(self.rfile.readline, b"\r\n") if line.lower().startswith(b"proxy-auth")]
-            asked.append((target, headers[0].split()[-1].decode() if headers else ""))
+            requests.append((target, headers[0].split()[-1].decode() if headers else ""))
             host, _, port = target.rpartition(":")
             with socket.create_connection((host, int(port))) as onward:
                 self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -129,7 +129,7 @@ def serve_proxy() -> Iterator[tuple[str, list[tuple[str, str]]]]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield f"127.0.0.1:{server.server_address[1]}", asked
+        yield f"127.0.0.1:{server.server_address[1]}", requests
     finally:
         server.shutdown()
         server.server_close()

@@ -74,12 +74,12 @@ class Node:
         self.break_off()
 
 
-def run(talk: Callable[[Node, Tunnel], Awaitable[None]], *, replies: bool = True) -> None:
+def run(conversation: Callable[[Node, Tunnel], Awaitable[None]], *, replies: bool = True) -> None:
     async def work() -> None:
         node = Node(replies=replies)
         tunnel = Tunnel(node)  # type: ignore[arg-type]
         try:
-            await asyncio.wait_for(talk(node, tunnel), 20)
+            await asyncio.wait_for(conversation(node, tunnel), 20)
         finally:
             await tunnel.close()
 
@@ -175,9 +175,9 @@ BLOCK = bytes(range(256)) * 256
 
 def test_a_reader_that_stops_holds_back_its_tunnel_only_while_it_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pod_streams, "_PATIENCE_S", 0.05)
-    kept: list[int] = []
+    files: list[int] = []
     make = tempfile.TemporaryFile
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda *words, **more: kept.append(1) or make(*words, **more))
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda *words, **options: files.append(1) or make(*words, **options))
 
     async def talk(node: Node, tunnel: Tunnel) -> None:
         stopped = await tunnel.open(1)
@@ -185,15 +185,15 @@ def test_a_reader_that_stops_holds_back_its_tunnel_only_while_it_is_alone(monkey
             node.say(Session.data(3, BLOCK))
         await asyncio.sleep(0.3)
         assert node.taken < 1_000_000
-        assert kept == []
+        assert files == []
         other = await tunnel.open(1)
         node.say(Session.data(7, b"hello"))
         assert await other.read() == b"hello"
-        assert kept
-        seen = bytearray()
-        while len(seen) < 64 * len(BLOCK):
-            seen += await stopped.read()
-        assert seen == BLOCK * 64
+        assert files
+        received = bytearray()
+        while len(received) < 64 * len(BLOCK):
+            received += await stopped.read()
+        assert received == BLOCK * 64
 
     run(talk)
 
@@ -208,18 +208,18 @@ def test_a_reader_that_stops_is_fed_a_little_now_and_then(monkeypatch: pytest.Mo
         stopped = await tunnel.open(1)
         for _ in range(64):
             node.say(Session.data(3, BLOCK))
-        taken = []
-        while not taken or taken[-1] < 30 * len(BLOCK):
+        times = []
+        while not times or times[-1] < 30 * len(BLOCK):
             await asyncio.sleep(0.1)
-            taken.append(node.taken)
-        assert len(set(taken)) > 3
+            times.append(node.taken)
+        assert len(set(times)) > 3
         # To a limit.
         await asyncio.sleep(2.0)
         assert node.taken < 45 * len(BLOCK)
-        seen = bytearray()
-        while len(seen) < 64 * len(BLOCK):
-            seen += await stopped.read()
-        assert seen == BLOCK * 64
+        received = bytearray()
+        while len(received) < 64 * len(BLOCK):
+            received += await stopped.read()
+        assert received == BLOCK * 64
 
     run(talk)
 

@@ -33,21 +33,21 @@ def write(path: Path, document: object) -> Path:
 
 
 def test_a_token_is_read_and_never_shown(tmp_path: Path) -> None:
-    found = find_cluster(write(tmp_path / "config", config()), None, {})
-    assert (found.server, found.context, found.namespace) == ("https://127.0.0.1:6443", "one", "n")
-    assert found.headers() == [("Authorization", "Bearer a-secret-token")]
-    assert "a-secret-token" not in repr(found)
+    cluster = find_cluster(write(tmp_path / "config", config()), None, {})
+    assert (cluster.server, cluster.context, cluster.namespace) == ("https://127.0.0.1:6443", "one", "n")
+    assert cluster.headers() == [("Authorization", "Bearer a-secret-token")]
+    assert "a-secret-token" not in repr(cluster)
 
 
 def test_a_token_file_is_read_anew_each_time(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("first\n")
-    found = find_cluster(write(tmp_path / "config", config({"tokenFile": "token"})), None, {})
-    assert found.headers() == [("Authorization", "Bearer first")]
+    cluster = find_cluster(write(tmp_path / "config", config({"tokenFile": "token"})), None, {})
+    assert cluster.headers() == [("Authorization", "Bearer first")]
     (tmp_path / "token").write_text("second\n")
-    assert found.headers() == [("Authorization", "Bearer second")]
+    assert cluster.headers() == [("Authorization", "Bearer second")]
     (tmp_path / "token").unlink()
     with pytest.raises(AuthFailed, match="cannot read the token file"):
-        found.headers()
+        cluster.headers()
 
 
 def test_a_client_certificate_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,9 +61,9 @@ def test_a_client_certificate_leaves_no_file_behind(tmp_path: Path, monkeypatch:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    found = find_cluster(write(tmp_path / "config", config(data)), None, {})
-    assert found.tls is not None
-    assert found.headers() == []
+    cluster = find_cluster(write(tmp_path / "config", config(data)), None, {})
+    assert cluster.tls is not None
+    assert cluster.headers() == []
     assert list(scratch.iterdir()) == []
     with pytest.raises(SettingsError, match="cannot use the client certificate"):
         find_cluster(
@@ -88,16 +88,16 @@ def gives(**status: object) -> str:
 def test_a_program_that_gives_credentials_is_asked_once_and_again_when_they_expire(tmp_path: Path) -> None:
     count = f"echo >> {tmp_path}/count; "
     user = plugin(tmp_path, count + gives(token="from-a-program"))
-    found = find_cluster(write(tmp_path / "config", config(user)), None, {})
-    assert found.headers() == found.headers() == [("Authorization", "Bearer from-a-program")]
-    assert found.namespace == "n"
+    cluster = find_cluster(write(tmp_path / "config", config(user)), None, {})
+    assert cluster.headers() == cluster.headers() == [("Authorization", "Bearer from-a-program")]
+    assert cluster.namespace == "n"
     assert (tmp_path / "count").read_text() == "\n"
-    found.forget()
-    assert found.headers() == [("Authorization", "Bearer from-a-program")]
+    cluster.forget()
+    assert cluster.headers() == [("Authorization", "Bearer from-a-program")]
     assert (tmp_path / "count").read_text() == "\n\n"
     plugin(tmp_path, count + gives(token="stale", expirationTimestamp="2020-01-01T00:00:00Z"))
-    found.forget()
-    assert found.headers() == found.headers() == [("Authorization", "Bearer stale")]
+    cluster.forget()
+    assert cluster.headers() == cluster.headers() == [("Authorization", "Bearer stale")]
     assert (tmp_path / "count").read_text() == "\n" * 4
 
 
@@ -144,18 +144,18 @@ def test_a_program_that_gives_none_is_an_error_and_nobody_goes_on_anonymously(
     tmp_path: Path, body: str, words: str
 ) -> None:
     path = write(tmp_path / "config", config(plugin(tmp_path, body)))
-    with pytest.raises(AuthFailed, match=words) as caught:
+    with pytest.raises(AuthFailed, match=words) as excinfo:
         find_cluster(path, None, {})
-    assert "exec plugin of user 'u'" in str(caught.value)
+    assert "exec plugin of user 'u'" in str(excinfo.value)
     if "no login" in body:
-        assert caught.value.details == "no login"
+        assert excinfo.value.details == "no login"
 
 
 def test_a_program_that_is_missing_says_how_to_get_it(tmp_path: Path) -> None:
     user = {"exec": {"apiVersion": EXEC, "command": "no-such-program", "installHint": "apt install it"}}
-    with pytest.raises(AuthFailed, match="cannot run no-such-program") as caught:
+    with pytest.raises(AuthFailed, match="cannot run no-such-program") as excinfo:
         find_cluster(write(tmp_path / "config", config(user)), None, {})
-    assert caught.value.hint == "apt install it"
+    assert excinfo.value.hint == "apt install it"
 
 
 def jwt(**claims: object) -> str:
@@ -167,11 +167,11 @@ def test_an_id_token_counts_until_it_expires(tmp_path: Path) -> None:
     def user(**claims: object) -> dict[str, Any]:
         return {"auth-provider": {"name": "oidc", "config": {"id-token": jwt(**claims)}}}
 
-    found = find_cluster(write(tmp_path / "config", config(user(exp=time.time() + 100))), None, {})
-    assert found.headers()[0][1].startswith("Bearer e30.")
-    with pytest.raises(AuthFailed, match="has expired") as caught:
+    cluster = find_cluster(write(tmp_path / "config", config(user(exp=time.time() + 100))), None, {})
+    assert cluster.headers()[0][1].startswith("Bearer e30.")
+    with pytest.raises(AuthFailed, match="has expired") as excinfo:
         find_cluster(write(tmp_path / "config", config(user(exp=time.time() - 100))), None, {})
-    assert "kubectl get" in (caught.value.hint or "")
+    assert "kubectl get" in (excinfo.value.hint or "")
 
 
 def test_whom_to_act_as_is_sent(tmp_path: Path) -> None:
@@ -191,8 +191,8 @@ def test_whom_to_act_as_is_sent(tmp_path: Path) -> None:
 
 
 def test_a_name_and_a_password(tmp_path: Path) -> None:
-    found = find_cluster(write(tmp_path / "config", config({"username": "u", "password": "p:w"})), None, {})
-    assert found.headers() == [("Authorization", "Basic " + base64.b64encode(b"u:p:w").decode())]
+    cluster = find_cluster(write(tmp_path / "config", config({"username": "u", "password": "p:w"})), None, {})
+    assert cluster.headers() == [("Authorization", "Basic " + base64.b64encode(b"u:p:w").decode())]
 
 
 CERTIFICATE = base64.b64encode(b"anything").decode()
@@ -230,10 +230,10 @@ def test_users_that_cannot_be_are_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: dict[str, Any], words: str
 ) -> None:
     monkeypatch.setattr("sys.stdin", None)
-    with pytest.raises(SettingsError, match=words) as caught:
+    with pytest.raises(SettingsError, match=words) as excinfo:
         find_cluster(write(tmp_path / "config", config(user)), None, {})
-    assert "hunter2" not in str(caught.value)
-    assert "user 'u'" in str(caught.value)
+    assert "hunter2" not in str(excinfo.value)
+    assert "user 'u'" in str(excinfo.value)
 
 
 def test_a_context_without_a_user_is_refused(tmp_path: Path) -> None:
@@ -245,9 +245,9 @@ def test_a_context_without_a_user_is_refused(tmp_path: Path) -> None:
 
 def test_no_secret_is_quoted_out_of_a_broken_file(tmp_path: Path) -> None:
     (tmp_path / "config").write_text("users:\n- name: u\n  user: {token: hunter2: [}\n")
-    with pytest.raises(SettingsError, match="it is not YAML in line 3") as caught:
+    with pytest.raises(SettingsError, match="it is not YAML in line 3") as excinfo:
         find_cluster(tmp_path / "config", None, {})
-    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+    assert "hunter2" not in "".join(traceback.format_exception(excinfo.value))
 
 
 def test_of_several_files_the_first_one_counts(tmp_path: Path) -> None:
@@ -272,14 +272,14 @@ def test_of_several_files_the_first_one_counts(tmp_path: Path) -> None:
         tmp_path / "b" / "config",
     ]
     environ = {"KUBECONFIG": ":".join(map(str, parts))}
-    found = find_cluster(None, None, environ)
-    assert (found.context, found.server) == ("a", "https://a.example.org")
-    assert found.headers() == [("Authorization", "Bearer token-of-a")]
-    found = find_cluster(None, "b", environ)
-    assert (found.namespace, found.server) == ("b", "https://a.example.org")
+    cluster = find_cluster(None, None, environ)
+    assert (cluster.context, cluster.server) == ("a", "https://a.example.org")
+    assert cluster.headers() == [("Authorization", "Bearer token-of-a")]
+    cluster = find_cluster(None, "b", environ)
+    assert (cluster.namespace, cluster.server) == ("b", "https://a.example.org")
     # What the first file leaves out is not filled from the second one.
-    found = find_cluster(None, "x", environ)
-    assert (found.namespace, found.headers()) == ("default", [("Authorization", "Bearer of-only-b")])
+    cluster = find_cluster(None, "x", environ)
+    assert (cluster.namespace, cluster.headers()) == ("default", [("Authorization", "Bearer of-only-b")])
 
 
 @pytest.mark.parametrize(

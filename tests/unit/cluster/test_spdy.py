@@ -49,27 +49,27 @@ frames = st.one_of(
 
 
 @given(st.lists(frames, max_size=12), st.lists(st.integers(1, 50), min_size=1, max_size=30))
-def test_frames_mean_the_same_however_they_are_cut(made: list, cuts: list[int]) -> None:
-    text = b"".join(frame for frame, _ in made)
+def test_frames_mean_the_same_however_they_are_cut(encoded: list, cuts: list[int]) -> None:
+    text = b"".join(frame for frame, _ in encoded)
     session, events, position = Session(), [], 0
     while position < len(text):
         size = cuts[position % len(cuts)]
         events += list(session.feed(text[position : position + size]))
         position += size
-    right = [meaning for _, meaning in made if meaning is not None]
-    for meaning in right:
+    expected = [meaning for _, meaning in encoded if meaning is not None]
+    for meaning in expected:
         if isinstance(meaning, tuple):
             _, stream, content, last = meaning
-            seen = b""
+            joined = b""
             while True:
                 event = events.pop(0)
                 assert isinstance(event, Data)
                 assert event.stream == stream
-                seen += bytes(event.content)
-                if len(seen) == len(content):
+                joined += bytes(event.content)
+                if len(joined) == len(content):
                     break
                 assert not event.last
-            assert (seen, event.last) == (content, last)
+            assert (joined, event.last) == (content, last)
         elif meaning == "ping":
             assert isinstance(events.pop(0), Answer)
         else:
@@ -94,16 +94,16 @@ def test_what_is_not_spdy_is_an_error(text: bytes) -> None:
     )
 )
 def test_a_backlog_is_first_in_first_out(steps: list[bytes | None]) -> None:
-    backlog, model, seen = Backlog(), bytearray(), bytearray()
+    backlog, model, output = Backlog(), bytearray(), bytearray()
     for step in steps:
         if step is None:
             piece = backlog.take()
-            assert bool(piece) == (len(seen) < len(model))
-            seen += piece
+            assert bool(piece) == (len(output) < len(model))
+            output += piece
         else:
             backlog.append(memoryview(step))
             model += step
-        assert len(backlog) == len(model) - len(seen)
+        assert len(backlog) == len(model) - len(output)
     while piece := backlog.take():
-        seen += piece
-    assert seen == model
+        output += piece
+    assert output == model

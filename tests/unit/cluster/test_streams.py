@@ -28,19 +28,19 @@ def cluster(
     talk: Talk, protocols: Sequence[str] = ("v4.channel.k8s.io",), refusal: tuple[HTTPStatus, dict] | None = None
 ) -> Iterator[tuple[Kubernetes, list[Request]]]:
     """An API server of one endpoint in a thread of its own, and the requests that it gets."""
-    loop, seen, ready, port = asyncio.new_event_loop(), list[Request](), threading.Event(), list[int]()
+    loop, requests, ready, port = asyncio.new_event_loop(), list[Request](), threading.Event(), list[int]()
 
     def look(connection: ServerConnection, request: Request) -> Response | None:
-        seen.append(request)
+        requests.append(request)
         # As a server that does not know of tunnels reads it; this one stumbles over the name.
         offered = request.headers.pop("Sec-WebSocket-Protocol").split(", ")
-        request.headers["Sec-WebSocket-Protocol"] = ", ".join(each for each in offered if "/" not in each)
+        request.headers["Sec-WebSocket-Protocol"] = ", ".join(protocol for protocol in offered if "/" not in protocol)
         if refusal is None:
             return None
         return connection.respond(refusal[0], json.dumps(refusal[1]))
 
     async def work() -> None:
-        offered = [Subprotocol(each) for each in protocols]
+        offered = [Subprotocol(protocol) for protocol in protocols]
         async with serve(talk, "127.0.0.1", 0, subprotocols=offered, process_request=look, compression=None) as server:
             port.append(server.sockets[0].getsockname()[1])
             ready.set()
@@ -55,17 +55,17 @@ def cluster(
         access = ClusterAccess(
             f"http://127.0.0.1:{port[0]}", "test", "ns", None, lambda: [("Authorization", "Bearer t")]
         )
-        yield Kubernetes(access), seen
+        yield Kubernetes(access), requests
     finally:
         loop.call_soon_threadsafe(task.cancel)
         thread.join(10)
         loop.close()
 
 
-def run(found: Kubernetes, **more: object) -> tuple[Executed, bytes, bytes]:
+def run(kubernetes: Kubernetes, **options: object) -> tuple[Executed, bytes, bytes]:
     out, err = bytearray(), bytearray()
-    done = execute(found, POD, "main", ["program", "a b"], on_stdout=out.extend, on_stderr=err.extend, **more)  # type: ignore[arg-type]
-    return done, bytes(out), bytes(err)
+    result = execute(kubernetes, POD, "main", ["program", "a b"], on_stdout=out.extend, on_stderr=err.extend, **options)  # type: ignore[arg-type]
+    return result, bytes(out), bytes(err)
 
 
 async def answers(connection: ServerConnection) -> None:
@@ -75,30 +75,30 @@ async def answers(connection: ServerConnection) -> None:
 
 
 def test_an_older_server_is_spoken_to_in_its_own_protocol() -> None:
-    with cluster(answers) as (found, seen):
-        assert run(found) == (Executed(0, 2, 5), "ж".encode(), b"wrong")
-    assert "v5.channel.k8s.io, v4.channel.k8s.io" in seen[0].headers["Sec-WebSocket-Protocol"]
-    assert "command=program&command=a+b" in seen[0].path
-    assert "stdin" not in seen[0].path
+    with cluster(answers) as (kubernetes, requests):
+        assert run(kubernetes) == (Executed(0, 2, 5), "ж".encode(), b"wrong")
+    assert "v5.channel.k8s.io, v4.channel.k8s.io" in requests[0].headers["Sec-WebSocket-Protocol"]
+    assert "command=program&command=a+b" in requests[0].path
+    assert "stdin" not in requests[0].path
 
 
 def test_an_older_server_cannot_be_told_where_stdin_ends() -> None:
-    with cluster(answers) as (found, _), pytest.raises(OperationFailed, match="closing stdin"):
-        run(found, stdin=b"x")
+    with cluster(answers) as (kubernetes, _), pytest.raises(OperationFailed, match="closing stdin"):
+        run(kubernetes, stdin=b"x")
 
 
 def test_a_newer_server_is_told_where_stdin_ends() -> None:
-    got: list[bytes] = []
+    frames: list[bytes] = []
 
     async def talk(connection: ServerConnection) -> None:
-        while not got or got[-1] != b"\xff\x00":
-            got.append(bytes(await connection.recv()))  # type: ignore[arg-type]
+        while not frames or frames[-1] != b"\xff\x00":
+            frames.append(bytes(await connection.recv()))  # type: ignore[arg-type]
         await connection.send(b"\x03" + SUCCESS)
 
-    with cluster(talk, ("v5.channel.k8s.io", "v4.channel.k8s.io")) as (found, _):
-        assert run(found, stdin=b"y" * 100_000)[0].exit_code == 0
-    assert b"".join(each[1:] for each in got[:-1]) == b"y" * 100_000
-    assert {each[0] for each in got[:-1]} == {0}
+    with cluster(talk, ("v5.channel.k8s.io", "v4.channel.k8s.io")) as (kubernetes, _):
+        assert run(kubernetes, stdin=b"y" * 100_000)[0].exit_code == 0
+    assert b"".join(frame[1:] for frame in frames[:-1]) == b"y" * 100_000
+    assert {frame[0] for frame in frames[:-1]} == {0}
 
 
 async def closed(connection: ServerConnection) -> None:
@@ -118,10 +118,10 @@ def test_an_end_without_a_status_says_how_much_came(end: Talk) -> None:
         await end(connection)
 
     with (
-        cluster(talk) as (found, _),
+        cluster(talk) as (kubernetes, _),
         pytest.raises(Unreachable, match=r"after \d+ bytes of stdout and \d of stderr"),
     ):
-        run(found)
+        run(kubernetes)
 
 
 def test_a_status_that_came_counts_though_the_connection_breaks_then() -> None:
@@ -130,10 +130,10 @@ def test_a_status_that_came_counts_though_the_connection_breaks_then() -> None:
         await connection.send(b"\x03" + json.dumps(failed).encode())
         connection.transport.abort()
 
-    with cluster(talk) as (found, _):
+    with cluster(talk) as (kubernetes, _):
         # The status may be lost with the connection, and is an error then.
         try:
-            assert run(found)[0].exit_code == 7
+            assert run(kubernetes)[0].exit_code == 7
         except Unreachable as error:
             assert "0 bytes of stdout" in str(error)  # noqa: PT017 - one of two right ends
 
@@ -150,8 +150,8 @@ def test_a_program_that_did_not_run_is_no_exit_code(status: dict | None, words: 
     async def talk(connection: ServerConnection) -> None:
         await connection.send(b"\x03" + (b"<html>" if status is None else json.dumps(status).encode()))
 
-    with cluster(talk) as (found, _), pytest.raises(OperationFailed, match=words):
-        run(found)
+    with cluster(talk) as (kubernetes, _), pytest.raises(OperationFailed, match=words):
+        run(kubernetes)
 
 
 def test_a_silent_server_is_given_up_on_time() -> None:
@@ -159,8 +159,8 @@ def test_a_silent_server_is_given_up_on_time() -> None:
         await connection.send(b"\x01first")
         await connection.wait_closed()
 
-    with cluster(talk) as (found, _), pytest.raises(TimedOut, match=r"did not end within 0\.5 s"):
-        run(found, timeout_s=0.5)
+    with cluster(talk) as (kubernetes, _), pytest.raises(TimedOut, match=r"did not end within 0\.5 s"):
+        run(kubernetes, timeout_s=0.5)
 
 
 @pytest.mark.parametrize(
@@ -179,8 +179,8 @@ def test_a_silent_server_is_given_up_on_time() -> None:
 )
 def test_a_refused_handshake_says_what_is_missing(code: int, message: str, error: type[Exception], words: str) -> None:
     body = (HTTPStatus(code), {"kind": "Status", "message": message})
-    with cluster(answers, refusal=body) as (found, _), pytest.raises(error, match=words):
-        run(found)
+    with cluster(answers, refusal=body) as (kubernetes, _), pytest.raises(error, match=words):
+        run(kubernetes)
 
 
 @pytest.fixture
@@ -198,39 +198,39 @@ def test_a_reader_may_pause_for_longer_than_a_server_may_be_silent() -> None:
             await connection.send(b"\x01" + b"x" * size)
         await connection.send(b"\x03" + SUCCESS)
 
-    seen = [0]
+    received = [0]
 
     def take(data: bytes) -> None:
-        if not seen[0]:
+        if not received[0]:
             time.sleep(2.0)
-        seen[0] += len(data)
+        received[0] += len(data)
 
-    with cluster(talk) as (found, _):
-        done = execute(found, POD, "main", ["program"], on_stdout=take, on_stderr=lambda _: None)
-    assert seen[0] == size * count
-    assert done == Executed(0, size * count, 0)
+    with cluster(talk) as (kubernetes, _):
+        result = execute(kubernetes, POD, "main", ["program"], on_stdout=take, on_stderr=lambda _: None)
+    assert received[0] == size * count
+    assert result == Executed(0, size * count, 0)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_pings_are_answered_while_the_reader_pauses() -> None:
-    answered: list[float] = []
+    pongs: list[float] = []
 
     async def talk(connection: ServerConnection) -> None:
         await connection.send(b"\x01x")
         for _ in range(3):
             started = time.monotonic()
             await (await connection.ping())
-            answered.append(time.monotonic() - started)
+            pongs.append(time.monotonic() - started)
         await connection.send(b"\x03" + SUCCESS)
 
     def take(_: bytes) -> None:
         deadline = time.monotonic() + 10
-        while len(answered) < 3:
+        while len(pongs) < 3:
             assert time.monotonic() < deadline, "no answer while the reader pauses"
             time.sleep(0.01)
 
-    with cluster(talk) as (found, _):
-        execute(found, POD, "main", ["program"], on_stdout=take, on_stderr=lambda _: None)
+    with cluster(talk) as (kubernetes, _):
+        execute(kubernetes, POD, "main", ["program"], on_stdout=take, on_stderr=lambda _: None)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -242,8 +242,8 @@ def test_a_server_that_is_gone_is_noticed() -> None:
         await asyncio.sleep(2)
         connection.transport.abort()
 
-    with cluster(talk) as (found, _), pytest.raises(Unreachable, match="after 1 bytes of stdout"):
-        run(found)
+    with cluster(talk) as (kubernetes, _), pytest.raises(Unreachable, match="after 1 bytes of stdout"):
+        run(kubernetes)
 
 
 def test_a_server_without_tunnels_carries_each_connection_by_itself() -> None:
@@ -255,8 +255,8 @@ def test_a_server_without_tunnels_carries_each_connection_by_itself() -> None:
             if message == b"\x00end":
                 return
 
-    async def work(found: Kubernetes) -> None:
-        tunnels = Tunnels(found)
+    async def work(kubernetes: Kubernetes) -> None:
+        tunnels = Tunnels(kubernetes)
         assert await tunnels.prepare(POD, 8000) is False
         one, two = await tunnels.dial(POD, 8000), await tunnels.dial(POD, 8000)
         for stream, word in ((one, b"one"), (two, b"two")):
@@ -269,7 +269,7 @@ def test_a_server_without_tunnels_carries_each_connection_by_itself() -> None:
         await one.close()
         await tunnels.close()
 
-    with cluster(talk) as (found, seen):
-        asyncio.run(work(found))
-    assert len(seen) == 3
-    assert {each.path for each in seen} == {"/api/v1/namespaces/ns/pods/pod/portforward?ports=8000"}
+    with cluster(talk) as (kubernetes, requests):
+        asyncio.run(work(kubernetes))
+    assert len(requests) == 3
+    assert {request.path for request in requests} == {"/api/v1/namespaces/ns/pods/pod/portforward?ports=8000"}

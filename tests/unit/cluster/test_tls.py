@@ -163,9 +163,9 @@ def test_without_tls_no_secret_is_sent_but_whom_to_act_as_is(tmp_path: Path, way
 @WAYS
 def test_a_proxy_leads_to_the_server_whose_certificate_counts(tmp_path: Path, keys: dict[str, Pair], way: Way) -> None:
     authority = {"certificate-authority": str(keys["ours"].certificate)}
-    with serve(keys["server"]) as served, serve_proxy() as (proxy, asked):
+    with serve(keys["server"]) as served, serve_proxy() as (proxy, requests):
         way(kubernetes(tmp_path, served.url, **authority, **{"proxy-url": f"http://u:p%40w@{proxy}"}))
-        assert asked == [(served.url.removeprefix("https://"), base64.b64encode(b"u:p@w").decode())]
+        assert requests == [(served.url.removeprefix("https://"), base64.b64encode(b"u:p@w").decode())]
         other = {"certificate-authority": str(keys["theirs"].certificate)}
         with pytest.raises(Unreachable, match="not trusted"):
             way(kubernetes(tmp_path, served.url, **other, **{"proxy-url": f"http://{proxy}"}))

@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(
-    ("drawn", "shown"),
+    ("text", "expected"),
     [
         (TQDM, "100%|##########| 3/3\n"),
         ("a\r\nb\r\n", "a\nb\n"),
@@ -34,18 +34,18 @@ class Terminal(io.StringIO):
         ("\r\r\r", ""),
     ],
 )
-def test_the_last_state_is_shown(drawn: str, shown: str) -> None:
-    assert last_states(drawn) == shown
-    assert b"".join(last_state(line + b"\n") for line in drawn.encode().split(b"\n")) == shown.encode() + b"\n"
+def test_the_last_state_is_shown(text: str, expected: str) -> None:
+    assert last_states(text) == expected
+    assert b"".join(last_state(line + b"\n") for line in text.encode().split(b"\n")) == expected.encode() + b"\n"
 
 
 @given(st.text(st.sampled_from("ab \r\n\b\x1b"), max_size=40))
 def test_lines_stay_lines_and_nothing_is_made_up(text: str) -> None:
-    shown = last_states(text)
-    assert shown.count("\n") == text.count("\n")
-    assert "\r" not in shown
-    assert "\b" not in shown
-    for before, after in zip(text.split("\n"), shown.split("\n"), strict=True):
+    output = last_states(text)
+    assert output.count("\n") == text.count("\n")
+    assert "\r" not in output
+    assert "\b" not in output
+    for before, after in zip(text.split("\n"), output.split("\n"), strict=True):
         letters = set(before) & set("ab")
         assert set(after) & set("ab") <= letters
         if "\b" not in before:
@@ -54,17 +54,17 @@ def test_lines_stay_lines_and_nothing_is_made_up(text: str) -> None:
 
 @given(st.lists(st.text(st.sampled_from("ab \r"), max_size=12)))
 def test_a_line_that_is_not_over_may_be_shortened_at_any_time(parts: list[str]) -> None:
-    begun = b""
+    pending = b""
     for part in parts:
-        begun = without_former_states(begun + part.encode())
-        assert begun.count(b"\r") <= 1
-    assert last_state(begun) == last_state("".join(parts).encode())
+        pending = without_former_states(pending + part.encode())
+        assert pending.count(b"\r") <= 1
+    assert last_state(pending) == last_state("".join(parts).encode())
 
 
 def write(stream: io.StringIO, *data: str, raw: bool = False) -> str:
     out = output.Output("human", stdout=stream, stderr=io.StringIO())
-    for each in data:
-        out.write_log(each.encode(), raw)
+    for chunk in data:
+        out.write_log(chunk.encode(), raw)
     out.flush()
     return stream.getvalue()
 
@@ -80,9 +80,9 @@ def test_raw_bytes_are_untouched() -> None:
 
 
 def test_a_terminal_sees_a_bar_move_and_keeps_its_last_state() -> None:
-    shown = write(Terminal(), "\r 0%|", "\r50%|  password=hunter2\r", "99%|\r", "100%|\nafter\n")
+    screen = write(Terminal(), "\r 0%|", "\r50%|  password=hunter2\r", "99%|\r", "100%|\nafter\n")
     wipe = "\r\x1b[2K"
-    assert shown == f"{wipe}50%|  password=***{wipe}99%|{wipe}100%|\nafter\n"
+    assert screen == f"{wipe}50%|  password=***{wipe}99%|{wipe}100%|\nafter\n"
 
 
 def test_a_bar_without_end_stays_small_in_memory() -> None:

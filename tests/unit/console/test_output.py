@@ -71,7 +71,7 @@ def test_secrets_in_data_are_masked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("\x1b[2Jgone\x07", "gone"),
         ("\x1b]0;title\x07x", "]0;titlex"),
@@ -83,14 +83,16 @@ def test_secrets_in_data_are_masked() -> None:
         ("token=abc&y=1", "token=***&y=1"),
     ],
 )
-def test_foreign_text_is_made_harmless(text: str, shown: str) -> None:
-    assert redaction.clean(text) == shown
+def test_foreign_text_is_made_harmless(text: str, expected: str) -> None:
+    assert redaction.clean(text) == expected
 
 
 @given(st.text())
 def test_no_control_character_gets_through(text: str) -> None:
     assert not [
-        each for each in redaction.clean(text) if (ord(each) < 32 and each not in "\t\n") or 127 <= ord(each) < 160
+        character
+        for character in redaction.clean(text)
+        if (ord(character) < 32 and character not in "\t\n") or 127 <= ord(character) < 160
     ]
 
 

@@ -36,8 +36,10 @@ def refuse(word: str) -> NoReturn:
 
 @given(st.lists(st.floats()))
 def test_numbers_that_json_lacks_become_null(numbers: list[float]) -> None:
-    found = json.loads(as_json({"n": numbers}), parse_constant=refuse)["data"]["n"]
-    assert [each is None for each in found] == [number != number or abs(number) == float("inf") for number in numbers]
+    values = json.loads(as_json({"n": numbers}), parse_constant=refuse)["data"]["n"]
+    assert [value is None for value in values] == [
+        number != number or abs(number) == float("inf") for number in numbers
+    ]
 
 
 @given(st.text(st.characters(categories=["L", "N", "Cs", "So"])), st.sampled_from(["utf-8", "ascii", "koi8-r"]))
@@ -68,15 +70,15 @@ def test_a_short_secret_does_not_eat_ordinary_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("basic validation failed", "basic validation failed"),
         ("Authorization: Basic YWxhZGRpbg==", "Authorization: Basic ***"),
         ('{"authorization": "Token abcdef"}', '{"authorization": "Token ***"}'),
     ],
 )
-def test_prose_is_not_taken_for_a_header(text: str, shown: str) -> None:
-    assert redaction.clean(text) == shown
+def test_prose_is_not_taken_for_a_header(text: str, expected: str) -> None:
+    assert redaction.clean(text) == expected
 
 
 def test_addresses_in_data_lose_their_password() -> None:

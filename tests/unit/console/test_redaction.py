@@ -136,10 +136,10 @@ created: 2024-01-01 credit=5 increment: 3
 @pytest.mark.parametrize("line", HIDDEN.strip().splitlines())
 @pytest.mark.parametrize("around", ["{}", "INFO x: é {}\n", "a = 1\n{}\nb = 2\n"])
 def test_secrets_are_masked_in_every_notation(line: str, around: str) -> None:
-    for shown in (redaction.clean(around.format(line)), redaction.mask(around.format(line))):
-        assert CANARY not in shown
-        assert "dTpjNG5hcnk" not in shown
-        assert "***" in shown
+    for output in (redaction.clean(around.format(line)), redaction.mask(around.format(line))):
+        assert CANARY not in output
+        assert "dTpjNG5hcnk" not in output
+        assert "***" in output
 
 
 @pytest.mark.parametrize("line", SHOWN.strip().splitlines())
@@ -149,17 +149,17 @@ def test_what_is_no_secret_stays_readable(line: str) -> None:
 
 
 def test_what_stands_around_a_secret_stays_readable() -> None:
-    shown = redaction.clean("jdbc:postgresql://h/db?user=u&password=c4nary&ssl=true (--password c4nary --user bob)")
-    assert shown == "jdbc:postgresql://h/db?user=u&password=***&ssl=true (--password *** --user bob)"
+    output = redaction.clean("jdbc:postgresql://h/db?user=u&password=c4nary&ssl=true (--password c4nary --user bob)")
+    assert output == "jdbc:postgresql://h/db?user=u&password=***&ssl=true (--password *** --user bob)"
     assert redaction.clean('{"password": "c4nary", "port": 5432}') == '{"password": "***", "port": 5432}'
     assert redaction.clean("Map(fs.s3a.secret.key -> c4nary, x -> y)") == "Map(fs.s3a.secret.key -> ***, x -> y)"
 
 
 def test_what_belongs_together_is_masked_over_several_lines() -> None:
-    shown = redaction.clean(f"before\n{KEY_BLOCK}after\n")
-    assert CANARY not in shown
-    assert shown.startswith("before\n-----BEGIN OPENSSH PRIVATE KEY-----\n")
-    assert shown.endswith("-----END OPENSSH PRIVATE KEY-----\nafter\n")
+    output = redaction.clean(f"before\n{KEY_BLOCK}after\n")
+    assert CANARY not in output
+    assert output.startswith("before\n-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    assert output.endswith("-----END OPENSSH PRIVATE KEY-----\nafter\n")
     cut = KEY_BLOCK.partition("-----END")[0]
     assert redaction.clean(f"{cut}INFO go on\n").endswith("***\nINFO go on\n")
     assert redaction.clean("tls:\n  password: |\n    c4nary\n    c4nary x\n  user: y\n") == (
@@ -206,17 +206,17 @@ def test_a_log_in_pieces_is_masked_like_a_whole_one(cut: int) -> None:
     text = f"one\n{KEY_BLOCK}env:\n- name: DB_PASSWORD\n  value: c4nary\nlast\n"
     lines = text.splitlines(keepends=True)
     cleaner = redaction.LogCleaner()
-    shown = cleaner.clean("".join(lines[:cut])) + cleaner.clean("".join(lines[cut:]))
-    assert shown == redaction.clean(text)
+    output = cleaner.clean("".join(lines[:cut])) + cleaner.clean("".join(lines[cut:]))
+    assert output == redaction.clean(text)
 
 
 def test_a_secret_in_a_long_log_is_masked_where_it_is() -> None:
     line = "INFO DAGScheduler: submitting 10 tasks\n"
     text = line * 1000 + "conf: fs.s3a.secret.key token=c4nary and\nAuthorization:\n\n Basic c4nary\n" + line * 1000
-    shown = redaction.clean(text)
-    assert CANARY not in shown
-    assert shown.count(line) == 2000
-    assert shown.startswith(line)
+    output = redaction.clean(text)
+    assert CANARY not in output
+    assert output.count(line) == 2000
+    assert output.startswith(line)
 
 
 def test_values_are_masked_by_the_name_that_stands_elsewhere() -> None:

@@ -37,11 +37,11 @@ def waiting(stream: io.StringIO, **options: bool) -> str:
 
 
 def test_a_status_takes_one_line_of_a_terminal_and_is_gone_in_the_end() -> None:
-    shown = waiting(Terminal())
+    screen = waiting(Terminal())
     # Nothing but the story itself makes a line.
-    assert shown.replace("\r\n", "\n").count("done\n") == 1
-    assert shown.rindex("\x1b[2K") < shown.index("done")
-    assert shown.rindex("\x1b[?25h") < shown.index("done"), "the cursor is back"
+    assert screen.replace("\r\n", "\n").count("done\n") == 1
+    assert screen.rindex("\x1b[2K") < screen.index("done")
+    assert screen.rindex("\x1b[?25h") < screen.index("done"), "the cursor is back"
 
 
 @pytest.mark.parametrize("kind", ["dumb", "pipe", "ascii"])
@@ -51,11 +51,11 @@ def test_elsewhere_it_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, ki
         monkeypatch.setenv("TERM", "dumb")
     if kind == "ascii":
         monkeypatch.setattr(stream, "encoding", "ascii", raising=False)
-    shown = waiting(stream)
-    assert shown.count("waiting") == 1
-    assert "done" in shown
-    assert "hidden" not in shown
-    assert "\x1b" not in shown
+    output = waiting(stream)
+    assert output.count("waiting") == 1
+    assert "done" in output
+    assert "hidden" not in output
+    assert "\x1b" not in output
 
 
 class Clock:
@@ -120,9 +120,9 @@ def test_the_clock_of_a_status_goes_on_while_nothing_new_is_said(monkeypatch: py
 def test_quiet_leaves_warnings_and_json_leaves_the_story() -> None:
     assert "look" in waiting(io.StringIO(), quiet=True)
     assert "done" not in waiting(io.StringIO(), quiet=True)
-    shown = waiting(io.StringIO(), progress=False)
-    assert "waiting" not in shown
-    assert "done" in shown
+    output = waiting(io.StringIO(), progress=False)
+    assert "waiting" not in output
+    assert "done" in output
 
 
 def test_a_bar_says_what_how_much_and_how_long_still(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,11 +133,11 @@ def test_a_bar_says_what_how_much_and_how_long_still(monkeypatch: pytest.MonkeyP
         for _ in range(3):
             now += 1
             advance(50_000_000)
-    shown = stream.getvalue()
-    assert "uploading [red]a.jar" in shown
-    assert "150.0/300.0 MB" in shown
-    assert "50.0 MB/s" in shown
-    assert "00:03" in shown
+    screen = stream.getvalue()
+    assert "uploading [red]a.jar" in screen
+    assert "150.0/300.0 MB" in screen
+    assert "50.0 MB/s" in screen
+    assert "00:03" in screen
 
 
 def test_short_work_has_no_bar() -> None:

@@ -37,17 +37,17 @@ Show = Callable[..., str]
 
 @pytest.fixture
 def show(monkeypatch: pytest.MonkeyPatch) -> Show:
-    def shown(shape: Table, columns: int, *, stdout: io.StringIO | None = None) -> str:
+    def render(shape: Table, columns: int, *, stdout: io.StringIO | None = None) -> str:
         monkeypatch.setenv("COLUMNS", str(columns))
         stream = stdout or Terminal()
         output.Output("human", stdout=stream, stderr=io.StringIO()).show(Result("x", {}, (shape,)))
         return re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
 
-    return shown
+    return render
 
 
 @pytest.mark.parametrize(
-    ("columns", "there", "missing"),
+    ("columns", "columns_shown", "missing"),
     [
         (60, ("state", "name"), "started, took, user, uses"),
         (80, ("state", "name", "started"), "took, user, uses"),
@@ -56,17 +56,17 @@ def show(monkeypatch: pytest.MonkeyPatch) -> Show:
     ],
 )
 def test_last_columns_go_as_a_whole_and_are_named(
-    show: Show, columns: int, there: tuple[str, ...], missing: str
+    show: Show, columns: int, columns_shown: tuple[str, ...], missing: str
 ) -> None:
     text = show(APPLICATIONS, columns)
     header, *_ = text.splitlines()
-    assert header.split() == ["application", *(name for name in there if name != "application")]
+    assert header.split() == ["application", *(name for name in columns_shown if name != "application")]
     assert (f"not shown, too narrow: {missing} (" in text) == bool(missing)
     assert text.count(ID) == 2
     assert "SUCCEEDED" in text
     assert max(map(len, text.splitlines()[:4])) <= columns
-    assert ("11m 49s" in text and "5.2s" in text) == ("took" in there)
-    assert ("4096 MB, 2 cores" in text) == ("uses" in there)
+    assert ("11m 49s" in text and "5.2s" in text) == ("took" in columns_shown)
+    assert ("4096 MB, 2 cores" in text) == ("uses" in columns_shown)
 
 
 def test_a_name_that_is_shortened_keeps_both_ends_and_a_mark(show: Show) -> None:
@@ -113,11 +113,11 @@ def test_widths_fit_and_are_between_least_and_natural(pairs: list[tuple[int, int
 
 @given(st.text(st.characters(exclude_categories=["C", "M"]), max_size=80), st.integers(3, 90))
 def test_what_is_cut_has_a_mark(text: str, width: int) -> None:
-    shown = table.shorten(text, width)
-    assert cell_len(shown) <= width
-    if shown != text:
-        head, _, tail = shown.partition("…") if "…" not in text else (shown, "", "")
-        assert "…" in shown
+    cell = table.shorten(text, width)
+    assert cell_len(cell) <= width
+    if cell != text:
+        head, _, tail = cell.partition("…") if "…" not in text else (cell, "", "")
+        assert "…" in cell
         assert text.startswith(head) or "…" in text
         assert text.endswith(tail)
 

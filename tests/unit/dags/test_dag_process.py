@@ -45,7 +45,7 @@ def test_the_last_line_says_why_a_step_failed() -> None:
 
 def test_its_end_takes_all_that_it_has_started() -> None:
     process = StepProcess()
-    seen: list[str] = []
+    lines: list[str] = []
     code = (
         "import subprocess, sys, time;"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']);"
@@ -55,16 +55,16 @@ def test_its_end_takes_all_that_it_has_started() -> None:
 
     def work() -> None:
         try:
-            process.run([sys.executable, "-c", code], zip_files=[], on_line=seen.append)
+            process.run([sys.executable, "-c", code], zip_files=[], on_line=lines.append)
         except StepProcessError as error:
             errors.append(error)
 
     thread = threading.Thread(target=work)
     thread.start()
     deadline = time.monotonic() + 60
-    while not seen and time.monotonic() < deadline:
+    while not lines and time.monotonic() < deadline:
         time.sleep(0.01)
-    child = psutil.Process(int(seen[0]))
+    child = psutil.Process(int(lines[0]))
     process.end()
     thread.join(60)
     assert "ended by SIGTERM" in str(errors[0])

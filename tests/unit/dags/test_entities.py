@@ -68,10 +68,10 @@ def test_an_unknown_model_is_named_with_the_known_ones() -> None:
 
 
 def test_identities_are_known_without_io_and_do_not_depend_on_user_release_or_place() -> None:
-    here = {step.identity for step in scenarios.dag_specs(Namespace("alice"))[0].steps}
-    there = {step.identity for step in scenarios.dag_specs(Namespace("bob"))[0].steps}
-    assert here == there
-    assert len(here) == 7
+    local = {step.identity for step in scenarios.dag_specs(Namespace("alice"))[0].steps}
+    remote = {step.identity for step in scenarios.dag_specs(Namespace("bob"))[0].steps}
+    assert local == remote
+    assert len(local) == 7
 
 
 @given(
@@ -96,7 +96,7 @@ def test_the_same_model_under_another_name_is_the_same_artifact() -> None:
     dataset = DATASETS["ml100k"]
     models = model_params("als", "poprec", dataset=dataset)
     renamed = {"als16": models["als"], "poprec": models["poprec"]}
-    one, other = (scenarios.build_two_stage_dag("x", "e", chosen, dataset) for chosen in (models, renamed))
+    one, other = (scenarios.build_two_stage_dag("x", "e", selection, dataset) for selection in (models, renamed))
     artifacts = [{step.workload: DEPLOYMENT.artifact_path(step) for step in spec.steps} for spec in (one, other)]
     assert artifacts[0].pop("evaluate") != artifacts[1].pop("evaluate")
     assert artifacts[0] == artifacts[1]
@@ -143,7 +143,7 @@ def test_the_second_level_dag_reuses_the_first_level_dags_artifacts() -> None:
 
 
 def test_a_deployment_survives_its_file() -> None:
-    made = Deployment(
+    original = Deployment(
         *("r_2", "lab", None, "/d", "/a", "/f"),
         tiers={"big": Resources(2, 4)},
         spark_conf={"a": "b"},
@@ -151,8 +151,8 @@ def test_a_deployment_survives_its_file() -> None:
         hdfs={"url": "http://nn:9870", "user": None},
         tracking_servers={"second": "http://x"},
     )
-    assert Deployment.from_json(made.to_json(), release="r_2") == made
-    assert "r_2" not in made.to_json()
+    assert Deployment.from_json(original.to_json(), release="r_2") == original
+    assert "r_2" not in original.to_json()
 
 
 def test_a_dag_may_choose_another_mlflow() -> None:

@@ -26,7 +26,7 @@ class FakeHdfs(BaseHTTPRequestHandler):
 
     files: dict[str, tuple[int, bytes | None]]
     faults: dict[str, list[Callable[["FakeHdfs", str], bool]]]
-    asked: list[str]
+    operations: list[str]
     numbers: Iterator[int]
     lock: threading.RLock
 
@@ -43,7 +43,7 @@ class FakeHdfs(BaseHTTPRequestHandler):
         self.query = dict(urllib.parse.parse_qsl(parts.query))
         operation, path = self.query["op"], urllib.parse.unquote(parts.path).removeprefix("/webhdfs/v1")
         with self.lock:
-            self.asked.append(operation)
+            self.operations.append(operation)
             faults = self.faults.get(operation)
             if faults and faults.pop(0)(self, path):
                 return
@@ -142,7 +142,7 @@ class FakeHdfs(BaseHTTPRequestHandler):
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeHdfs]]:
     monkeypatch.setattr(webhdfs, "_PAUSES_S", (0.01, 0.02))
-    server_of: dict[str, Any] = {"files": {}, "faults": {}, "asked": [], "numbers": iter(range(1, 1 << 30))}
+    server_of: dict[str, Any] = {"files": {}, "faults": {}, "operations": [], "numbers": iter(range(1, 1 << 30))}
     handler = type("Handler", (FakeHdfs,), {**server_of, "lock": threading.RLock()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     handler.url = f"http://127.0.0.1:{server.server_address[1]}"
@@ -218,7 +218,7 @@ def test_one_that_stays_in_safe_mode_is_an_error_and_the_old_artifact_stays(fake
     fake.faults["RENAME"] = [refusing("SafeModeException", "Name node is in safe mode.")] * 1000
     with pytest.raises(HdfsUnavailable, match=r"is not ready \(SafeModeException: Name node is in safe"):
         impatient.rename("/a/1", "/a/2")
-    assert fake.asked.count("RENAME") > 2
+    assert fake.operations.count("RENAME") > 2
     assert artifact.manifest() == {"text": "old"}
 
 
@@ -259,12 +259,12 @@ def test_a_file_that_arrived_in_part_is_sent_again(fake: Any, hdfs: WebHdfs) -> 
             return False
         content = handler.rfile.read(int(handler.headers["Content-Length"]))
         handler.files[path] = (next(handler.numbers), content[: len(content) // 2])
-        return cut(handler, path) if handler.asked.count("CREATE") < 4 else handler.send(201) or True
+        return cut(handler, path) if handler.operations.count("CREATE") < 4 else handler.send(201) or True
 
     fake.faults["CREATE"] = [lambda *_: False, half, lambda *_: False, half]
     hdfs.write("/d/f", io.BytesIO(b"y" * BIG), BIG)
     assert fake.files["/d/f"][1] == b"y" * BIG
-    assert fake.asked.count("CREATE") == 6
+    assert fake.operations.count("CREATE") == 6
 
 
 def test_a_refusal_in_the_middle_of_a_file_is_heard(fake: Any, hdfs: WebHdfs) -> None:
@@ -316,9 +316,9 @@ def test_a_server_that_is_no_webhdfs_is_named(
     fake: Any, hdfs: WebHdfs, answer: Callable[[FakeHdfs, str], bool], why: str
 ) -> None:
     fake.faults["LISTSTATUS"] = [answer]
-    with pytest.raises(HdfsError, match=why) as caught:
+    with pytest.raises(HdfsError, match=why) as excinfo:
         hdfs.entries("/a")
-    assert fake.url in str(caught.value)
+    assert fake.url in str(excinfo.value)
 
 
 def test_servers_that_send_us_round_in_circles_are_an_error(fake: Any, hdfs: WebHdfs) -> None:

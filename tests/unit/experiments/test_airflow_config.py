@@ -69,7 +69,7 @@ MAPS = {"airflow-airflow-config": {"airflow.cfg": CONFIG, "pod.yaml": TEMPLATE}}
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Programs that ran in the scheduler's container."""
     programs: list[list[str]] = []
 
@@ -104,7 +104,7 @@ def of(config: AirflowConfig, key: str) -> ConfigValue:
     return next(value for value in config.values if value.key == key)
 
 
-def test_variables_override_files_and_each_value_has_its_source(tmp_path: Path, asked: list[list[str]]) -> None:
+def test_variables_override_files_and_each_value_has_its_source(tmp_path: Path, commands: list[list[str]]) -> None:
     container = {
         "envFrom": [{"configMapRef": {"name": "common"}}, {"configMapRef": {"name": "team"}}],
         "env": [{"name": "AIRFLOW__CORE__EXECUTOR", "value": "KubernetesExecutor"}, {"name": "HOME", "value": "/"}],
@@ -118,15 +118,15 @@ def test_variables_override_files_and_each_value_has_its_source(tmp_path: Path, 
         "core.parallelism", "64", "ConfigMap team, key AIRFLOW__CORE__PARALLELISM"
     )
     assert of(config, "kubernetes_executor.namespace").source == "ConfigMap airflow-airflow-config, key airflow.cfg"
-    assert asked == []
+    assert commands == []
 
 
-def test_secrets_are_masked(tmp_path: Path, asked: list[list[str]]) -> None:
+def test_secrets_are_masked(tmp_path: Path, commands: list[list[str]]) -> None:
     reference = {"secretKeyRef": {"name": "airflow-jwt", "key": "jwt"}}
     container = {"env": [{"name": "AIRFLOW__API_AUTH__JWT_SECRET", "valueFrom": reference}]}
     config = read(tmp_path, Cluster(container, MAPS))
-    shown = repr(config)
-    assert not [word for word in ("lavender", "thistle", "heather") if word in shown]
+    text = repr(config)
+    assert not [word for word in ("lavender", "thistle", "heather") if word in text]
     assert of(config, "api_auth.jwt_secret") == ConfigValue("api_auth.jwt_secret", "***", "Secret airflow-jwt, key jwt")
     assert config.pod_template is not None
     assert config.pod_template.startswith("\n# Ours.\n")
@@ -142,7 +142,7 @@ def test_secrets_are_masked(tmp_path: Path, asked: list[list[str]]) -> None:
     ],
 )
 def test_the_next_pod_gets_the_image_that_the_executor_chooses(
-    tmp_path: Path, asked: list[list[str]], tag: str, image: str, source: str
+    tmp_path: Path, commands: list[list[str]], tag: str, image: str, source: str
 ) -> None:
     text = CONFIG.replace("worker_container_tag =", f"worker_container_tag = {tag}")
     maps = {"airflow-airflow-config": {"airflow.cfg": text, "pod.yaml": TEMPLATE}}
@@ -150,18 +150,18 @@ def test_the_next_pod_gets_the_image_that_the_executor_chooses(
     assert (config.image, config.image_source) == (image, source)
 
 
-def test_what_nobody_sets_is_asked_of_airflow_itself(tmp_path: Path, asked: list[list[str]]) -> None:
+def test_what_nobody_sets_is_asked_of_airflow_itself(tmp_path: Path, commands: list[list[str]]) -> None:
     config = read(tmp_path, Cluster({}, MAPS), "webserver.base_url", "core.unknown")
     assert [value.key for value in config.values] == ["core.unknown", "webserver.base_url"]
     assert of(config, "webserver.base_url").value == "from-airflow"
     assert of(config, "core.unknown").value is None
     assert "not found in config" not in repr(config.values)
-    assert asked == [
+    assert commands == [
         ["airflow", "config", "get-value", *key.split(".")] for key in ("webserver.base_url", "core.unknown")
     ]
 
 
-def test_a_config_map_that_may_not_be_read_is_a_warning(tmp_path: Path, asked: list[list[str]]) -> None:
+def test_a_config_map_that_may_not_be_read_is_a_warning(tmp_path: Path, commands: list[list[str]]) -> None:
     config = read(tmp_path, Cluster({}, {}))
     assert (
         config.warnings[0] == "ConfigMap airflow-airflow-config was not read: alice may not get airflow-airflow-config"
@@ -169,16 +169,18 @@ def test_a_config_map_that_may_not_be_read_is_a_warning(tmp_path: Path, asked: l
     assert config.executor == "from-airflow"
 
 
-def test_a_config_map_that_is_not_mounted_may_be_named_by_the_profile(tmp_path: Path, asked: list[list[str]]) -> None:
+def test_a_config_map_that_is_not_mounted_may_be_named_by_the_profile(
+    tmp_path: Path, commands: list[list[str]]
+) -> None:
     cluster = Cluster({"volumeMounts": []}, {"ours": {"airflow.cfg": CONFIG, "pod_template_file.yaml": TEMPLATE}})
     config = read(tmp_path, cluster, REPLAYCTL_AIRFLOW_CONFIG_MAPS="ours")
     assert of(config, "core.parallelism").source == "ConfigMap ours, key airflow.cfg"
     assert config.pod_template_source == "ConfigMap ours, key pod_template_file.yaml"
-    assert asked == []
+    assert commands == []
 
 
 @pytest.mark.parametrize("keys", [("executor",), ("core.executor", "x")])
-def test_a_key_needs_its_section(tmp_path: Path, asked: list[list[str]], keys: Sequence[str]) -> None:
-    with pytest.raises(UsageProblem, match="is not an option") as caught:
+def test_a_key_needs_its_section(tmp_path: Path, commands: list[list[str]], keys: Sequence[str]) -> None:
+    with pytest.raises(UsageProblem, match="is not an option") as excinfo:
         read(tmp_path, Cluster({}, MAPS), *keys)
-    assert "core.executor" in str(caught.value.hint)
+    assert "core.executor" in str(excinfo.value.hint)

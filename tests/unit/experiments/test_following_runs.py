@@ -108,8 +108,8 @@ OWNERS = {
 
 @pytest.mark.parametrize("name", ["two_stage_ml1m", "two_stage_ml1m_alice"])
 def test_a_dag_is_found_with_and_without_the_suffix(name: str) -> None:
-    found = finding.find_dag(Airflow(owners=OWNERS), Namespace("alice"), name)  # type: ignore[arg-type]
-    assert found.dag_id == "two_stage_ml1m_alice"
+    dag = finding.find_dag(Airflow(owners=OWNERS), Namespace("alice"), name)  # type: ignore[arg-type]
+    assert dag.dag_id == "two_stage_ml1m_alice"
 
 
 @pytest.mark.parametrize(
@@ -137,9 +137,9 @@ def test_without_the_right_to_read_code_the_common_namespace_is_closed() -> None
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(NotFound) as caught:
+    with pytest.raises(NotFound) as excinfo:
         finding.find_dag(Airflow(owners=OWNERS), Namespace("alice"), "two_stage_ml1n")  # type: ignore[arg-type]
-    assert caught.value.hint == "did you mean two_stage_ml1m?"
+    assert excinfo.value.hint == "did you mean two_stage_ml1m?"
 
 
 def watch(server: Airflow, reporter: RecordingReporter, timeout_s: float = 60) -> runs.RunReport:
@@ -170,12 +170,12 @@ def test_a_refusal_ends_the_wait_at_once() -> None:
 
 
 def test_a_server_that_stays_away_is_waited_for_until_the_time_is_over() -> None:
-    with pytest.raises(TimedOut, match="no answer") as caught:
+    with pytest.raises(TimedOut, match="no answer") as excinfo:
         watch(Airflow(answers=[Unreachable("no answer")]), RecordingReporter(), timeout_s=0.01)
-    assert isinstance(caught.value.data, runs.RunReport)
-    assert (caught.value.data.run_id, caught.value.data.outcome) == ("run1", "unfinished")
-    assert "replayctl runs follow two_stage_ml1m_alice run1" in (caught.value.hint or "")
-    assert "replayctl runs stop two_stage_ml1m_alice run1" in (caught.value.hint or "")
+    assert isinstance(excinfo.value.data, runs.RunReport)
+    assert (excinfo.value.data.run_id, excinfo.value.data.outcome) == ("run1", "unfinished")
+    assert "replayctl runs follow two_stage_ml1m_alice run1" in (excinfo.value.hint or "")
+    assert "replayctl runs stop two_stage_ml1m_alice run1" in (excinfo.value.hint or "")
 
 
 def test_what_was_reused_is_said_with_its_maker() -> None:
@@ -260,9 +260,9 @@ def test_ctrl_c_names_the_commands_that_follow_and_stop_the_run(
     settings = load_settings("local", environ={}, cwd=tmp_path)
     app: Any = SimpleNamespace(settings=settings, environ={}, reporter=RecordingReporter())
     server: Any = Airflow()
-    with pytest.raises(Interrupted) as caught:
+    with pytest.raises(Interrupted) as excinfo:
         commands._watched(app, server, RunInfo("d_alice", "run1", "running", None, None), 60)
-    assert "replayctl runs follow d_alice run1" in (caught.value.hint or "")
-    assert "replayctl runs stop d_alice run1" in (caught.value.hint or "")
-    assert isinstance(caught.value.data, runs.RunReport)
-    assert (caught.value.data.run_id, caught.value.data.outcome) == ("run1", "unfinished")
+    assert "replayctl runs follow d_alice run1" in (excinfo.value.hint or "")
+    assert "replayctl runs stop d_alice run1" in (excinfo.value.hint or "")
+    assert isinstance(excinfo.value.data, runs.RunReport)
+    assert (excinfo.value.data.run_id, excinfo.value.data.outcome) == ("run1", "unfinished")

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from dags.dag_entities import Namespace
 from replayctl.clients.mlflow import MlflowApi, MlflowRun
 from replayctl.errors import NotFound
 from replayctl.experiments.leaderboard import read_leaderboard
-from replayctl.settings.namespace import Namespace
 
 
 def run(run_id: str, level: str, at: int, parent: str = "") -> MlflowRun:

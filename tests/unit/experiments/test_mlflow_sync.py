@@ -187,11 +187,11 @@ def test_what_was_evaluated_again_since_takes_the_place_of_the_older_runs() -> N
 
 def test_a_recording_that_another_writer_took_for_cut_off_comes_back() -> None:
     api = FakeMlflow()
-    search, seen = api.all_runs, itertools.count(1)
+    search, counter = api.all_runs, itertools.count(1)
 
     def search_and_meet(experiment_id: str, filter_string: str) -> Iterator[MlflowRun]:
         rows = list(search(experiment_id, filter_string))
-        if next(seen) == 2:
+        if next(counter) == 2:
             # After it has looked, the other one deletes what it had seen unfinished, and we see it too late.
             for run_id in list(api.all):
                 api.all[run_id] = replace(api.all[run_id], is_deleted=True)

@@ -36,7 +36,7 @@ def book(cluster: Cluster, reporter: RecordingReporter | None = None) -> Address
 
 
 @pytest.mark.parametrize(
-    ("host", "port", "found"),
+    ("host", "port", "endpoint"),
     [
         ("rm", 8088, Endpoint("spark", "service", "rm", "8088")),
         ("RM.spark", 8088, Endpoint("spark", "service", "rm", "8088")),
@@ -60,8 +60,8 @@ def book(cluster: Cluster, reporter: RecordingReporter | None = None) -> Address
         ("rm", 99_999, None),
     ],
 )
-def test_names_lead_to_services_and_pods(host: str, port: int, found: Endpoint | None) -> None:
-    assert book(Cluster()).find(host, port) == found
+def test_names_lead_to_services_and_pods(host: str, port: int, endpoint: Endpoint | None) -> None:
+    assert book(Cluster()).find(host, port) == endpoint
 
 
 def test_a_bare_name_is_taken_from_where_it_was_read() -> None:
@@ -71,25 +71,25 @@ def test_a_bare_name_is_taken_from_where_it_was_read() -> None:
 def test_a_namespace_that_may_not_be_listed_counts_as_empty_and_is_told_of_once() -> None:
     cluster, reporter = Cluster(), RecordingReporter()
     cluster.trouble["spark"] = AuthFailed("alice may not list services")
-    found = book(cluster, reporter)
+    address_book = book(cluster, reporter)
     for _ in range(3):
-        found._read_at = float("-inf")
-        assert found.find("nm-0", 8042) is None
-        assert found.find("namenode", 9870) is not None
+        address_book._read_at = float("-inf")
+        assert address_book.find("nm-0", 8042) is None
+        assert address_book.find("namenode", 9870) is not None
     (note,) = reporter.messages("note")
     assert "cannot look up names in namespace spark" in note
 
 
 def test_a_cluster_that_is_away_is_asked_once_in_a_while() -> None:
     cluster = Cluster()
-    found = book(cluster)
-    assert found.find("nm-0", 8042) is not None
+    address_book = book(cluster)
+    assert address_book.find("nm-0", 8042) is not None
     cluster.trouble = {"spark": Unreachable("away")}
-    found._read_at = float("-inf")
+    address_book._read_at = float("-inf")
     with pytest.raises(Unreachable):
-        found.find("nm-0", 8042)
+        address_book.find("nm-0", 8042)
     # What was known before goes on to be good.
-    assert found.find("nm-0", 8042) is not None
+    assert address_book.find("nm-0", 8042) is not None
 
 
 def test_pods_that_have_ended_have_no_address() -> None:
@@ -105,5 +105,5 @@ def test_pods_that_have_ended_have_no_address() -> None:
             items = [item("a-done", "Succeeded", "False"), item("b-starts", "Running", "False")]
             return {"items": [*items, item("c-serves", "Running", "True"), item("d-broken", "Failed", "False")]}
 
-    assert [each.name for each in Api().pods_of("spark")] == ["c-serves", "b-starts"]
+    assert [pod.name for pod in Api().pods_of("spark")] == ["c-serves", "b-starts"]
     assert _pod(item("x", "Running", "True")).names == ("x", "10.1.0.7")

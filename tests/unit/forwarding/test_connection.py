@@ -36,28 +36,28 @@ def test_the_same_port_of_another_address_is_another_client(monkeypatch: pytest.
         server = await asyncio.start_server(accept, "127.0.0.1", 0)
         other = socket.create_server(("127.0.0.1", 0))
         address = server.sockets[0].getsockname()
-        kept: list[socket.socket] = [other]
+        sockets: list[socket.socket] = [other]
         try:
             clients = []
             for _ in range(2):
                 # Another connection from the same port, of another address.
-                kept.append(socket.create_connection(other.getsockname()))
-                port = kept[-1].getsockname()[1]
+                sockets.append(socket.create_connection(other.getsockname()))
+                port = sockets[-1].getsockname()[1]
                 clients.append(socket.create_connection(address, source_address=("127.0.0.2", port)))
-            gone, listening = clients
+            client, listening = clients
             first, second = await writers.get(), await writers.get()
             assert has_left(first) is has_left(second) is False
             listening.shutdown(socket.SHUT_WR)
-            gone.close()
-            kept.append(listening)
+            client.close()
+            sockets.append(listening)
             while not has_left(first):
                 await asyncio.sleep(0.01)
             assert has_left(second) is False
             first.close()
             second.close()
         finally:
-            for each in kept:
-                each.close()
+            for sock in sockets:
+                sock.close()
             server.close()
 
     asyncio.run(asyncio.wait_for(run(), 20))

@@ -29,7 +29,7 @@ def rewritten(page: bytes, sizes: list[int] | None = None) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("page", "right"),
+    ("page", "expected"),
     [
         (b'<a href="http://rm:8088/cluster">', b'<a href="http://127.0.0.1:2222/cluster">'),
         (b"<a href='//rm:8088'>rm:8088</a>", b"<a href='//127.0.0.1:2222'>rm:8088</a>"),
@@ -50,8 +50,8 @@ def rewritten(page: bytes, sizes: list[int] | None = None) -> bytes:
         (b'"http://rm/"', b'"http://rm/"'),
     ],
 )
-def test_links_to_the_cluster_lead_here_and_nothing_else_changes(page: bytes, right: bytes) -> None:
-    assert rewritten(page) == right
+def test_links_to_the_cluster_lead_here_and_nothing_else_changes(page: bytes, expected: bytes) -> None:
+    assert rewritten(page) == expected
 
 
 def test_a_log_within_a_page_stays_as_it_was_written() -> None:
@@ -77,7 +77,7 @@ def test_a_page_without_addresses_passes_byte_by_byte(page: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "right"),
+    ("value", "expected"),
     [
         (b"http://rm:8088/proxy/x?y=1", b"http://127.0.0.1:2222/proxy/x?y=1"),
         (b"3; url=http://rm:8088/", b"3; url=http://127.0.0.1:2222/"),
@@ -86,5 +86,5 @@ def test_a_page_without_addresses_passes_byte_by_byte(page: bytes) -> None:
         (b"3", b"3"),
     ],
 )
-def test_redirects_lead_here_too(value: bytes, right: bytes) -> None:
-    assert asyncio.run(rewrite_header(value, locate)) == right
+def test_redirects_lead_here_too(value: bytes, expected: bytes) -> None:
+    assert asyncio.run(rewrite_header(value, locate)) == expected

@@ -28,8 +28,8 @@ def talk(serve: Serve, client: Callable[[int], bytes]) -> bytes:
     """What a blocking client gets that talks to the proxy in front of the given server."""
 
     async def work() -> bytes:
-        behind = await asyncio.start_server(serve, "127.0.0.1", 0)
-        port = behind.sockets[0].getsockname()[1]
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
 
         async def browse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await BrowserConnection(reader, writer, port, locate).serve()
@@ -39,7 +39,7 @@ def talk(serve: Serve, client: Callable[[int], bytes]) -> bytes:
             return await asyncio.to_thread(client, front.sockets[0].getsockname()[1])
         finally:
             front.close()
-            behind.close()
+            server.close()
             ending = asyncio.all_tasks() - {asyncio.current_task()}
             await asyncio.wait_for(asyncio.gather(*ending, return_exceptions=True), 10)
             await asyncio.sleep(0.05)
@@ -47,7 +47,7 @@ def talk(serve: Serve, client: Callable[[int], bytes]) -> bytes:
     return asyncio.run(work())
 
 
-def said(port: int, *requests: bytes) -> bytes:
+def exchange(port: int, *requests: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         for request in requests:
             connection.sendall(request)
@@ -60,18 +60,20 @@ def said(port: int, *requests: bytes) -> bytes:
         return b"".join(parts)
 
 
-def answering(answer: bytes, seen: list[bytes], *, then: Callable[[asyncio.StreamWriter], None] | None = None) -> Serve:
+def answering(
+    answer: bytes, requests: list[bytes], *, after_answer: Callable[[asyncio.StreamWriter], None] | None = None
+) -> Serve:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             try:
-                seen.append(await reader.readuntil(b"\r\n\r\n"))
+                requests.append(await reader.readuntil(b"\r\n\r\n"))
             except asyncio.IncompleteReadError:
                 writer.close()
                 return
             writer.write(answer)
             await writer.drain()
-            if then is not None:
-                then(writer)
+            if after_answer is not None:
+                after_answer(writer)
                 return
 
     return serve
@@ -81,35 +83,35 @@ HTML = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Le
 
 
 def test_requests_follow_each_other_on_one_connection_and_encodings_are_not_offered() -> None:
-    seen: list[bytes] = []
-    ask = b"GET /%d HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\nCookie: a=b\r\n\r\n"
-    got = talk(answering(HTML, seen), lambda port: said(port, ask % 1, ask % 2))
-    assert got.count(b'<a href="http://127.0.0.1:9/">') == 2
-    assert [each.split()[1] for each in seen] == [b"/1", b"/2"]
-    assert b"gzip" not in b"".join(seen)
-    assert b"cookie: a=b" in seen[0].lower()
+    requests: list[bytes] = []
+    request = b"GET /%d HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\nCookie: a=b\r\n\r\n"
+    answer = talk(answering(HTML, requests), lambda port: exchange(port, request % 1, request % 2))
+    assert answer.count(b'<a href="http://127.0.0.1:9/">') == 2
+    assert [request.split()[1] for request in requests] == [b"/1", b"/2"]
+    assert b"gzip" not in b"".join(requests)
+    assert b"cookie: a=b" in requests[0].lower()
 
 
 def test_no_body_is_waited_for_after_a_head() -> None:
     head = HTML.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
-    ask = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"
-    got = talk(answering(head, []), lambda port: said(port, ask, ask))
-    assert got.count(b"HTTP/1.1 200 ") == 2
-    assert got.endswith(b"\r\n\r\n")
-    assert got.count(b"\r\n\r\n") == 2
+    request = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"
+    answer = talk(answering(head, []), lambda port: exchange(port, request, request))
+    assert answer.count(b"HTTP/1.1 200 ") == 2
+    assert answer.endswith(b"\r\n\r\n")
+    assert answer.count(b"\r\n\r\n") == 2
 
 
 def test_other_kinds_of_content_pass_byte_by_byte() -> None:
     log = b'"http://rm:8088/"\x00\xff' * 100_000
     plain = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s" % (len(log), log)
-    got = talk(answering(plain, []), lambda port: said(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
-    assert got.partition(b"\r\n\r\n")[2] == log
+    answer = talk(answering(plain, []), lambda port: exchange(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+    assert answer.partition(b"\r\n\r\n")[2] == log
 
 
 def test_a_redirect_to_the_cluster_leads_here() -> None:
     away = b"HTTP/1.1 302 Found\r\nLocation: http://rm:8088/x\r\nContent-Length: 0\r\n\r\n"
-    got = talk(answering(away, []), lambda port: said(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
-    assert b"location: http://127.0.0.1:9/x\r\n" in got.lower()
+    answer = talk(answering(away, []), lambda port: exchange(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+    assert b"location: http://127.0.0.1:9/x\r\n" in answer.lower()
 
 
 def test_a_body_is_sent_on_after_the_client_was_told_to_go_on() -> None:
@@ -147,7 +149,7 @@ def test_a_body_is_sent_on_after_the_client_was_told_to_go_on() -> None:
 )
 def test_an_answer_that_is_cut_off_ends_as_a_reset(part: bytes, how: Callable[[asyncio.StreamWriter], None]) -> None:
     with pytest.raises(ConnectionResetError):
-        talk(answering(part, [], then=how), lambda port: said(port, b"POST / HTTP/1.1\r\nHost: x\r\n\r\n"))
+        talk(answering(part, [], after_answer=how), lambda port: exchange(port, b"POST / HTTP/1.1\r\nHost: x\r\n\r\n"))
 
 
 def test_a_kept_connection_that_the_server_has_closed_is_replaced() -> None:
@@ -164,14 +166,14 @@ def test_a_kept_connection_that_the_server_has_closed_is_replaced() -> None:
 
     def client(port: int) -> bytes:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-            got = b""
+            received = b""
             for _ in range(3):
                 connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
                 part = b""
                 while not part.endswith(b"0\r\n\r\n"):
                     part += connection.recv(1000)
-                got += part
-            return got
+                received += part
+            return received
 
     assert talk(serve, client).count(b"127.0.0.1:9") == 3
     assert count == 3
@@ -179,7 +181,7 @@ def test_a_kept_connection_that_the_server_has_closed_is_replaced() -> None:
 
 def test_a_request_that_is_no_http_is_cut() -> None:
     with pytest.raises(ConnectionResetError):
-        talk(answering(HTML, []), lambda port: said(port, b"\x16\x03\x01 hello\r\n\r\n"))
+        talk(answering(HTML, []), lambda port: exchange(port, b"\x16\x03\x01 hello\r\n\r\n"))
 
 
 @pytest.mark.parametrize(
@@ -194,29 +196,29 @@ def test_clients_that_close_or_offer_other_protocols_are_answered(request_: byte
     def client(port: int) -> bytes:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
             connection.sendall(request_)
-            got = b""
-            while b"127.0.0.1:9/" not in got:
+            answer = b""
+            while b"127.0.0.1:9/" not in answer:
                 data = connection.recv(1000)
-                assert data, got
-                got += data
-            return got
+                assert data, answer
+                answer += data
+            return answer
 
     assert talk(answering(HTML, []), client).startswith(b"HTTP/1.1 200 ")
 
 
 def test_copies_of_rewritten_pages_are_not_kept_and_parts_not_asked_for() -> None:
-    seen: list[bytes] = []
+    requests: list[bytes] = []
     page = HTML.replace(
         b"\r\n", b'\r\nETag: "1"\r\nLast-Modified: x\r\nAccept-Ranges: bytes\r\nCache-Control: a\r\n', 1
     )
-    ask = b'GET / HTTP/1.1\r\nHost: x\r\nIf-None-Match: "1"\r\nRange: bytes=0-5\r\n\r\n'
-    got = talk(answering(page, seen), lambda port: said(port, ask)).lower()
-    assert b"etag" not in got
-    assert b"last-modified" not in got
-    assert b"accept-ranges" not in got
-    assert got.count(b"cache-control: no-store") == 1
-    assert b"if-none-match" not in seen[0].lower()
-    assert b"range" not in seen[0].lower()
+    request = b'GET / HTTP/1.1\r\nHost: x\r\nIf-None-Match: "1"\r\nRange: bytes=0-5\r\n\r\n'
+    answer = talk(answering(page, requests), lambda port: exchange(port, request)).lower()
+    assert b"etag" not in answer
+    assert b"last-modified" not in answer
+    assert b"accept-ranges" not in answer
+    assert answer.count(b"cache-control: no-store") == 1
+    assert b"if-none-match" not in requests[0].lower()
+    assert b"range" not in requests[0].lower()
 
 
 def test_what_must_not_be_done_twice_gets_a_connection_of_its_own() -> None:
@@ -250,19 +252,19 @@ def test_what_must_not_be_done_twice_gets_a_connection_of_its_own() -> None:
 
 
 def test_a_browser_that_leaves_while_an_answer_is_waited_for_leaves_no_connection_behind() -> None:
-    left = threading.Event()
+    departed = threading.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         with contextlib.suppress(OSError):
             await reader.read()
-        left.set()
+        departed.set()
         writer.close()
 
     def client(port: int) -> bytes:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert left.wait(10)
+        assert departed.wait(10)
         return b""
 
     talk(serve, client)
@@ -273,13 +275,13 @@ class Cluster:
 
     def __init__(self, trouble: Exception | None = None) -> None:
         self.trouble = trouble
-        self.asked = 0
+        self.requests = 0
 
     def pods(self, target: Endpoint) -> list[Pod]:
         return []
 
     def services(self, namespace: str) -> list[tuple[str, tuple[str, ...]]]:
-        self.asked += 1
+        self.requests += 1
         if self.trouble:
             raise self.trouble
         return [("rm", ())]
@@ -301,23 +303,23 @@ def located(cluster: Cluster, *ports: int) -> tuple[list[str | None], RecordingR
 
 def test_links_to_one_address_lead_to_one_port() -> None:
     cluster = Cluster()
-    found, _ = located(cluster, 8088, 8088, 8042)
-    assert found[0] == found[1]
-    assert found[0] != found[2]
-    assert all(each and each.startswith("127.0.0.1:") for each in found)
-    assert cluster.asked == 1
+    links, _ = located(cluster, 8088, 8088, 8042)
+    assert links[0] == links[1]
+    assert links[0] != links[2]
+    assert all(link and link.startswith("127.0.0.1:") for link in links)
+    assert cluster.requests == 1
 
 
 def test_a_cluster_that_cannot_be_asked_leaves_links_as_they_are() -> None:
     cluster = Cluster(Unreachable("the Kubernetes API cannot be reached"))
-    found, reporter = located(cluster, *range(1, 20))
-    assert set(found) == {None}
-    assert cluster.asked == 1
+    links, reporter = located(cluster, *range(1, 20))
+    assert set(links) == {None}
+    assert cluster.requests == 1
     assert len(reporter.messages("note")) == 1
 
 
 def test_a_page_cannot_open_any_number_of_ports() -> None:
-    found, reporter = located(Cluster(), 0, 70_000, *range(1, 400))
-    assert sum(each is not None for each in found) == 200
-    assert found[:2] == [None, None]
+    links, reporter = located(Cluster(), 0, 70_000, *range(1, 400))
+    assert sum(link is not None for link in links) == 200
+    assert links[:2] == [None, None]
     assert len(reporter.messages("note")) == 1

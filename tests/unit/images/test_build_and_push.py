@@ -192,9 +192,9 @@ def test_a_failing_step_is_shown_with_its_command_and_last_lines(docker_dir: Pat
     engine = FakeEngine(*STEPS, *noise, {"error": "The command '/bin/sh -c make' returned a non-zero code: 2"})
     with pytest.raises(
         OperationFailed, match=r"failed in step 2/2: The command .* returned a non-zero code: 2"
-    ) as caught:
+    ) as excinfo:
         build(engine, planned(engine, docker_dir), RecordingReporter())  # type: ignore[arg-type]
-    lines = (caught.value.details or "").splitlines()
+    lines = (excinfo.value.details or "").splitlines()
     assert lines[0] == "step 2/2: RUN make"
     assert lines[-1] == "line 49"
     assert len(lines) == 21
@@ -265,9 +265,9 @@ def test_a_failure_in_the_stream_is_an_error_with_the_next_step(
     words: str, kind: type[ReplayctlError], hint: str | None
 ) -> None:
     engine = FakeEngine(*PUSH, {"error": words, "errorDetail": {"message": words}})
-    with pytest.raises(kind) as caught:
+    with pytest.raises(kind) as excinfo:
         push(engine, WORKER, RecordingReporter())  # type: ignore[arg-type]
-    assert hint is None or hint in (caught.value.hint or "")
+    assert hint is None or hint in (excinfo.value.hint or "")
 
 
 def test_other_words_mean_nothing_special() -> None:
@@ -291,8 +291,8 @@ def test_the_list_joins_engine_registry_and_pods() -> None:
         ),
         "localhost:5000/worker:new": LocalImage("sha256:2", ("localhost:5000/worker:new", "other:1"), (), 8, {}),
     }
-    gone = "sha256:" + hashlib.sha256(b"gone").hexdigest()
-    running = {f"localhost:5000/worker@{OTHER}": 2, f"localhost:5000/worker@{gone}": 1, "postgres@sha256:1": 1}
+    missing = "sha256:" + hashlib.sha256(b"gone").hexdigest()
+    running = {f"localhost:5000/worker@{OTHER}": 2, f"localhost:5000/worker@{missing}": 1, "postgres@sha256:1": 1}
     rows = list_images(engine, FakeRegistry(), repository, running, INPUT_LABEL)  # type: ignore[arg-type]
     assert [(row.tag, row.in_engine, row.in_registry, row.pods) for row in rows] == [
         ("a", True, True, 0),
@@ -301,4 +301,4 @@ def test_the_list_joins_engine_registry_and_pods() -> None:
         ("-", False, False, 1),
     ]
     assert rows[0].inputs == "in"
-    assert rows[3].digest == gone
+    assert rows[3].digest == missing

@@ -92,9 +92,9 @@ def test_a_wrong_login_says_what_to_type(
 ) -> None:
     monkeypatch.setattr(Handler, "scheme", scheme)
     log_in(clean_environment, server, "wrong")
-    with pytest.raises(AuthFailed) as caught:
+    with pytest.raises(AuthFailed) as excinfo:
         Registry(server).tags("worker")
-    assert caught.value.hint == f"docker login {server}"
+    assert excinfo.value.hint == f"docker login {server}"
 
 
 def test_nobody_answers() -> None:

@@ -76,15 +76,15 @@ def ensure(tmp_path: Path, reporter: RecordingReporter | None = None, *, thoroug
 
 
 def test_a_whole_environment_is_left_alone(tmp_path: Path, pinned: Path) -> None:
-    made = ensure(tmp_path)
+    environment = ensure(tmp_path)
     assert environments.find_damage("mlflow", tmp_path / "cache", thorough=True) is None
     reporter = RecordingReporter()
-    assert ensure(tmp_path, reporter, thorough=True) == made
+    assert ensure(tmp_path, reporter, thorough=True) == environment
     assert reporter.events == []
 
 
 @pytest.mark.parametrize(
-    ("harm", "reason", "thorough"),
+    ("fault", "reason", "thorough"),
     [
         (lambda env: env.program("python").unlink(), "Python does not run", False),
         (lambda env: env.program("python").write_text("#!/no/such/interpreter\n"), "Python does not run", False),
@@ -99,10 +99,10 @@ def test_a_whole_environment_is_left_alone(tmp_path: Path, pinned: Path) -> None
     ],
 )
 def test_what_is_gone_is_noticed_said_and_made_again(
-    tmp_path: Path, pinned: Path, harm, reason: str, thorough: bool
+    tmp_path: Path, pinned: Path, fault, reason: str, thorough: bool
 ) -> None:
-    made = ensure(tmp_path)
-    harm(made)
+    environment = ensure(tmp_path)
+    fault(environment)
     damage = environments.find_damage("mlflow", tmp_path / "cache", thorough=thorough)
     assert damage is not None
     assert reason in damage
@@ -113,11 +113,11 @@ def test_what_is_gone_is_noticed_said_and_made_again(
 
 
 def test_a_damaged_environment_is_not_healed_from_the_cache_that_shares_its_files(tmp_path: Path, pinned: Path) -> None:
-    made = ensure(tmp_path)
+    environment = ensure(tmp_path)
     log = tmp_path / "uv.log"
     assert log.read_text().count("--no-deps") == 1
     assert "--no-cache" not in log.read_text()
-    made.program("python").unlink()
+    environment.program("python").unlink()
     ensure(tmp_path)
     assert log.read_text().count("--no-cache") == 1
 
@@ -162,8 +162,8 @@ def test_a_python_without_pip_has_no_configuration(tmp_path: Path) -> None:
 
 
 def test_an_environment_from_before_the_inventory_counts(tmp_path: Path, pinned: Path) -> None:
-    made = ensure(tmp_path)
-    (made.path / ".replayctl-complete").write_text("")
+    environment = ensure(tmp_path)
+    (environment.path / ".replayctl-complete").write_text("")
     assert environments.find_damage("mlflow", tmp_path / "cache") is None
 
 
@@ -198,17 +198,17 @@ def test_an_installation_that_outlives_its_killed_replayctl_is_ended_first(tmp_p
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert uv.is_running()
-    made = ensure(tmp_path)
+    environment = ensure(tmp_path)
     assert not uv.is_running() or uv.status() == psutil.STATUS_ZOMBIE
     assert environments.find_damage("mlflow", tmp_path / "cache") is None
-    assert made.site_packages.is_dir()
+    assert environment.site_packages.is_dir()
 
 
 def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, pinned: Path) -> None:
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(OperationFailed, match="cannot create folder") as caught:
+    with pytest.raises(OperationFailed, match="cannot create folder") as excinfo:
         ensure(tmp_path)
-    assert "REPLAYCTL_CACHE_DIR" in (caught.value.hint or "")
+    assert "REPLAYCTL_CACHE_DIR" in (excinfo.value.hint or "")
 
 
 @pytest.mark.parametrize("program", ["java", "python"])

@@ -45,13 +45,13 @@ def test_a_purge_removes_what_was_listed_and_nothing_else(populated: Settings, t
     (outside / "kept").write_text("x")
     (populated.local.home / "artifacts" / "link").symlink_to(outside)
     (populated.local.home / "spark").symlink_to(outside)
-    found = leftovers.find_leftovers(populated)
-    assert {leftover.path.name for leftover in found} == {
+    listing = leftovers.find_leftovers(populated)
+    assert {leftover.path.name for leftover in listing} == {
         *("data", "artifacts", "mlflow", "airflow", "dags", "logs", "spark"),
         *("airflow-0123456789ab", "replayctl.sh"),
     }
-    assert all(leftover.bytes >= 10_000 for leftover in found if leftover.path.name in ("data", "mlflow"))
-    leftovers.purge(populated, found, RecordingReporter())
+    assert all(leftover.bytes >= 10_000 for leftover in listing if leftover.path.name in ("data", "mlflow"))
+    leftovers.purge(populated, listing, RecordingReporter())
     assert leftovers.find_leftovers(populated) == ()
     assert (outside / "kept").exists()
     # Not of our making.
@@ -71,10 +71,10 @@ def test_environments_that_a_program_uses_stay_with_everything_else(populated: S
     assert user.stdout is not None
     user.stdout.readline()
     try:
-        found = leftovers.find_leftovers(populated)
+        listing = leftovers.find_leftovers(populated)
         with pytest.raises(Conflict, match=str(user.pid)):
-            leftovers.purge(populated, found, RecordingReporter())
-        assert leftovers.find_leftovers(populated) == found
+            leftovers.purge(populated, listing, RecordingReporter())
+        assert leftovers.find_leftovers(populated) == listing
     finally:
         user.communicate(b"\n")
 

@@ -47,7 +47,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def marked(mark: str) -> set[int]:
-    return {process.pid for process in processes.find_marked(lambda found: found == mark)}
+    return {process.pid for process in processes.find_marked(lambda candidate: candidate == mark)}
 
 
 def test_what_a_killed_leader_leaves_is_found_and_ended(start: Callable[..., subprocess.Popen[str]]) -> None:
@@ -116,10 +116,10 @@ def test_a_socket_belongs_to_who_listens_on_it(start: Callable[..., subprocess.P
     leader = processes.leader_of(server.pid)
     assert processes.is_listened_by(leader, port)
     with socket.create_server(("127.0.0.1", 0)) as stranger:
-        taken = stranger.getsockname()[1]
-        assert processes.is_taken(taken)
-        assert not processes.is_listened_by(leader, taken)
-    assert not processes.is_taken(taken)
+        occupied_port = stranger.getsockname()[1]
+        assert processes.is_taken(occupied_port)
+        assert not processes.is_listened_by(leader, occupied_port)
+    assert not processes.is_taken(occupied_port)
 
 
 def test_a_mark_is_of_one_folder_also_after_it_was_moved_and_not_of_its_copies(tmp_path: Path) -> None:

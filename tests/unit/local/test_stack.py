@@ -27,12 +27,12 @@ from tests.reporters import RecordingReporter
 
 @pytest.fixture
 def settings(clean_environment: Path) -> Settings:
-    found = load_settings(None, environ={}, cwd=clean_environment)
-    (found.local.home / "airflow").mkdir(parents=True)
-    (found.local.home / "logs").mkdir()
-    (found.local.home / "spark").mkdir()
-    parts.ensure_password(found.local.home)
-    return found
+    values = load_settings(None, environ={}, cwd=clean_environment)
+    (values.local.home / "airflow").mkdir(parents=True)
+    (values.local.home / "logs").mkdir()
+    (values.local.home / "spark").mkdir()
+    parts.ensure_password(values.local.home)
+    return values
 
 
 class Listener(http.server.ThreadingHTTPServer):
@@ -141,9 +141,9 @@ def test_each_dead_part_is_named_and_no_command_goes_on_without_it(settings: Set
     children[name].wait()
     assert {part.name: part.problem for part in stack.status(settings).parts}[name] == "has ended"
     find = find_mlflow if name == MLFLOW else find_airflow
-    with pytest.raises(NotReady, match=f"{name} has ended") as caught:
+    with pytest.raises(NotReady, match=f"{name} has ended") as excinfo:
         find(settings)
-    assert caught.value.hint == "run `replayctl local up`"
+    assert excinfo.value.hint == "run `replayctl local up`"
 
 
 def test_results_are_read_while_airflow_hangs(settings: Settings, start) -> None:
@@ -219,34 +219,34 @@ def test_a_proxy_sees_nothing_of_what_goes_to_this_machine(
     assert stranger.requests == []
 
 
-@pytest.mark.parametrize("given", ["", "example.org, 10.0.0.0/8", "*"])
+@pytest.mark.parametrize("no_proxy", ["", "example.org, 10.0.0.0/8", "*"])
 def test_the_parts_reach_each_other_past_every_proxy(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, given: str
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, no_proxy: str
 ) -> None:
     from urllib.request import getproxies, proxy_bypass
 
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
-    monkeypatch.setenv("no_proxy", given)
+    monkeypatch.setenv("no_proxy", no_proxy)
     environment = parts._clean_environment("mark")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert getproxies()["http"] == "http://proxy.example:3128"
     assert proxy_bypass("127.0.0.1:8080")
     assert proxy_bypass("localhost")
-    assert set(filter(None, given.split(", "))) <= set(environment["NO_PROXY"].split(","))
+    assert set(filter(None, no_proxy.split(", "))) <= set(environment["NO_PROXY"].split(","))
 
 
-@pytest.mark.parametrize("harm", [b"", b"\xff\xfe", None])
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", None])
 def test_a_password_that_cannot_be_read_is_said_and_written_again(
-    settings: Settings, harm: bytes | None, start
+    settings: Settings, damage: bytes | None, start
 ) -> None:
     start_all(start, airflow=None, mlflow=None)
     path = parts.password_file(settings.local.home)
     before = path.read_text()
-    path.unlink() if harm is None else path.write_bytes(harm)
-    with pytest.raises(NotReady, match="cannot read Airflow's password") as caught:
+    path.unlink() if damage is None else path.write_bytes(damage)
+    with pytest.raises(NotReady, match="cannot read Airflow's password") as excinfo:
         find_airflow(settings)
-    assert "replayctl local up" in (caught.value.hint or "")
+    assert "replayctl local up" in (excinfo.value.hint or "")
     assert parts.ensure_password(settings.local.home)
     assert path.read_text() == before
     assert path.stat().st_mode & 0o077 == 0

@@ -53,9 +53,9 @@ def test_control_characters_and_invalid_text() -> None:
     for line in text.split("\n"):
         diagnosis.feed(line)
     (cause,) = diagnosis.causes()
-    for shown in (cause.summary, *cause.excerpt):
-        assert shown.isprintable(), shown
-        shown.encode()
+    for part in (cause.summary, *cause.excerpt):
+        assert part.isprintable(), part
+        part.encode()
     assert cause.summary.startswith("ValueError: bad ")
 
 
@@ -92,9 +92,9 @@ def stored(thing: Any) -> int:
     if isinstance(thing, dict):
         return sum(stored(key) + stored(value) for key, value in thing.items())
     if is_dataclass(thing) and not isinstance(thing, type):
-        return sum(stored(getattr(thing, each.name)) for each in fields(thing))
+        return sum(stored(getattr(thing, attribute.name)) for attribute in fields(thing))
     if isinstance(thing, Iterable) and not isinstance(thing, bytes):
-        return sum(stored(each) for each in thing)
+        return sum(stored(part) for part in thing)
     return sum(stored(value) for value in vars(thing).values()) if hasattr(thing, "__dict__") else 0
 
 

@@ -178,11 +178,11 @@ def test_a_long_traceback_keeps_its_beginning_and_its_end() -> None:
 def test_tracebacks_in_log_lines() -> None:
     first = "26/11/24 02:12:34 ERROR train: Traceback (most recent call last):\n"
     plain = first + '  File "a.py", line 1, in <module>\nKeyError: 1\n26/11/24 02:12:35 INFO train: done\n'
-    each = (
+    prefixed = (
         first + '26/11/24 02:12:34 ERROR train:   File "a.py", line 1, in <module>\n'
         "26/11/24 02:12:35 ERROR train: KeyError: 1\n26/11/24 02:12:35 INFO train: done\n"
     )
-    for text in (plain, each):
+    for text in (plain, prefixed):
         causes = of_driver(text)
         assert [cause.summary for cause in causes] == ["KeyError: 1"]
         assert (causes[0].first_line, causes[0].last_line) == (1, 3)

@@ -93,8 +93,10 @@ def test_diagnostics_of_a_driver_killed_for_memory() -> None:
     [("KeyError: 'a'", "KeyError: 'a'"), ("exited with exitCode: 13", "ended with exit code 13")],
 )
 def test_lines_of_diagnostics_end_where_the_text_says_so(between: str, last: str, summary: str) -> None:
-    begun = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n' if "Key" in last else "first\nsecond\n"
-    cause = from_diagnostics(f"one{between}still one\n{begun}{last}\n")
+    opening = (
+        'Traceback (most recent call last):\n  File "a.py", line 1, in f\n' if "Key" in last else "first\nsecond\n"
+    )
+    cause = from_diagnostics(f"one{between}still one\n{opening}{last}\n")
     assert cause is not None
     assert cause.summary == summary
     assert cause.last_line == 4

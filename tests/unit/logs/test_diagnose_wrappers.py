@@ -200,7 +200,7 @@ EOF_OF_DAEMON = (
 
 @pytest.mark.parametrize("last", [EOF_OF_DAEMON, "java.io.EOFException", "java.io.IOException: Cannot read the port"])
 @pytest.mark.parametrize(
-    ("said", "summary"),
+    ("error", "summary"),
     [
         ("  ./env/bin/python: No module named pyspark\n", "./env/bin/python: No module named pyspark"),
         (
@@ -217,8 +217,8 @@ EOF_OF_DAEMON = (
         ),
     ],
 )
-def test_what_a_python_worker_said_is_the_reason(said: str, summary: str, last: str) -> None:
-    text = WORKER.format(said, last)
+def test_what_a_python_worker_said_is_the_reason(error: str, summary: str, last: str) -> None:
+    text = WORKER.format(error, last)
     for whole in (text, PY4J.format(TASK.format(text.partition("\n")[2]))):
         causes = of_executor(whole)
         assert [cause.summary for cause in causes] == [summary]

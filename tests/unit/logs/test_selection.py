@@ -25,20 +25,20 @@ def application(number: int, instance: Instance | None, *, state: str = "RUNNING
     namespace = Namespace(user)
     tags = namespace.yarn_tags if instance is None else namespace.task_tags(*instance)
     name = "shell" if instance is None else f"{instance[0]}.{instance[2]}"
-    found = Application(
+    running = Application(
         *(f"application_1_{number:04}", name, "root", "default", state, "UNDEFINED", "SPARK"),
         # YARN keeps them in small letters.
         tuple(tag.lower() for tag in tags),
         *(EPOCH + datetime.timedelta(seconds=number), None, 0.0, "", None, None, "", 0, 0),
     )
-    return replace(found, finished=EPOCH) if state in FINAL_STATES else found
+    return replace(running, finished=EPOCH) if state in FINAL_STATES else running
 
 
 class Manager:
     """A ResourceManager that answers as the real one: any of the tags, any of the states, the newest first."""
 
     def __init__(self, *applications: Application) -> None:
-        self.known = sorted(applications, key=lambda each: each.started, reverse=True)
+        self.known = sorted(applications, key=lambda application: application.started, reverse=True)
 
     def applications(
         self,
@@ -51,9 +51,9 @@ class Manager:
         assert user is None
         assert started_since is None
         return [
-            each
-            for each in self.known
-            if (not states or each.state in states) and (not tags or set(tags) & set(each.tags))
+            application
+            for application in self.known
+            if (not states or application.state in states) and (not tags or set(tags) & set(application.tags))
         ]
 
 
@@ -76,8 +76,8 @@ def settings(tmp_path: Path) -> Settings:
     return load_settings(None, environ={"HOME": str(tmp_path), "REPLAYCTL_USER": "alice"}, cwd=tmp_path)
 
 
-def chosen(settings: Settings, selection: ApplicationSelection, *known: Application) -> list[int]:
-    return [int(each.id[-4:]) for each in select(Manager(*known), selection, settings)]  # type: ignore[arg-type]
+def selected(settings: Settings, selection: ApplicationSelection, *known: Application) -> list[int]:
+    return [int(application.id[-4:]) for application in select(Manager(*known), selection, settings)]  # type: ignore[arg-type]
 
 
 def test_all_conditions_hold_and_names_go_with_or_without_the_suffix(settings: Settings) -> None:
@@ -89,22 +89,22 @@ def test_all_conditions_hold_and_names_go_with_or_without_the_suffix(settings: S
         application(5, ("a_bob", "R", "fit", -1), user="bob"),
         application(6, None),
     )
-    assert chosen(settings, ApplicationSelection(), *known) == [6, 5, 4, 3, 2, 1]
-    assert chosen(settings, ApplicationSelection(mine=True), *known) == [6, 4, 3, 2, 1]
-    assert chosen(settings, ApplicationSelection(dag="a"), *known) == [3, 2, 1]
-    assert chosen(settings, ApplicationSelection(dag="a_alice"), *known) == [3, 2, 1]
-    assert chosen(settings, ApplicationSelection(dag="a_bob"), *known) == [5]
+    assert selected(settings, ApplicationSelection(), *known) == [6, 5, 4, 3, 2, 1]
+    assert selected(settings, ApplicationSelection(mine=True), *known) == [6, 4, 3, 2, 1]
+    assert selected(settings, ApplicationSelection(dag="a"), *known) == [3, 2, 1]
+    assert selected(settings, ApplicationSelection(dag="a_alice"), *known) == [3, 2, 1]
+    assert selected(settings, ApplicationSelection(dag="a_bob"), *known) == [5]
     # Names that differ only in case are two names, though YARN does not keep their case.
-    assert chosen(settings, ApplicationSelection(run="R"), *known) == [5, 4, 3, 1]
-    assert chosen(settings, ApplicationSelection(run="r"), *known) == [2]
-    assert chosen(settings, ApplicationSelection(dag="a", task="fit", run="R"), *known) == [1]
-    assert chosen(settings, ApplicationSelection(mine=True, task="fit"), *known) == [4, 2, 1]
+    assert selected(settings, ApplicationSelection(run="R"), *known) == [5, 4, 3, 1]
+    assert selected(settings, ApplicationSelection(run="r"), *known) == [2]
+    assert selected(settings, ApplicationSelection(dag="a", task="fit", run="R"), *known) == [1]
+    assert selected(settings, ApplicationSelection(mine=True, task="fit"), *known) == [4, 2, 1]
 
 
 def test_the_newest_is_taken_and_nothing_is_an_error(settings: Settings) -> None:
     manager = Manager(application(1, ("a_alice", "1", "fit", -1)), application(2, ("a_alice", "2", "fit", -1)))
-    found, others = newest(manager, ApplicationSelection(dag="a"), settings)  # type: ignore[arg-type]
-    assert (found.id[-4:], others) == ("0002", 1)
+    app, others = newest(manager, ApplicationSelection(dag="a"), settings)  # type: ignore[arg-type]
+    assert (app.id[-4:], others) == ("0002", 1)
     others_too = Manager(
         application(1, ("a_alice", "1", "fit", -1)),
         application(2, ("a_bob", "2", "fit", -1), user="bob"),
@@ -123,9 +123,9 @@ def test_the_newest_is_taken_and_nothing_is_an_error(settings: Settings) -> None
 def test_without_a_user_a_whole_dag_id_is_enough(settings: Settings) -> None:
     nobody = replace(settings, user=None)
     known = application(1, ("a_alice", "1", "fit", -1))
-    assert chosen(nobody, ApplicationSelection(dag="a_alice"), known) == [1]
+    assert selected(nobody, ApplicationSelection(dag="a_alice"), known) == [1]
     with pytest.raises(UsageProblem, match="no user"):
-        chosen(nobody, ApplicationSelection(mine=True), known)
+        selected(nobody, ApplicationSelection(mine=True), known)
 
 
 ALIVE: Instance = ("a_alice", "1", "fit", -1)
@@ -134,8 +134,8 @@ GONE: Instance = ("old_alice", "1", "fit", -1)
 
 
 def lost(settings: Settings, manager: Manager, airflow: Airflow) -> dict[str, str]:
-    found = orphans(manager, airflow, settings)  # type: ignore[arg-type]
-    return {each.application.id[-4:]: each.reason for each in found}
+    lost_orphans = orphans(manager, airflow, settings)  # type: ignore[arg-type]
+    return {orphan.application.id[-4:]: orphan.reason for orphan in lost_orphans}
 
 
 def test_orphans_are_those_whose_task_has_ended_or_is_unknown(settings: Settings) -> None:
@@ -147,8 +147,8 @@ def test_orphans_are_those_whose_task_has_ended_or_is_unknown(settings: Settings
         application(5, ENDED, state="KILLED"),
         application(6, ("a_bob", "2", "fit", -1), user="bob"),
     )
-    found = lost(settings, manager, Airflow([ALIVE], dags=["a_alice"]))
-    assert found == {
+    lost_orphans = lost(settings, manager, Airflow([ALIVE], dags=["a_alice"]))
+    assert lost_orphans == {
         "0002": "no active task of a_alice owns it",
         "0003": "Airflow has no DAG 'old_alice'",
     }

@@ -18,16 +18,16 @@ ID = "application_1_0001"
 DRIVER = "container_e02_1_0001_02_000001"
 GATHERED = [
     {
-        "containerId": each,
+        "containerId": container,
         "nodeId": "node_1",
         "containerLogInfo": [{"fileName": "stderr", "fileSize": "10"}, {"fileName": "stdout", "fileSize": "10"}],
     }
-    for each in ("container_e02_1_0001_01_000001", DRIVER, "container_e02_1_0001_02_000002")
+    for container in ("container_e02_1_0001_01_000001", DRIVER, "container_e02_1_0001_02_000002")
 ]
 LISTING = b"".join(
     b"Container: %s on node_1\n   stderr\t10\tWed Nov 25 20:25:44 +0000 2026\t  AGGREGATED\n"
-    % str(each["containerId"]).encode()
-    for each in GATHERED
+    % str(container["containerId"]).encode()
+    for container in GATHERED
 )
 
 
@@ -37,10 +37,10 @@ class LogServer(HttpService):
     def __init__(self, trouble: ReplayctlError | None = None) -> None:
         super().__init__("the log server", "http://127.0.0.1:1")
         self.trouble = trouble
-        self.asked = 0
+        self.requests = 0
 
     def json(self, path: str, what: str, parameters: Any = None) -> dict[str, Any]:
-        self.asked += 1
+        self.requests += 1
         if self.trouble:
             raise self.trouble
         return {"containerLogsInfo": GATHERED}
@@ -51,13 +51,13 @@ def yarn(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Yarn:
     monkeypatch.setattr("time.sleep", lambda _: None)
     settings = load_settings(None, environ={"HOME": str(tmp_path)}, cwd=tmp_path)
     cluster: Any = object()
-    found = Yarn(cluster, settings, RecordingReporter())
+    client = Yarn(cluster, settings, RecordingReporter())
 
     def application(name: str) -> Application:
         raise NotFound(f"the ResourceManager cannot find {name}", details="not found")
 
     monkeypatch.setattr(Yarn, "manager", type("Manager", (), {"application": staticmethod(application)}))
-    return found
+    return client
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ def test_a_forgotten_application_is_found_by_the_log_server(yarn: Yarn, programs
     yarn._pieces_over_http = pieces  # type: ignore[method-assign,assignment]
     app = yarn.application(ID)
     assert (app.am_container, app.outcome, app.has_failed, app.is_final) == (DRIVER, "SUCCEEDED", False, True)
-    assert [each.container for each in yarn.files(app, wait_s=0)][:2] == [DRIVER, DRIVER]
-    assert yarn._log_server.asked == 1
+    assert [file.container for file in yarn.files(app, wait_s=0)][:2] == [DRIVER, DRIVER]
+    assert yarn._log_server.requests == 1
     assert programs == []
 
 
@@ -93,7 +93,7 @@ def test_then_by_the_program_and_a_silent_server_is_asked_once(yarn: Yarn, progr
     app = yarn.application(ID)
     assert (app.am_container, app.outcome, app.has_failed) == (DRIVER, "FORGOTTEN", True)
     assert len(yarn.files(app, wait_s=0)) == 3
-    assert server.asked == 1
+    assert server.requests == 1
     assert len(programs) == 1
 
 

@@ -44,7 +44,7 @@ class Cluster:
 
     looks: list[tuple[str, bytes | Exception, Exception | None]]
     now: int = -1
-    shown: list[bytes] = field(default_factory=list)
+    output: list[bytes] = field(default_factory=list)
 
     @property
     def manager(self) -> "Cluster":
@@ -76,18 +76,18 @@ class Cluster:
         yield Piece(CONTAINER, "stdout", len(text), text[-(tail or len(text)) :], first=True, last=True)
 
 
-def follow(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, wanted: view.LogSelection = WANTED) -> bytes:
+def follow(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, selection: view.LogSelection = WANTED) -> bytes:
     monkeypatch.setattr("time.sleep", lambda _: None)
     following.follow(
         cluster,  # type: ignore[arg-type] # as far as it is asked
         APP,
-        wanted,
-        lambda data, raw: cluster.shown.append(data),
+        selection,
+        lambda data, raw: cluster.output.append(data),
         RecordingReporter(),
         raw=False,
         wait_s=0,
     )
-    return b"".join(cluster.shown)
+    return b"".join(cluster.output)
 
 
 def test_an_application_that_waits_for_its_turn_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,9 +126,9 @@ def test_following_begins_with_the_last_lines_and_shows_wanted_ones_whole(monkey
     ]
     last = replace(WANTED, tail=1)
     assert follow(Cluster(looks), monkeypatch, last) == b"three\nfour\nfive\nfor good"
-    some = replace(WANTED, pattern=view.pattern("^(two|fo)"))
-    assert follow(Cluster(looks), monkeypatch, some) == b"two\nfour\nfor good"
-    assert follow(Cluster(looks), monkeypatch, replace(some, tail=1)) == b"four\nfor good"
+    filtered = replace(WANTED, pattern=view.pattern("^(two|fo)"))
+    assert follow(Cluster(looks), monkeypatch, filtered) == b"two\nfour\nfor good"
+    assert follow(Cluster(looks), monkeypatch, replace(filtered, tail=1)) == b"four\nfor good"
 
 
 def test_a_log_that_grows_while_it_is_read_is_shown_without_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,16 +138,16 @@ def test_a_log_that_grows_while_it_is_read_is_shown_without_a_gap(monkeypatch: p
             assert isinstance(text, bytes)
             if not app.is_final:
                 # More than was listed, each time it is asked for.
-                text += b"x" * 200_000 * (len(asked) + 1)
-                asked.append(tail)
+                text += b"x" * 200_000 * (len(offsets) + 1)
+                offsets.append(tail)
             data = text[-(tail or len(text)) :]
             for start in range(0, len(data), 70_000):
                 yield Piece(CONTAINER, "stdout", len(text), data[start : start + 70_000], first=not start, last=False)
 
-    asked: list[int | None] = []
+    offsets: list[int | None] = []
     cluster = Growing([("RUNNING", b"y" * 1000, None), ("FINISHED", b"y" * 1000 + b"x" * 900_000 + b"z", None)])
     assert follow(cluster, monkeypatch) == b"y" * 1000 + b"x" * 900_000 + b"z"
-    assert len(asked) > 1
+    assert len(offsets) > 1
 
 
 def test_a_log_that_begins_anew_is_shown_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,8 +181,8 @@ def test_progress_bars_are_one_line_and_are_searched_as_they_are_shown(monkeypat
     bar = b"".join(b"\rfit: %3d%%" % percent for percent in range(101))
     text = b"first\n" + bar + b"\nlast\n"
 
-    def following(wanted: view.LogSelection) -> bytes:
-        return follow(Cluster([("RUNNING", text, None), ("FINISHED", text, None)]), monkeypatch, wanted)
+    def following(selection: view.LogSelection) -> bytes:
+        return follow(Cluster([("RUNNING", text, None), ("FINISHED", text, None)]), monkeypatch, selection)
 
     assert following(replace(WANTED, tail=2)) == bar + b"\nlast\n"
     assert following(replace(WANTED, tail=1)) == b"last\n"

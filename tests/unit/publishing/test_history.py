@@ -61,28 +61,28 @@ def test_what_airflow_could_not_load_is_neither_the_release_before_nor_among_the
     )
     known = {name: {"at": at(0)} for name in ("r_a", "r_b", "r_bad")}
     assert history.choose(None, History("r_b", known, audit, 0)).name == "r_a"
-    assert [each.name for each in history.records_of(History("r_b", known, audit, 0))] == ["r_b", "r_a", "r_bad"]
+    assert [record.name for record in history.records_of(History("r_b", known, audit, 0))] == ["r_b", "r_a", "r_bad"]
 
 
 def test_a_line_of_which_nothing_came_is_no_publish() -> None:
     known = {name: {"at": at(0)} for name in ("r_a", "r_b", "r_c")}
     audit = (line("publish", 0, "r_a"), line("publish", 1, "r_b", "r_a"), line("publish", 2, "r_c", "r_b"))
     cut_off = History("r_b", known, audit, 0)
-    assert [each.name for each in history.records_of(cut_off)] == ["r_b", "r_a", "r_c"]
+    assert [record.name for record in history.records_of(cut_off)] == ["r_b", "r_a", "r_c"]
     assert history.choose(None, cut_off).name == "r_a"
     # The same again, and done this time.
-    done = History("r_c", known, (*audit, line("publish", 3, "r_c", "r_b")), 0)
-    assert [each.name for each in history.records_of(done)] == ["r_c", "r_b", "r_a"]
-    assert history.choose(None, done).name == "r_b"
+    result = History("r_c", known, (*audit, line("publish", 3, "r_c", "r_b")), 0)
+    assert [record.name for record in history.records_of(result)] == ["r_c", "r_b", "r_a"]
+    assert history.choose(None, result).name == "r_b"
 
 
 def test_a_move_without_a_line_is_known_from_the_next_line_or_the_pointer() -> None:
     known = {name: {"at": at(0)} for name in ("r_a", "r_b", "r_c")}
     audit = (line("publish", 0, "r_a"), line("publish", 2, "r_c", "r_b"))
     assert history.choose(None, History("r_c", known, audit, 0)).name == "r_b"
-    assert [each.name for each in history.records_of(History("r_c", known, audit, 0))] == ["r_c", "r_b", "r_a"]
+    assert [record.name for record in history.records_of(History("r_c", known, audit, 0))] == ["r_c", "r_b", "r_a"]
     lost = History("r_b", known, audit[:1], 0)
-    assert [each.name for each in history.records_of(lost)][:2] == ["r_b", "r_a"]
+    assert [record.name for record in history.records_of(lost)][:2] == ["r_b", "r_a"]
     assert history.choose(None, lost).name == "r_a"
     assert history.records_of(History("r_b", known, (), 0))[0].name == "r_b"
 
@@ -121,8 +121,8 @@ def test_whatever_is_killed_the_history_is_what_the_pointer_did(steps: list[tupl
 
 def test_a_try_may_run_what_was_published_when_it_began_or_later() -> None:
     audit = tuple(line("publish", 10 * index, f"r_{index}") for index in range(5))
-    found = history.published_since(History("r_4", {}, audit, 0), MOMENT + datetime.timedelta(minutes=25))
-    assert found == {"r_2", "r_3", "r_4"}
+    releases = history.published_since(History("r_4", {}, audit, 0), MOMENT + datetime.timedelta(minutes=25))
+    assert releases == {"r_2", "r_3", "r_4"}
     assert history.published_since(History("r_4", {}, audit, 0), MOMENT - datetime.timedelta(1)) == {
         f"r_{index}" for index in range(5)
     }
@@ -162,9 +162,9 @@ def place(tmp_path: Path) -> tuple[Settings, list[str], Path]:
     target = target_of({"dags": str(home / "dags"), "files": str(home / "spark_submit_files"), "owner": "alice"})
     names = []
     for value in range(4):
-        made = release_of(write_dags(tmp_path / "own", value), "alice")
-        deploy(target, Namespace("alice"), made)
-        names.append(made.name)
+        release = release_of(write_dags(tmp_path / "own", value), "alice")
+        deploy(target, Namespace("alice"), release)
+        names.append(release.name)
     return load_settings(None, environ=environ, cwd=tmp_path), names, home
 
 
@@ -172,8 +172,8 @@ def stored(home: Path) -> set[str]:
     return {path.name for path in (home / "dags" / "replayctl_releases" / "alice").glob("r_*")}
 
 
-def gc(place: tuple, server: Server | None, **more: object) -> removal.Removal:
-    return removal.gc(Workspace(place[0], Namespace("alice"), RecordingReporter()), server=server, **more)  # type: ignore[arg-type]
+def gc(place: tuple, server: Server | None, **options: object) -> removal.Removal:
+    return removal.gc(Workspace(place[0], Namespace("alice"), RecordingReporter()), server=server, **options)  # type: ignore[arg-type]
 
 
 def test_gc_keeps_the_newest_the_published_and_what_may_run(place: tuple) -> None:
@@ -186,32 +186,32 @@ def test_gc_keeps_the_newest_the_published_and_what_may_run(place: tuple) -> Non
     planned = gc(place, Server(), keep=2, dry_run=True)
     assert set(planned.removed) == set(names[:2])
     assert stored(home) == set(names)
-    done = gc(place, Server(), keep=2)
-    assert done.kept[names[3]] == "published"
+    removed = gc(place, Server(), keep=2)
+    assert removed.kept[names[3]] == "published"
     assert stored(home) == set(names[2:])
 
 
 def test_gc_asks_only_for_dags_that_the_server_knows(place: tuple) -> None:
-    asked: list[str] = []
+    queries: list[str] = []
 
     class Asked(Server):
         def live_tries(self, dag_ids: Sequence[str]) -> list[datetime.datetime]:
-            asked.extend(dag_ids)
+            queries.extend(dag_ids)
             return []
 
     gc(place, Asked(), keep=1)
     # Of modules that build their DAGs themselves, too: they are found by their stubs.
-    assert asked == ["a_alice", "b_alice"]
+    assert queries == ["a_alice", "b_alice"]
 
 
-def rollback_to(place: tuple, release: str, **more: object) -> object:
+def rollback_to(place: tuple, release: str, **options: object) -> object:
     from replayctl.publishing import rollback
 
     return rollback.rollback(
         release,
         Workspace(place[0], Namespace("alice"), RecordingReporter()),
         find_server=None,
-        **more,  # type: ignore[arg-type]
+        **options,  # type: ignore[arg-type]
     )
 
 
@@ -235,12 +235,12 @@ def test_undeploy_waits_for_nobody_and_says_what_airflow_kept(place: tuple) -> N
         removal.undeploy(Workspace(settings, Namespace("alice"), RecordingReporter()), server=Server(tries=[MOMENT]))
     assert len(stored(home)) == 4
     server = Server(stubborn=("b_alice",))
-    done = removal.undeploy(
+    removed = removal.undeploy(
         Workspace(settings, Namespace("alice"), RecordingReporter()), server=server, delete_from_airflow=True
     )
-    assert done.dags_deleted == ("a_alice",)
-    assert done.dags_left == {"b_alice": "something of it runs"}
+    assert removed.dags_deleted == ("a_alice",)
+    assert removed.dags_left == {"b_alice": "something of it runs"}
     assert stored(home) == set()
     assert list((home / "dags").glob("dag_*")) == []
     lines = (home / "dags" / "replayctl_releases" / "alice" / "audit.log").read_text().splitlines()
-    assert [json.loads(each)["action"] for each in lines] == ["publish"] * 4 + ["undeploy", "gc"]
+    assert [json.loads(entry)["action"] for entry in lines] == ["publish"] * 4 + ["undeploy", "gc"]

@@ -80,17 +80,17 @@ def test_ones_own_packages_come_before_the_common_ones(workspace: Workspace, sto
 
 
 def test_an_unknown_name_says_which_step_wants_it(workspace: Workspace, stores: Stores) -> None:
-    with pytest.raises(NotFound, match="package a.jar of step score is not stored") as caught:
+    with pytest.raises(NotFound, match="package a.jar of step score is not stored") as excinfo:
         find_packages(workspace, dags("a.jar"))
-    assert "upd-wheels-and-jars" in str(caught.value.hint)
+    assert "upd-wheels-and-jars" in str(excinfo.value.hint)
 
 
 def test_the_environment_is_that_of_the_profiles_list(workspace: Workspace, stores: Stores) -> None:
     path = spark_requirements(workspace.settings)
     prefix = environment_prefix(path, read_requirements(path), "3.11")
-    with pytest.raises(NotFound, match="is not stored for steps on YARN") as caught:
+    with pytest.raises(NotFound, match="is not stored for steps on YARN") as excinfo:
         find_packages(workspace, dags(on_yarn=True))
-    assert "build-python-env" in str(caught.value.hint)
+    assert "build-python-env" in str(excinfo.value.hint)
     stores.packages["alice"] = [
         package(1, f"{prefix}0123456789ab.tar.gz"),
         package(2, "workload-spark-py3.11-ffffffffffff-0123456789ab.tar.gz", "2026-01-03T00:00:00+00:00"),

@@ -46,34 +46,34 @@ def remove(tmp_path: Path, root: Path, *, dry_run: bool = False) -> Unfinished:
 
 def age(folder: Path, days: float = 8) -> Path:
     """Makes a folder with all that is in it older, links themselves too."""
-    then = time.time() - days * 86400
+    past = time.time() - days * 86400
     for path in (folder, *folder.rglob("*")):
-        os.utime(path, (then, then), follow_symlinks=False)
+        os.utime(path, (past, past), follow_symlinks=False)
     return folder
 
 
 def unfinished(folder: Path, name: str = "1", ending: str = "tmp") -> Path:
     """An unfinished artifact of a killed Spark."""
-    made = folder / f".{name}.{MARK}.{ending}"
-    (made / "table" / "_temporary" / "0").mkdir(parents=True)
-    (made / "table" / "_temporary" / "0" / "part").write_text("x")
-    (made / ".open").touch()
-    return made
+    path = folder / f".{name}.{MARK}.{ending}"
+    (path / "table" / "_temporary" / "0").mkdir(parents=True)
+    (path / "table" / "_temporary" / "0" / "part").write_text("x")
+    (path / ".open").touch()
+    return path
 
 
 @pytest.mark.parametrize("replace", [False, True])
 def test_whatever_stage_a_writer_is_killed_at_nothing_of_it_stays(tmp_path: Path, root: Path, replace: bool) -> None:
     place = Place(str(root / "alice"))
     artifacts = killed_at_every_stage(place, replace)
-    states, left = [state_of(artifact) for artifact in artifacts], place.unfinished()
+    states, unfinished_paths = [state_of(artifact) for artifact in artifacts], place.unfinished()
     young = remove(tmp_path, root)
-    assert (young.removed, sorted(young.kept)) == ((), [f"ml/split/{name}" for name in left])
+    assert (young.removed, sorted(young.kept)) == ((), [f"ml/split/{name}" for name in unfinished_paths])
     assert set(young.kept.values()) == {"written to within the last 7 days"}
     age(root)
-    would = remove(tmp_path, root, dry_run=True)
-    assert place.unfinished() == left
-    done = remove(tmp_path, root)
-    assert would == done == Unfinished(f"{root}/alice on this machine", tuple(young.kept), {}, {})
+    plan = remove(tmp_path, root, dry_run=True)
+    assert place.unfinished() == unfinished_paths
+    removed = remove(tmp_path, root)
+    assert plan == removed == Unfinished(f"{root}/alice on this machine", tuple(young.kept), {}, {})
     assert place.unfinished() == []
     assert [state_of(artifact) for artifact in artifacts] == states
     assert remove(tmp_path, root).removed == ()
@@ -83,16 +83,16 @@ def test_only_ones_own_and_only_what_is_unfinished_goes(tmp_path: Path, root: Pa
     split = root / "alice" / "ml 1m" / "split"
     mine = [unfinished(split), unfinished(split, "2", "old"), unfinished(split, "-rf $(x) 'y'")]
     foreign = [unfinished(root / owner / "ml" / "split") for owner in ("bob", "_shared", "alice2")]
-    alike = [split / f".1.{MARK}", split / ".1.tmp", split / f".1.{MARK}.tmp.x", split / f"1.{MARK}.tmp"]
-    alike += [split / f".1.{MARK[1:]}.tmp", root / "alice" / f".1.{MARK}.tmp"]
-    for folder in alike:
+    lookalikes = [split / f".1.{MARK}", split / ".1.tmp", split / f".1.{MARK}.tmp.x", split / f"1.{MARK}.tmp"]
+    lookalikes += [split / f".1.{MARK[1:]}.tmp", root / "alice" / f".1.{MARK}.tmp"]
+    for folder in lookalikes:
         folder.mkdir()
     (file := split / f".4.{MARK}.tmp").write_text("a file")
     age(root)
-    kept = {str(path) for path in (*foreign, *alike, file)}
+    expected = {str(path) for path in (*foreign, *lookalikes, file)}
     assert sorted(remove(tmp_path, root).removed) == sorted(f"ml 1m/split/{path.name}" for path in mine)
     assert not any(path.exists() for path in mine)
-    assert all(os.path.lexists(path) for path in kept)
+    assert all(os.path.lexists(path) for path in expected)
 
 
 def test_the_age_is_that_of_the_newest_file_and_of_what_replaces_it(tmp_path: Path, root: Path) -> None:
@@ -145,9 +145,9 @@ def test_where_nobody_says_where_the_artifacts_are_that_is_the_answer(tmp_path: 
 class Hdfs:
     """Folders of HDFS by path; what `refused` is asked to remove stays, and so does what is `stubborn`, silently."""
 
-    def __init__(self, *paths: str, refused: str = "", stubborn: str = "") -> None:
+    def __init__(self, *paths: str, forbidden: str = "", stubborn: str = "") -> None:
         self.paths = set(paths)
-        self.refused, self.stubborn = refused, stubborn
+        self.refused, self.stubborn = forbidden, stubborn
 
     def entries(self, path: str) -> list[Entry] | None:
         below = {other[len(path) + 1 :].split("/")[0] for other in self.paths if other.startswith(f"{path}/")}
@@ -164,19 +164,19 @@ def test_what_hdfs_does_not_remove_is_named(tmp_path: Path, monkeypatch: pytest.
     base = "/replay/alice/ml/split"
     names = [f".{name}.{MARK}.tmp" for name in ("gone", "refused", "stubborn", "large")]
     paths = [f"{base}/{name}/part" for name in names] + [f"{base}/{names[3]}/part{number}" for number in range(20)]
-    hdfs = Hdfs(*paths, refused=names[1], stubborn=names[2])
+    hdfs = Hdfs(*paths, forbidden=names[1], stubborn=names[2])
     monkeypatch.setattr(forwarding, "open_hdfs", lambda *_: contextlib.nullcontext(hdfs))
     monkeypatch.setattr(unfinished_artifacts, "_MAX_ENTRIES", 10)
     place = workspace(tmp_path, artifacts_in_pods="hdfs://nn:9000/replay/")
-    would = remove_unfinished(place, {}, dry_run=True)
-    assert would.removed == tuple(sorted(f"ml/split/{name}" for name in names[:3]))
+    plan = remove_unfinished(place, {}, dry_run=True)
+    assert plan.removed == tuple(sorted(f"ml/split/{name}" for name in names[:3]))
     assert hdfs.paths == set(paths)
-    done = remove_unfinished(place, {})
-    assert (done.folder, done.removed) == ("hdfs://nn:9000/replay/alice", (f"ml/split/{names[0]}",))
-    assert list(done.kept.values()) == [
+    removed = remove_unfinished(place, {})
+    assert (removed.folder, removed.removed) == ("hdfs://nn:9000/replay/alice", (f"ml/split/{names[0]}",))
+    assert list(removed.kept.values()) == [
         f"has more than 10 files: look at it, then run `hdfs dfs -rm -r {base}/{names[3]}`"
     ]
-    assert done.failed == {
+    assert removed.failed == {
         f"ml/split/{names[1]}": f"HDFS does not let alice change {base}/{names[1]}/.open",
         f"ml/split/{names[2]}": "HDFS took the request to remove it, and it is still there",
     }

@@ -61,11 +61,11 @@ def wait(watcher: Watcher, server: Server, expected: Expected) -> None:
 
 
 def test_a_module_without_tasks_is_no_proof_of_any_release(watcher: Watcher) -> None:
-    shown = {"x": f"Release: {RELEASE}"}
-    with pytest.raises(TimedOut, match="dag_loose_alice.py") as caught:
-        wait(watcher, Server({"free": shown, "loose": {}}), NOTHING_DECLARED)
-    assert "tasks" in str(caught.value)
-    wait(watcher, Server({"free": shown, "loose": shown}), NOTHING_DECLARED)
+    tasks = {"x": f"Release: {RELEASE}"}
+    with pytest.raises(TimedOut, match="dag_loose_alice.py") as excinfo:
+        wait(watcher, Server({"free": tasks, "loose": {}}), NOTHING_DECLARED)
+    assert "tasks" in str(excinfo.value)
+    wait(watcher, Server({"free": tasks, "loose": tasks}), NOTHING_DECLARED)
 
 
 def test_a_release_whose_tasks_are_not_known_needs_one_that_shows_it(watcher: Watcher) -> None:
@@ -106,6 +106,6 @@ def test_the_servers_words_about_a_module_come_with_the_error(watcher: Watcher) 
     server = Server({})
     now = datetime.datetime.now(tz=datetime.UTC)
     server.problems = [ImportProblem("/dags/dag_free_alice.py", f"in {RELEASE}: boom", now)]
-    with pytest.raises(OperationFailed, match="cannot load dag_free_alice.py") as caught:
+    with pytest.raises(OperationFailed, match="cannot load dag_free_alice.py") as excinfo:
         wait(watcher, server, NOTHING_DECLARED)
-    assert "boom" in (caught.value.details or "")
+    assert "boom" in (excinfo.value.details or "")

@@ -29,7 +29,7 @@ def files(tree: Path) -> set[str]:
 
 
 def test_only_what_steps_need_is_left(tmp_path: Path) -> None:
-    kept = {
+    expected = {
         "bin/python3",
         "lib/libgomp.so.1",
         "lib/python3.11/os.py",
@@ -38,7 +38,7 @@ def test_only_what_steps_need_is_left(tmp_path: Path) -> None:
         f"{PACKAGES}/a-1.dist-info/METADATA",
         f"{PACKAGES}/a/data.csv",
     }
-    write(tmp_path, *kept)
+    write(tmp_path, *expected)
     write(
         tmp_path,
         "bin/pip",
@@ -56,7 +56,7 @@ def test_only_what_steps_need_is_left(tmp_path: Path) -> None:
         f"{PACKAGES}/a-1.dist-info/RECORD",
     )
     trim(tmp_path, "3.11")
-    assert files(tmp_path) == kept
+    assert files(tmp_path) == expected
 
 
 def test_links_inside_become_files_and_links_outside_are_refused(tmp_path: Path) -> None:
@@ -90,9 +90,9 @@ def test_an_archive_follows_from_its_content_alone(tmp_path: Path) -> None:
         tree = tmp_path / order[0].replace("/", "-")
         write(tree, *order)
         (tree / "bin" / "python3").chmod(0o700)
-        done: list[float] = []
-        packed = pack(tree, tmp_path / "out.tar.gz", done.append)
-        assert (packed.files, packed.unpacked, sum(done)) == (2, 2, 2)
+        result: list[float] = []
+        packed = pack(tree, tmp_path / "out.tar.gz", result.append)
+        assert (packed.files, packed.unpacked, sum(result)) == (2, 2, 2)
         assert packed.size == (tmp_path / "out.tar.gz").stat().st_size
         sums.add(packed.sha256)
     assert len(sums) == 1

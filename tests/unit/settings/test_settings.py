@@ -27,30 +27,30 @@ def load(tmp_path: Path, team: str = "", user: str = "", profile: str | None = N
 def test_each_source_wins_over_those_before_it(tmp_path: Path) -> None:
     team = "profiles:\n  lab:\n    user: team\n    mlflow:\n      url: http://team:1\n    airflow: {url: 'http://team:2'}\n"
     user = "profiles:\n  lab:\n    mlflow: {url: 'http://user:1'}\ndefault_profile: lab\n"
-    found = load(tmp_path, team, user, REPLAYCTL_AIRFLOW_URL="http://env:2/")
-    assert found.profile == "lab"
-    assert (found.user, found.mlflow.url, found.airflow.url) == ("team", "http://user:1", "http://env:2")
-    assert found.sources["user"].endswith("replayctl.yaml:3")
-    assert found.sources["mlflow.url"].endswith("config.yaml:3")
-    assert found.sources["airflow.url"] == "REPLAYCTL_AIRFLOW_URL"
-    assert found.sources["deploy.poll_s"] == "default"
+    values = load(tmp_path, team, user, REPLAYCTL_AIRFLOW_URL="http://env:2/")
+    assert values.profile == "lab"
+    assert (values.user, values.mlflow.url, values.airflow.url) == ("team", "http://user:1", "http://env:2")
+    assert values.sources["user"].endswith("replayctl.yaml:3")
+    assert values.sources["mlflow.url"].endswith("config.yaml:3")
+    assert values.sources["airflow.url"] == "REPLAYCTL_AIRFLOW_URL"
+    assert values.sources["deploy.poll_s"] == "default"
 
 
 def test_folders_follow_the_base_directory_specification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = load(tmp_path)
-    assert found.local.home == Path.home() / ".local" / "state" / "replayctl" / "local"
-    assert found.cache_dir == Path.home() / ".cache" / "replayctl"
+    values = load(tmp_path)
+    assert values.local.home == Path.home() / ".local" / "state" / "replayctl" / "local"
+    assert values.cache_dir == Path.home() / ".cache" / "replayctl"
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     # The specification has relative paths ignored.
     monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
-    found = load(tmp_path, user="profiles: {local: {user: carol}}")
-    assert (found.local.home, found.state_dir) == (
+    values = load(tmp_path, user="profiles: {local: {user: carol}}")
+    assert (values.local.home, values.state_dir) == (
         tmp_path / "state" / "replayctl" / "local",
         tmp_path / "state" / "replayctl",
     )
-    assert found.cache_dir == Path.home() / ".cache" / "replayctl"
-    assert found.user == "carol"
+    assert values.cache_dir == Path.home() / ".cache" / "replayctl"
+    assert values.user == "carol"
 
 
 def test_the_user_comes_from_the_clusters_variable_and_ours_beats_it(tmp_path: Path) -> None:
@@ -110,17 +110,17 @@ def test_unknown_profiles_and_variables_are_refused_with_the_near_one(tmp_path: 
 
 def test_profiles_are_listed_with_their_place(tmp_path: Path) -> None:
     load(tmp_path, "profiles: {lab: {}, local: {user: me}}")
-    found = list_profiles({"HOME": str(tmp_path / "home")}, tmp_path / "work")
-    assert found["lab"].startswith("shipped, ")
-    assert found["lab"].endswith("replayctl.yaml")
-    assert set(found) == {"lab", "local", "bdcl"}
+    profiles = list_profiles({"HOME": str(tmp_path / "home")}, tmp_path / "work")
+    assert profiles["lab"].startswith("shipped, ")
+    assert profiles["lab"].endswith("replayctl.yaml")
+    assert set(profiles) == {"lab", "local", "bdcl"}
 
 
 def test_a_password_shows_nowhere(tmp_path: Path) -> None:
-    found = load(tmp_path, REPLAYCTL_AIRFLOW_PASSWORD="hunter2")
-    assert found.airflow_password() == "hunter2"
-    assert "hunter2" not in repr(found)
-    assert str(value_of(found, "airflow.password")) == "***"
+    values = load(tmp_path, REPLAYCTL_AIRFLOW_PASSWORD="hunter2")
+    assert values.airflow_password() == "hunter2"
+    assert "hunter2" not in repr(values)
+    assert str(value_of(values, "airflow.password")) == "***"
     assert f"{Secret('x')}" == "***"
 
 
@@ -128,33 +128,33 @@ def test_a_password_file_that_others_can_read_is_refused(tmp_path: Path) -> None
     path = tmp_path / "password"
     path.write_text("hunter2\n")
     path.chmod(0o640)
-    found = load(tmp_path, REPLAYCTL_AIRFLOW_PASSWORD_FILE=str(path))
-    with pytest.raises(SettingsError, match="is readable by others") as caught:
-        found.airflow_password()
-    assert caught.value.hint == f"chmod 600 {path}"
+    values = load(tmp_path, REPLAYCTL_AIRFLOW_PASSWORD_FILE=str(path))
+    with pytest.raises(SettingsError, match="is readable by others") as excinfo:
+        values.airflow_password()
+    assert excinfo.value.hint == f"chmod 600 {path}"
     path.chmod(0o600)
-    assert found.airflow_password() == "hunter2"
+    assert values.airflow_password() == "hunter2"
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.dictionaries(st.sampled_from(["team", "user", "env"]), st.from_regex(r"[a-z]{1,8}", fullmatch=True)))
 def test_the_last_source_that_says_something_wins(
-    tmp_path_factory: pytest.TempPathFactory, said: dict[str, str]
+    tmp_path_factory: pytest.TempPathFactory, sources: dict[str, str]
 ) -> None:
     tmp_path = tmp_path_factory.mktemp("merge")
-    files = {key: f"profiles: {{p: {{user: '{said[key]}'}}}}" if key in said else "" for key in ("team", "user")}
+    files = {key: f"profiles: {{p: {{user: '{sources[key]}'}}}}" if key in sources else "" for key in ("team", "user")}
     if not any(files.values()):
         files["team"] = "profiles: {p: }"
-    environ = {"REPLAYCTL_USER": said["env"]} if "env" in said else {}
-    found = load(tmp_path, files["team"], files["user"], "p", **environ)
-    assert found.user == next((said[key] for key in ("env", "user", "team") if key in said), None)
+    environ = {"REPLAYCTL_USER": sources["env"]} if "env" in sources else {}
+    values = load(tmp_path, files["team"], files["user"], "p", **environ)
+    assert values.user == next((sources[key] for key in ("env", "user", "team") if key in sources), None)
 
 
 def test_every_setting_has_a_help_and_a_place_in_the_dataclasses(tmp_path: Path) -> None:
-    found = load(tmp_path)
+    values = load(tmp_path)
     for setting in SETTINGS:
         assert setting.help
-        value_of(found, setting.key)
+        value_of(values, setting.key)
 
 
 @pytest.mark.parametrize("profile", ["bdcl", "lab"])

@@ -25,17 +25,17 @@ def load(tmp_path: Path, team: str, *, below: str = ".", **flags: object):
 
 @pytest.mark.parametrize("written", ["no", "3.10", "010", "12:30", "2026-01-01", "0x1F"])
 def test_values_that_yaml_changes_are_named_as_they_are_written(tmp_path: Path, written: str) -> None:
-    with pytest.raises(SettingsError) as caught:
+    with pytest.raises(SettingsError) as excinfo:
         load(tmp_path, f"profiles:\n  p:\n    user: {written}\n")
-    assert "replayctl.yaml:3: user is" in str(caught.value)
-    assert f'quote it: "{written}"' in str(caught.value)
+    assert "replayctl.yaml:3: user is" in str(excinfo.value)
+    assert f'quote it: "{written}"' in str(excinfo.value)
     assert load(tmp_path, f'profiles:\n  p:\n    user: "{written}"\n').user == written
 
 
 def test_a_secret_is_not_repeated_in_the_message_about_it(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError) as caught:
+    with pytest.raises(SettingsError) as excinfo:
         load(tmp_path, "profiles: {p: {airflow: {password: 7391}}}")
-    assert "7391" not in str(caught.value)
+    assert "7391" not in str(excinfo.value)
 
 
 @pytest.mark.parametrize("key", ["no", "1", "3.10", "~"])
@@ -86,10 +86,10 @@ def test_a_password_file_without_a_password_is_named_with_its_source(
     path = tmp_path / "password"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     path.chmod(0o600)
-    found = load(tmp_path, f"profiles:\n  p:\n    airflow: {{password_file: {path}}}\n")
-    with pytest.raises(SettingsError, match=message) as caught:
-        found.airflow_password()
-    assert "replayctl.yaml:3" in str(caught.value)
+    values = load(tmp_path, f"profiles:\n  p:\n    airflow: {{password_file: {path}}}\n")
+    with pytest.raises(SettingsError, match=message) as excinfo:
+        values.airflow_password()
+    assert "replayctl.yaml:3" in str(excinfo.value)
 
 
 YAML_VALUES = st.recursive(
@@ -134,7 +134,7 @@ def test_no_text_is_a_bug(tmp_path: Path, text: str) -> None:
         ("~nobody-of-that-name/dags", "that user's home folder does not exist"),
     ],
 )
-@pytest.mark.parametrize("key", [each.key for each in SETTINGS if each.convert is to_path])
+@pytest.mark.parametrize("key", [setting.key for setting in SETTINGS if setting.convert is to_path])
 def test_paths_are_one_line_of_text(tmp_path: Path, key: str, value: str, message: str) -> None:
     environ = {"HOME": str(tmp_path), "REPLAYCTL_" + key.upper().replace(".", "_"): value}
     with pytest.raises(SettingsError, match=message):
@@ -142,13 +142,13 @@ def test_paths_are_one_line_of_text(tmp_path: Path, key: str, value: str, messag
 
 
 @pytest.mark.parametrize(
-    "key", [each.key for each in SETTINGS if each.convert not in (to_properties, to_paths, to_servers)]
+    "key", [setting.key for setting in SETTINGS if setting.convert not in (to_properties, to_paths, to_servers)]
 )
 def test_no_setting_has_a_line_end(tmp_path: Path, key: str) -> None:
     environ = {"HOME": str(tmp_path), "REPLAYCTL_" + key.upper().replace(".", "_"): "http://x\ny"}
-    with pytest.raises(SettingsError) as caught:
+    with pytest.raises(SettingsError) as excinfo:
         load_settings(None, environ=environ, cwd=tmp_path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(excinfo.value)
 
 
 @pytest.mark.parametrize(
@@ -171,9 +171,9 @@ def test_odd_files_are_settings_errors(tmp_path: Path, text: str) -> None:
 
 
 def test_a_folder_that_was_removed_is_no_bug(tmp_path: Path) -> None:
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    command = f'cd "{gone}" && rmdir "{gone}" && exec "{sys.executable}" -m replayctl settings show'
+    removed = tmp_path / "gone"
+    removed.mkdir()
+    command = f'cd "{removed}" && rmdir "{removed}" && exec "{sys.executable}" -m replayctl settings show'
     environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(["sh", "-c", command], env=environ, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(["sh", "-c", command], env=environ, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

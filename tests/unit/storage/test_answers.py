@@ -27,19 +27,19 @@ def state(manifest: bytes | None, stored: dict[str, bytes], release: Release | N
 
 
 def test_a_stored_release_is_compared_with_what_it_is() -> None:
-    good = manifest_text(STORED)
-    assert state(good, STORED) == ((), False)
+    right_manifest = manifest_text(STORED)
+    assert state(right_manifest, STORED) == ((), False)
     assert state(None, STORED) == ((), True)
-    assert state(good[:40], STORED) == ((), True)
-    for manifest in (good, None, good[:40], b"\0\xff"):
+    assert state(right_manifest[:40], STORED) == ((), True)
+    for manifest in (right_manifest, None, right_manifest[:40], b"\0\xff"):
         edited, _ = state(manifest, STORED | {"dag_a.py": b"mine\n", "more.py": b""})
         assert edited == ("dag_a.py", "more.py")
     # An edit that was entered into the list as well.
     changed = STORED | {"dag_a.py": b"mine\n"}
     assert state(manifest_text(changed), changed) == (("dag_a.py",), True)
     # Of another release only the list tells: one that is damaged is an edit.
-    assert state(good, STORED, None) == ((), False)
-    assert state(good[:40], STORED, None) == ((".manifest",), True)
+    assert state(right_manifest, STORED, None) == ((), False)
+    assert state(right_manifest[:40], STORED, None) == ((".manifest",), True)
     assert state(None, STORED, None) == ((".manifest",), True)
 
 

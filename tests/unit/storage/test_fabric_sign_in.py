@@ -78,9 +78,9 @@ def test_three_wrong_answers_end_it() -> None:
 
 def test_without_anybody_it_ends_at_once() -> None:
     person, server = Person(None), Server("secret", "123")
-    with pytest.raises(AuthFailed) as caught:
+    with pytest.raises(AuthFailed) as excinfo:
         SignIn(OPTIONS, person, Memory()).authenticate(server)
-    assert "in a terminal" in (caught.value.hint or "")
+    assert "in a terminal" in (excinfo.value.hint or "")
     assert (server.attempts, len(person.questions)) == (1, 1)
 
 

@@ -91,11 +91,11 @@ def test_a_lock_without_a_name_is_never_taken_for_dead(target: Target) -> None:
 
 def test_stealing_takes_only_the_lock_that_was_seen(target: Target) -> None:
     target.lock("one", {"user": "a"})
-    seen = target.lock("two", {"user": "b"})
-    assert isinstance(seen, LockHolder)
+    holder = target.lock("two", {"user": "b"})
+    assert isinstance(holder, LockHolder)
     target.unlock("one")
     target.lock("three", {"user": "c"})
-    now = target.lock("two", {"user": "b"}, stolen=seen.mark)
+    now = target.lock("two", {"user": "b"}, stolen=holder.mark)
     assert isinstance(now, LockHolder)
     assert now.who["user"] == "c"
     target.unlock("one")

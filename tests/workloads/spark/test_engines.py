@@ -141,13 +141,13 @@ def test_features_labels_and_negatives_are_the_same_on_both_engines(
 
 def test_a_pipeline_on_spark_makes_the_same_artifacts(spark_engine: SparkEngine, tmp_path: Path) -> None:
     """The same identities, schemas and rows; folders with letters that are patterns to Spark and DuckDB."""
-    made = {}
+    pipelines = {}
     for engine in ("embedded", "spark"):
         root = tmp_path / f"{engine} [a]{{b}}"
         write_log(root / "data" / "replay" / "ml100k_ratings.csv", sample_rows())
-        made[engine] = Pipeline(root, engine=engine)
-        made[engine].run("split", "first_level_poprec", "first_level_itemknn", "combine", "second_level_lightgbm")
-    embedded, spark = made["embedded"], made["spark"]
+        pipelines[engine] = Pipeline(root, engine=engine)
+        pipelines[engine].run("split", "first_level_poprec", "first_level_itemknn", "combine", "second_level_lightgbm")
+    embedded, spark = pipelines["embedded"], pipelines["spark"]
     for step, tables in {
         "split": ("first_level_train", "second_level_train", "test", "queries", "items"),
         "first_level_poprec": ("train_candidates", "candidates"),
