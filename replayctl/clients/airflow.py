@@ -6,8 +6,9 @@ Returns plain dataclasses, and raises errors of `replayctl.errors`. Runs and tas
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from replayctl.clients.airflow_runs import RunsApi
 from replayctl.clients.airflow_session import PAGE, has_status, unreachable
@@ -15,6 +16,7 @@ from replayctl.clients.proxies import make_pool
 from replayctl.errors import NotFound, OperationFailed
 
 _HEALTH_TIMEOUT_S = 5.0
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,23 +133,27 @@ class AirflowApi(RunsApi):
             self._call(f"pool {name}", lambda client: PoolApi(client).post_pool(body))
 
     def version(self) -> str:
-        """The server's version."""
-        from airflow_client.client import VersionApi
-
-        return str(self._call("its version", lambda client: VersionApi(client).get_version()).version)
+        """The server's version, without signing in. Raises Unreachable if the server does not answer."""
+        return self._open_to_all("version", "its version", lambda answer: str(answer["version"]))
 
     def health(self) -> Mapping[str, str]:
         """Component → status, without signing in. Raises Unreachable if the server does not answer."""
+        return self._open_to_all(
+            "monitor/health",
+            "its health",
+            lambda parts: {name: str(part["status"]) for name, part in parts.items() if part and part.get("status")},
+        )
+
+    def _open_to_all(self, path: str, what: str, read: Callable[[Any], _T]) -> _T:
         import urllib3
 
         # Without the generated client, which takes a second to import.
         try:
             with make_pool(self.url) as pool:
-                address = f"{self.url}/api/v2/monitor/health"
+                address = f"{self.url}/api/v2/{path}"
                 answer = pool.request("GET", address, timeout=_HEALTH_TIMEOUT_S, retries=False)
-            parts = answer.json()
-            return {name: str(part["status"]) for name, part in parts.items() if part and part.get("status")}
+            return read(answer.json())
         except urllib3.exceptions.HTTPError as error:
             raise unreachable(self.url, error) from error
         except (ValueError, AttributeError, TypeError, KeyError) as error:
-            raise OperationFailed(f"Airflow at {self.url} did not report its health (HTTP {answer.status})") from error
+            raise OperationFailed(f"Airflow at {self.url} did not report {what} (HTTP {answer.status})") from error

@@ -63,7 +63,7 @@ def airflow_config(
         return Result("airflow-config", data, (Lines((text.rstrip(),)),), warnings=config.warnings)
     warnings, version, dag_image = list(config.warnings), None, None
     try:
-        with open_airflow(app.settings, app.environ, app.reporter) as api:
+        with open_airflow(app.settings, app.environ, app.reporter, anonymous=dag is None) as api:
             version = api.version()
             dag_image = _image_of(api, find_namespace(app.settings, shared=shared), dag) if dag else None
     except ReplayctlError as error:

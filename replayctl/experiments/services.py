@@ -24,11 +24,13 @@ def has_airflow(settings: Settings) -> bool:
 
 
 @contextlib.contextmanager
-def open_airflow(settings: Settings, environ: Mapping[str, str], reporter: Reporter) -> Iterator[AirflowApi]:
+def open_airflow(
+    settings: Settings, environ: Mapping[str, str], reporter: Reporter, *, anonymous: bool = False
+) -> Iterator[AirflowApi]:
     """The profile's Airflow: the local stack's, the one at `airflow.url`, else `targets.airflow` through a forward.
 
-    Raises SettingsError that names the missing key, NotReady when the local stack does not run, and what opening a
-    forward raises.
+    With `anonymous` no credentials are needed, for its health and version. Raises SettingsError that names the missing
+    key, NotReady when the local stack does not run, and what opening a forward raises.
     """
     from replayctl.clients.airflow import AirflowApi
 
@@ -37,7 +39,10 @@ def open_airflow(settings: Settings, environ: Mapping[str, str], reporter: Repor
 
         yield stack.airflow_api(settings)
         return
-    username, password = settings.airflow.username, settings.airflow_password()
+    username = settings.airflow.username
+    password = None if anonymous else settings.airflow_password()
+    if anonymous:
+        username, password = username or "", password or ""
     if username is None or password is None:
         missing = "airflow.username" if username is None else "airflow.password_file"
         raise SettingsError(

@@ -17,6 +17,7 @@ from replayctl.local.locking import exclusive
 from replayctl.python_env import archive, check, debian, packages, standalone
 from replayctl.python_env.recipe import Recipe
 from replayctl.python_env.trim import trim
+from replayctl.python_env.zips import zip_modules
 from replayctl.settings.declared import Settings
 
 _TOOLS = "packing"
@@ -41,7 +42,8 @@ class Environment:
 def plan_environment(settings: Settings) -> Recipe:
     """The inputs of the profile's environment.
 
-    Raises UsageProblem for a list that is not pinned, NotFound where there is no interpreter to pack.
+    Raises UsageProblem for a list that is not pinned, NotFound where there is no interpreter to pack, OperationFailed
+    when the nodes' C library is too old for it.
     """
     expected = settings.packages
     path = environments.spark_requirements(settings)
@@ -50,6 +52,7 @@ def plan_environment(settings: Settings) -> Recipe:
         interpreter = standalone.find_standalone(expected.standalone_python)
     else:
         interpreter = debian.find_debian(expected.python)
+    check.check_glibc(f"Debian's Python {expected.python}", interpreter.glibc, runtime)
     return Recipe(path, read_requirements(path), runtime, interpreter)
 
 
@@ -100,6 +103,8 @@ def _build(
     else:
         standalone.unpack_standalone(recipe.interpreter, version, tree, scratch, path.parent, reporter)
     installed = _packages_folder(tree, version, recipe.interpreter.kind)
+    # Before the packages, which take longer.
+    check.check_tree(tree, recipe.runtime, links=False)
     reporter.step(f"installing {len(recipe.packed)} packages")
     packages.install(python, recipe.packed, recipe.runtime, installed, reporter)
     trim(tree, version)
@@ -110,6 +115,8 @@ def _build(
         reporter.step("fetching Spark's Python for the check")
         zips = packages.install_spark_python(python, recipe.from_spark, scratch / "spark", reporter)
     modules = sorted(set(check.imported_modules(dags, installed)))
+    reporter.step("moving pure Python into zips")
+    zip_modules(tree, installed, version, scratch)
     reporter.step("trying all imports under an empty root")
     note = check.check_imports(root, zips, modules, with_compiler_libraries=recipe.interpreter.kind != "debian")
     unpacked = sum(entry.stat().st_size for entry in tree.rglob("*") if entry.is_file())

@@ -38,12 +38,29 @@ _LIBRARY_FOLDERS = ("lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "lib64", "u
 _SHOWN = 8
 
 
-def check_tree(tree: Path, runtime: Runtime) -> None:
-    """OperationFailed for links, for absolute paths in libraries, and for files that need a newer C library."""
+def check_glibc(what: str, required: str | None, runtime: Runtime) -> None:
+    """OperationFailed when something requires a newer C library than the nodes have."""
+    if required is None or _number(required) <= _number(runtime.glibc):
+        return
+    raise OperationFailed(
+        f"{what} requires glibc {required}, the cluster's nodes have {runtime.glibc}",
+        hint="name a standalone CPython (cpython-…-install_only.tar.gz of "
+        "https://github.com/astral-sh/python-build-standalone): "
+        "export REPLAYCTL_PACKAGES_STANDALONE_PYTHON='<URL>#sha256=<64 hex digits>'; "
+        f"if the nodes are newer than that: export REPLAYCTL_PACKAGES_GLIBC={required}",
+    )
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def check_tree(tree: Path, runtime: Runtime, *, links: bool = True) -> None:
+    """OperationFailed for links, unless they are still to be resolved, and for files that need a newer C library."""
     newest = 0
     newest_of = ""
     for path in sorted(tree.rglob("*")):
-        if path.is_symlink():
+        if path.is_symlink() and links:
             raise OperationFailed(f"the environment is not relocatable: {path.relative_to(tree)} is a link")
         content = path.read_bytes() if path.is_file() else b""
         if not content.startswith(_ELF):
@@ -51,12 +68,7 @@ def check_tree(tree: Path, runtime: Runtime) -> None:
         for number in re.findall(rb"\0GLIBC_2\.([0-9]{1,3})(?=[.\0])", content):
             if int(number) > newest:
                 newest, newest_of = int(number), str(path.relative_to(tree))
-    available = int(runtime.glibc.partition(".")[2])
-    if newest > available:
-        raise OperationFailed(
-            f"{newest_of} requires glibc 2.{newest}, the cluster's nodes have {runtime.glibc}",
-            hint="name a standalone CPython by packages.standalone_python, or correct packages.glibc",
-        )
+    check_glibc(newest_of, f"2.{newest}", runtime)
 
 
 def resolve_links(tree: Path) -> None:

@@ -29,6 +29,7 @@ _LIBRARIES = (
 )
 # Modules that no step needs, whose libraries would be more files: terminals, old databases, passwords of Unix, NIS.
 _LEFT_OUT = ("_crypt", "_curses", "_curses_panel", "_dbm", "nis", "readline")
+_C_LIBRARY = re.compile(r"\blibc6 \(>= ([0-9]+\.[0-9]+)\)")
 _URI = re.compile(r"'(?P<uri>[^']+)' (?P<name>\S+) \d+ SHA256:(?P<sha256>[0-9a-f]{64})")
 
 
@@ -50,7 +51,18 @@ def find_debian(python: str) -> Interpreter:
             hint=f"run `apt-get update`; where the distribution has another Python, {_STANDALONE_HINT}",
             details=done.stderr.strip()[-2000:] or None,
         )
-    return Interpreter("debian", tuple(files))
+    return Interpreter("debian", tuple(files), _required_glibc(names))
+
+
+def _required_glibc(names: Sequence[str]) -> str | None:
+    """The newest C library that one of the packages depends on; None where apt-cache does not say."""
+    done = process.exchange(["apt-cache", "show", "--no-all-versions", *names], b"", timeout_s=_TIMEOUT_S)
+    versions = _C_LIBRARY.findall(done.stdout.decode("utf-8", "replace"))
+    return max(versions, key=_number, default=None)
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
 
 
 def unpack_debian(interpreter: Interpreter, python: str, tree: Path, scratch: Path, patchelf: Path) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import sys
+import zipfile
 
 
 def _top_modules(folder: pathlib.Path) -> list[str]:
@@ -23,6 +24,12 @@ def _top_modules(folder: pathlib.Path) -> list[str]:
     return names
 
 
+def _zipped_modules(path: pathlib.Path) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        tops = {name.partition("/")[0] for name in archive.namelist() if name.endswith((".py", "/__init__.py"))}
+    return sorted(name for name in (top.partition(".")[0] for top in tops) if name.isidentifier())
+
+
 def main(argv: list[str]) -> int:
     """`MODULE…` are imported as well."""
     prefix = pathlib.Path(sys.base_prefix)
@@ -30,7 +37,10 @@ def main(argv: list[str]) -> int:
     sys.path += sorted(str(path) for path in pathlib.Path(__file__).parent.glob("*.zip"))
     names = [*_top_modules(library / "lib-dynload"), *argv]
     for packages in (library / "dist-packages", library / "site-packages"):
-        names += _top_modules(packages) if packages.is_dir() else []
+        if packages.is_dir():
+            names += _top_modules(packages)
+            for path in packages.glob("*.zip"):
+                names += _zipped_modules(path)
     failures = {}
     # Libraries of packages need what their package loads first, so they are loaded after it.
     for name in dict.fromkeys(names):

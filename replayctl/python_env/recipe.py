@@ -13,7 +13,7 @@ from replayctl.bundle.python_list import environment_prefix
 from replayctl.errors import SettingsError
 
 # Change this to have all environments built again.
-_RECIPE = "1"
+_RECIPE = "2"
 _DIGITS = 12
 # They come from Spark on the cluster: its jars are hundreds of megabytes, and its Python has to be of the same version.
 FROM_SPARK = ("pyspark", "py4j")
@@ -22,10 +22,14 @@ _STANDALONE = re.compile(r"(?P<source>.+)#sha256=(?P<sha256>[0-9a-f]{64})")
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """Where the interpreter comes from: `files` are addresses or paths, each with its sha256."""
+    """Where the interpreter comes from: `files` are addresses or paths, each with its sha256.
+
+    `glibc` is the C library that it requires, where that is known before it is unpacked.
+    """
 
     kind: str
     files: tuple[tuple[str, str], ...]
+    glibc: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 # Below the folder of the standard library.
-_LIBRARY_FOLDERS = ("test", "idlelib", "turtledemo", "tkinter", "lib2to3", "ensurepip", "pydoc_data")
+_LIBRARY_FOLDERS = ("test", "idlelib", "turtledemo", "tkinter", "lib2to3", "ensurepip", "pydoc_data", "venv")
 _TEST_FOLDERS = frozenset({"test", "tests"})
 _FOLDERS = frozenset({"__pycache__", "include"})
 _SUFFIXES = frozenset(
@@ -27,10 +27,17 @@ _SUFFIXES = frozenset(
         ".f",
         ".f90",
         ".a",
+        ".tp",
+        ".in",
+        ".pc",
+        ".cmake",
+        ".build",
+        ".exe",
     )
 )
 # What only an installer reads of a package.
 _RECORDS = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "top_level.txt", "py.typed"})
+_BUILD_FILES = frozenset({"CMakeLists.txt", "conftest.py"})
 # Parts of packages for graphics cards, whose libraries would have to be on the node.
 _CUDA = "_cuda*.so"
 
@@ -54,7 +61,7 @@ def trim(tree: Path, python: str) -> None:
             if path.name in _TEST_FOLDERS and path.is_dir():
                 _remove(path)
     for path in sorted(tree.rglob("*")):
-        odd = path.name in _RECORDS or path.suffix in _SUFFIXES or path.match(_CUDA)
+        odd = path.name in _RECORDS | _BUILD_FILES or path.suffix in _SUFFIXES or path.match(_CUDA)
         if path.exists() and (path.name in _FOLDERS if path.is_dir() else odd):
             _remove(path)
 

@@ -10,8 +10,9 @@ import pytest
 from replayctl.bundle.package_files import Runtime
 from replayctl.errors import OperationFailed
 from replayctl.python_env.archive import pack
-from replayctl.python_env.check import check_tree, imported_modules, resolve_links
+from replayctl.python_env.check import check_glibc, check_tree, imported_modules, resolve_links
 from replayctl.python_env.trim import trim
+from replayctl.python_env.zips import may_be_zipped
 
 RUNTIME = Runtime("3.11", "2.12", "2.36", "x86_64")
 PACKAGES = Path("lib") / "python3.11" / "dist-packages"
@@ -53,6 +54,8 @@ def test_only_what_steps_need_is_left(tmp_path: Path) -> None:
         f"{PACKAGES}/a/a.pyi",
         f"{PACKAGES}/a/a.pxd",
         f"{PACKAGES}/a/gpu/_cuda.so",
+        f"{PACKAGES}/a/meson.build",
+        f"{PACKAGES}/a/conftest.py",
         f"{PACKAGES}/a-1.dist-info/RECORD",
     )
     trim(tmp_path, "3.11")
@@ -82,6 +85,40 @@ def test_the_c_library_of_the_nodes_is_the_limit(tmp_path: Path, needed: bytes, 
         return
     with pytest.raises(OperationFailed, match=r"lib/a.so requires glibc 2.38, the cluster's nodes have 2.36"):
         check_tree(tmp_path, RUNTIME)
+
+
+def test_an_interpreter_that_is_too_new_is_refused_with_a_hint_to_paste() -> None:
+    check_glibc("Debian's Python", None, RUNTIME)
+    check_glibc("Debian's Python", "2.9", RUNTIME)
+    check_glibc("Debian's Python", "2.36", RUNTIME)
+    with pytest.raises(OperationFailed, match=r"requires glibc 2.37, the cluster's nodes have 2.36") as raised:
+        check_glibc("Debian's Python", "2.37", RUNTIME)
+    assert "export REPLAYCTL_PACKAGES_STANDALONE_PYTHON=" in (raised.value.hint or "")
+    assert "export REPLAYCTL_PACKAGES_GLIBC=2.37" in (raised.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "zipped"),
+    [
+        ("pure/__init__.py", b"import os", True),
+        ("pure/README.md", b"", True),
+        ("compiled/_speed.cpython-311-x86_64-linux-gnu.so", b"", False),
+        ("data/table.csv", b"", False),
+        ("reads/part.py", b"open(os.path.dirname(__file__) + '/x')", False),
+        ("gets/part.py", b"pkgutil.get_data('gets', 'x')", False),
+        # Known to name its path in warnings only, and to read its data by importlib.resources.
+        ("polars/__init__.py", b"__file__", True),
+        ("tzdata/zoneinfo/CET", b"", True),
+        ("pure-1.0.dist-info/METADATA", b"", True),
+    ],
+)
+def test_only_pure_packages_that_do_not_read_their_own_path_are_zipped(
+    tmp_path: Path, name: str, content: bytes, zipped: bool
+) -> None:
+    package = tmp_path / Path(name).parts[0]
+    write(package, "module.py")
+    write(tmp_path, name, content=content)
+    assert may_be_zipped(package) == zipped
 
 
 def test_an_archive_follows_from_its_content_alone(tmp_path: Path) -> None:
