@@ -77,7 +77,9 @@ class Steps:
         return self.station.call(*argv)
 
     def running(self) -> list[dict[str, Any]]:
-        return self.call("yarn-apps", "--dag", _DAG, "--state", "RUNNING").document["data"]["applications"]
+        answer = self.call("yarn-apps", "--dag", _DAG, "--state", "RUNNING")
+        assert answer.code == 0, answer.stderr
+        return answer.document["data"]["applications"]
 
     def start(self) -> str:
         started = self.call("run", _DAG, "--force", "probe")
