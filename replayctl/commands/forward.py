@@ -88,7 +88,7 @@ def airflow_port_forward(ctx: typer.Context, port: _Port = None, open_pages: _Op
 
 def open_page(
     ctx: typer.Context,
-    target: Annotated[str, typer.Argument(help=f"{_NAMES}.")],
+    target: Annotated[str, typer.Argument(help=f"{_NAMES}; for MLflow also a name in mlflow.servers.")],
     port: _Port = None,
     by_forward: Annotated[
         bool,

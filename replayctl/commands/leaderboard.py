@@ -41,8 +41,15 @@ def leaderboard(
 
     app: AppContext = ctx.obj
     namespace = find_namespace(app.settings, shared=shared)
-    with open_mlflow(app.settings, app.environ, app.reporter, server) as api:
-        report = board.read_leaderboard(api, namespace, experiment, metric=metric, every=every)
+    report = board.find_leaderboard(
+        lambda name: open_mlflow(app.settings, app.environ, app.reporter, name),
+        namespace,
+        experiment,
+        server=server,
+        others=() if server else app.settings.mlflow.servers,
+        metric=metric,
+        every=every,
+    )
     at = report.metric.partition("@")[2]
     names = dict.fromkeys((report.metric, *(f"{name}@{at}" for name in board.SHOWN_METRICS)))
     rows = tuple(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from replayctl.clients.mlflow import DeletedExperiment, MlflowApi, MlflowRun
-from replayctl.errors import NotFound, UsageProblem
+from replayctl.errors import NotFound, OperationFailed, Unreachable, UsageProblem
 from replayctl.experiments.finding import nearest, plain_name
 from replayctl.settings.namespace import Namespace
 
@@ -61,6 +62,41 @@ class Leaderboard:
             for name in names
             if len({parameters.get(name) for parameters in same}) > 1
         }
+
+
+def find_leaderboard(
+    open_server: Callable[[str], AbstractContextManager[MlflowApi]],
+    namespace: Namespace,
+    experiment: str,
+    *,
+    server: str = "",
+    others: Iterable[str] = (),
+    metric: str = "NDCG@10",
+    every: bool = False,
+) -> Leaderboard:
+    """The leaderboard from the server of that name, `""` for the profile's first.
+
+    Raises what `read_leaderboard` raises; the hint of NotFound names those of the `others` that have the experiment.
+    """
+    try:
+        with open_server(server) as api:
+            return read_leaderboard(api, namespace, experiment, metric=metric, every=every)
+    except NotFound as error:
+        found = [other for other in others if _has_experiment(open_server, other, namespace, experiment)]
+        if found:
+            error.hint = f"its DAG has chosen another server: pass {' or '.join(f'--server {name}' for name in found)}"
+        raise
+
+
+def _has_experiment(
+    open_server: Callable[[str], AbstractContextManager[MlflowApi]], server: str, namespace: Namespace, experiment: str
+) -> bool:
+    try:
+        with open_server(server) as api:
+            api.experiment_id(namespace.mlflow_experiment(plain_name(namespace, experiment)))
+    except (NotFound, OperationFailed, Unreachable):
+        return False
+    return True
 
 
 def read_leaderboard(

@@ -29,9 +29,14 @@ def namespaces(settings: Settings) -> list[str]:
 
 
 def direct_link(name: str, settings: Settings) -> str | None:
-    """The address at which a page can be opened without a forward, if the profile has one."""
+    """The address at which a page can be opened without a forward, if the profile has one.
+
+    A server of MLflow, such as a DAG may choose by its name, is its own page.
+    """
     link = getattr(settings.links, name, None)
-    return link if isinstance(link, str) else None
+    if isinstance(link, str):
+        return link
+    return settings.mlflow.url if name == "mlflow" else settings.mlflow.servers.get(name)
 
 
 def listeners(

@@ -1,12 +1,7 @@
 """The pipeline computed once on a sample of the real MovieLens-100k, and a real MLflow server for its metrics."""
 
 import csv
-import json
 import os
-import socket
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +15,7 @@ from dags.dag_entities import DATASETS, RESOURCE_TIERS, Engine, Namespace, Resou
 from dags.dag_specs import DagSpec, Deployment, StepSpec
 from dags.dag_two_stage_scenarios import build_two_stage_dag
 from dags.workloads import runner
+from tests.mlflow_servers import Mlflow
 
 SAMPLE_USERS = 120
 
@@ -93,72 +89,6 @@ class Pipeline:
     def run(self, *names: str) -> None:
         for name in names or [step.name for step in self.spec.steps]:
             runner.run(self.document(name))
-
-
-class Mlflow:
-    """A real MLflow server of the tests' own."""
-
-    def __init__(self, program: str, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        argv = [program, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-        argv += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-        environ = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "PYTHON"))}
-        environ |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "NO_PROXY": "*"}
-        environ["PATH"] = f"{Path(program).parent}{os.pathsep}{environ['PATH']}"
-        self._log = (folder / "mlflow.log").open("wb")
-        self.process = subprocess.Popen(
-            argv, env=environ, cwd=folder, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-
-    def wait(self, deadline_s: float = 120.0) -> None:
-        deadline = time.monotonic() + deadline_s
-        while True:
-            assert self.process.poll() is None, "MLflow has ended"
-            try:
-                urllib.request.urlopen(f"{self.url}/health", timeout=5).close()
-                return
-            except OSError:
-                assert time.monotonic() < deadline, "MLflow does not answer"
-                time.sleep(0.2)
-
-    def runs(self, experiment: str) -> list[dict[str, Any]]:
-        """Runs of an experiment: id, status, name, tags, params and metrics."""
-        answer = self.ask(f"experiments/get-by-name?experiment_name={experiment}")
-        request = {"experiment_ids": [answer["experiment"]["experiment_id"]]}
-        return [
-            {
-                "id": run["info"]["run_id"],
-                "status": run["info"]["status"],
-                "name": run["info"]["run_name"],
-                **{
-                    kind: {entry["key"]: entry["value"] for entry in run["data"].get(kind, [])}
-                    for kind in ("tags", "params", "metrics")
-                },
-            }
-            for run in self.ask("runs/search", request).get("runs", [])
-        ]
-
-    def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        data = json.dumps(body).encode() if body is not None else None
-        request = urllib.request.Request(
-            f"{self.url}/api/2.0/mlflow/{path}", data, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return dict(json.load(answer))
-
-    def stop(self) -> None:
-        import signal
-
-        os.killpg(self.process.pid, signal.SIGTERM)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-        self._log.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,12 +1,9 @@
 """An evaluation comes to MLflow once, whatever happens to the server or the task on the way."""
 
-import http.client
 import json
 import shutil
 import threading
-import urllib.parse
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,69 +13,10 @@ from dags.artifacts import Artifact
 from dags.workloads import recording, runner
 from dags.workloads.context import StepError
 from dags.workloads.mlflow_server import MlflowServer
+from tests import mlflow_servers
+from tests.mlflow_servers import TROUBLES, Mlflow, Relay
 
-from .conftest import Mlflow, Pipeline
-
-TROUBLES = ("refuses connections", "loses an answer", "answers 500", "answers 503 by a proxy")
-
-
-class Relay:
-    """Stands before a real MLflow and fails from the request with the number `fails_at` on, until it is mended."""
-
-    def __init__(self, target: str) -> None:
-        self.target = urllib.parse.urlsplit(target).netloc
-        self.requests = 0
-        self.fails_at: int | None = None
-        self.trouble = TROUBLES[0]
-        relay = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                relay.requests += 1
-                body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-                late = None if relay.fails_at is None else relay.requests - relay.fails_at
-                if late is not None and late >= 0:
-                    if relay.trouble == "loses an answer" and late == 0:
-                        relay.forwarded(self.command, self.path, body)
-                    if relay.trouble.startswith("answers"):
-                        self.answer(int(relay.trouble.split()[1]), b"<html>not now</html>")
-                    else:
-                        self.close_connection = True
-                    return
-                self.answer(*relay.forwarded(self.command, self.path, body))
-
-            do_POST = do_GET
-
-            def answer(self, code: int, body: bytes) -> None:
-                self.send_response(code)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
-        self.thread.start()
-
-    def forwarded(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(self.target, timeout=60)
-        try:
-            connection.request(method, path, body, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
-
-    def mend(self) -> None:
-        self.fails_at, self.requests = None, 0
-
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
+from .conftest import Pipeline
 
 
 @pytest.fixture
@@ -106,12 +44,7 @@ def copy_of_evaluation(pipeline: Pipeline, document: dict[str, Any]) -> None:
 
 
 def assert_recorded_once(mlflow: Mlflow, experiment: str) -> None:
-    runs = mlflow.runs(experiment)
-    assert sorted(run["tags"]["replayctl.level"] for run in runs) == ["experiment", "first", "first", "second"]
-    assert {run["status"] for run in runs} == {"FINISHED"}
-    (parent,) = [run for run in runs if run["tags"]["replayctl.level"] == "experiment"]
-    assert {run["tags"].get("mlflow.parentRunId", parent["id"]) for run in runs} == {parent["id"]}
-    assert all("NDCG.10" in run["metrics"] and run["params"] for run in runs)
+    mlflow_servers.assert_recorded_once(mlflow, experiment, ("first", "first", "second"))
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)

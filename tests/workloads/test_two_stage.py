@@ -13,8 +13,9 @@ from dags.artifacts import Artifact
 from dags.workloads import runner, second_level, tables
 from dags.workloads.context import StepContext, StepError
 from dags.workloads.metrics import measure
+from tests.mlflow_servers import Mlflow
 
-from .conftest import Mlflow, Pipeline, pairs, rows
+from .conftest import Pipeline, pairs, rows
 
 MODELS = ("poprec", "itemknn")
 
