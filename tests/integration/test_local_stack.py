@@ -14,9 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import ROOT
+from replayctl.local import environments
+from tests.conftest import CACHE_DIR, ROOT
+from tests.mlflow_servers import Mlflow, assert_recorded_once
+from tests.reporters import RecordingReporter
 
-from .conftest import Answer, Stack, environ_for, processes_of
+from .conftest import SMALL_MODULE, Answer, Stack, environ_for, processes_of
 
 pytestmark = pytest.mark.integration
 STEPS = {"split", "first_level_poprec", "first_level_itemknn", "combine", "second_level_lightgbm", "evaluate"}
@@ -226,3 +229,37 @@ def test_ctrl_c_while_starting_leaves_no_process(tmp_path: Path) -> None:
     assert json.loads(out)["errors"][0]["code"] == "interrupted"
     wait_for(lambda: not processes_of(home), 15)
     assert not (home / "stack.json").exists()
+
+
+def test_a_second_mlflow_that_was_away_gets_the_metrics_by_the_next_run(
+    stack: Stack, finished: Answer, tmp_path: Path
+) -> None:
+    assert CACHE_DIR
+    program = str(environments.ensure("mlflow", Path(CACHE_DIR), None, RecordingReporter()).program("mlflow"))
+    server = Mlflow(program, tmp_path)
+    server.wait()
+    server.stop()
+    shutil.copytree(stack.dags, tmp_path / "dags")
+    module = SMALL_MODULE.replace("two_stage_sample", "two_stage_second")
+    module = module.replace("return (build_two_stage_dag(", "return (replace(build_two_stage_dag(")
+    module = module.replace("models, SAMPLE),)", 'models, SAMPLE), mlflow_server="second"),)')
+    (tmp_path / "dags" / "dag_second.py").write_text(module)
+    own = Stack(stack.home, tmp_path / "dags", stack.environ | {"REPLAYCTL_MLFLOW_SERVERS": f"second={server.url}"})
+    try:
+        assert own.deploy().code == 0
+        away = own.call("run", "two_stage_second", "--wait")
+        assert away.code == 1
+        assert "the metrics are kept with" in json.dumps(away.document)
+        server = Mlflow(program, tmp_path, server.port)
+        server.wait()
+        again = own.call("run", "two_stage_second", "--wait")
+        assert again.code == 0, again.stderr
+        assert_recorded_once(server, "two_stage_second_alice", ("first", "first", "second"))
+        board = own.call("leaderboard", "two_stage_second", "--server", "second").data
+        assert len(board["rows"]) == 3
+        assert own.call("leaderboard", "two_stage_second").document["errors"][0]["hint"].endswith("--server second")
+        synced = own.call("mlflow-sync")
+        assert {row["state"] for row in synced.data["evaluations"]} <= {"present", "deleted"}
+    finally:
+        server.stop()
+        stack.deploy()
