@@ -13,6 +13,7 @@ import http.client
 import io
 import json
 import logging
+import re
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
@@ -26,8 +27,15 @@ _BLOCK = 1 << 20
 _MAX_ANSWER_BYTES = 256 << 20
 _MAX_HOPS = 3
 _PAUSES_S = (0.5, 15.0)
-# Words of a NameNode that starts, stands by or has no DataNode to offer yet.
-_PASSING = frozenset({"SafeModeException", "RetriableException", "StandbyException", "NoNamenodesAvailableException"})
+# Said by a NameNode that starts, stands by or misses its DataNodes, and by a DataNode that misses its NameNode.
+_PASSING = (
+    *("SafeModeException", "RetriableException", "StandbyException", "NoNamenodesAvailableException"),
+    *("ConnectException", "SocketException", "SocketTimeoutException", "EOFException", "NoRouteToHostException"),
+    *("Failed to find datanode", "No active nodes contain this block"),
+    *("could only be written to 0 of the", "Could not obtain block"),
+)
+_DENIED = re.compile(r'user=([^,]*), access=(\w+), inode="([^"]*)":([^:]*):([^:]*):(\S+)')
+_ACCESS = {"WRITE": "write to", "READ": "read", "READ_EXECUTE": "read", "EXECUTE": "look into"}
 _REDIRECTS = (301, 302, 303, 307, 308)
 _Value = TypeVar("_Value")
 
@@ -227,7 +235,7 @@ class WebHdfs:
         if code == 401:
             return HdfsError(f"HDFS at {self.url} asks for a sign-in (HTTP 401), which is not supported: {message}")
         if kind == "AccessControlException":
-            return HdfsError(f"HDFS does not let user {self.user} {operation} {path}: {message}")
+            return HdfsError(_denied(message) or f"HDFS does not let user {self.user} {operation} {path}: {message}")
         return HdfsError(f"HDFS at {self.url} refused {operation} of {path} (HTTP {code} {kind}): {message}")
 
 
@@ -303,6 +311,19 @@ def _status(row: dict[str, Any]) -> HdfsStatus:
     is_folder = row["type"] == "DIRECTORY"
     return HdfsStatus(
         str(row["pathSuffix"]), is_folder, int(row["length"]), int(row["modificationTime"]), int(row["fileId"])
+    )
+
+
+def _denied(message: str) -> str | None:
+    """What a NameNode says about permissions, with the folder and its owner; None when it says something else."""
+    found = _DENIED.search(message)
+    if found is None:
+        return None
+    user, access, folder, owner, group, mode = found.groups()
+    verb = _ACCESS.get(access, f"{access} on")
+    return (
+        f"HDFS does not let user {user} {verb} {folder}, which belongs to {owner} (group {group}, {mode}): "
+        f"set hdfs.user to one who may, or ask {owner} for access"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,13 @@ from replayctl.errors import AuthFailed, Conflict, NotFound, OperationFailed, Re
 _TIMEOUT_S = 120.0
 _CHUNK_BYTES = 1 << 20
 _MAX_ANSWER_BYTES = 64 << 20
+# What is said where a DataNode is missing, and by a DataNode that misses its NameNode.
+_PASSING = (
+    *("ConnectException", "SocketException", "SocketTimeoutException", "EOFException", "NoRouteToHostException"),
+    *("Failed to find datanode", "No active nodes contain this block"),
+    *("could only be written to 0 of the", "Could not obtain block"),
+)
+_DENIED = re.compile(r'inode="([^"]*)":([^:]*):([^:]*):([-a-z]+)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,7 @@ class WebHdfs:
         """Renames, and never replaces or nests; Conflict when the new name exists."""
         try:
             self._ask("PUT", path, op="RENAME", destination=new, renameoptions="NONE")
-        except AuthFailed as error:
+        except OperationFailed as error:
             if "FileAlreadyExistsException" in (error.details or ""):
                 raise Conflict(f"{new} exists in HDFS") from error
             raise
@@ -193,10 +201,19 @@ class WebHdfs:
             return Unreachable(
                 f"HDFS at {self.url} is not ready: the NameNode is in safe mode or on standby", details=details
             )
-        if status in (401, 403):
+        if any(word in details for word in _PASSING):
+            return Unreachable(
+                f"HDFS at {self.url} is not ready: one of its servers does not answer",
+                hint="check that the NameNode and the DataNodes run: replayctl open hdfs",
+                details=details,
+            )
+        if status == 401 or "AccessControlException" in details:
+            found = _DENIED.search(details.replace('\\"', '"'))
+            folder, *owner = found.groups() if found else (path,)
+            place = f"{folder}, which belongs to {owner[0]} (group {owner[1]}, {owner[2]})" if owner else path
             return AuthFailed(
-                f"HDFS at {self.url} does not let {self._user} change {path}",
-                hint="set hdfs.user or hdfs.packages",
+                f"HDFS at {self.url} denies {self._user} access to {place}",
+                hint="set hdfs.user to one who has access, or ask the owner for it",
                 details=details,
             )
         return OperationFailed(f"HDFS at {self.url} refused {path} (HTTP {status})", details=details)

@@ -145,13 +145,17 @@ class Lab:
             assert time.monotonic() < deadline, f"no pod of {selector} is ready again; ready are {ready}"
             time.sleep(0.1)
 
-    def kill_processes(self, namespace: str, pod: str) -> None:
-        """SIGKILL for all that runs in a pod: an API that deletes it lets its processes live on for a moment."""
+    def kill_processes(self, namespace: str, pod: str, word: str = "") -> None:
+        """SIGKILL for all that runs in a pod, or has the word in its command line.
+
+        An API that deletes a pod lets its processes live on for a moment.
+        """
         uid = self.kubectl("-n", namespace, "get", pod, "-o", "jsonpath={.metadata.uid}")
         killed = 0
         for groups in Path("/proc").glob("[0-9]*/cgroup"):
             with contextlib.suppress(OSError):
-                if uid in groups.read_text().replace("_", "-"):
+                named = word in (groups.parent / "cmdline").read_bytes().decode(errors="replace")
+                if named and uid in groups.read_text().replace("_", "-"):
                     os.kill(int(groups.parent.name), signal.SIGKILL)
                     killed += 1
         assert killed, f"{pod} has no processes on this machine"

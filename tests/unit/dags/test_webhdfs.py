@@ -211,6 +211,23 @@ def test_a_connection_that_is_cut_costs_nothing(
     assert [path for path in fake.files if "/." in path] == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("ConnectException", "Call From node1/10.0.0.1 to nn:9000 failed on connection exception"),
+        ("IOException", "Failed to find datanode, suggest to check cluster health. excludeDatanodes=null"),
+        ("IOException", "No active nodes contain this block"),
+    ],
+)
+def test_servers_of_hdfs_that_miss_each_other_are_waited_for(fake: Any, kind: str, message: str) -> None:
+    artifact = Artifact("hdfs://fake/a/1", {"url": fake.url, "user": "alice"})
+    fake.faults["CREATE"] = [refusing(kind, message)]
+    fake.faults["GETFILECHECKSUM"] = [refusing(kind, message)]
+    assert write(artifact, "run", "new")
+    assert artifact.manifest() == {"text": "new"}
+    assert fake.faults["CREATE"] == fake.faults["GETFILECHECKSUM"] == []
+
+
 def test_one_that_stays_in_safe_mode_is_an_error_and_the_old_artifact_stays(fake: Any) -> None:
     artifact = Artifact("hdfs://fake/a/1", {"url": fake.url, "user": "alice"})
     write(artifact, "run", "old")
@@ -227,6 +244,14 @@ def test_what_cannot_be_asked_is_neither_whole_nor_incomplete(fake: Any) -> None
     artifact = Artifact("hdfs://fake/a/1", {"url": fake.url, "user": "alice"})
     with pytest.raises(HdfsError, match="HDFS does not let user alice LISTSTATUS /a/1: Permission denied: user=alice$"):
         artifact.is_whole()
+
+
+def test_what_may_not_be_written_to_is_named_with_its_owner(fake: Any) -> None:
+    message = 'Permission denied: user=alice, access=WRITE, inode="/a":bob:staff:drwxr-xr-x'
+    fake.faults["MKDIRS"] = [refusing("AccessControlException", message)]
+    denied = r"user alice write to /a, which belongs to bob \(group staff, drwxr-xr-x\): set hdfs.user"
+    with pytest.raises(HdfsError, match=denied):
+        write(Artifact("hdfs://fake/a/1", {"url": fake.url, "user": "alice"}), "run", "new")
 
 
 def test_nobody_who_listens_is_named() -> None:

@@ -213,7 +213,13 @@ def test_pruning_removes_whole_packages(store: HdfsPackageStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("refusal", "error"), [("SafeModeException", Unreachable), ("AccessControlException", AuthFailed)]
+    ("refusal", "error"),
+    [
+        ("SafeModeException", Unreachable),
+        ("ConnectException", Unreachable),
+        ("AccessControlException", AuthFailed),
+        ("InvalidPathException", OperationFailed),
+    ],
 )
 def test_refusals_have_errors_of_their_own(
     server: Hdfs, store: HdfsPackageStore, refusal: str, error: type[Exception]
