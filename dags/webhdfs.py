@@ -316,10 +316,10 @@ def _status(row: dict[str, Any]) -> HdfsStatus:
 
 def _denied(message: str) -> str | None:
     """What a NameNode says about permissions, with the folder and its owner; None when it says something else."""
-    found = _DENIED.search(message)
-    if found is None:
+    match = _DENIED.search(message)
+    if match is None:
         return None
-    user, access, folder, owner, group, mode = found.groups()
+    user, access, folder, owner, group, mode = match.groups()
     verb = _ACCESS.get(access, f"{access} on")
     return (
         f"HDFS does not let user {user} {verb} {folder}, which belongs to {owner} (group {group}, {mode}): "

@@ -208,8 +208,8 @@ class WebHdfs:
                 details=details,
             )
         if status == 401 or "AccessControlException" in details:
-            found = _DENIED.search(details.replace('\\"', '"'))
-            folder, *owner = found.groups() if found else (path,)
+            match = _DENIED.search(details.replace('\\"', '"'))
+            folder, *owner = match.groups() if match else (path,)
             place = f"{folder}, which belongs to {owner[0]} (group {owner[1]}, {owner[2]})" if owner else path
             return AuthFailed(
                 f"HDFS at {self.url} denies {self._user} access to {place}",

@@ -82,9 +82,9 @@ def find_leaderboard(
         with open_server(server) as api:
             return read_leaderboard(api, namespace, experiment, metric=metric, every=every)
     except NotFound as error:
-        found = [other for other in others if _has_experiment(open_server, other, namespace, experiment)]
-        if found:
-            error.hint = f"its DAG has chosen another server: pass {' or '.join(f'--server {name}' for name in found)}"
+        servers = [other for other in others if _has_experiment(open_server, other, namespace, experiment)]
+        if servers:
+            error.hint = f"its DAG has chosen another server: pass {' or '.join(f'--server {name}' for name in servers)}"
         raise
 
 
