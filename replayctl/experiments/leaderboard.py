@@ -84,7 +84,9 @@ def find_leaderboard(
     except NotFound as error:
         servers = [other for other in others if _has_experiment(open_server, other, namespace, experiment)]
         if servers:
-            error.hint = f"its DAG has chosen another server: pass {' or '.join(f'--server {name}' for name in servers)}"
+            error.hint = (
+                f"its DAG has chosen another server: pass {' or '.join(f'--server {name}' for name in servers)}"
+            )
         raise
 
 

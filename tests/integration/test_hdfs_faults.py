@@ -72,12 +72,12 @@ class Hdfs:
 
 @pytest.fixture(scope="module")
 def hdfs(lab: Lab) -> Iterator[Hdfs]:
-    made = Hdfs(lab, f"replayctl-hdfs-{uuid.uuid4().hex[:8]}")
+    own = Hdfs(lab, f"replayctl-hdfs-{uuid.uuid4().hex[:8]}")
     try:
-        made.start()
-        yield made
+        own.start()
+        yield own
     finally:
-        made.stop()
+        own.stop()
 
 
 @pytest.fixture

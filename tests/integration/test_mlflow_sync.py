@@ -46,13 +46,13 @@ PERSON = f"rctl-{os.getpid()}-m"
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mlflow, Mlflow]]:
     assert CACHE_DIR
     program = str(environments.ensure("mlflow", Path(CACHE_DIR), None, RecordingReporter()).program("mlflow"))
-    made = [Mlflow(program, tmp_path_factory.mktemp("mlflow")) for _ in range(2)]
+    own = [Mlflow(program, tmp_path_factory.mktemp("mlflow")) for _ in range(2)]
     try:
-        for server in made:
+        for server in own:
             server.wait()
-        yield made[0], made[1]
+        yield own[0], own[1]
     finally:
-        for server in made:
+        for server in own:
             server.stop()
 
 
