@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,8 @@ from replayctl.errors import (
 from replayctl.settings.context import AppContext
 
 _USAGE = 2
+# Rich help needs as many columns.
+_RICH_COLUMNS = 80
 
 
 app = typer.Typer(
@@ -118,7 +121,7 @@ def _help(
     ctx: typer.Context,
     words: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND]...", help="The command's words.")] = None,
 ) -> None:
-    """Show the help of a command, as its option -h does."""
+    """Show the help of a command, like its option -h."""
     context: Any = ctx.find_root()
     for word in words or ():
         command = context.command
@@ -162,7 +165,7 @@ def _root(
         str, typer.Option("--output", help="Output format: human, or json for one document on stdout.")
     ] = "human",
     verbose: Annotated[
-        int, typer.Option("--verbose", "-v", count=True, help="Show more of what is done; repeatable.")
+        int, typer.Option("--verbose", "-v", count=True, help="Show more detail; repeatable.", show_default=False)
     ] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result, warnings and errors.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")] = False,
@@ -207,9 +210,11 @@ def _root(
 def _program() -> Any:
     """The program as it is run; built once.
 
-    Help is rich on a terminal, and plain where programs read it: there rich would cost 0.3 s for nothing.
+    Help is rich on a terminal, and plain where programs read it: there rich would cost 0.3 s for nothing. It is plain
+    on narrow terminals, too: rich would cut words in its columns.
     """
-    return program("rich" if sys.stdout is not None and sys.stdout.isatty() else None)
+    is_rich = sys.stdout is not None and sys.stdout.isatty() and shutil.get_terminal_size().columns >= _RICH_COLUMNS
+    return program("rich" if is_rich else None)
 
 
 def program(markup: tree.Markup = None) -> Any:

@@ -31,7 +31,7 @@ def airflow_config(
         ),
     ] = None,
     pod_template: Annotated[
-        bool, typer.Option("--pod-template", help="Show only the pod template of tasks, as it was written.")
+        bool, typer.Option("--pod-template", help="Show only the pod template of tasks, unchanged.")
     ] = False,
     dag: Annotated[
         str | None, typer.Option(help="Also show the image of the next pod of this DAG of yours.", show_default=False)
@@ -40,7 +40,7 @@ def airflow_config(
 ) -> Result:
     """Show how the cluster's Airflow is configured, with the source of each value, and the image of the next pod.
 
-    Values of variables override those of airflow.cfg. Secrets are masked.
+    Environment variables override airflow.cfg. Secrets are masked.
 
     \b
     Examples:

@@ -232,16 +232,21 @@ def gc(
     ctx: typer.Context,
     keep: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of releases to keep; deploy.keep_releases by default.", show_default=False),
+        typer.Option(
+            min=1,
+            metavar="<int>",
+            help="Number of releases to keep; deploy.keep_releases by default.",
+            show_default=False,
+        ),
     ] = None,
     shared: Shared = False,
     break_lock: BreakLock = False,
     dry_run: DryRun = False,
 ) -> Result:
-    """Remove old releases that no run needs any more, and what killed tasks have left of artifacts.
+    """Remove old releases that no run needs any more, and unfinished artifacts of killed tasks.
 
-    The current release, the newest ones and those that a live run may use are kept, and so is an unfinished artifact to
-    which something was written within the last `deploy.keep_unfinished_days`.
+    Keeps the current release, the newest ones and those that a live run may use. Unfinished artifacts are removed when
+    nothing was written to them for `deploy.keep_unfinished_days`.
 
     \b
     Examples:

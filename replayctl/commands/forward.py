@@ -100,7 +100,7 @@ def open_page(
 ) -> Result:
     """Open a page of the cluster in a browser.
 
-    The page opens by its direct link, or through a forward that runs until Ctrl-C.
+    Uses the page's direct link if it has one, else a forward that runs until Ctrl-C.
 
     \b
     Examples:

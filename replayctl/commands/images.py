@@ -101,7 +101,7 @@ def push_airflow_image(
 ) -> Result:
     """Push an image of the Airflow worker to its registry.
 
-    The answer has the digest of the image in the registry. Layers that the registry already has are not sent again.
+    Prints the digest of the image in the registry. Layers that the registry already has are not sent again.
 
     \b
     Examples:

@@ -25,7 +25,7 @@ _WithEngine = Annotated[Engine, typer.Option(help="Engine of the steps; spark ad
 def up(ctx: typer.Context, engine: _WithEngine = "embedded", dry_run: DryRun = False) -> Result:
     """Start Airflow and MLflow on this machine, and wait until both are ready.
 
-    A stack that is already running is left alone. Missing or damaged environments are created first, and ports that
+    A stack that is already running is not changed. Missing or damaged environments are created first, and ports that
     are in use are replaced by free ones.
 
     \b
@@ -62,7 +62,7 @@ def down(
 ) -> Result:
     """Stop the local stack, and list what remains on the disk.
 
-    Every process that the stack has started is ended. With `--purge`, its files are removed as well.
+    Ends every process of the stack. With `--purge`, its files are removed as well.
 
     \b
     Examples:
@@ -138,10 +138,10 @@ def status(ctx: typer.Context) -> Result:
 
 def data(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="Name of the dataset.")] = "ml100k",
+    name: Annotated[str, typer.Argument(help="Name of the data set.")] = "ml100k",
     dry_run: DryRun = False,
 ) -> Result:
-    """Download the raw data of a dataset to the local data folder.
+    """Download the raw data of a data set to the local data folder.
 
     \b
     Examples:

@@ -20,7 +20,7 @@ def mlflow_sync(
     shared: Shared = False,
     dry_run: DryRun = False,
 ) -> Result:
-    """Record evaluations in MLflow that were computed while it was away.
+    """Record evaluations that were computed while MLflow was down.
 
     Reads what your evaluations have kept with their artifacts, and records what MLflow does not have. Evaluations that
     were deleted in MLflow stay deleted.

@@ -48,7 +48,7 @@ def upd_wheels_and_jars(
 ) -> Result:
     """Upload wheels and jars for Spark: the workloads' wheel, and the files in the settings and arguments.
 
-    Files that do not fit the cluster are refused before anything is sent. Files that are already stored are not sent
+    Files that do not match the cluster are rejected before anything is sent. Files that are already stored are not sent
     again, and interrupted uploads are resumed.
 
     \b

@@ -33,7 +33,7 @@ def build_python_env(
 ) -> Result:
     """Pack the workloads' packages with a Python interpreter into one archive for YARN.
 
-    The archive needs nothing of a node but the C library: all imports are tried under an empty root of the file system.
+    The archive needs only the C library of a node; the build tries all imports under an empty root file system.
     Nothing is built when the inputs are unchanged. With the setting packages.environment, steps on YARN run in the
     newest published archive of the profile's list.
 

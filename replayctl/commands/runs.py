@@ -24,7 +24,7 @@ _Timeout = Annotated[float, typer.Option(help="Seconds to wait for the end of th
 _RunId = Annotated[
     str | None, typer.Argument(help="Run ID or a prefix of it; the newest run by default.", show_default=False)
 ]
-_A_DAY_S = 86400.0
+_A_DAY_S = 86400
 # A step's whole description is one line of its log.
 _LINE_WIDTH = 300
 
@@ -77,7 +77,7 @@ def list_runs(
     dag: Annotated[
         str | None, typer.Argument(help="One of your DAGs; all of them by default.", show_default=False)
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="List at most this many runs of each DAG.")] = 10,
+    limit: Annotated[int, typer.Option(min=1, metavar="<int>", help="List at most this many runs of each DAG.")] = 10,
     shared: Shared = False,
 ) -> Result:
     """List the runs of your DAGs, newest first.

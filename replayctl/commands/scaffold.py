@@ -15,7 +15,7 @@ from replayctl.settings.context import AppContext
 
 def init(
     ctx: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="Parent folder of the copy, which becomes FOLDER/dags.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to create; the copy is its subfolder dags.")],
     dry_run: DryRun = False,
 ) -> Result:
     """Create an editable copy of the shipped DAGs and workloads.

@@ -22,40 +22,75 @@ if TYPE_CHECKING:
     from replayctl.logs.stream import LogFile
     from replayctl.logs.view import LogSelection
 
+# In panels of their own, short options do not share their columns with long ones.
+_SELECTION = "Selection"
+_OUTPUT = "Output"
 _ApplicationId = Annotated[
     str | None, typer.Argument(help="An application ID; pass --last to use your newest one.", show_default=False)
 ]
-_Mine = Annotated[bool, typer.Option("--mine", help="Only list applications with your tag.")]
-_Last = Annotated[bool, typer.Option("--last", help="Select your newest application.")]
-_Dag = Annotated[str | None, typer.Option("--dag", help="Select by DAG: its name or its full ID.", show_default=False)]
-_Task = Annotated[str | None, typer.Option("--task", help="Select by task ID.", show_default=False)]
-_Run = Annotated[str | None, typer.Option("--run", help="Select by Airflow's run ID.", show_default=False)]
-_Container = Annotated[
-    str | None, typer.Option(help="Show this container instead of the driver's.", show_default=False)
+_Mine = Annotated[
+    bool, typer.Option("--mine", help="Only list applications with your tag.", rich_help_panel=_SELECTION)
 ]
-_Executors = Annotated[bool, typer.Option("--executors", help="Show all containers except the driver's.")]
-_Every = Annotated[bool, typer.Option("--all", help="Show all containers.")]
-_LogFiles = Annotated[str, typer.Option(help="The log files to show, separated by commas.")]
+_Last = Annotated[bool, typer.Option("--last", help="Select your newest application.", rich_help_panel=_SELECTION)]
+_Dag = Annotated[
+    str | None,
+    typer.Option(
+        "--dag", help="Select by DAG: its name or its full ID.", show_default=False, rich_help_panel=_SELECTION
+    ),
+]
+_Task = Annotated[
+    str | None, typer.Option("--task", help="Select by task ID.", show_default=False, rich_help_panel=_SELECTION)
+]
+_Run = Annotated[
+    str | None,
+    typer.Option("--run", help="Select by Airflow's run ID.", show_default=False, rich_help_panel=_SELECTION),
+]
+_Container = Annotated[
+    str | None,
+    typer.Option(help="Show this container instead of the driver's.", show_default=False, rich_help_panel=_SELECTION),
+]
+_Executors = Annotated[
+    bool, typer.Option("--executors", help="Show all containers except the driver's.", rich_help_panel=_SELECTION)
+]
+_Every = Annotated[bool, typer.Option("--all", help="Show all containers.", rich_help_panel=_SELECTION)]
+_LogFiles = Annotated[str, typer.Option(help="Log files to show, separated by commas.", rich_help_panel=_SELECTION)]
 _Tail = Annotated[
     int | None,
     typer.Option(
         "-n",
         "--tail",
         min=0,
+        metavar="<int>",
         help="Show this many last lines of each log file; with --follow, new lines as well.",
         show_default=False,
+        rich_help_panel=_OUTPUT,
     ),
 ]
-_Follow = Annotated[bool, typer.Option("-f", "--follow", help="Show new lines until the application ends.")]
+_Follow = Annotated[
+    bool, typer.Option("-f", "--follow", help="Show new lines until the application ends.", rich_help_panel=_OUTPUT)
+]
 _Grep = Annotated[
-    str | None, typer.Option(help="Show only lines that match this regular expression.", show_default=False)
+    str | None,
+    typer.Option(
+        help="Show only lines that match this regular expression.", show_default=False, rich_help_panel=_OUTPUT
+    ),
 ]
 _To = Annotated[
     str | None,
-    typer.Option("-o", "--to", help="Write to this file, or one file per log into this folder.", show_default=False),
+    typer.Option(
+        "-o",
+        "--to",
+        help="Write to this file, or one file per log into this folder.",
+        show_default=False,
+        rich_help_panel=_OUTPUT,
+    ),
 ]
-_Raw = Annotated[bool, typer.Option("--raw", help="Keep all bytes, including control characters.")]
-_List = Annotated[bool, typer.Option("--list", help="List the log files instead of showing them.")]
+_Raw = Annotated[
+    bool, typer.Option("--raw", help="Keep all bytes, including control characters.", rich_help_panel=_OUTPUT)
+]
+_List = Annotated[
+    bool, typer.Option("--list", help="List the log files instead of showing them.", rich_help_panel=_OUTPUT)
+]
 _Diagnose = Annotated[
     bool | None,
     typer.Option(
@@ -75,17 +110,29 @@ def yarn_apps(
     dag: _Dag = None,
     task: _Task = None,
     run: _Run = None,
-    user: Annotated[str | None, typer.Option(help="Select by user on YARN.", show_default=False)] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Select by user on YARN.", show_default=False, rich_help_panel=_SELECTION)
+    ] = None,
     state: Annotated[
         list[str] | None,
-        typer.Option(help="Select by state: RUNNING, SUCCEEDED, FAILED, KILLED …; repeatable.", show_default=False),
+        typer.Option(
+            help="Select by state: RUNNING, SUCCEEDED, FAILED, KILLED …; repeatable.",
+            show_default=False,
+            rich_help_panel=_SELECTION,
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Select by part of the name.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Select by part of the name.", show_default=False, rich_help_panel=_SELECTION)
+    ] = None,
     since: Annotated[
         str | None,
-        typer.Option(help="Select applications started within this time: 30m, 12h, 3d.", show_default=False),
+        typer.Option(
+            help="Select applications started within this time: 30m, 12h, 3d.",
+            show_default=False,
+            rich_help_panel=_SELECTION,
+        ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="List at most this many applications.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, metavar="<int>", help="List at most this many applications.")] = 50,
 ) -> Result:
     """List applications on YARN, newest first.
 
@@ -143,7 +190,7 @@ def yarn_logs(
     raw: _Raw = False,
     listing: _List = False,
     diagnose: _Diagnose = None,
-    wait_for: _WaitFor = 60.0,
+    wait_for: _WaitFor = 60,
 ) -> Result:
     """Show the logs of an application on YARN.
 
@@ -201,7 +248,7 @@ def yarn_kill(
         ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Kill without asking for confirmation.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait until the applications have ended.")] = 60.0,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait until the applications have ended.")] = 60,
     dry_run: DryRun = False,
 ) -> Result:
     """Kill applications on YARN and wait until they have ended.

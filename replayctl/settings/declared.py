@@ -274,7 +274,7 @@ class DeploySettings:
     )
     keep_releases: int = _setting(to_count, "number of releases that gc keeps", 10)
     keep_unfinished_days: int = _setting(
-        to_count, "days after which gc removes what killed tasks have left of artifacts", 7
+        to_count, "days after which gc removes unfinished artifacts of killed tasks", 7
     )
     directory_mode: str = _setting(
         to_mode, "octal permissions of deployed folders; group write applies only with --shared", "2775"

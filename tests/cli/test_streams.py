@@ -3,9 +3,11 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -83,11 +85,14 @@ def test_hangups_that_the_caller_ignores_stay_ignored() -> None:
     assert subprocess.run(program(body), cwd=ROOT, capture_output=True, check=False).returncode == 129
 
 
-def on_terminal(command: list[str]) -> tuple[int, bytes]:
+def on_terminal(command: list[str], columns: int = 80) -> tuple[int, bytes]:
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(ROOT)
-        os.execv(command[0], command)  # noqa: S606 - no shell is the point
+        environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        environ |= {"TERM": "xterm", "NO_COLOR": "1"}
+        termios.tcsetwinsize(0, (50, columns))
+        os.execve(command[0], command, environ)  # noqa: S606 - no shell is the point
     screen = b""
     try:
         while piece := os.read(terminal, 4096):
@@ -160,3 +165,15 @@ def test_a_servers_words_do_not_repeat_our_password(
         out, err = capfd.readouterr()
         assert "open-sesame" not in out + err
     assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+
+
+@pytest.mark.parametrize("command", ["", "yarn-logs", "yarn-kill", "gc", "upd-wheels-and-jars", "port-forward"])
+@pytest.mark.parametrize(("columns", "is_rich"), [(80, True), (79, False), (60, False)])
+def test_help_fits_its_terminal_and_cuts_no_word(command: str, columns: int, is_rich: bool) -> None:
+    _, screen = on_terminal([sys.executable, "-m", "replayctl", *command.split(), "--help"], columns)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", screen.decode())
+    lines = text.splitlines()
+    # Examples are commands, and are never wrapped.
+    assert all(len(line) <= columns or line.lstrip().startswith("replayctl ") for line in lines)
+    assert ("╭" in text) == is_rich
+    assert not re.search(r"\w…", text)
