@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import engines, spark
+from benchmarks import engines, spark, start
 from replayctl import deploy
 from replayctl.bundle.release import build_release
 from replayctl.bundle.stubs import stub_name, stub_text
@@ -32,16 +32,6 @@ from tests.reporters import SilentReporter
 ROOT = Path(__file__).parent.parent
 EXPERIMENT = "two_stage_ml100k"
 USER = "bench"
-
-_HELLO = '''
-import typer
-app = typer.Typer(rich_markup_mode=None)
-@app.command()
-def hello(name: str = "world"):
-    """Say hello."""
-    print(name)
-app()
-'''
 
 _PLAIN_DAG = """
 from airflow.sdk import DAG
@@ -81,17 +71,8 @@ def pairs(name: str, ours: Callable[[], float], theirs: Callable[[], float], cou
 
 
 def bench_help(scratch: Path) -> None:
-    """`replayctl --help` to a hello-world program."""
-    hello = scratch / "hello.py"
-    hello.write_text(_HELLO)
-    ours = [str(Path(sys.executable).parent / "replayctl"), "--help"]
-    pairs(
-        "help to hello world",
-        lambda: seconds(ours),
-        lambda: seconds([sys.executable, str(hello), "--help"]),
-        15,
-        "≤ 1.3",
-    )
+    """Starts of replayctl; see `benchmarks.start`."""
+    start.run(scratch, pairs)
 
 
 def bench_parse(settings: Settings, scratch: Path) -> None:

@@ -100,6 +100,8 @@ class StepSpec:
 
     def using(self, packages: Mapping[str, Package]) -> StepSpec:
         """The step, with all before it, with the contents of its wheels and jars as far as they are known."""
+        if not packages:
+            return self
         names = (name for name in (*self.wheels, *self.jars) if name in packages)
         inputs = tuple(parent.using(packages) for parent in self.inputs)
         return replace(self, package_digests=tuple(sorted(packages[name].digest for name in names)), inputs=inputs)

@@ -153,23 +153,24 @@ class _Reading:
 
     def canonical(self, value: object) -> object:
         """A syntax tree as JSON values that are the same for every version of Python that can parse it."""
+        if isinstance(value, str):
+            return ascii(value)
+        if isinstance(value, list):
+            # A list has either statements or none.
+            statements = value and isinstance(value[0], ast.stmt)
+            return [self.canonical(item) for item in (_sorted_imports(_effective(value)) if statements else value)]
         if isinstance(value, ast.Constant):
             return [type(value.value).__name__, ascii(value.value)]
         if isinstance(value, ast.JoinedStr):
             return ["JoinedStr", self.canonical(list(_merged(value.values)))]
-        if isinstance(value, ast.AST):
-            return self._node(value)
-        if isinstance(value, list):
-            return [self.canonical(item) for item in _sorted_imports(_effective(value))]
-        return ascii(value)
+        return self._node(value) if isinstance(value, ast.AST) else ascii(value)
 
     def _node(self, node: ast.AST) -> list[object]:
         if isinstance(node, ast.ImportFrom):
             self.imports.append(node)
         document: list[object] = [type(node).__name__]
         for name in node._fields:
-            item = getattr(node, name, None)
-            if item is None or name in _IGNORED_FIELDS:
+            if name in _IGNORED_FIELDS or (item := getattr(node, name, None)) is None:
                 continue
             value = self.canonical(item)
             # Nothing but the fields of lists becomes an empty list.

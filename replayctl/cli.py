@@ -2,9 +2,9 @@
 
 A command is a function in `commands/` that takes `typer.Context` and its options and returns a `Result`; here it gets
 its name. `main` renders the result. Nothing below this module prints or exits.
-"""
 
-from __future__ import annotations
+Annotations are not postponed here, because Typer would evaluate those of the root command twice at each start.
+"""
 
 import functools
 import os
@@ -18,22 +18,7 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 
 from replayctl import __version__
-from replayctl.commands import (
-    airflow,
-    dags,
-    forward,
-    images,
-    leaderboard,
-    local,
-    mlflow,
-    packages,
-    python_env,
-    runs,
-    scaffold,
-    settings,
-    tree,
-    yarn,
-)
+from replayctl.commands import tree
 from replayctl.commands.command_line import CommandLine, sort_out
 from replayctl.console import output, redaction
 from replayctl.console.reporter import StderrReporter
@@ -67,49 +52,50 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_FORWARDS = {"list": forward.list_forwards, "stop": forward.stop_forwards}
-_LOCAL: Mapping[str, tree.Command] = {
-    "up": local.up,
-    "down": local.down,
-    "status": local.status,
-    "data": local.data,
-    "environments": local.make_environments,
+_FORWARDS = {"list": "forward.list_forwards", "stop": "forward.stop_forwards"}
+_LOCAL: Mapping[str, str] = {
+    "up": "local.up",
+    "down": "local.down",
+    "status": "local.status",
+    "data": "local.data",
+    "environments": "local.make_environments",
 }
-_RUNS: Mapping[str, tree.Command] = {"list": runs.list_runs, "follow": runs.follow, "stop": runs.stop}
-_SETTINGS = {"show": settings.show, "profiles": settings.profiles}
-# The groups of the help, in the order in which a user needs them.
+_RUNS: Mapping[str, str] = {"list": "runs.list_runs", "follow": "runs.follow", "stop": "runs.stop"}
+_SETTINGS = {"show": "settings.show", "profiles": "settings.profiles"}
+# The groups of the help, in the order in which a user needs them. Functions in `commands/` are named, not imported: a
+# call needs one of them.
 _COMMANDS: tree.Groups = {
     "Deploy": {
-        "init": scaffold.init,
-        "new-dag": scaffold.new_dag,
-        "sync-dags": dags.sync_dags,
-        "releases": dags.releases,
-        "rollback": dags.rollback,
-        "gc": dags.gc,
-        "undeploy": dags.undeploy,
+        "init": "scaffold.init",
+        "new-dag": "scaffold.new_dag",
+        "sync-dags": "dags.sync_dags",
+        "releases": "dags.releases",
+        "rollback": "dags.rollback",
+        "gc": "dags.gc",
+        "undeploy": "dags.undeploy",
     },
     "Run": {
-        "run": runs.run,
+        "run": "runs.run",
         "runs": ("List, follow and stop runs.", _RUNS),
-        "leaderboard": leaderboard.leaderboard,
-        "mlflow-sync": mlflow.mlflow_sync,
+        "leaderboard": "leaderboard.leaderboard",
+        "mlflow-sync": "mlflow.mlflow_sync",
     },
     "Cluster": {
-        "port-forward": forward.port_forward,
-        "airflow-port-forward": forward.airflow_port_forward,
-        "open": forward.open_page,
+        "port-forward": "forward.port_forward",
+        "airflow-port-forward": "forward.airflow_port_forward",
+        "open": "forward.open_page",
         "forwards": ("List and stop background forwards.", _FORWARDS),
-        "airflow-config": airflow.airflow_config,
-        "yarn-apps": yarn.yarn_apps,
-        "yarn-logs": yarn.yarn_logs,
-        "yarn-kill": yarn.yarn_kill,
+        "airflow-config": "airflow.airflow_config",
+        "yarn-apps": "yarn.yarn_apps",
+        "yarn-logs": "yarn.yarn_logs",
+        "yarn-kill": "yarn.yarn_kill",
     },
     "Images and packages": {
-        "build-airflow-image": images.build_airflow_image,
-        "push-airflow-image": images.push_airflow_image,
-        "images": images.images,
-        "build-python-env": python_env.build_python_env,
-        "upd-wheels-and-jars": packages.upd_wheels_and_jars,
+        "build-airflow-image": "images.build_airflow_image",
+        "push-airflow-image": "images.push_airflow_image",
+        "images": "images.images",
+        "build-python-env": "python_env.build_python_env",
+        "upd-wheels-and-jars": "packages.upd_wheels_and_jars",
     },
     "This machine": {"local": ("Run Airflow and MLflow on this machine, with sample data.", _LOCAL)},
     "Settings": {"settings": ("Show settings, their sources and the profiles.", _SETTINGS)},

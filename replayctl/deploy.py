@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from replayctl.bundle import validation
 from replayctl.bundle.git import Commit, commit_of
@@ -18,7 +19,6 @@ from replayctl.errors import NotReady, Unreachable, UsageProblem
 from replayctl.images.digests import pin
 from replayctl.images.reference import parse_reference
 from replayctl.publishing.deployment import deployment_json
-from replayctl.publishing.package_references import find_packages
 from replayctl.publishing.plan import Plan, PlannedAction, check_dag_ids, check_modules, make_plan
 from replayctl.publishing.verify import DagServer, Watcher, check_owners, expected_of
 from replayctl.settings.declared import Settings
@@ -30,6 +30,9 @@ from replayctl.shipped import shipped_dir
 from replayctl.storage import lock
 from replayctl.storage.audit import audit_line
 from replayctl.storage.target import Publication, Target, open_target
+
+if TYPE_CHECKING:
+    from replayctl.publishing.package_references import Packages
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +209,7 @@ def _check(dags_dir: Path, workspace: Workspace, options: SyncOptions) -> _Check
     reporter.step(f"loaded {len(dags)} DAGs in {loaded_s:.2f} s")
     check_dag_ids(dags, namespace)
     images = _image_digests(settings, dags)
-    packages = find_packages(workspace, dags)
+    packages = _packages(workspace, dags)
     if images or packages:
         text = deployment_json(settings, folders, namespace.user, images=images, packages=packages)
         release = build_release(dags_dir, text)
@@ -215,6 +218,15 @@ def _check(dags_dir: Path, workspace: Workspace, options: SyncOptions) -> _Check
         dags = load_specs(release, timeout_s=settings.deploy.load_timeout_s, look=options.dry_run)
     reporter.step(f"release {release.name}{''.join(f', in pods of {image}' for image in set(images.values()))}")
     return _Checked(release, dags, findings, loaded_s, images)
+
+
+def _packages(workspace: Workspace, dags: Sequence[Dag]) -> Packages | None:
+    if not any(step.packages or step.on_yarn for dag in dags for step in dag.steps):
+        return None
+    # Imported here because most DAGs need none: with HDFS, forwards and wheels this is half of what sync-dags imports.
+    from replayctl.publishing.package_references import find_packages
+
+    return find_packages(workspace, dags)
 
 
 def _image_digests(settings: Settings, dags: Sequence[Dag]) -> dict[str, str]:

@@ -35,7 +35,8 @@ _MAX_TOTAL_BYTES = 512 * 1024 * 1024
 ENTRY_FUNCTIONS = ("build_dags", "dag_specs")
 # The earliest time that ZIP can express; a fixed time makes equal content give equal bytes.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
-# Content of modules → their trees.
+# Content of modules that compile, and their trees.
+_COMPILED: set[bytes] = set()
 _TREES: dict[bytes, ast.Module] = {}
 _TURNED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -143,7 +144,10 @@ def _check_name(source: SourceFile) -> None:
 def _entry_function(path: Path, content: bytes) -> str | None:
     """The entry function of a DAG module; None for other files. Raises UsageProblem if the file does not compile."""
     try:
-        tree = parse_module(content, str(path))
+        check_syntax(content, str(path))
+        if not path.name.startswith("dag_"):
+            return None
+        tree = parse_module(content)
     except (RecursionError, MemoryError) as error:
         raise UsageProblem(
             f"{path} does not compile: an expression is nested too deeply for Python",
@@ -154,19 +158,24 @@ def _entry_function(path: Path, content: bytes) -> str | None:
         raise UsageProblem(f"{path}{f':{line}' if line else ''} does not compile: {error}") from error
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     entries = [name for name in ENTRY_FUNCTIONS if name in defined]
-    return entries[0] if entries and path.name.startswith("dag_") else None
+    return entries[0] if entries else None
 
 
-def parse_module(content: bytes, name: str = "<unknown>") -> ast.Module:
-    """The syntax tree of a module, not to be changed; raises what Python raises if it does not compile.
+def check_syntax(content: bytes, name: str) -> None:
+    """Raises what Python raises if the module does not compile. Python's warnings are ignored."""
+    if content not in _COMPILED:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # The parser alone accepts more, such as a return outside of a function.
+            compile(content, name, "exec", dont_inherit=True)
+        _COMPILED.add(content)
 
-    Python's warnings are ignored. Equal content is parsed once.
-    """
+
+def parse_module(content: bytes) -> ast.Module:
+    """The syntax tree of a module that compiles, not to be changed. Equal content is parsed once."""
     if content not in _TREES:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # compile also rejects what the parser accepts, such as a return outside of a function.
-            compile(content, name, "exec", dont_inherit=True)
             _TREES[content] = ast.parse(content)
     return _TREES[content]
 

@@ -78,11 +78,20 @@ class _Module:
     name: str
     package: str
     path: str
-    tree: ast.Module
-    lines: list[str]
+    content: bytes
     # Local name → dotted name; `.module.name` for imports from the release.
     imported: dict[str, str] = field(default_factory=dict)
     defined: dict[str, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef] = field(default_factory=dict)
+
+    @functools.cached_property
+    def tree(self) -> ast.Module:
+        """Its syntax tree. Most modules of a release are not loaded at parse time, and nothing asks for theirs."""
+        return parse_module(self.content)
+
+    @functools.cached_property
+    def lines(self) -> list[str]:
+        """Its text."""
+        return self.content.decode("utf-8", "replace").splitlines()
 
 
 class _Code:
@@ -97,8 +106,7 @@ class _Code:
                 path = file.path.removesuffix(".py")
                 package = path.rpartition("/")[0].replace("/", ".")
                 name = package if path.endswith("__init__") else path.replace("/", ".")
-                lines = file.content.decode("utf-8", "replace").splitlines()
-                self._modules[name] = _Module(name, package, file.path, parse_module(file.content), lines)
+                self._modules[name] = _Module(name, package, file.path, file.content)
         self._findings: dict[tuple[str, int, str], Finding] = {}
         # Modules of equal content share their trees.
         self._visited: set[tuple[str, int]] = set()

@@ -6,7 +6,6 @@ Errors of the client become those of `replayctl.errors` here.
 from __future__ import annotations
 
 import datetime
-import email.utils
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -116,9 +115,12 @@ class AirflowSession:
 
 
 def _ahead(date: str | None) -> datetime.timedelta:
+    # With the client, which is imported by now.
+    from email.utils import parsedate_to_datetime
+
     now = datetime.datetime.now(tz=datetime.UTC)
     try:
-        return email.utils.parsedate_to_datetime(date or "") - now
+        return parsedate_to_datetime(date or "") - now
     except ValueError:
         return datetime.timedelta()
 

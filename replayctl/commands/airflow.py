@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from replayctl.settings.namespace import Namespace
 
 # The line that a release writes on its tasks (dags/dag_specs.py).
-_IMAGE_LINE = re.compile(r"^Image: (\S+)$", re.MULTILINE)
+_IMAGE_LINE = r"(?m)^Image: (\S+)$"
 
 
 def airflow_config(
@@ -94,4 +94,4 @@ def _image_of(api: AirflowApi, namespace: Namespace, dag: str) -> str | None:
     from replayctl.experiments.finding import find_dag
 
     texts = api.tasks_docs(find_dag(api, namespace, dag).dag_id).values()
-    return next((match[1] for text in texts if (match := _IMAGE_LINE.search(text))), None)
+    return next((match[1] for text in texts if (match := re.search(_IMAGE_LINE, text))), None)

@@ -11,7 +11,7 @@ _FLAGS = r"-v+|-q+|--verbose|--quiet|--debug"
 _WITH_VALUE = ("--output", "--profile")
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class CommandLine:
     """Global options, the other words in their order, and what they say of the command and the form of its answer."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -252,7 +251,7 @@ def _result(command: str, stack: Stack, settings: Settings, status: Status = "ok
         pids = ", ".join(map(str, stack.orphans))
         problems.append(Problem("not-ready", f"orphaned processes of the stack are running: {pids}"))
     if problems:
-        problems[-1] = replace(problems[-1], hint="run `replayctl local up` to restart the stack")
+        problems[-1] = problems[-1]._replace(hint="run `replayctl local up` to restart the stack")
     view = (
         Table(("part", "state", "address", "pid"), rows, wrap=(1,)),
         Fields(

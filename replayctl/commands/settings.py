@@ -29,7 +29,11 @@ def show(ctx: typer.Context) -> Result:
         (setting.key, _shown(values[setting.key]), settings.sources[setting.key], setting.help) for setting in SETTINGS
     ]
     table = Table(
-        ("setting", "value", "source", "description"), rows, wrap=(1, 2, 3), title=f"profile {settings.profile}"
+        ("setting", "value", "source", "description"),
+        rows,
+        title=f"profile {settings.profile}",
+        wrap=(1, 2, 3),
+        own=(0, 3),
     )
     return Result("settings show", data, (table,))
 

@@ -1,4 +1,4 @@
-"""The commands as a tree for Typer: listed in named groups, and each built when it is first used.
+"""The commands as a tree for Typer: listed in named groups, and each imported and built when it is first used.
 
 Building a command means reading its signature. For all of them together that takes as long as half of Typer's import,
 and one call uses one.
@@ -9,15 +9,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from importlib import import_module
 from typing import Any, Literal
 
 import typer
 
 from replayctl.console.result import Result
 
-Command = Callable[..., Result]
-# The help's group → its commands; a group of commands has a description.
-Groups = Mapping[str, Mapping[str, Command | tuple[str, Mapping[str, Command]]]]
+# A function by its module in `commands/` and its name, or a group of commands: its description, and functions by name.
+Entry = str | tuple[str, Mapping[str, str]]
+# The help's group → its commands.
+Groups = Mapping[str, Mapping[str, Entry]]
 Markup = Literal["rich"] | None
 # Characters of a command's first sentence: all of them.
 _WHOLE = 1000
@@ -69,10 +71,7 @@ class _Commands(Mapping[str, Any]):
         for group, entries in groups.items():
             for name, entry in entries.items():
                 self._builders[name] = partial(_build, name, entry, group, markup)
-                text = entry[0] if isinstance(entry, tuple) else unwrapped(entry.__doc__ or "")
-                self._sketches[name] = partial(
-                    typer.core.TyperCommand, name, help=text, rich_help_panel=group, rich_markup_mode=markup
-                )
+                self._sketches[name] = partial(_sketch, name, entry, group, markup)
         for name, command in root.items():
             self._built[name] = command
             self._builders[name] = self._sketches[name] = partial(self._built.__getitem__, name)
@@ -109,7 +108,18 @@ def unwrapped(text: str) -> str:
     )
 
 
-def _build(name: str, entry: Command | tuple[str, Mapping[str, Command]], group: str, markup: Markup) -> Any:
+def _function(entry: str) -> Callable[..., Result]:
+    module, _, name = entry.partition(".")
+    function: Callable[..., Result] = getattr(import_module(f"replayctl.commands.{module}"), name)
+    return function
+
+
+def _sketch(name: str, entry: Entry, group: str, markup: Markup) -> Any:
+    text = entry[0] if isinstance(entry, tuple) else unwrapped(_function(entry).__doc__ or "")
+    return typer.core.TyperCommand(name, help=text, rich_help_panel=group, rich_markup_mode=markup)
+
+
+def _build(name: str, entry: Entry, group: str, markup: Markup) -> Any:
     text, commands = entry if isinstance(entry, tuple) else (None, {name: entry})
     app = typer.Typer(
         name=name,
@@ -120,8 +130,9 @@ def _build(name: str, entry: Command | tuple[str, Mapping[str, Command]], group:
         rich_markup_mode=markup,
         pretty_exceptions_enable=False,
     )
-    for word, command in commands.items():
-        app.command(word, help=unwrapped(command.__doc__ or ""))(command)
+    for word, path in commands.items():
+        function = _function(path)
+        app.command(word, help=unwrapped(function.__doc__ or ""))(function)
     built: Any = typer.main.get_group(app) if text else typer.main.get_command(app)
     built.rich_help_panel = group
     return built

@@ -100,7 +100,7 @@ _Diagnose = Annotated[
     ),
 ]
 _WaitFor = Annotated[float, typer.Option(help="Seconds to wait until YARN has aggregated the logs.")]
-_AGO = re.compile(r"([0-9]{1,6})([smhd])")
+_AGO = r"([0-9]{1,6})([smhd])"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -389,7 +389,7 @@ def _written(answer: Mapping[str, object], written: Sequence[tuple[Path, int]]) 
 
 
 def _ago(text: str) -> datetime.datetime:
-    match = _AGO.fullmatch(text)
+    match = re.fullmatch(_AGO, text)
     if match is None:
         raise UsageProblem(f"{text!r} is not a duration", hint="pass a duration such as 30m, 12h or 3d")
     return datetime.datetime.now(tz=datetime.UTC) - datetime.timedelta(seconds=int(match[1]) * _UNITS[match[2]])

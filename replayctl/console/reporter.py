@@ -7,7 +7,6 @@ never interpreted as markup.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import sys
 import threading
@@ -77,6 +76,8 @@ class StderrReporter:
         self.close()
         try:
             if is_secret:
+                import getpass
+
                 return getpass.getpass(clean(question))
             _IgnoringClosed(self._stream).write(clean(question))
             return input()

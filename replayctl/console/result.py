@@ -1,11 +1,13 @@
-"""Results of commands: data for programs, blocks of plain text for people. This module prints nothing."""
+"""Results of commands: data for programs, blocks of plain text for people. This module prints nothing.
+
+Named tuples, because every start makes these classes, and Python takes five times as long for frozen dataclasses.
+"""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from replayctl.errors import EXIT_PARTIAL
 
@@ -13,28 +15,25 @@ Status = Literal["ok", "nothing-to-do", "partial", "failed"]
 Cell = str | int | datetime.datetime | datetime.timedelta | None
 
 
-@dataclass(frozen=True, slots=True)
-class Lines:
+class Lines(NamedTuple):
     """Lines of text."""
 
     lines: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Fields:
+class Fields(NamedTuple):
     """Names with values."""
 
     pairs: Sequence[tuple[str, str]]
     title: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """Rows under column titles, the most important columns first; `numeric` are the indices of those with numbers.
 
     On a narrow terminal, cells of the columns in `shorten` may lose their middle, and those in `wrap` continue on
     further lines. All others stay complete, and the last columns are omitted if they do not fit. Times and durations
-    are short on a terminal, and exact elsewhere.
+    are short on a terminal, and exact elsewhere. Columns in `own` hold text of this program, where no secret can be.
     """
 
     columns: Sequence[str]
@@ -43,13 +42,13 @@ class Table:
     numeric: Sequence[int] = ()
     shorten: Sequence[int] = ()
     wrap: Sequence[int] = ()
+    own: Sequence[int] = ()
 
 
 Block = Lines | Fields | Table
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """An error that is reported without being raised."""
 
     code: str
@@ -58,8 +57,7 @@ class Problem:
     details: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """The result of one command: `data` is a dataclass or a mapping for JSON, `view` is the same for people.
 
     A terminal shows `closing` after a log, to repeat what has scrolled away.

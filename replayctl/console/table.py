@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from replayctl.console.redaction import clean
@@ -23,8 +23,8 @@ _NONE = "-"
 
 def plain_rows(table: Table) -> str:
     """For pipes: cells separated by tabs, nothing wrapped or cut, times in ISO 8601, durations in seconds."""
-    rows = [table.columns, *([_exact(cell) for cell in row] for row in table.rows)]
-    return "".join("\t".join(_one_line(cell) for cell in row) + "\n" for row in rows)
+    rows = [[_one_line(name) for name in table.columns], *_texts(table, _exact)]
+    return "".join("\t".join(row) + "\n" for row in rows)
 
 
 def print_table(table: Table, stdout: TextIO) -> None:
@@ -37,7 +37,7 @@ def print_table(table: Table, stdout: TextIO) -> None:
 
     console = Console(file=stdout, highlight=False, markup=False, emoji=False)
     names = [_one_line(name) for name in table.columns]
-    rows = [[_one_line(_short(cell)) for cell in row] for row in table.rows]
+    rows = _texts(table, _short)
     natural = [max(cell_len(row[index]) for row in [names, *rows]) for index in range(len(names))]
     least = [_least(table, index, cell_len(names[index]), width) for index, width in enumerate(natural)]
     widths = fit(natural, least, console.width)
@@ -99,6 +99,13 @@ def _least(table: Table, index: int, name: int, natural: int) -> int:
     if index in table.shorten:
         return max(name, min(natural, _LEAST_SHORTENED))
     return max(name, min(natural, _LEAST_WRAPPED)) if index in table.wrap else natural
+
+
+def _texts(table: Table, text_of: Callable[[Cell], str]) -> list[list[str]]:
+    return [
+        [text_of(cell) if index in table.own else _one_line(text_of(cell)) for index, cell in enumerate(row)]
+        for row in table.rows
+    ]
 
 
 def _short(cell: Cell) -> str:

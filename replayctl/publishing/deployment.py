@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from replayctl.errors import SettingsError
 from replayctl.local.capacity import LOCAL_POOL, local_cores, local_slots
-from replayctl.publishing.package_references import Packages
 from replayctl.settings.declared import Settings
 from replayctl.settings.folders import Folders
 from replayctl.settings.load import LOCAL_PROFILE
+
+if TYPE_CHECKING:
+    from replayctl.publishing.package_references import Packages
 
 _TIERS = ("default", "big", "extra_big")
 _SIZES = (*_TIERS, "submit")

@@ -24,7 +24,7 @@ def _working_folder() -> Path:
         return Path(os.environ.get("PWD") or "/")
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class AppContext:
     """One invocation of the program."""
 

@@ -5,12 +5,11 @@ The fields of the dataclasses are the declarations; `SETTINGS` is the list of th
 
 from __future__ import annotations
 
-import shlex
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import FrozenInstanceError, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from replayctl.console.secret import Secret
 from replayctl.errors import SettingsError
@@ -44,8 +43,7 @@ from replayctl.settings.values import (
 _DECLARATION = "setting"
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One declared setting: its key, how text or YAML is converted, its default and its description."""
 
     key: str
@@ -65,9 +63,18 @@ def _setting(convert: Callable[[Any], Any], help: str, default: Any = None) -> A
     return field(metadata={_DECLARATION: (convert, help, find)})
 
 
-# Nothing compares or prints the groups, and without these methods they are made in half the time, at each start.
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class LocalSettings:
+class _Group:
+    """Values that are set once. Every group shares these methods: compiling them for each costs a tenth of a start."""
+
+    def __init__(self, **values: Any) -> None:
+        vars(self).update(values)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise FrozenInstanceError(f"cannot assign to setting {name!r}")
+
+
+@dataclass(init=False, eq=False, repr=False)
+class LocalSettings(_Group):
     """The embedded stack; memory in GiB."""
 
     home: Path = _setting(to_path, "folder of the local stack's state", lambda: base_dirs().user_state_path / "local")
@@ -80,8 +87,8 @@ class LocalSettings:
     keep_logs_days: int = _setting(to_count, "days to keep the stack's logs; `local up` removes older ones", 30)
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class AirflowSettings:
+@dataclass(init=False, eq=False, repr=False)
+class AirflowSettings(_Group):
     """How to reach Airflow's REST API."""
 
     url: str | None = _setting(to_url, "Airflow's address")
@@ -93,8 +100,8 @@ class AirflowSettings:
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class MlflowSettings:
+@dataclass(init=False, eq=False, repr=False)
+class MlflowSettings(_Group):
     """How to reach the tracking server."""
 
     url: str | None = _setting(to_url, "MLflow's address")
@@ -112,8 +119,8 @@ class MlflowSettings:
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class FolderSettings:
+@dataclass(init=False, eq=False, repr=False)
+class FolderSettings(_Group):
     """Folders in pairs: the path on this machine and the path on the workers."""
 
     dags: Path | None = _setting(to_path, "Airflow's DAG folder, path on this machine")
@@ -128,8 +135,8 @@ class FolderSettings:
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class SshSettings:
+@dataclass(init=False, eq=False, repr=False)
+class SshSettings(_Group):
     """The machine that has the folders, when they are not mounted on this one."""
 
     host: str | None = _setting(
@@ -146,16 +153,16 @@ class SshSettings:
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class KubernetesSettings:
+@dataclass(init=False, eq=False, repr=False)
+class KubernetesSettings(_Group):
     """How to reach the cluster."""
 
     kubeconfig: Path | None = _setting(to_path, "kubeconfig file; $KUBECONFIG or ~/.kube/config when not set")
     context: str | None = _setting(to_text, "context in the kubeconfig; its current context when not set")
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class TargetSettings:
+@dataclass(init=False, eq=False, repr=False)
+class TargetSettings(_Group):
     """Where the cluster's services are, as NAMESPACE/KIND/NAME:PORT."""
 
     airflow: str = _setting(to_text, "Airflow's pages in the cluster", "airflow/svc/airflow-webserver:8080")
@@ -174,8 +181,8 @@ class TargetSettings:
     mlflow: str | None = _setting(to_text, "MLflow's pages, if it runs in the cluster")
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class YarnSettings:
+@dataclass(init=False, eq=False, repr=False)
+class YarnSettings(_Group):
     """How steps run on YARN."""
 
     url_in_pods: str | None = _setting(
@@ -187,8 +194,8 @@ class YarnSettings:
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class HdfsSettings:
+@dataclass(init=False, eq=False, repr=False)
+class HdfsSettings(_Group):
     """How to reach HDFS, by WebHDFS and by its own protocol."""
 
     url: str | None = _setting(
@@ -204,8 +211,8 @@ class HdfsSettings:
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class LinkSettings:
+@dataclass(init=False, eq=False, repr=False)
+class LinkSettings(_Group):
     """Addresses at which the cluster's pages can be opened directly."""
 
     airflow: str | None = _setting(to_url, "direct link to Airflow, without a forward")
@@ -216,8 +223,8 @@ class LinkSettings:
     mlflow2: str | None = _setting(to_url, "direct link to a second MLflow")
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class ImageSettings:
+@dataclass(init=False, eq=False, repr=False)
+class ImageSettings(_Group):
     """The image of the Airflow worker."""
 
     worker: str = _setting(to_text, "image of the worker as REGISTRY/NAME, without a tag", "airflow-worker")
@@ -229,8 +236,8 @@ class ImageSettings:
     build_network: str | None = _setting(to_text, "network of the build, such as host; Docker's default when not set")
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class PodSettings:
+@dataclass(init=False, eq=False, repr=False)
+class PodSettings(_Group):
     """What the pods of tasks request, by tier, as CORES/GIB; the tiers' own sizes when not set."""
 
     default: PodSize | None = _setting(to_pod_size, "cores and GiB of a step's pod, as CORES/GIB; 6/30 when not set")
@@ -239,8 +246,8 @@ class PodSettings:
     submit: PodSize | None = _setting(to_pod_size, "the same for pods that submit a step to YARN; 1/2 when not set")
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class PackageSettings:
+@dataclass(init=False, eq=False, repr=False)
+class PackageSettings(_Group):
     """Wheels and jars for Spark, and what they have to fit."""
 
     wheels: tuple[Path, ...] = _setting(to_paths, "wheels to upload beside that of the workloads, one a line", ())
@@ -263,8 +270,8 @@ class PackageSettings:
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class DeploySettings:
+@dataclass(init=False, eq=False, repr=False)
+class DeploySettings(_Group):
     """Timeouts and intervals of a deploy in seconds, permissions in octal, and what gc keeps."""
 
     timeout_s: float = _setting(to_number, "seconds to wait until Airflow shows the release", 120.0)
@@ -289,8 +296,8 @@ class DeploySettings:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Settings:
+@dataclass(kw_only=True, init=False, eq=False, repr=False)
+class Settings(_Group):
     """All settings of one profile; `sources` says of each key where its value came from."""
 
     profile: str
@@ -326,6 +333,8 @@ class Settings:
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
             if mode & 0o077:
+                import shlex
+
                 raise SettingsError(f"{where} is readable by others", hint=f"chmod 600 {shlex.quote(str(path))}")
             text = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:

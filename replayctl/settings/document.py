@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from replayctl.errors import SettingsError
 
@@ -15,13 +14,12 @@ if TYPE_CHECKING:
 Keys = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class YamlDocument:
+class YamlDocument(NamedTuple):
     """A mapping, with the line of each key and the source text of each scalar by its path of keys."""
 
-    content: dict[str, Any] = field(default_factory=dict)
-    lines: Mapping[Keys, int] = field(default_factory=dict)
-    written: Mapping[Keys, str] = field(default_factory=dict)
+    content: dict[str, Any]
+    lines: Mapping[Keys, int]
+    written: Mapping[Keys, str]
 
 
 def parse(text: str, path: Path, *, depth: int) -> YamlDocument:
@@ -37,7 +35,7 @@ def parse(text: str, path: Path, *, depth: int) -> YamlDocument:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if node is None:
-            return YamlDocument()
+            return YamlDocument({}, {}, {})
         _walk(node, (), path, depth, lines, written)
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:

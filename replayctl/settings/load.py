@@ -5,14 +5,12 @@ Each value remembers where it came from. Nothing is read when this module is imp
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from replayctl.errors import SettingsError
 from replayctl.settings.base_dirs import base_dirs
@@ -34,8 +32,7 @@ _OTHER_VARIABLES = frozenset({"REPLAYCTL_PROFILE", "REPLAYCTL_CONFIG", "REPLAYCT
 _BY_KEY = {setting.key: setting for setting in SETTINGS}
 
 
-@dataclass(frozen=True, slots=True)
-class _Value:
+class _Value(NamedTuple):
     value: Any
     source: str
 
@@ -87,6 +84,8 @@ def list_profiles(environ: Mapping[str, str], cwd: Path) -> dict[str, str]:
 
 def login_user(environ: Mapping[str, str]) -> str | None:
     """The login name in the form that namespaces allow; None when no allowed character remains."""
+    import getpass
+
     try:
         name = environ.get("LOGNAME") or environ.get("USER") or getpass.getuser()
     except (KeyError, OSError):
@@ -94,8 +93,7 @@ def login_user(environ: Mapping[str, str]) -> str | None:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:32].strip("-") or None
 
 
-@dataclass(frozen=True, slots=True)
-class _Document:
+class _Document(NamedTuple):
     path: Path
     default_profile: str | None
     profiles: Mapping[str, Mapping[str, _Value]]

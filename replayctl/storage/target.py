@@ -32,7 +32,6 @@ from replayctl.storage.answers import (
     records_of,
     state_of,
 )
-from replayctl.storage.fabric_shell import FabricShell
 from replayctl.storage.shell import LocalShell, Shell
 from replayctl.storage.ssh import SshShell
 from replayctl.storage.ssh_config import SshAddress
@@ -212,7 +211,12 @@ def shell_of(settings: Settings, reporter: Reporter) -> Shell:
     client = ssh.client
     if client == "auto":
         client = "openssh" if shutil.which("ssh") else "fabric"
-    return SshShell(address) if client == "openssh" else FabricShell(address, ask=reporter.ask)
+    if client == "openssh":
+        return SshShell(address)
+    # Imported here because few profiles use it.
+    from replayctl.storage.fabric_shell import FabricShell
+
+    return FabricShell(address, ask=reporter.ask)
 
 
 def _archive(publication: Publication, modes: Modes) -> tuple[bytes, bytes]:
