@@ -269,11 +269,11 @@ def gc(
         unfinished = remove_unfinished(workspace, app.environ, dry_run=dry_run)
     except SettingsError as error:
         result = _removed("gc", report)
-        return replace(result, warnings=(f"{error}: {error.hint}",))
+        return result._replace(warnings=(f"{error}: {error.hint}",))
     except ReplayctlError as error:
         result = _removed("gc", report)
         problem = Problem(error.code, f"unfinished artifacts were not removed: {error}", error.hint, error.details)
-        return replace(result, status="partial", problems=(problem,))
+        return result._replace(status="partial", problems=(problem,))
     return _removed("gc", replace(report, unfinished=unfinished))
 
 
