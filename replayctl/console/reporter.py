@@ -70,7 +70,10 @@ class StderrReporter:
         self._line(f"warning: {message}")
 
     def ask(self, question: str, is_secret: bool) -> str | None:
-        """Ask at the terminal, without echo for a secret; None without a terminal, as for JSON, and at its end."""
+        """Ask at the terminal, without echo for a secret; None without a terminal, as for JSON.
+
+        Ctrl-D is an empty answer, as for ssh.
+        """
         if not (self._can_ask and sys.stdin is not None and sys.stdin.isatty() and self._stream.isatty()):
             return None
         self.close()
@@ -82,7 +85,8 @@ class StderrReporter:
             _IgnoringClosed(self._stream).write(clean(question))
             return input()
         except EOFError:
-            return None
+            _IgnoringClosed(self._stream).write("\n")
+            return ""
         except KeyboardInterrupt:
             # What is printed next starts a line of its own.
             _IgnoringClosed(self._stream).write("\n")

@@ -195,8 +195,11 @@ class _Questions:
         results: list[Sequence[str]] = []
         errors: list[BaseException] = []
 
-        def handler(_title: str, _instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
-            questions.put(prompts)
+        def handler(_title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
+            # Such as which code is to be typed.
+            words = " ".join(instructions.split())
+            first = [(f"{words} {text}", is_shown) for text, is_shown in prompts[:1] if words]
+            questions.put([*first, *prompts[len(first) :]])
             return answered.get()
 
         def attempt() -> None:

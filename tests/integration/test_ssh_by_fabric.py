@@ -1,10 +1,16 @@
 """What only the library does: typed passwords and passphrases, its own check of host keys, deadlines and way there."""
 
+import contextlib
+import fcntl
+import json
 import logging
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -289,3 +295,104 @@ def test_the_program_needs_no_ssh_on_its_path(server: SshServer, config: Path, t
     result = subprocess.run(argv, cwd=tmp_path, env=openssh, capture_output=True, text=True, check=False)
     assert result.returncode == 6, result.stderr
     assert "REPLAYCTL_SSH_CLIENT=fabric" in result.stderr
+
+
+class Terminal:
+    """The program at a terminal of its own."""
+
+    def __init__(self, cwd: Path, *argv: str) -> None:
+        self._ours, theirs = pty.openpty()
+        self.output = b""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "replayctl", *argv],
+            cwd=cwd,
+            env={"HOME": str(cwd), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TERM": "xterm"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no other thread runs here
+        )
+        os.close(theirs)
+
+    def read_until(self, words: bytes) -> None:
+        deadline = time.monotonic() + 60
+        while words not in self.output:
+            assert select.select([self._ours], [], [], deadline - time.monotonic())[0], self.output
+            self.output += os.read(self._ours, 10_000)
+
+    def has_echo(self) -> bool:
+        return bool(termios.tcgetattr(self._ours)[3] & termios.ECHO)
+
+    def answer(self, text: bytes, *, to: bytes) -> None:
+        """Types once the question is there and what is typed is not shown."""
+        self.read_until(to)
+        deadline = time.monotonic() + 60
+        while self.has_echo():
+            assert time.monotonic() < deadline, "what is typed would be shown"
+            time.sleep(0.02)
+        self.output = b""
+        os.write(self._ours, text)
+
+    def end(self) -> int:
+        with contextlib.suppress(OSError):
+            while data := os.read(self._ours, 10_000):
+                self.output += data
+        code = self._process.wait(60)
+        os.close(self._ours)
+        return code
+
+
+@pytest.fixture
+def workplace(server: SshServer, tmp_path: Path) -> Path:
+    """A folder with a profile whose files are behind ssh, for someone who has no key."""
+    folders = dict.fromkeys(("dags", "spark_submit_files", "artifacts", "artifacts_in_pods"), str(server.folder))
+    config = server.client_config(tmp_path / "config")
+    tmp_path.joinpath("key").unlink()
+    profile = {
+        "user": "alice",
+        "ssh": {"host": "cluster", "user": ALICE, "config": str(config), "client": "fabric"},
+        "folders": {**folders, "data_in_pods": "/data"},
+    }
+    (tmp_path / "replayctl.yaml").write_text(json.dumps({"default_profile": "p", "profiles": {"p": profile}}))
+    return tmp_path
+
+
+@as_root
+def test_at_a_terminal_a_password_is_typed_unseen_and_again_when_it_was_wrong(workplace: Path) -> None:
+    terminal = Terminal(workplace, "mlflow-sync", "--dry-run")
+    terminal.answer(b"wrong\n", to=b"cluster's password: ")
+    terminal.answer(PASSWORD.encode() + b"\n", to=b"password, try again: ")
+    assert (terminal.end(), b"no evaluations are stored" in terminal.output) == (0, True)
+    assert PASSWORD.encode() not in terminal.output
+
+
+@as_root
+def test_ctrl_c_at_the_question_ends_at_once_with_the_terminal_as_it_was(workplace: Path) -> None:
+    terminal = Terminal(workplace, "mlflow-sync", "--dry-run")
+    terminal.answer(b"\x03", to=b"cluster's password: ")
+    terminal.read_until(b"error: interrupted")
+    assert terminal.output.count(b"password") == 0
+    assert terminal.has_echo()
+    assert terminal.end() == 130
+
+
+@as_root
+def test_ctrl_d_is_an_empty_answer_and_the_error_has_a_line_of_its_own(workplace: Path) -> None:
+    terminal = Terminal(workplace, "mlflow-sync", "--dry-run")
+    for question in (b"cluster's password: ", b"try again: ", b"try again: "):
+        terminal.answer(b"\x04", to=question)
+    assert terminal.end() == 4
+    assert b"\nerror: cluster denied access" in terminal.output
+    assert b"check ssh.user, your password" in terminal.output
+
+
+@as_root
+@pytest.mark.parametrize("argv", [("--output", "json"), ()], ids=["json", "no terminal"])
+def test_elsewhere_nothing_is_asked(workplace: Path, argv: tuple[str, ...]) -> None:
+    environ = {"HOME": str(workplace), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "replayctl", *argv, "mlflow-sync", "--dry-run"]
+    done = subprocess.run(command, cwd=workplace, env=environ, input=b"x\n", capture_output=True, check=False)
+    assert done.returncode == 4
+    assert b"in a terminal" in done.stdout + done.stderr
+    assert b"password:" not in done.stdout + done.stderr
