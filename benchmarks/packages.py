@@ -1,4 +1,4 @@
-"""Uploads of jars against scp, over one sshd of this machine: `python -m benchmarks packages`."""
+"""Uploads of jars against scp over one sshd, and against `hdfs dfs -put`: `python -m benchmarks packages`."""
 
 import os
 import subprocess
@@ -11,6 +11,8 @@ from pathlib import Path
 
 import yaml
 
+from replayctl.clients.webhdfs import WebHdfs
+from tests.integration.lab import FOLDER, STATE, Lab, why_not
 from tests.sshd import WHY_NOT, SshServer
 
 _BYTES = 300_000_000
@@ -18,7 +20,16 @@ Pairs = Callable[[str, Callable[[], float], Callable[[], float], int, str], None
 
 
 def run(pairs: Pairs) -> None:
-    """Prints the ratios of a new jar and the seconds of an unchanged one; needs an sshd."""
+    """Prints the ratios of a new jar and the seconds of an unchanged one; needs an sshd, and a lab for HDFS."""
+    _over_ssh(pairs)
+    if why_not() or not (STATE / "kubeconfig").exists():
+        print(f"packages in HDFS: not measured, {why_not() or 'the lab is not up'}")
+        return
+    with tempfile.TemporaryDirectory(prefix="rctl-bench-") as name:
+        _to_hdfs(Lab(FOLDER), Path(name), pairs)
+
+
+def _over_ssh(pairs: Pairs) -> None:
     if WHY_NOT:
         print(f"packages: not measured, {WHY_NOT}")
         return
@@ -44,18 +55,13 @@ def _run(server: SshServer, login: str, home: Path, pairs: Pairs) -> None:
     command = [sys.executable, "-m", "replayctl", "--profile", "far", "-q", "upd-wheels-and-jars", "--no-workloads"]
     jar = home / "big_2.12-1.0.jar"
 
-    def new_jar() -> None:
-        with zipfile.ZipFile(jar, "w", zipfile.ZIP_STORED) as archive, archive.open("a.class", "w") as member:
-            for _ in range(_BYTES // 1_000_000):
-                member.write(os.urandom(1_000_000))
-
     def upload() -> float:
         started = time.perf_counter()
         subprocess.run([*command, str(jar)], cwd=home, env=environ, check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - started
 
     def upload_new() -> float:
-        new_jar()
+        _write_jar(jar)
         return upload()
 
     def scp() -> float:
@@ -71,3 +77,45 @@ def _run(server: SshServer, login: str, home: Path, pairs: Pairs) -> None:
 
     pairs("upload of a new jar of 300 MB to scp", upload_new, scp, 3, "≤ 1.1")
     pairs("upload of that jar unchanged to one hash pass (a difference of ≤ 2 s)", upload, hash_pass, 3, "2 s more")
+
+
+def _to_hdfs(lab: Lab, home: Path, pairs: Pairs) -> None:
+    """Theirs has the file on a machine of the cluster already, ours sends it from here."""
+    user = f"bench-{os.getpid()}"
+    address = lab.kubectl("-n", "hdfs-3", "get", "svc/hdfs-namenode", "-o", "jsonpath={.spec.clusterIP}")
+    folder = f"/tmp/replayctl-{user}"  # noqa: S108 - in HDFS
+    hdfs = {"url": f"http://{address}:9870", "filesystem": f"hdfs://{address}:9000", "packages": folder}
+    far = {"user": user, "hdfs": hdfs, "packages": {"store": "hdfs"}}
+    (home / "replayctl.yaml").write_text(yaml.safe_dump({"profiles": {"far": far}}))
+    environ = {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, "-m", "replayctl", "--profile", "far", "-q", "upd-wheels-and-jars", "--no-workloads"]
+    jar = home / "big_2.12-1.0.jar"
+    pod = [str(lab.folder / "cluster"), "kubectl", "-n", "hdfs-3", "exec", "-i", "hdfs-namenode-0", "--"]
+
+    def ours() -> float:
+        _write_jar(jar)
+        started = time.perf_counter()
+        subprocess.run([*command, str(jar)], cwd=home, env=environ, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - started
+
+    def theirs() -> float:
+        started = time.perf_counter()
+        put = ["env", f"HADOOP_USER_NAME={user}", "hdfs", "dfs", "-put", "-f", there, f"{folder}/copy.jar"]
+        subprocess.run([*pod, *put], check=True, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return time.perf_counter() - started
+
+    there = f"/tmp/{user}.jar"  # noqa: S108 - in a pod
+    _write_jar(jar)
+    try:
+        with jar.open("rb") as content:
+            subprocess.run([*pod, "sh", "-c", f"cat > {there}"], stdin=content, check=True)
+        pairs("upload of a new jar of 300 MB to `hdfs dfs -put`", ours, theirs, 3, "≤ 1.2")
+    finally:
+        subprocess.run([*pod, "rm", "-f", there], check=False, stdin=subprocess.DEVNULL)
+        WebHdfs(hdfs["url"], user, lambda host, port: f"http://{host}:{port}").delete(folder)
+
+
+def _write_jar(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive, archive.open("a.class", "w") as member:
+        for _ in range(_BYTES // 1_000_000):
+            member.write(os.urandom(1_000_000))

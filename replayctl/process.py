@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import queue
 import selectors
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -24,6 +26,7 @@ _TAIL_CHARACTERS = 20_000
 _GRACE_S = 5.0
 _TICK_S = 0.2
 _READ_BYTES = 65536
+_PIPE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,7 @@ def _feed(
     rest = memoryview(b"")
     stdin = child.stdin
     os.set_blocking(stdin.fileno(), False)
+    _widen(stdin.fileno())
     with selectors.DefaultSelector() as selector:
         selector.register(stdin, selectors.EVENT_WRITE)
         selector.register(child.stdout, selectors.EVENT_READ, stdout)
@@ -160,6 +164,14 @@ def _feed(
                         stdin.close()
             del stderr[:-_TAIL_CHARACTERS]
     return bytes(stdout), bytes(stderr)
+
+
+def _widen(descriptor: int) -> None:
+    """Lets a pipe hold more, where the system can, so that the two ends take turns less often."""
+    if sys.platform == "linux":
+        # Users may only have so many large pipes.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _write_some(descriptor: int, data: memoryview) -> int:

@@ -86,7 +86,21 @@ def product_of(name: str) -> str:
 
 
 def read_package(path: Path, runtime: Runtime) -> PackageFile:
-    """A package that fits `runtime`, with its sha256. `check_contents` checks its members.
+    """A package that fits `runtime`, with its sha256: reads the whole file. `check_contents` checks its members.
+
+    Raises the errors of `check_package`.
+    """
+    kind, warnings = check_package(path, runtime)
+    with _opened(path) as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+        size = file.tell()
+    return PackageFile(path, path.name, kind, product_of(path.name), size, digest.hexdigest(), warnings)
+
+
+def check_package(path: Path, runtime: Runtime) -> tuple[Kind, tuple[str, ...]]:
+    """The kind of a package that fits `runtime`, and warnings; reads only its table of contents.
 
     Raises UsageProblem for a file that cannot be read or is not a regular file or a zip, and if the name, tags,
     `Requires-Python` or Scala version do not fit.
@@ -110,18 +124,13 @@ def read_package(path: Path, runtime: Runtime) -> PackageFile:
             _check_metadata(path, archive, runtime)
         elif not any(entry.endswith((".class", ".tasty")) for entry in names) and "META-INF/MANIFEST.MF" not in names:
             raise UsageProblem(f"{path} is not a jar: it has neither classes nor a manifest")
-        file.seek(0)
-        digest = hashlib.sha256()
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-        size = file.tell()
     warnings: tuple[str, ...] = ()
     if kind == "wheel" and all(tag.platform != "any" for tag in tags):
         warnings = (
             f"{name} has compiled modules, which Python cannot import from a wheel on Spark's path; "
             "install it in the Python environment of the workers instead",
         )
-    return PackageFile(path, name, kind, product_of(name), size, digest.hexdigest(), warnings)
+    return kind, warnings
 
 
 def check_contents(package: PackageFile) -> None:

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import re
+import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,16 +28,20 @@ _PASSING = (
     *("could only be written to 0 of the", "Could not obtain block"),
 )
 _DENIED = re.compile(r'inode="([^"]*)":([^:]*):([^:]*):([-a-z]+)')
+# HDFS has one writer of a file at a time; or another one has just created it.
+_BUSY = ("AlreadyBeingCreatedException", "RecoveryInProgressException", "FileAlreadyExistsException")
+_PAUSES_S = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file or folder of HDFS: its size in bytes, and when it was changed (Unix time)."""
+    """One file or folder of HDFS: its size in bytes, its owner, and when it was changed (Unix time)."""
 
     name: str
     is_folder: bool
     size: int
     modified_s: float
+    owner: str = ""
 
 
 class WebHdfs:
@@ -47,7 +52,7 @@ class WebHdfs:
 
     def __init__(self, url: str, user: str, route: Callable[[str, int], str]) -> None:
         self.url = url.rstrip("/")
-        self._user = user
+        self.user = user
         self._route = route
 
     def entries(self, path: str) -> list[Entry] | None:
@@ -62,6 +67,7 @@ class WebHdfs:
                 is_folder=row["type"] == "DIRECTORY",
                 size=int(row["length"]),
                 modified_s=int(row["modificationTime"]) / 1000,
+                owner=str(row.get("owner", "")),
             )
             for row in answer["FileStatuses"]["FileStatus"]
         ]
@@ -89,18 +95,20 @@ class WebHdfs:
         """Renames, and never replaces or nests; Conflict when the new name exists."""
         try:
             self._ask("PUT", path, op="RENAME", destination=new, renameoptions="NONE")
-        except OperationFailed as error:
-            if "FileAlreadyExistsException" in (error.details or ""):
-                raise Conflict(f"{new} exists in HDFS") from error
-            raise
+        except Conflict as error:
+            raise Conflict(f"{new} exists in HDFS") from error
 
     def delete(self, path: str) -> None:
         """Removes a file, or a folder with all that is in it; nothing when it does not exist."""
         self._ask("DELETE", path, op="DELETE", recursive="true")
 
-    def write(self, path: str, chunks: Iterable[bytes], *, append: bool) -> None:
-        """Streams a file, or the rest of one; what has arrived stays when this is interrupted."""
-        words = {"op": "APPEND"} if append else {"op": "CREATE", "overwrite": "true", "permission": "644"}
+    def write(self, path: str, chunks: Iterable[bytes], *, append: bool, replace: bool = True) -> None:
+        """Streams a file, or the rest of one; what has arrived stays when this is interrupted.
+
+        Raises NotFound when there is nothing to append to.
+        """
+        created = {"op": "CREATE", "overwrite": str(replace).lower(), "permission": "644"}
+        words = {"op": "APPEND"} if append else created
         method = "POST" if append else "PUT"
         with self._request(method, self._address(path, words)) as answer:
             location = answer.headers.get("Location") if answer.status == 307 else None
@@ -110,6 +118,34 @@ class WebHdfs:
         with self._request(method, self._routed(location), body=iter(chunks)) as answer:
             if answer.status not in (200, 201):
                 raise self._refusal(answer.status, answer.read(_MAX_ANSWER_BYTES), path)
+
+    def append_line(self, path: str, line: str) -> None:
+        """Adds a line to a file, which is created if it does not exist. Conflict while others keep writing to it."""
+        content = (f"{line}\n".encode(),)
+
+        def append() -> None:
+            try:
+                self.write(path, content, append=True)
+            except NotFound:
+                self.write(path, content, append=False, replace=False)
+
+        self._patiently(append)
+
+    def wait_for_writer(self, path: str) -> None:
+        """Returns when a file can be appended to: HDFS needs some seconds to see that a writer was killed.
+
+        Raises Conflict while it is still being written.
+        """
+        self._patiently(lambda: self.write(path, (), append=True))
+
+    def _patiently(self, write: Callable[[], None]) -> None:
+        for pause_s in _PAUSES_S:
+            try:
+                write()
+                return
+            except Conflict:
+                time.sleep(pause_s)
+        write()
 
     def read(self, path: str, limit: int) -> bytes:
         """A whole file. Raises OperationFailed when it has more than `limit` bytes."""
@@ -158,7 +194,7 @@ class WebHdfs:
             raise OperationFailed(f"{self.url} did not answer as HDFS does") from error
 
     def _address(self, path: str, words: Mapping[str, str]) -> str:
-        query = urllib.parse.urlencode({**words, "user.name": self._user})
+        query = urllib.parse.urlencode({**words, "user.name": self.user})
         return f"{self.url}/webhdfs/v1{urllib.parse.quote(path)}?{query}"
 
     def _routed(self, location: str) -> str:
@@ -201,6 +237,12 @@ class WebHdfs:
             return Unreachable(
                 f"HDFS at {self.url} is not ready: the NameNode is in safe mode or on standby", details=details
             )
+        if any(word in details for word in _BUSY):
+            return Conflict(
+                f"{path} in HDFS is being written by someone else",
+                hint="run the same command again in a minute",
+                details=details,
+            )
         if any(word in details for word in _PASSING):
             return Unreachable(
                 f"HDFS at {self.url} is not ready: one of its servers does not answer",
@@ -212,7 +254,7 @@ class WebHdfs:
             folder, *owner = match.groups() if match else (path,)
             place = f"{folder}, which belongs to {owner[0]} (group {owner[1]}, {owner[2]})" if owner else path
             return AuthFailed(
-                f"HDFS at {self.url} denies {self._user} access to {place}",
+                f"HDFS at {self.url} denies {self.user} access to {place}",
                 hint="set hdfs.user to one who has access, or ask the owner for it",
                 details=details,
             )

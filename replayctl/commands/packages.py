@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from replayctl.publishing.packages import Store, Upload
     from replayctl.settings.declared import Settings
     from replayctl.settings.namespace import Namespace
+    from replayctl.settings.workspace import Workspace
     from replayctl.storage.packages import StoredPackage
 
 _COMMAND = "upd-wheels-and-jars"
@@ -42,6 +43,9 @@ def upd_wheels_and_jars(
         bool, typer.Option("--prune", help="Remove old builds of each package instead of uploading.")
     ] = False,
     keep: Annotated[int, typer.Option(help="Number of builds of each package that --prune keeps.")] = _KEEP,
+    include_used: Annotated[
+        bool, typer.Option("--include-used", help="Let --prune remove builds that a stored release uses.")
+    ] = False,
     to: PackageDestination = None,
     shared: Shared = False,
     dry_run: DryRun = False,
@@ -49,7 +53,8 @@ def upd_wheels_and_jars(
     """Upload wheels and jars for Spark: the workloads' wheel, and the files in the settings and arguments.
 
     Files that do not match the cluster are rejected before anything is sent. Files that are already stored are not sent
-    again, and interrupted uploads are resumed.
+    again, and interrupted uploads are resumed. --prune keeps builds that a release uses, published or stored for a
+    rollback.
 
     \b
     Examples:
@@ -62,13 +67,15 @@ def upd_wheels_and_jars(
 
     app: AppContext = ctx.obj
     _require_compatible(show_list, prune, files or ())
+    if include_used and not prune:
+        raise UsageProblem("--include-used has no effect without --prune", hint="pass --prune, or leave it out")
     workspace = app.workspace(shared=shared)
     with open_store(workspace, to) as store:
         in_pods = store.root
         if show_list:
             return _listed(store, in_pods)
         if prune:
-            return _pruned(app, store, in_pods, keep, dry_run=dry_run)
+            return _pruned(app, workspace, store, keep, include_used=include_used, dry_run=dry_run)
         # Imported here because no other command needs it.
         import tempfile
 
@@ -134,9 +141,7 @@ def _paths(
 def _uploaded(app: AppContext, store: Store, in_pods: str, paths: Sequence[Path], *, dry_run: bool) -> Result:
     from replayctl.publishing import packages
 
-    files = packages.read_packages(paths, _runtime(app.settings), app.reporter)
-    app.reporter.status(f"listing {store.name}")
-    stored = store.look([file.sha256 for file in files])
+    files, stored = packages.read_and_look(paths, _runtime(app.settings), store, app.reporter)
     uploads = packages.plan_uploads(files, stored)
     packages.check_uploads(uploads, app.reporter)
     if not dry_run:
@@ -176,18 +181,29 @@ def _listed(store: Store, in_pods: str) -> Result:
     return Result(_COMMAND, data, (_stored_table(rows, store.name),), status="ok")
 
 
-def _pruned(app: AppContext, store: Store, in_pods: str, keep: int, *, dry_run: bool) -> Result:
+def _pruned(
+    app: AppContext, workspace: Workspace, store: Store, keep: int, *, include_used: bool, dry_run: bool
+) -> Result:
     from replayctl.publishing import packages
+    from replayctl.publishing.package_uses import Uses, find_uses
 
     stored = store.look().packages
-    old = packages.surplus(stored, keep)
-    if old and not dry_run:
-        packages.prune(store, old)
-    rows = [_stored_row(package, store.path, in_pods) for package in old]
+    surplus = packages.surplus(stored, keep)
+    uses = find_uses(workspace) if surplus and not include_used else Uses({})
+    used = [package for package in surplus if uses.of(package)]
+    old = [package for package in surplus if not uses.of(package)]
+    leftovers = 0 if dry_run else packages.prune(store, old)
+    rows = [_stored_row(package, store.path, store.root) for package in old]
+    in_use = [{**_stored_row(package, store.path, store.root), "used_by": uses.of(package)} for package in used]
     data = {"target": store.name, "removed": rows, "kept": len(stored) - len(old), "dry_run": dry_run}
-    line = f"{'would remove' if dry_run else 'removed'} {len(old)} of {len(stored)} packages"
-    view = (*((_stored_table(rows, store.name),) if rows else ()), Lines((line,)))
-    return Result(_COMMAND, data, view, status="ok" if old else "nothing-to-do")
+    data |= {"in_use": in_use, "leftovers": leftovers}
+    lines = [f"{'would remove' if dry_run else 'removed'} {len(old)} of {len(stored)} packages"]
+    lines += [f"kept {row['name']}: used by {', '.join(row['used_by'])}" for row in in_use]
+    lines += ["to remove those as well, pass --include-used"] if in_use else []
+    lines += [f"removed {leftovers} leftovers of interrupted uploads"] if leftovers else []
+    warnings = tuple(f"cannot read the releases of {name}, which may use these packages" for name in uses.unread)
+    view = (*((_stored_table(rows, store.name),) if rows else ()), Lines(tuple(lines)))
+    return Result(_COMMAND, data, view, status="ok" if old or leftovers else "nothing-to-do", warnings=warnings)
 
 
 def _stored_row(package: StoredPackage, root: str, in_pods: str) -> dict[str, Any]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from replayctl.clients.webhdfs import WebHdfs
 from replayctl.errors import Conflict, OperationFailed
 from replayctl.storage.packages import Part, Stored, StoredPackage, folder_of
 
+AUDIT_LOG = "audit.log"
 _PARTS = ".parts"
+# As long as in a shared folder.
+_LEFTOVER_S = 7 * 24 * 3600.0
 _FOLDER = re.compile(r"p_[0-9a-f]{16}")
 _CHARACTERS = 200
 
@@ -40,11 +44,13 @@ class HdfsPackageStore:
                 package = self._package(folder.name)
                 if package is not None:
                     packages[folder.name] = package
-        parts = {}
-        for entry in (self._hdfs.entries(f"{self.path}/{_PARTS}") or ()) if sha256 else ():
-            if entry.name in sha256 and entry.size:
-                parts[entry.name] = Part(entry.size, self._hdfs.digest(f"{self.path}/{_PARTS}/{entry.name}"))
-        return Stored(packages, parts)
+        begun = {entry.name: entry.size for entry in self._hdfs.entries(f"{self.path}/{_PARTS}") or () if entry.size}
+        parts = {
+            name: Part(size, self._hdfs.digest(f"{self.path}/{_PARTS}/{name}"))
+            for name, size in begun.items()
+            if name in sha256
+        }
+        return Stored(packages, parts, frozenset(begun))
 
     def send(
         self,
@@ -60,10 +66,12 @@ class HdfsPackageStore:
         """Stores a complete package, or leaves the old state; `chunks` are its bytes from `offset` on.
 
         After an error the uploaded part is kept, and the next upload resumes there. `audit` is part of the file's
-        attributes: HDFS has no log of ours.
+        attributes too, which come with the package: a killed upload may lack its line in the log.
         """
         parts, part = f"{self.path}/{_PARTS}", f"{self.path}/{_PARTS}/{sha256}"
         self._hdfs.make_folder(parts)
+        if offset:
+            self._hdfs.wait_for_writer(part)
         self._hdfs.write(part, chunks, append=offset > 0)
         if self._hdfs.digest(part) != sha256:
             self._hdfs.delete(part)
@@ -87,11 +95,25 @@ class HdfsPackageStore:
                 f"{self.root}/{folder} has another content than {name}",
                 hint=f"look at it, then remove it: hdfs dfs -rm -r {self.path}/{folder}",
             )
+        self._hdfs.append_line(f"{self.path}/{AUDIT_LOG}", audit)
 
-    def prune(self, folders: Sequence[str], audit: str) -> None:
-        """Removes stored packages, each by one deletion."""
+    def prune(self, folders: Sequence[str], audit: str) -> int:
+        """Removes stored packages, each by one deletion, after the log has the line; returns the number of leftovers.
+
+        Leftovers are what our own interrupted uploads have left for a week, and are removed too.
+        """
+        if folders:
+            self._hdfs.append_line(f"{self.path}/{AUDIT_LOG}", audit)
         for folder in folders:
             self._hdfs.delete(f"{self.path}/{folder}")
+        old = [
+            entry
+            for entry in self._hdfs.entries(f"{self.path}/{_PARTS}") or ()
+            if entry.owner == self._hdfs.user and entry.modified_s < time.time() - _LEFTOVER_S
+        ]
+        for entry in old:
+            self._hdfs.delete(f"{self.path}/{_PARTS}/{entry.name}")
+        return len(old)
 
     def _package(self, folder: str) -> StoredPackage | None:
         files = [entry for entry in self._hdfs.entries(f"{self.path}/{folder}") or () if not entry.is_folder]

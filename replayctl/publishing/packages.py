@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -12,6 +13,7 @@ from replayctl.bundle.package_files import (
     PackageFile,
     Runtime,
     check_contents,
+    check_package,
     chunks_of,
     digest_of_start,
     product_of,
@@ -54,8 +56,8 @@ class Store(Protocol):
     ) -> None:
         """Stores a complete package, or leaves the old state; `chunks` are its bytes from `offset` on."""
 
-    def prune(self, folders: Sequence[str], audit: str) -> None:
-        """Removes stored packages."""
+    def prune(self, folders: Sequence[str], audit: str) -> int:
+        """Removes stored packages, and old leftovers of our own uploads; returns the number of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,32 @@ class Upload:
         return 0 if self.outcome == "unchanged" else self.package.size - self.offset
 
 
-def read_packages(paths: Sequence[Path], runtime: Runtime, reporter: Reporter) -> tuple[PackageFile, ...]:
-    """The packages to upload, without duplicates; UsageProblem for the first one that does not fit."""
+def read_and_look(
+    paths: Sequence[Path], runtime: Runtime, store: Store, reporter: Reporter
+) -> tuple[tuple[PackageFile, ...], Stored]:
+    """The packages to upload, without duplicates, and what is stored, where files like them were read to verify them.
+
+    The packages are hashed while the store is being reached. Raises UsageProblem for the first one that does not fit,
+    before the store is reached where the file's table of contents shows it.
+    """
+    for path in paths:
+        check_package(path, runtime)
+    reporter.status(f"reading {len(paths)} files and listing {store.name}")
+    # Ctrl-C must reach the connection, so this thread has it.
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(_read_packages, paths, runtime)
+        stored = store.look()
+        packages = reading.result()
+    known = [package.sha256 for package in packages if stored.may_have(package.sha256)]
+    if known:
+        reporter.status(f"verifying what {store.name} has")
+        stored = store.look(known)
+    return packages, stored
+
+
+def _read_packages(paths: Sequence[Path], runtime: Runtime) -> tuple[PackageFile, ...]:
     packages: dict[tuple[str, str], PackageFile] = {}
     for path in paths:
-        reporter.status(f"reading {path.name}")
         package = read_package(path, runtime)
         packages.setdefault((package.name, package.sha256), package)
     refuse_twins(tuple(packages.values()))
@@ -147,10 +170,10 @@ def newest_first(stored: Iterable[StoredPackage]) -> list[StoredPackage]:
     return sorted(stored, key=lambda package: (-_moment(package).timestamp(), package.folder))
 
 
-def prune(store: Store, packages: Sequence[StoredPackage]) -> None:
-    """Removes stored packages."""
+def prune(store: Store, packages: Sequence[StoredPackage]) -> int:
+    """Removes stored packages, and what our interrupted uploads have left for a week; returns how many of these."""
     names = [package.folder for package in packages]
-    store.prune(names, audit_line("prune", packages=[package.name for package in packages]))
+    return store.prune(names, audit_line("prune", packages=[package.name for package in packages]))
 
 
 def path_of(root: str, package: PackageFile | StoredPackage) -> str:

@@ -20,7 +20,7 @@ _MAX_PID = 2**31
 _SHOWN_CHARACTERS = 60
 _WITH_TEXT = frozenset(
     {
-        *("lock", "taken", "stub", "release", "audit", "package", "evaluation"),
+        *("lock", "taken", "stub", "release", "audit", "package", "evaluation", "deployment"),
         *("release_manifest", "release_sums", "submit_manifest", "submit_sums"),
     }
 )

@@ -49,10 +49,18 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The content of a store: packages by their folders, and parts by the sha256 of the whole package."""
+    """The content of a store: packages by their folders, and parts by the sha256 of the whole package.
+
+    `begun` has the sha256 of packages with a part, where none was requested.
+    """
 
     packages: Mapping[str, StoredPackage]
     parts: Mapping[str, Part]
+    begun: frozenset[str] = frozenset()
+
+    def may_have(self, sha256: str) -> bool:
+        """Whether a package or a part of it is stored, verified or not."""
+        return folder_of(sha256) in self.packages or sha256 in self.begun or sha256 in self.parts
 
     def has(self, sha256: str, name: str, size: int) -> bool:
         """Whether the package is stored and undamaged."""
@@ -87,7 +95,10 @@ class PackageStore:
         return f"{self.path} on {self.shell.name}"
 
     def look(self, sha256: Sequence[str] = ()) -> Stored:
-        """What is stored; files with one of the given `sha256`, and parts of them, are read to verify it."""
+        """What is stored; files with one of the given `sha256`, and parts of them, are read to verify it.
+
+        Without `sha256` nothing is read, and the result names the packages that have a part.
+        """
         answer = self.shell.stream("packages+packages_look", self._variables({}), sha256, ())
         return _stored(records_of(answer, self.shell.name))
 
@@ -121,10 +132,11 @@ class PackageStore:
         if not any(record.kind == "stored" and record.name == folder_of(sha256) for record in records):
             raise OperationFailed(f"{self.shell.name} did not confirm that {name} was stored")
 
-    def prune(self, folders: Sequence[str], audit: str) -> None:
-        """Removes stored packages, and leftovers of uploads that are older than a week."""
+    def prune(self, folders: Sequence[str], audit: str) -> int:
+        """Removes stored packages, and what our interrupted uploads have left for a week; returns how many of these."""
         variables = self._variables({"token": secrets.token_hex(8), "audit": audit})
-        records_of(self.shell.stream("packages+packages_prune", variables, folders, ()), self.shell.name)
+        records = records_of(self.shell.stream("packages+packages_prune", variables, folders, ()), self.shell.name)
+        return sum(record.kind == "leftover" for record in records)
 
     def _variables(self, more: Mapping[str, str]) -> dict[str, str]:
         # Never changed once it is stored.
@@ -159,6 +171,7 @@ def _stored(records: Sequence[Record]) -> Stored:
     sums: dict[str, str] = {}
     parts: dict[str, Part] = {}
     notes: dict[str, Mapping[str, str]] = {}
+    begun: set[str] = set()
     for record in records:
         words = record.name.split()
         if record.kind == "file" and len(words) == 3:
@@ -169,11 +182,13 @@ def _stored(records: Sequence[Record]) -> Stored:
             sums[words[0]] = words[1]
         elif record.kind == "part" and len(words) == 3:
             parts[words[0]] = Part(_count(words[1]), words[2])
+        elif record.kind == "begun" and len(words) == 1:
+            begun.add(words[0])
     described = {
         name: StoredPackage(name, package.name, package.size, sums.get(name), notes.get(name, {}))
         for name, package in packages.items()
     }
-    return Stored(described, parts)
+    return Stored(described, parts, frozenset(begun))
 
 
 def _count(text: str) -> int:

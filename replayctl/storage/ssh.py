@@ -46,6 +46,8 @@ RemoteCommand none
 SessionType default
 StdinNull no
 """
+# After the user's files, so that theirs come first. They cost half the processor time of OpenSSH's own first choice.
+_CIPHERS = "Ciphers ^aes128-gcm@openssh.com,aes256-gcm@openssh.com\n"
 
 
 class SshShell:
@@ -133,7 +135,7 @@ class SshShell:
         # Short, because the path of a socket is limited to some 100 characters.
         self._folder = Path(tempfile.mkdtemp(prefix="rctl-"))
         path = self._folder / "config"
-        path.write_text(_OPTIONS.format(connect_timeout_s=max(1, int(self._connect_timeout_s))) + included)
+        path.write_text(_OPTIONS.format(connect_timeout_s=max(1, int(self._connect_timeout_s))) + included + _CIPHERS)
         return [program, "-F", str(path)]
 
     @cached_property

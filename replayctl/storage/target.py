@@ -162,6 +162,14 @@ class Target:
         """The history, from the stored releases and the audit log."""
         return history_of(self._run("history", timeout_s=_LOOK_TIMEOUT_S))
 
+    def deployments(self, *, everyone: bool) -> list[Record]:
+        """The `deployment` of every stored release, named `namespace/release`, and which are `published`.
+
+        With `everyone` of all namespaces; those that cannot be read are `unread`.
+        """
+        variables = {"everyone": "1" if everyone else "0"}
+        return self._run("packages_used", variables, timeout_s=_LOOK_TIMEOUT_S)
+
     def _run(
         self,
         script: str,

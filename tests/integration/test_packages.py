@@ -3,12 +3,13 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ import psutil
 import pytest
 import yaml
 
+from replayctl import process
+from replayctl.errors import OperationFailed
+from replayctl.storage.packages import PackageStore
+from replayctl.storage.shell import BOOTSTRAP, END_OF_SCRIPT, LocalShell, answer_of, stream_of
+from replayctl.storage.target import Modes
 from tests.conftest import ROOT
 from tests.sshd import WHY_NOT, SshServer
 
@@ -144,6 +150,63 @@ def test_prune_keeps_the_newest_builds_of_each_product(workstation: Workstation)
     assert [row["name"] for row in packages] == ["model_2.12-1.1.jar", "model_2.12-1.2.jar"]
 
 
+def release(workstation: Workstation, name: str, path: str, *, published: bool = False) -> None:
+    """A stored release that names the package at `path`, as a deploy leaves it."""
+    namespace = workstation.share / "dags" / "replayctl_releases" / workstation.user
+    (namespace / name).mkdir(parents=True)
+    packages = {"model": {"path": path, "digest": Path(path).parent.name.removeprefix("p_")}}
+    (namespace / name / "deployment.json").write_text(json.dumps({"packages": packages}))
+    if published:
+        (namespace / "current").write_text(f"{name}\n")
+
+
+def test_a_package_that_a_release_uses_is_pruned_only_on_request(workstation: Workstation) -> None:
+    rows = []
+    for number in range(4):
+        jar = workstation.jar(1_000_000, f"model_2.12-1.{number}.jar")
+        rows += workstation.run(str(jar), "--no-workloads")["data"]["packages"]
+        time.sleep(1.1)
+    release(workstation, "r_1", rows[0]["path_in_pods"])
+    release(workstation, "r_2", rows[1]["path_in_pods"], published=True)
+    pruned = workstation.run("--prune", "--keep", "1")["data"]
+    assert [row["name"] for row in pruned["removed"]] == ["model_2.12-1.2.jar"]
+    users = {row["name"]: row["used_by"] for row in pruned["in_use"]}
+    assert users == {
+        "model_2.12-1.0.jar": [f"{workstation.user}/r_1"],
+        "model_2.12-1.1.jar": [f"{workstation.user}/r_2 (published)"],
+    }
+    assert all(Path(rows[number]["path"]).is_file() for number in (0, 1, 3))
+    assert workstation.run("--prune", "--keep", "1")["status"] == "nothing-to-do"
+    forced = workstation.run("--prune", "--keep", "1", "--include-used")["data"]
+    assert len(forced["removed"]) == 2
+    assert [row["name"] for row in workstation.run("--list")["data"]["packages"]] == ["model_2.12-1.3.jar"]
+
+
+def test_a_common_package_counts_as_used_by_everybodys_releases(workstation: Workstation) -> None:
+    rows = []
+    for number in range(2):
+        jar = workstation.jar(1_000_000, f"model_2.12-1.{number}.jar")
+        rows += workstation.run(str(jar), "--no-workloads", "--shared")["data"]["packages"]
+        time.sleep(1.1)
+    release(workstation, "r_1", rows[0]["path_in_pods"])
+    pruned = workstation.run("--prune", "--keep", "1", "--shared")["data"]
+    assert [row["used_by"] for row in pruned["in_use"]] == [[f"{workstation.user}/r_1"]]
+    assert Path(rows[0]["path"]).is_file()
+
+
+def test_old_leftovers_are_swept_also_when_no_build_is_old(workstation: Workstation) -> None:
+    workstation.run(str(workstation.jar(1_000_000)), "--no-workloads")
+    parts = next(workstation.stored.glob(".parts.*"))
+    for name, days in (("part." + "a" * 64, 8), ("work." + "b" * 64 + ".0", 8), ("part." + "c" * 64, 5)):
+        (parts / name).write_bytes(b"x")
+        os.utime(parts / name, (time.time() - days * 86400,) * 2)
+    assert workstation.run("--prune", "--dry-run")["data"]["leftovers"] == 0
+    assert workstation.run("--prune")["data"]["leftovers"] == 2
+    assert [path.name for path in parts.iterdir()] == ["part." + "c" * 64]
+    log = (workstation.stored / "audit.log").read_text()
+    assert '"prune"' not in log
+
+
 def test_a_large_file_is_cut_and_goes_on_in_flat_memory(server: SshServer, workstation: Workstation) -> None:
     jar = workstation.jar(_SLOW_BYTES)
     uploading = workstation.start(str(jar), "--no-workloads")
@@ -239,6 +302,72 @@ def test_what_others_plant_is_not_followed(workstation: Workstation, kind: str) 
     assert folder in answer["errors"][0]["message"]
     assert "rm '" in answer["errors"][0]["hint"]
     assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.parametrize("program", ["dash", "bash --posix", "busybox sh", "mksh"])
+@pytest.mark.parametrize("sent", ["whole", "rest", "other"])
+def test_every_posix_shell_hashes_what_it_receives(program: str, sent: str, tmp_path: Path) -> None:
+    words = program.split()
+    shell = shutil.which(words[0])
+    if shell is None:
+        pytest.skip(f"no {words[0]} on this machine")
+    tools, log = tmp_path / "tools", tmp_path / "log"
+    tools.mkdir()
+    if words[0] == "busybox":
+        subprocess.run([shell, "--install", "-s", str(tools)], check=True)
+        (tools / "sha256sum").unlink()
+    # One that is found where openssl would be, and leaves a line for each file that it hashes.
+    (tools / "openssl").write_text(f"#!/bin/sh\necho once >> {log}\nexec /usr/bin/sha256sum\n")
+    (tools / "openssl").chmod(0o755)
+    environ = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+
+    class OtherShell(LocalShell):
+        def stream(
+            self,
+            script: str,
+            variables: Mapping[str, str],
+            words_: Sequence[str],
+            chunks: Iterable[bytes],
+            *,
+            silence_s: float = 60.0,
+        ) -> bytes:
+            argv = [shell, *words[1:], "-c", BOOTSTRAP, END_OF_SCRIPT]
+            sent = stream_of(script, variables, words_, chunks)
+            return answer_of(process.feed(argv, sent, env=environ, silence_s=silence_s), program)
+
+    content = os.urandom(6_000_000)
+    digest = hashlib.sha256(content).hexdigest()
+    store = PackageStore(OtherShell(), str(tmp_path / "files"), "alice", Modes(), root="/opt/files")
+    (tmp_path / "files").mkdir()
+    offset = 0
+    if sent == "rest":
+        with pytest.raises(OperationFailed, match=r"only 2000000 of 6000000 bytes .* were received"):
+            send(store, digest, [content[:2_000_000]], len(content))
+        assert store.look().may_have(digest)
+        offset = store.look([digest]).parts[digest].size
+        assert offset == 2_000_000
+    log.unlink(missing_ok=True)
+    if sent == "other":
+        with pytest.raises(OperationFailed, match="differs from the local one and was deleted"):
+            send(store, digest, [content[:-1], b"?"], len(content))
+        assert not store.look().may_have(digest)
+        return
+
+    def slowly() -> Iterator[bytes]:
+        for start in range(offset, len(content), 1_000_000):
+            yield content[start : start + 1_000_000]
+            time.sleep(0.02)
+
+    send(store, digest, slowly(), len(content), offset)
+    # While it came, and not once more after it.
+    assert log.read_text() == "once\n"
+    stored = store.look([digest])
+    assert stored.has(digest, "a-1.jar", len(content))
+    assert [path.name for path in (tmp_path / "files" / "alice" / "packages").glob(".parts.*/*")] == []
+
+
+def send(store: PackageStore, digest: str, chunks: Iterable[bytes], size: int, offset: int = 0) -> None:
+    store.send(sha256=digest, name="a-1.jar", size=size, offset=offset, chunks=chunks, facts={}, audit="{}")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs users of its own")

@@ -1,5 +1,6 @@
 # Reports what is stored, and for every requested package its sha256 as computed now, or the part that was uploaded so far.
-# Writes nothing but the names of its own leftovers. After the common variables: the sha256 of the requested packages.
+# Without a request it names the packages that have a part. Writes nothing but the names of its own leftovers.
+# After the common variables: the sha256 of the requested packages.
 go_to_packages
 heartbeat
 for name in p_*; do
@@ -16,6 +17,11 @@ for name in p_*; do
     fi
     go "$packages" || fail "$packages was moved meanwhile"
 done
+if [ "$#" -eq 0 ] && enter_parts; then
+    for name in part.* work.*; do
+        ! is_part "$name" || { name=${name#*.} && echo "begun ${name%%.*}"; }
+    done
+fi
 [ "$#" -eq 0 ] || ! enter_parts || for sha; do
     adopt "$sha"
     ! is_part "part.$sha" || echo "part $sha $size $(head -c "$size" -- "part.$sha" | digest)"

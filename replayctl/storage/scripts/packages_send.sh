@@ -13,7 +13,28 @@ keep() {
     # The uploaded part is kept for the next time, whatever the present folder is.
     ! (cd -P -- "$packages/.parts.$me" 2>/dev/null && is_part "$work" && mv -f -- "$work" "part.$sha") 2>/dev/null || :
 }
-trap 'keep; stop_heartbeat; end_watchdog' EXIT
+# Hashes the file while it grows, as another process reads it back, until it is whole or we are gone.
+follow() {
+    sums=sum.$sha.$token
+    {
+        while kill -0 "$$"; do
+            facts "$work" || break
+            [ "$size" = "$size_sent" ] && is_whole=1 || is_whole=
+            # Goes on where the last one stopped.
+            cat <&3
+            [ -z "$is_whole" ] || break
+            sleep 0.05 || sleep 1
+        done 3< "$work" | digest > "$sums"
+    } </dev/null 2>/dev/null &
+    follower=$!
+}
+stop_following() {
+    [ -n "${follower:-}" ] || return 0
+    { kill "$follower" && wait "$follower"; } 2>/dev/null || :
+    follower=
+    ! cd -P -- "$packages/.parts.$me" 2>/dev/null || rm -f -- "$sums" || :
+}
+trap 'keep; stop_following; stop_heartbeat; end_watchdog' EXIT
 if [ "$offset" = 0 ]; then
     set -C
     : > "$work" || fail "cannot write to $here"
@@ -23,12 +44,17 @@ else
     is_part "$work" && [ "$size" = "$offset" ] || fail "the uploaded part of $name has changed" 75 "run the same command again; someone else is uploading it too"
 fi
 echo "phase receive"
+follow
 cat >> "$work" || fail "cannot write $name to $packages: is the disk full?"
 is_part "$work" || fail "$here/$work is no longer a file"
 [ "$size" = "$size_sent" ] || fail "only $size of $size_sent bytes of $name were received; the next upload resumes there"
 
 echo "phase verify"
 heartbeat
+sum=
+! wait "$follower" || IFS= read -r sum < "$sums" || :
+follower=
+rm -f -- "$sums"
 go "$packages" || fail "$packages was moved meanwhile"
 private
 mkdir new
@@ -37,7 +63,9 @@ cd -P new || fail "the folder of $name no longer exists"
 facts "$name" || fail "the uploaded file $name no longer exists"
 case $mode in -*) ;; *) fail "$name was replaced meanwhile" 73 ;; esac
 [ "$links" = 1 ] && [ "$uid" = "$me" ] || fail "$name was replaced meanwhile" 73
-[ "$(digest < "$name")" = "$sha" ] || fail "the uploaded file $name differs from the local one and was deleted: did the local file change meanwhile?"
+# Nothing is condemned by a hash that may have been cut.
+[ "$sum" = "$sha" ] || sum=$(digest < "$name")
+[ "$sum" = "$sha" ] || fail "the uploaded file $name differs from the local one and was deleted: did the local file change meanwhile?"
 stop_heartbeat
 printf '%s\n' "$facts_text" > .package.json
 chmod "$package_mode" "$name" .package.json

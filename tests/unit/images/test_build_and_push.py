@@ -1,6 +1,7 @@
 """Builds and pushes by the events of an engine: steps, failures, digests, and what a registry's words mean."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,39 @@ class FakeEngine:
 
     def push(self, reference: Reference) -> Iterator[Any]:
         yield from self.events
+
+
+_HAS_BUILDX = building._has_buildx
+
+
+def executable(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/bin/sh\nexit 1\n")
+    path.chmod(0o755)
+
+
+def test_buildx_is_found_where_dockers_client_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "_PLUGINS", (tmp_path / "system",))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "own"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    executable(tmp_path / "system" / "docker-buildx")
+    assert not _HAS_BUILDX()  # there is no docker
+    executable(tmp_path / "bin" / "docker")
+    assert _HAS_BUILDX()
+    (tmp_path / "system" / "docker-buildx").chmod(0o644)
+    assert not _HAS_BUILDX()
+    executable(tmp_path / "extra" / "docker-buildx")
+    (tmp_path / "own").mkdir()
+    configuration = tmp_path / "own" / "config.json"
+    configuration.write_text(json.dumps({"cliPluginsExtraDirs": [str(tmp_path / "extra")]}))
+    assert _HAS_BUILDX()
+    configuration.write_text("{}")
+    assert not _HAS_BUILDX()
+    executable(tmp_path / "own" / "cli-plugins" / "docker-buildx")
+    assert _HAS_BUILDX()
+    configuration.write_text("[")
+    with pytest.raises(OperationFailed, match=r"cannot read Docker's configuration .*config.json"):
+        _HAS_BUILDX()
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import threading
+import time
 import urllib.parse
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +32,9 @@ class Hdfs(ThreadingHTTPServer):
         self.files: dict[str, bytes | None] = {}
         self.attributes: dict[tuple[str, str], str] = {}
         self.users: set[str] = set()
+        self.owners: dict[str, str] = {}
+        self.ages: dict[str, float] = {}
+        self.busy = 0
         self.refusal: str | None = None
 
     def under(self, path: str) -> list[str]:
@@ -80,12 +84,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_POST = do_DELETE = _all
 
-    def _create(self, path: str, _: Any) -> None:
-        self.server.files[path] = self._body()
+    def _create(self, path: str, words: dict[str, str]) -> None:
+        body = self._body()
+        if words["overwrite"] == "false" and path in self.server.files:
+            self._reply(403, {"RemoteException": {"exception": "FileAlreadyExistsException"}})
+            return
+        self.server.files[path] = body
         self._reply(201)
 
     def _append(self, path: str, _: Any) -> None:
-        self.server.files[path] = (self.server.files[path] or b"") + self._body()
+        body = self._body()
+        if path.endswith("audit.log") and self.server.busy:
+            self.server.busy -= 1
+            self._reply(403, {"RemoteException": {"exception": "AlreadyBeingCreatedException"}})
+            return
+        self.server.files[path] = (self.server.files[path] or b"") + body
         self._reply(200)
 
     def _open(self, path: str, _: Any) -> None:
@@ -104,7 +117,10 @@ class _Handler(BaseHTTPRequestHandler):
         for name in sorted(names):
             content = self.server.files.get(f"{path}/{name}")
             kind = "DIRECTORY" if content is None else "FILE"
-            rows.append({"pathSuffix": name, "type": kind, "length": len(content or b""), "modificationTime": 0})
+            row = {"pathSuffix": name, "type": kind, "length": len(content or b"")}
+            changed = time.time() - self.server.ages.get(name, 0.0)
+            row |= {"owner": self.server.owners.get(name, "alice"), "modificationTime": int(changed * 1000)}
+            rows.append(row)
         self._reply(200, {"FileStatuses": {"FileStatus": rows}})
 
     def _rename(self, path: str, words: dict[str, str]) -> None:
@@ -206,10 +222,44 @@ def test_another_content_in_the_way_is_a_conflict(server: Hdfs, store: HdfsPacka
     assert server.files[f"{ROOT}/{folder_of(SHA)}/a-1.jar"] == b"something else"
 
 
-def test_pruning_removes_whole_packages(store: HdfsPackageStore) -> None:
+def test_pruning_removes_whole_packages_and_says_so_in_the_log(server: Hdfs, store: HdfsPackageStore) -> None:
     send(store)
+    assert store.prune([folder_of(SHA)], '{"action": "prune"}') == 0
+    assert store.look().packages == {}
+    assert server.files[f"{ROOT}/audit.log"] == b'{}\n{"action": "prune"}\n'
+
+
+def test_nothing_is_pruned_without_a_line_in_the_log(
+    server: Hdfs, store: HdfsPackageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replayctl.clients.webhdfs._PAUSES_S", (0.0, 0.0))
+    send(store)
+    server.busy = 3
+    with pytest.raises(Conflict, match=r"audit.log in HDFS is being written by someone else"):
+        store.prune([folder_of(SHA)], "{}")
+    assert folder_of(SHA) in store.look().packages
+    server.busy = 2
     store.prune([folder_of(SHA)], "{}")
     assert store.look().packages == {}
+
+
+def test_only_our_own_old_leftovers_are_swept(server: Hdfs, store: HdfsPackageStore) -> None:
+    ages = {"old": 8, "new-old": 8, "of-bob": 8, "young": 6}
+    server.ages = {name: days * 86400.0 for name, days in ages.items()}
+    server.owners = {"of-bob": "bob"}
+    server.files |= {f"{ROOT}/.parts/{name}": b"x" for name in ages if name != "new-old"}
+    server.files[f"{ROOT}/.parts/new-old/a-1.jar"] = b"x"
+    assert store.prune([], "{}") == 2
+    assert server.under(f"{ROOT}/.parts") == [f"{ROOT}/.parts/of-bob", f"{ROOT}/.parts/young"]
+    assert f"{ROOT}/audit.log" not in server.files
+
+
+def test_a_listing_names_what_was_begun(server: Hdfs, store: HdfsPackageStore) -> None:
+    server.files[f"{ROOT}/.parts/{SHA}"] = CONTENT[:4096]
+    stored = store.look()
+    assert stored.may_have(SHA)
+    assert not stored.may_have("0" * 64)
+    assert stored.parts == {}
 
 
 @pytest.mark.parametrize(
