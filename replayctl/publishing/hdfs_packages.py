@@ -44,13 +44,13 @@ class HdfsPackageStore:
                 package = self._package(folder.name)
                 if package is not None:
                     packages[folder.name] = package
-        begun = {entry.name: entry.size for entry in self._hdfs.entries(f"{self.path}/{_PARTS}") or () if entry.size}
+        partial = {entry.name: entry.size for entry in self._hdfs.entries(f"{self.path}/{_PARTS}") or () if entry.size}
         parts = {
             name: Part(size, self._hdfs.digest(f"{self.path}/{_PARTS}/{name}"))
-            for name, size in begun.items()
+            for name, size in partial.items()
             if name in sha256
         }
-        return Stored(packages, parts, frozenset(begun))
+        return Stored(packages, parts, frozenset(partial))
 
     def send(
         self,

@@ -51,16 +51,16 @@ class Part:
 class Stored:
     """The content of a store: packages by their folders, and parts by the sha256 of the whole package.
 
-    `begun` has the sha256 of packages with a part, where none was requested.
+    `partial` has the sha256 of packages with a part, where none was requested.
     """
 
     packages: Mapping[str, StoredPackage]
     parts: Mapping[str, Part]
-    begun: frozenset[str] = frozenset()
+    partial: frozenset[str] = frozenset()
 
     def may_have(self, sha256: str) -> bool:
         """Whether a package or a part of it is stored, verified or not."""
-        return folder_of(sha256) in self.packages or sha256 in self.begun or sha256 in self.parts
+        return folder_of(sha256) in self.packages or sha256 in self.partial or sha256 in self.parts
 
     def has(self, sha256: str, name: str, size: int) -> bool:
         """Whether the package is stored and undamaged."""
@@ -171,7 +171,7 @@ def _stored(records: Sequence[Record]) -> Stored:
     sums: dict[str, str] = {}
     parts: dict[str, Part] = {}
     notes: dict[str, Mapping[str, str]] = {}
-    begun: set[str] = set()
+    partial: set[str] = set()
     for record in records:
         words = record.name.split()
         if record.kind == "file" and len(words) == 3:
@@ -182,13 +182,13 @@ def _stored(records: Sequence[Record]) -> Stored:
             sums[words[0]] = words[1]
         elif record.kind == "part" and len(words) == 3:
             parts[words[0]] = Part(_count(words[1]), words[2])
-        elif record.kind == "begun" and len(words) == 1:
-            begun.add(words[0])
+        elif record.kind == "partial" and len(words) == 1:
+            partial.add(words[0])
     described = {
         name: StoredPackage(name, package.name, package.size, sums.get(name), notes.get(name, {}))
         for name, package in packages.items()
     }
-    return Stored(described, parts, frozenset(begun))
+    return Stored(described, parts, frozenset(partial))
 
 
 def _count(text: str) -> int:

@@ -19,7 +19,7 @@ for name in p_*; do
 done
 if [ "$#" -eq 0 ] && enter_parts; then
     for name in part.* work.*; do
-        ! is_part "$name" || { name=${name#*.} && echo "begun ${name%%.*}"; }
+        ! is_part "$name" || { name=${name#*.} && echo "partial ${name%%.*}"; }
     done
 fi
 [ "$#" -eq 0 ] || ! enter_parts || for sha; do

@@ -254,7 +254,7 @@ def test_only_our_own_old_leftovers_are_swept(server: Hdfs, store: HdfsPackageSt
     assert f"{ROOT}/audit.log" not in server.files
 
 
-def test_a_listing_names_what_was_begun(server: Hdfs, store: HdfsPackageStore) -> None:
+def test_a_listing_names_what_was_uploaded_in_part(server: Hdfs, store: HdfsPackageStore) -> None:
     server.files[f"{ROOT}/.parts/{SHA}"] = CONTENT[:4096]
     stored = store.look()
     assert stored.may_have(SHA)
