@@ -14,6 +14,8 @@ from replayctl.python_env.recipe import Interpreter, parse_standalone
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 60.0
 _MAX_BYTES = 1 << 30
+# Packages that it brings, such as pip, are not in the list; no step has a display.
+_LEFT_OUT = shutil.ignore_patterns("site-packages", "_tkinter*", "libtcl*", "libtk*")
 
 
 def find_standalone(setting: str) -> Interpreter:
@@ -43,7 +45,7 @@ def unpack_standalone(
     root = program.parent.parent
     (tree / "bin").mkdir(parents=True)
     shutil.copy(program, tree / "bin" / "python3")
-    shutil.copytree(root / "lib", tree / "lib")
+    shutil.copytree(root / "lib", tree / "lib", symlinks=True, ignore=_LEFT_OUT)
 
 
 def _fetched(source: str, sha256: str, cache: Path, reporter: Reporter) -> Path:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,13 +19,15 @@ from tests.sshd import WHY_NOT, SshServer
 
 from .conftest import SMALL_MODULE, Stack
 from .lab import STATE, Lab, why_not
-from .yarn_jobs import Answer, Workstation
+from .nodes import Node
+from .test_images import docker
+from .yarn_jobs import Answer, Workstation, submit
 
+# The lab brings its own engine, which need not be there yet.
 _REASON = why_not() or WHY_NOT
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(_REASON is not None, reason=_REASON or ""),
-    pytest.mark.skipif(shutil.which("docker") is None, reason="no docker on this machine"),
 ]
 
 _USER = f"cluster-{os.getpid()}"
@@ -36,6 +39,15 @@ _DAGS = _SHARE / "Airflow" / "dags"
 _WRITTEN = (_DAGS, _DAGS / ".airflowignore", _DAGS / "replayctl_releases", _DATA / "spark_submit_files")
 _ON_YARN = {"first_level_poprec", "first_level_itemknn", "combine"}
 _ARTIFACTS = f"/shared/replay/experiments/{_USER}"
+# Says where driver and executor run, after LightGBM has found its OpenMP.
+_PROBE = """
+import json, os, sys
+def place(_):
+    import lightgbm
+    return [os.readlink("/proc/self/exe"), os.path.realpath(sys.executable), os.path.realpath(sys.base_prefix)]
+print(json.dumps({"driver": place(0), "executor": spark.sparkContext.parallelize([0], 1).map(place).first()}))
+spark.stop()
+"""
 _STEPS = {
     *("split", "first_level_poprec", "first_level_itemknn", "combine", "second_level_lightgbm", "evaluate"),
 }
@@ -49,8 +61,9 @@ class Cluster:
     builder: Workstation
     lab: Lab
     digest: str
+    archive: str
     pods: dict[str, str] = field(default_factory=dict)
-    run: Answer | None = None
+    unpacked: set[str] = field(default_factory=set)
 
     def call(self, *argv: str, timeout: float = 900) -> Answer:
         return self.station.call(*argv, timeout=timeout)
@@ -95,12 +108,33 @@ def storage_host() -> Iterator[SshServer]:
         server.stop()
 
 
+def _start(lab: Lab) -> None:
+    """Starts what the lab lacks; fails with the name of a part that is missing, before the image is built."""
+    lab.start_airflow()
+    lab.run("mlflow")
+    assert docker("info", "--format", "{{.ServerVersion}}").strip(), "the Docker engine does not answer"
+    with urllib.request.urlopen("http://localhost:5000/v2/", timeout=10) as answer:
+        assert answer.status == 200, "the registry does not answer"
+    safe_mode = lab.kubectl("-n", "hdfs-3", "exec", "hdfs-namenode-0", "--", "hdfs", "dfsadmin", "-safemode", "get")
+    assert "OFF" in safe_mode, f"HDFS takes no files: {safe_mode}"
+    manager = "/api/v1/namespaces/spark-lama-exps/services/yarn-resourcemanager:8088/proxy/ws/v1/cluster/metrics"
+    metrics = json.loads(lab.kubectl("get", "--raw", manager))["clusterMetrics"]
+    assert metrics["activeNodes"], f"YARN has no node: {metrics}"
+
+
+def _remove_old_images(tag: str) -> None:
+    """The images that earlier versions of `docker/` have left in the engine."""
+    names = docker("images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference=*/*:{_BUILDER}-*").split()
+    for name in names:
+        if not name.endswith(f":{tag}"):
+            docker("rmi", name, check=False)
+
+
 @pytest.fixture(scope="module")
 def cluster(
     lab: Lab, storage_host: SshServer, stack: Stack, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
-    lab.start_airflow()
-    lab.run("mlflow")
+    _start(lab)
     home = tmp_path_factory.mktemp("cluster")
     shutil.copytree(ROOT / "dags", home / "dags", ignore=shutil.ignore_patterns("__pycache__"))
     (home / "dags" / "dag_small.py").write_text(SMALL_MODULE)
@@ -126,11 +160,14 @@ def cluster(
     assert built.code == 0, built.stderr
     pushed = builder.call("push-airflow-image", "--docker-dir", str(ROOT / "docker"), timeout=1200)
     assert pushed.code == 0, pushed.stderr
-    profile["images"] = {"pods": pushed.document["data"]["image"].rpartition(":")[2]}
+    tag = pushed.document["data"]["image"].rpartition(":")[2]
+    _remove_old_images(tag)
+    profile["images"] = {"pods": tag}
     (home / "replayctl.yaml").write_text(json.dumps(settings))
     packed = station.call("build-python-env", "--publish", timeout=2400)
     assert packed.code == 0, (packed.document["errors"], packed.stderr)
-    environment = Cluster(station, builder, lab, pushed.document["data"]["reference"])
+    archive = packed.document["data"]["published"]["path_in_pods"]
+    environment = Cluster(station, builder, lab, pushed.document["data"]["reference"], archive)
     (_DATA / "replay").mkdir(exist_ok=True)
     shutil.copy(stack.home / "data" / "replay" / "sample_ratings.csv", _DATA / "replay")
     try:
@@ -140,6 +177,7 @@ def cluster(
         environment.hdfs("-rm", "-r", "-f", "-skipTrash", _ARTIFACTS, f"/shared/replay/packages/{_USER}")
         for folder in (_DAGS / "replayctl_releases", _DATA / "spark_submit_files"):
             shutil.rmtree(folder / _USER)
+        (_DATA / "replay" / "sample_ratings.csv").unlink()
         assert removed.code == 0, removed.stderr
 
 
@@ -151,9 +189,13 @@ def run(cluster: Cluster) -> dict[str, Any]:
     assert deployed.code == 0, (deployed.document["errors"], deployed.stderr)
     assert deployed.document["data"]["images"] == {"": cluster.digest}
     assert "airflow.url is not set: forwarding to airflow/svc/airflow-webserver:8080" in deployed.stderr
+    node = Node(cluster.lab)
+    node.put_back()
+    before = node.unpacked(cluster.archive.rpartition("/")[2])
     with cluster.watched():
         answer = cluster.call("run", _DAG, "--wait", timeout=1800)
     assert answer.code == 0, (answer.document["errors"], answer.stderr)
+    cluster.unpacked = node.unpacked(cluster.archive.rpartition("/")[2]) - before
     return dict(answer.document["data"])
 
 
@@ -179,6 +221,30 @@ def test_first_level_and_combiner_ran_on_yarn_by_the_packed_interpreter(cluster:
         properties = dict(environment["sparkProperties"])
         assert properties["spark.pyspark.python"] == "./environment/bin/python3"
         assert properties["spark.yarn.dist.archives"].endswith("#environment")
+
+
+def test_a_node_without_python_runs_the_packed_one_which_it_has_unpacked_once_for_all(
+    cluster: Cluster, run: dict[str, Any]
+) -> None:
+    node = Node(cluster.lab)
+    name = cluster.archive.rpartition("/")[2]
+    # Three applications of the run have used it by now.
+    (folder,) = cluster.unpacked
+    before = node.unpacked(name)
+    conf = {
+        "spark.yarn.dist.archives": f"{cluster.archive}#environment",
+        "spark.pyspark.python": "./environment/bin/python3",
+        "spark.yarn.tags": f"replay,replayctl-user-{_USER}",
+    }
+    with node.without_python():
+        submit(cluster.lab, {"probe": _PROBE}, conf)
+    (application,) = cluster.call("yarn-apps", "--name", "tests-probe", "--mine").document["data"]["applications"]
+    log = cluster.station.text("yarn-logs", application["id"], "--log-files", "stdout")
+    assert application["final_status"] == "SUCCEEDED", log
+    program = [f"{folder}/bin/python3"] * 2
+    assert json.loads(log.splitlines()[-1]) == {"driver": [*program, folder], "executor": [*program, folder]}
+    assert node.unpacked(name) == before
+    assert len(node.localisations(folder)) == 1
 
 
 def test_artifacts_are_on_hdfs(cluster: Cluster, run: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.conftest import ROOT
 
@@ -66,8 +67,8 @@ class Workstation:
         return result.stdout.decode()
 
 
-def submit(lab: Lab, jobs: Mapping[str, str] = JOBS) -> None:
-    """Submits the jobs, and waits for the end of all but the long one."""
+def submit(lab: Lab, jobs: Mapping[str, str] = JOBS, more: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Submits the jobs, with `more` of Spark's configuration, and waits for the end of all but the long one."""
     for name, code in jobs.items():
         path = f"/tmp/replayctl-{name}.py"  # noqa: S108 - in a pod of the lab
         lab.kubectl(
@@ -84,6 +85,7 @@ def submit(lab: Lab, jobs: Mapping[str, str] = JOBS) -> None:
             "spark.yarn.historyServer.address": "http://yarn-spark-history-server.spark-lama-exps.svc.cluster.local:18080",
             "spark.executor.memory": "512m",
             "spark.yarn.submit.waitAppCompletion": str(name != "long").lower(),
+            **more,
         }
         words = [word for key, value in conf.items() for word in ("--conf", f"{key}={value}")]
         argv = [
