@@ -22,7 +22,7 @@ lint: setup ## Check style and layers
 types: setup ## Check types
 	@scripts/test types
 
-cluster: setup ## Run the experiment on a cluster, from the image to the leaderboard (5 minutes; more where image and environment are not built yet)
+cluster: setup ## Run the experiment on a cluster, from the image to the leaderboard (part of the tests; 5 minutes, 15 the first time)
 	@scripts/test cluster
 
 soak: setup ## Repeat publishes, kills and rollbacks as often as the documented figures say (6 minutes)

@@ -190,7 +190,8 @@ def _check(dags_dir: Path, workspace: Workspace, options: SyncOptions) -> _Check
     settings, namespace, reporter = workspace.settings, workspace.namespace, workspace.reporter
     folders = find_folders(settings)
     release = build_release(dags_dir, deployment_json(settings, folders, namespace.user))
-    reporter.step(f"checking {dags_dir}: {len(release.files)} files, {len(release.modules)} DAG modules")
+    plural = "s" if len(release.modules) != 1 else ""
+    reporter.step(f"checking {dags_dir}: {len(release.files)} files, {len(release.modules)} DAG module{plural}")
     if release.left_out:
         more = f" and {len(release.left_out) - 5} more" if len(release.left_out) > 5 else ""
         reporter.warn(f"skipping files that are neither code nor small data: {', '.join(release.left_out[:5])}{more}")

@@ -33,7 +33,7 @@ class SilentReporter:
         yield lambda _: None
 
 
-@dataclass
+@dataclass(eq=False)
 class RecordingReporter:
     """Records all messages as (kind, message)."""
 

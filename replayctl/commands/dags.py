@@ -375,5 +375,5 @@ def _server_to_wait_for(ctx: typer.Context, wait: bool | None) -> Callable[[], A
 def _no_airflow(app: AppContext, option: str) -> UsageProblem:
     return UsageProblem(
         f"{option} requires Airflow, and profile {app.settings.profile!r} has no airflow.username",
-        hint="set airflow.username, and REPLAYCTL_AIRFLOW_PASSWORD or airflow.password_file",
+        hint="export REPLAYCTL_AIRFLOW_USERNAME=<name> REPLAYCTL_AIRFLOW_PASSWORD_FILE=<file>",
     )

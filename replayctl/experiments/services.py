@@ -47,7 +47,7 @@ def open_airflow(
         missing = "airflow.username" if username is None else "airflow.password_file"
         raise SettingsError(
             f"{missing} is required in profile {settings.profile!r}",
-            hint="set airflow.username, and REPLAYCTL_AIRFLOW_PASSWORD or airflow.password_file",
+            hint="export REPLAYCTL_AIRFLOW_USERNAME=<name> REPLAYCTL_AIRFLOW_PASSWORD_FILE=<file>",
         )
     if settings.airflow.url is not None:
         yield AirflowApi(settings.airflow.url, username=username, password=password)
@@ -113,8 +113,9 @@ def _forward(
     name: str, target: str, settings: Settings, environ: Mapping[str, str], reporter: Reporter
 ) -> Iterator[str]:
     from replayctl.cluster.api import find_kubernetes, parse_endpoint
+    from replayctl.forwarding.announce import announce_forward
     from replayctl.forwarding.tunnel import open_tunnel
 
-    reporter.step(f"{name}.url is not set: forwarding to {target}")
+    announce_forward(reporter, f"{name}.url", target)
     with open_tunnel(find_kubernetes(settings, environ), parse_endpoint(target), reporter) as url:
         yield url

@@ -10,6 +10,7 @@ from replayctl.cluster.api import find_kubernetes, parse_endpoint
 from replayctl.console.events import Reporter
 from replayctl.errors import Unreachable
 from replayctl.forwarding.addresses import AddressBook
+from replayctl.forwarding.announce import announce_forward
 from replayctl.forwarding.targets import namespaces
 from replayctl.forwarding.tunnel import open_tunnel
 from replayctl.settings.declared import Settings
@@ -38,5 +39,5 @@ def open_hdfs(settings: Settings, environ: Mapping[str, str], reporter: Reporter
                 routes[host, port] = stack.enter_context(open_tunnel(cluster, endpoint, reporter))
             return routes[host, port]
 
-        reporter.step(f"hdfs.url is not set: forwarding to {settings.targets.hdfs}")
+        announce_forward(reporter, "hdfs.url", settings.targets.hdfs)
         yield WebHdfs(stack.enter_context(open_tunnel(cluster, target, reporter)), user, route)

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -173,12 +174,23 @@ def cluster(
     try:
         yield environment
     finally:
-        removed = environment.call("undeploy", "--delete-from-airflow")
-        environment.hdfs("-rm", "-r", "-f", "-skipTrash", _ARTIFACTS, f"/shared/replay/packages/{_USER}")
-        for folder in (_DAGS / "replayctl_releases", _DATA / "spark_submit_files"):
-            shutil.rmtree(folder / _USER)
-        (_DATA / "replay" / "sample_ratings.csv").unlink()
-        assert removed.code == 0, removed.stderr
+        _remove(environment)
+
+
+def _remove(cluster: Cluster) -> None:
+    """All that the user has on the cluster; a run that a test has left goes on until it is stopped."""
+    for unfinished in cluster.call("runs", "list").document["data"]["runs"]:
+        if unfinished["state"] in ("queued", "running"):
+            cluster.call("runs", "stop", _DAG, unfinished["run_id"])
+    deadline = time.monotonic() + 300
+    # A task outlives its run until Airflow has heard of its end.
+    while (removed := cluster.call("undeploy", "--delete-from-airflow")).code == 7 and time.monotonic() < deadline:
+        time.sleep(2)
+    cluster.hdfs("-rm", "-r", "-f", "-skipTrash", _ARTIFACTS, f"/shared/replay/packages/{_USER}")
+    for folder in (_DAGS / "replayctl_releases", _DATA / "spark_submit_files"):
+        shutil.rmtree(folder / _USER, ignore_errors=True)
+    (_DATA / "replay" / "sample_ratings.csv").unlink(missing_ok=True)
+    assert removed.code == 0, removed.stderr
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from replayctl.cluster import api
 from replayctl.errors import SettingsError
 from replayctl.experiments.services import has_airflow, open_airflow, open_mlflow
 from replayctl.forwarding import tunnel
+from replayctl.forwarding.announce import announce_forward
 from replayctl.settings.declared import Settings
 from replayctl.settings.load import load_settings
 from tests.reporters import RecordingReporter
@@ -95,5 +96,29 @@ def test_without_address_and_target_both_keys_are_named(tmp_path: Path, forwards
     with (
         pytest.raises(SettingsError, match=r"neither mlflow\.url nor targets\.mlflow"),
         open_mlflow(settings_of(tmp_path, "plain"), {}, RecordingReporter()),
+    ):
+        pass
+
+
+def test_a_forward_that_is_opened_again_is_announced_once() -> None:
+    reporter, other = RecordingReporter(), RecordingReporter()
+    for _ in range(2):
+        announce_forward(reporter, "hdfs.url", "hdfs-3/svc/hdfs-namenode:9870")
+    announce_forward(reporter, "hdfs.url", "elsewhere")
+    announce_forward(other, "hdfs.url", "elsewhere")
+    messages = [message for _, message in reporter.events]
+    assert messages == [
+        "hdfs.url is not set: forwarding to hdfs-3/svc/hdfs-namenode:9870",
+        "hdfs.url is not set: forwarding to elsewhere",
+    ]
+    assert len(other.events) == 1
+
+
+def test_an_anonymous_call_needs_no_credentials(tmp_path: Path, forwards: list[str]) -> None:
+    with open_airflow(settings_of(tmp_path), {}, RecordingReporter(), anonymous=True) as airflow:
+        assert airflow.url == FORWARDED
+    with (
+        pytest.raises(SettingsError, match="airflow.username is required"),
+        open_airflow(settings_of(tmp_path), {}, RecordingReporter()),
     ):
         pass
