@@ -1,9 +1,9 @@
-"""Artifacts: folders that are either whole or not there, on this machine's file systems or on HDFS.
+"""Artifacts: folders that are complete or do not exist, on this machine's file systems or on HDFS.
 
-A step writes into a temporary sibling, adds `manifest.json` and `_SUCCESS`, then renames. Whole means that both
-files are present and that every file which the manifest lists is there as it was written. Of two writers the first
-rename wins and the other discards its own, which is equal by construction. Standard library only: asked by the Airflow
-worker before anything starts, and by the step's own process.
+A step writes to a temporary folder beside the artifact's, adds `manifest.json` and `_SUCCESS`, then renames it. An
+artifact is complete if both files exist and every file in the manifest is present and unchanged. If two steps write the
+same artifact, the first rename wins and the other discards its own, which is equal by construction. Standard library
+only, because the Airflow worker imports it before anything starts, and so does the step's own process.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ SUCCESS = "_SUCCESS"
 _OPEN = ".open"
 _MAX_MANIFEST_BYTES = 64 << 20
 _FILES = "files"
-# Each file on HDFS is a question to a server of its own.
+# On HDFS, each file needs a request.
 _AT_ONCE = 8
 _ABANDONED_S = 7 * 86400.0
-# `.IDENTITY.OWNER.NUMBER`: `.tmp` is what a writer writes into, `.old` what it is about to replace.
+# `.IDENTITY.OWNER.NUMBER`: `.tmp` is the folder of a writer, `.old` an artifact that is about to be replaced.
 _UNFINISHED = re.compile(r"(\..+\.[0-9a-f]{12}\.[0-9a-f]{32})\.(?:tmp|old)")
 
 
 class ArtifactError(Exception):
-    """An artifact is missing, half-written or cannot be written; the message names it."""
+    """An artifact is missing or incomplete, or cannot be written; the message names it."""
 
 
 class Artifact:
     """The artifact of one step, at one path.
 
-    `address` is an absolute path, a `file://` or an `hdfs://` URL; `hdfs` says how HDFS is reached (`url`, the
-    NameNode's web address, and `user`). Raises ArtifactError for another kind of address. Whatever is asked of HDFS may
-    raise HdfsError: an artifact that cannot be looked at is neither whole nor incomplete.
+    `address` is an absolute path, a `file://` or an `hdfs://` URL; `hdfs` has the connection to HDFS (`url`, the
+    NameNode's web address, and `user`). Raises ArtifactError for other kinds of addresses. Every method that uses HDFS
+    may raise HdfsError: if an artifact cannot be read, it is neither complete nor incomplete.
     """
 
     def __init__(self, address: str, hdfs: Mapping[str, str | None] | None = None) -> None:
@@ -73,11 +73,11 @@ class Artifact:
         return self.folder.path
 
     def is_whole(self) -> bool:
-        """Whether the step that makes it may be skipped."""
+        """Whether the artifact is complete, so that its step can be skipped."""
         return self.what_is_missing() is None
 
     def what_is_missing(self) -> str | None:
-        """Why the artifact is not whole, in a few words; None when it is."""
+        """Why the artifact is incomplete, in a few words; None if it is complete."""
         tree = {name: entry for name, entry in self.folder.tree().items() if not entry.is_folder}
         if SUCCESS not in tree:
             return f"no {SUCCESS}"
@@ -105,14 +105,14 @@ class Artifact:
             return f"{name} is missing"
 
     def manifest(self) -> dict[str, object]:
-        """What the writer recorded. Raises ArtifactError when the artifact is not whole."""
+        """The manifest. Raises ArtifactError if the artifact is incomplete."""
         missing = self.what_is_missing()
         if missing:
             raise ArtifactError(f"artifact {self} is incomplete: {missing}")
         return self.recorded()
 
     def recorded(self) -> dict[str, object]:
-        """What its manifest says, whole or not. Raises OSError or ValueError when that cannot be read."""
+        """The manifest, whether the artifact is complete or not. Raises OSError or ValueError if it cannot be read."""
         manifest = self._read_manifest()
         manifest.pop(_FILES, None)
         return manifest
@@ -121,7 +121,7 @@ class Artifact:
         return dict(json.loads(self.read(MANIFEST, _MAX_MANIFEST_BYTES)))
 
     def read(self, name: str, limit: int) -> bytes:
-        """The content of one file. Raises FileNotFoundError without one, ValueError for more than `limit` bytes."""
+        """The content of one file. Raises FileNotFoundError, or ValueError if it has more than `limit` bytes."""
         with (self.folder / name).open() as file:
             text = file.read(limit + 1)
         if len(text) > limit:
@@ -129,7 +129,7 @@ class Artifact:
         return text
 
     def parts(self, name: str) -> list[StoragePath]:
-        """The Parquet files of one table, in order; ArtifactError when there is no such table."""
+        """The Parquet files of one table, in order. Raises ArtifactError if there is no such table."""
         folder = self.folder / name
         files = [folder / file for file in folder.entries() if file.endswith(".parquet")]
         if not files:
@@ -137,10 +137,10 @@ class Artifact:
         return files
 
     def begin(self, owner: str) -> Artifact:
-        """A fresh temporary sibling to write into; `commit` publishes it.
+        """A new temporary folder beside the artifact's to write to; `commit` publishes it.
 
-        What an earlier, dead try of the same `owner` (a task of a run) left behind is removed. Should that try be
-        alive after all, it loses its folder and its `commit` is refused.
+        Removes the folder of an earlier, dead try of the same `owner` (a task of a run). If that try is still alive, it
+        loses its folder, and its `commit` fails.
         """
         beside = self.folder.parent
         key = hashlib.sha256(owner.encode()).hexdigest()[:12]
@@ -153,23 +153,22 @@ class Artifact:
         return Artifact.at(temporary)
 
     def add(self, name: str, content: bytes | IO[bytes]) -> None:
-        """Writes one file into the temporary folder, directly in it or in a folder that `make_table` has made."""
+        """Writes one file to the temporary folder, or to a folder in it that `make_table` has created."""
         (self.folder / name).write(io.BytesIO(content) if isinstance(content, bytes) else content)
 
     def make_table(self, name: str) -> StoragePath:
-        """Makes the folder of a new table; returns it."""
+        """Creates the folder of a new table and returns it."""
         folder = self.folder / name
         folder.make_folder()
         return folder
 
     def commit(self, temporary: Artifact, manifest: Mapping[str, object], *, replace: bool = False) -> bool:
-        """Makes what lies in `temporary` this artifact, at one stroke.
+        """Publishes the folder `temporary` as this artifact, atomically.
 
-        Returns False when another writer was first; the temporary folder is then removed. With `replace`, and
-        where a half-written folder stands in the way, the old one is moved aside first and removed afterwards; it comes
-        back when the new one cannot take its place.
-        Raises ArtifactError when the temporary folder was taken away meanwhile (a newer try of the same task), and when
-        the old one cannot come back.
+        Returns False if another writer was first; the temporary folder is then removed. With `replace`, or if an
+        incomplete artifact is in the way, the old one is moved aside first and removed afterwards; it is moved back if
+        the new one cannot take its place. Raises ArtifactError if the temporary folder was removed meanwhile (by a
+        newer try of the same task), or if the old artifact cannot be moved back.
         """
         try:
             _close(temporary)
@@ -181,7 +180,8 @@ class Artifact:
             raise ArtifactError(
                 f"{temporary} was removed by a newer try of the same task, so it is not published"
             ) from error
-        # Asked in this order: what another writer publishes in between must not be taken for half-written.
+        # In this order, so that an artifact that another writer publishes in between is not taken for an incomplete
+        # one.
         in_the_way = self.folder.exists() and (replace or not self.is_whole())
         aside = self._moved_aside(temporary) if in_the_way else None
         try:
@@ -201,7 +201,7 @@ class Artifact:
         return is_first
 
     def _moved_aside(self, temporary: Artifact) -> StoragePath | None:
-        # Named like the temporary folder, so that the next try finds it if we are killed before it is removed.
+        # Named like the temporary folder, so that the next try finds it if this process is killed before it is removed.
         aside = temporary.folder.parent / f"{temporary.folder.name.removesuffix('.tmp')}.old"
         try:
             self.folder.rename(aside)
@@ -229,7 +229,7 @@ class Artifact:
 
 
 def _close(temporary: Artifact) -> None:
-    """Removes the mark of a folder that is written to; FileNotFoundError when the folder was taken away."""
+    """Removes the mark of an unfinished folder. Raises FileNotFoundError if the folder was removed meanwhile."""
     mark = temporary.folder / _OPEN
     if not mark.exists():
         raise FileNotFoundError(str(mark))
@@ -237,9 +237,9 @@ def _close(temporary: Artifact) -> None:
 
 
 def remove_abandoned(namespace: StoragePath) -> None:
-    """Removes what killed writers have left in a namespace, `DATASET/WORKLOAD` below it, and not written to for a week.
+    """Removes unfinished artifacts of a namespace (`DATASET/WORKLOAD` below it) that were not written to for a week.
 
-    A writer that is alive after all loses its folder, and its `commit` is refused.
+    If a writer is still alive, it loses its folder, and its `commit` fails.
     """
     for dataset in _folders(namespace):
         for workload in _folders(dataset):
@@ -247,7 +247,8 @@ def remove_abandoned(namespace: StoragePath) -> None:
             for name in entries:
                 if _is_abandoned(workload, name, entries):
                     log.info("removing %s, which a killed try has left", workload / name)
-                    # Without it nothing can be published from the folder, so that none is published in part.
+                    # Without the mark, the folder cannot be published any more, so a partly removed folder never
+                    # becomes an artifact.
                     (workload / name / _OPEN).delete()
                     (workload / name).delete()
 
@@ -260,7 +261,7 @@ def _is_abandoned(folder: StoragePath, name: str, entries: Mapping[str, Entry]) 
     matched = _UNFINISHED.fullmatch(name)
     if matched is None or not entries[name].is_folder:
         return False
-    # An old artifact that is about to be replaced is as young as what replaces it.
+    # An old artifact that is about to be replaced is as recent as its replacement.
     names = {name, f"{matched[1]}.tmp"} & entries.keys()
     moments = (
         entry.modified_s for sibling in names for entry in (entries[sibling], *(folder / sibling).tree().values())
@@ -273,7 +274,7 @@ def _words(error: BaseException) -> str:
 
 
 def _listed(folder: StoragePath) -> dict[str, dict[str, object]]:
-    """Every file below `folder` with its size and what shows that it has not changed."""
+    """Every file below `folder`, with its size and the evidence that it has not changed."""
     files = {name: entry for name, entry in folder.tree().items() if not entry.is_folder}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         evidence = pool.map(lambda name: (folder / name).evidence(files[name]), files)

@@ -1,7 +1,7 @@
-"""What the experiments are made of: the namespace of a user, the data sets, resource tiers and model parameters.
+"""The experiments' entities: a user's namespace, data sets, resource tiers and model parameters.
 
-Standard library only: the CLI, the DAG processor and the Spark driver all import this file. Nothing here reads
-a file, the environment or the clock.
+Standard library only: the CLI, the DAG processor and the Spark driver all import this file. It does not read files, the
+environment or the clock.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _MAX_USER_NAME = 32
 _MAX_READABLE = 60
 
 Place = Literal["pod", "yarn"]
-# What computes a step: one process without a JVM, or Spark in any place.
+# The program that computes a step: one process without a JVM, or Spark, in any place.
 Engine = Literal["embedded", "spark"]
-# What timestamps count, since 1970.
+# The unit of timestamps since 1970.
 TimestampUnit = Literal["s", "ms", "us", "ns"]
 SplitStrategy = Literal["query_time", "query_random", "global_time"]
 
@@ -47,7 +47,7 @@ class Namespace:
 
     @property
     def suffix(self) -> str:
-        """`_alice`, or nothing in the common namespace."""
+        """`_alice`; empty for the common namespace."""
         return f"_{self.user}" if self.user else ""
 
     @property
@@ -72,9 +72,9 @@ class Namespace:
         return ("replay", f"replayctl-user-{self.directory}")
 
     def task_tags(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> tuple[str, ...]:
-        """Tags of the YARN applications of one task instance, in this order: the namespace's, DAG, run, task, instance.
+        """Tags of the YARN applications of one task instance, in this order: namespace, DAG, run, task, instance.
 
-        The last one is of this instance alone, in all its tries.
+        The last one is the same for all tries of this instance, and no other instance has it.
         """
         words = (yarn_tag("dag", dag_id), yarn_tag("run", run_id), yarn_tag("task", task_id))
         return (*self.yarn_tags, *words, instance_tag(dag_id, run_id, task_id, map_index))
@@ -85,22 +85,21 @@ class Namespace:
 
 
 def yarn_tag(kind: Literal["dag", "run", "task"], name: str) -> str:
-    """The tag that says of an application which DAG, run or task it belongs to.
+    """The tag of an application for its DAG, run or task.
 
-    YARN wants at most 100 ASCII characters and lowers their case: a hash of the exact name keeps apart what looks
-    alike.
+    YARN limits tags to 100 ASCII characters and lowercases them; a hash of the exact name tells similar names apart.
     """
     readable = re.sub(r"[^a-z0-9._-]", "-", name.lower())[:_MAX_READABLE]
     return f"replayctl-{kind}-{readable}-{_short_hash(name)}"
 
 
 def instance_tag(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
-    """The tag of one task instance: its applications carry it, and no others."""
+    """The tag of one task instance: all of its applications have it, and no others."""
     return f"replayctl-instance-{_short_hash(json.dumps([dag_id, run_id, task_id, map_index]), 16)}"
 
 
 def artifact_tag(identity: str) -> str:
-    """The tag that says which artifact an application makes."""
+    """The tag that names the artifact that an application computes."""
     return f"replayctl-artifact-{identity}"
 
 
@@ -127,11 +126,11 @@ RESOURCE_TIERS: Mapping[str, Resources] = {
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """How interactions become train and test, and train becomes its two parts.
+    """How interactions are split into train and test, and train into its two parts.
 
-    `test_share` of the positives goes to the test part, then `second_level_share` of the rest gives the labels of
-    the second level. `query_time` takes the last interactions of each query, `query_random` a seeded choice of
-    each query's (for data without timestamps), `global_time` everything after one moment.
+    `test_share` of the positives goes to the test part, then `second_level_share` of the rest becomes the labels of the
+    second level. `query_time` selects the last interactions of each query, `query_random` a seeded random sample of
+    each query's (for data without timestamps), and `global_time` everything after one moment.
     """
 
     strategy: SplitStrategy = "query_time"
@@ -142,13 +141,13 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class DatasetInfo:
-    """One data set: where its interactions lie, what its columns mean and what identifies its content.
+    """One data set: the location of its interactions, the meaning of its columns, and the identity of its content.
 
-    `log_path` is relative to the data root of the deployment. `checksum` is the content checksum that the split
-    step computes (see `workloads.split.content_checksum`); None means that nobody has declared it yet, and then
-    changed data under the same name and version goes unnoticed. Ratings of at least `positive_threshold` count as
-    positive interactions; without a rating column every row does. `delimiter` separates the cells of a CSV file.
-    Timestamps are integers of `timestamp_unit`; None stands for any integers, which only order.
+    `log_path` is relative to the data root of the deployment. `checksum` is the content checksum that the split step
+    computes (see `workloads.split.content_checksum`); with None, changed data under the same name and version are not
+    detected. Ratings of at least `positive_threshold` are positive interactions; without a rating column, every row is.
+    `delimiter` separates the cells of a CSV file. Timestamps are integers in `timestamp_unit`; None means integers that
+    only define an order.
     """
 
     name: str
@@ -234,7 +233,7 @@ DATASETS: Mapping[str, DatasetInfo] = {
 class FirstLevelModel:
     """A RePlay model by its class path and the keyword arguments of its constructor.
 
-    `overridden` are the general values that a data set's own have replaced; None stands for RePlay's default.
+    `overridden` are the general values that the data set's own values have replaced; None means RePlay's default.
     """
 
     class_path: str
@@ -247,8 +246,8 @@ class FirstLevelModel:
         return ("embedded", "spark") if self.class_path in EMBEDDED_MODELS else ("spark",)
 
 
-# The models that the embedded engine has, too, with each engine's implementation where the results differ: they then
-# are artifacts of their own. Where the mathematics are the same, either engine's artifact serves both.
+# The models that the embedded engine has, with the name of each engine's implementation if the results differ: such
+# results are separate artifacts. If the mathematics are the same, an artifact of either engine serves both.
 EMBEDDED_MODELS: Mapping[str, Mapping[Engine, str]] = {
     "replay.models.PopRec": {},
     "replay.models.ItemKNN": {},
@@ -266,8 +265,8 @@ FIRST_LEVEL_MODELS: Mapping[str, FirstLevelModel] = {
     "ucb": FirstLevelModel("replay.models.UCB", {"seed": 42}),
 }
 
-# Chosen on ml100k by cross-validation over queries, on the second level's labels; shallow and slow, because the few
-# thousand positives of small data are soon learnt by heart.
+# Chosen on ml100k by cross-validation over queries, on the second level's labels. Shallow trees and a low learning
+# rate, because a model soon overfits the few thousand positives of small data.
 SECOND_LEVEL_MODELS: Mapping[str, Mapping[str, object]] = {
     "lightgbm": {
         "objective": "lambdarank",

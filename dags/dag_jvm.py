@@ -1,4 +1,4 @@
-"""How the JVM of a Spark step is started on the worker itself. Standard library only."""
+"""How the JVM of a Spark step on the worker itself is started. Standard library only."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Up to so many interactions a step's JVM lives for seconds, of which its own compiler would take the most.
+# Up to this number of interactions, a step's JVM lives for seconds, and its second compiler would take most of them.
 LIGHT_ROWS = 300_000
 _BYTES_PER_ROW = 20
-# Names the archive of Spark's classes, where the worker has one.
+# Names the archive of Spark's classes, if the worker has one.
 ARCHIVE_VARIABLE = "REPLAYCTL_SPARK_CLASSES"
-# Compiled by the first compiler, ALS's frames are larger than the stack that its recursion is made for.
+# With only the first compiler, ALS's frames exceed the default stack that its recursion was written for.
 _LIGHT = ("-XX:TieredStopAtLevel=1", "-Xss16m")
 _ALWAYS = ("-XX:+UseSerialGC",)
 
 
 def rows_of(document: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> int | None:
-    """How many interactions a step computes with; None when nothing tells.
+    """The number of interactions that a step computes with; None if it is unknown.
 
-    `results` are what its inputs' manifests say. A step without inputs reads raw data, whose bytes tell.
+    `results` are from the manifests of its inputs. For a step without inputs, the size of the raw data is used.
     """
     counts = [int(result["raw_rows"]) for result in results if "raw_rows" in result]
     if counts:
@@ -37,7 +37,7 @@ def rows_of(document: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -
 def jvm_conf(rows: int | None, environ: Mapping[str, str]) -> dict[str, str]:
     """Spark's configuration for a driver that computes on this worker.
 
-    The second compiler of the JVM costs more than it saves where little is computed; large data need it.
+    For small data, the JVM's second compiler costs more than it saves; large data need it.
     """
     conf, options = {}, list(_ALWAYS)
     if rows is not None and rows <= LIGHT_ROWS:
@@ -45,11 +45,12 @@ def jvm_conf(rows: int | None, environ: Mapping[str, str]) -> dict[str, str]:
     archive = environ.get(ARCHIVE_VARIABLE)
     if archive and os.path.exists(archive):
         options.append(f'"-XX:SharedArchiveFile={archive}"')
-        # A JVM takes the archive only with the class path that it was made with; one beside it has to come first.
+        # A JVM uses the archive only with the class path that it was created with; a class path that is stored beside
+        # it has to come first.
         with contextlib.suppress(FileNotFoundError):
             conf["spark.driver.extraClassPath"] = Path(archive).with_suffix(".classpath").read_text()
     local = environ.get("SPARK_LOCAL_DIRS", "").partition(",")[0]
     if os.path.isdir(local):
-        # A killed JVM leaves its temporary files behind: here they are known for what they are.
+        # A killed JVM leaves its temporary files behind; in this folder, they can be identified and removed.
         options.append(f'"-Djava.io.tmpdir={local}"')
     return {**conf, "spark.driver.extraJavaOptions": " ".join(options)}

@@ -1,4 +1,4 @@
-"""The one place that makes Airflow objects: a DAG of operators from a `DagSpec`, under a `Deployment`."""
+"""The only module that creates Airflow objects: a DAG of operators from a `DagSpec`, for a `Deployment`."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ _DRIVER_SHARE = 0.7
 
 
 def encoded(document: dict[str, Any]) -> str:
-    """The document as the one argument of `dag_submit.py`.
+    """The document as the single argument of `dag_submit.py`.
 
-    Letters and digits only: YARN changes double braces and `<CPS>` in the commands that it runs, and JSON has them.
+    Only letters and digits, because YARN changes double braces and `<CPS>` in the commands that it runs, and JSON has
+    braces.
     """
     return base64.urlsafe_b64encode(json.dumps(document).encode("ascii")).decode("ascii")
 
 
 class WorkloadOperator(BaseOperator):
-    """Makes one step's artifact, unless it is whole already: in a process of its own, or by spark-submit.
+    """Computes one step's artifact, unless it is complete: in a process of its own, or with spark-submit.
 
-    Spark's provider, which takes longer to import than a small step to compute, is imported where Spark is used.
+    Spark's provider takes longer to import than a small step to compute, so it is imported only where Spark is used.
 
-    `step_document` is what `Deployment.step_document` gives; `module` is the DAG module that declares the step;
-    `identities` are those of all steps of the DAG. `forced_by` are the names that, found in the run's `force`
-    parameter, make this step compute anew. In a forced run an artifact that this very run has made counts as done, so
-    that a retry does not compute it twice.
+    `step_document` comes from `Deployment.step_document`; `module` is the DAG module that declares the step;
+    `identities` are those of all steps of the DAG. If the run's parameter `force` has a name in `forced_by`, the step
+    is computed again, but only once in that run: a retry does not compute it twice.
     """
 
-    # Nothing of a step is a template: braces in a parameter are data.
+    # No field of a step is a template: braces in a parameter are data.
     template_fields = ()
 
     def __init__(
@@ -92,7 +92,7 @@ class WorkloadOperator(BaseOperator):
         self._ended = False
 
     def execute(self, context: Context) -> None:
-        """Makes the artifact by the code of the release that this run goes on with; see `run_notes`."""
+        """Computes the artifact with the code of the release that this run continues with; see `run_notes`."""
         dag_id, dag = context["dag_run"].dag_id, self.get_dag()
         tasks = set(self.identities) if dag is None else set(dag.task_ids)
         notes = RunNotes.read(context["ti"], context["dag_run"], tasks)
@@ -117,7 +117,7 @@ class WorkloadOperator(BaseOperator):
         operator.make(context, notes)
 
     def make(self, context: Context, notes: RunNotes) -> None:
-        """Skips, or submits and then checks that the artifact is whole; AirflowException when it is not."""
+        """Skips the step, or submits it and checks that the artifact is complete; AirflowException if it is not."""
         artifact = Artifact(self.step_document["output"], self.step_document["hdfs"])
         instance, run_id = context["ti"], context["run_id"]
         forced = bool(self.forced_by.intersection(context["params"].get("force") or ()))
@@ -142,7 +142,7 @@ class WorkloadOperator(BaseOperator):
     def _ended_note(self, notes: RunNotes, artifact: Artifact, run_id: str, **words: Any) -> dict[str, Any]:
         manifest = artifact.manifest()
         origin = origin_of(manifest)
-        # Also after it was computed here: another run may have been first.
+        # Even if this task has computed it: another run may have been first.
         outcome = "computed" if origin["run_id"] == run_id else "reused"
         return self._note(notes, outcome=outcome, origin=origin, warnings=warnings_of(manifest), **words)
 
@@ -201,7 +201,7 @@ class WorkloadOperator(BaseOperator):
             raise AirflowException(f"the step succeeded, but {artifact} is incomplete: {artifact.what_is_missing()}")
 
     def submit(self, context: Context, document: str) -> None:
-        """Runs the step's process, or Spark's driver, to its end; raises when that is a failure."""
+        """Runs the step's process, or Spark's driver, to its end; raises an error if it fails."""
         try:
             if self.step_document["engine"] == "embedded":
                 argv = [python_of(self.environment or "embedded", os.environ), self.application]
@@ -214,7 +214,7 @@ class WorkloadOperator(BaseOperator):
         self._hook.submit(self.application)
 
     def on_kill(self) -> None:
-        """Ends what computes, or keeps it from beginning."""
+        """Ends the running process or driver, or prevents its start."""
         self._ended = True
         if self._acting is not None:
             self._acting.end()
@@ -227,11 +227,11 @@ class WorkloadOperator(BaseOperator):
             self._hook.on_kill()
 
     def supervisor_pid(self) -> int | None:
-        """The process without which the driver has to end, where it runs beside the driver."""
+        """The process that the driver has to end with, if both run on this machine."""
         return os.getpid()
 
     def local_hook(self, document: str) -> LocalSparkSubmitHook:
-        """What runs spark-submit on this worker."""
+        """The hook that runs spark-submit on this worker."""
         from .dag_spark import LocalSparkSubmitHook
 
         step = self.step_document
@@ -248,15 +248,15 @@ class WorkloadOperator(BaseOperator):
         )
 
     def spark_environ(self) -> dict[str, str]:
-        """What Spark's environment has more: it writes to HDFS as the user who looks there for what it has written."""
+        """Further variables of Spark's environment: on HDFS, it acts as the user that also reads the result."""
         user = (self.step_document["hdfs"] or {}).get("user")
         return {"HADOOP_USER_NAME": user} if user else {}
 
 
 class YarnWorkloadOperator(WorkloadOperator):
-    """The same on YARN: the driver is an application there, with tags that say whose it is.
+    """The same on YARN: the driver is an application there, with tags for the task that it belongs to.
 
-    A try follows the application that an earlier one has left. A task that is cleared, failed by hand, timed out or
+    A try follows the application that an earlier one has left. A task that is cleared, marked as failed, timed out or
     terminated ends its application.
     """
 
@@ -268,7 +268,7 @@ class YarnWorkloadOperator(WorkloadOperator):
         self._yarn: YarnSparkSubmitHook | None = None
 
     def submit(self, context: Context, document: str) -> None:
-        """Follows the application that is there, or submits one, and waits for its end."""
+        """Follows the application if there is one, or submits one, and waits for its end."""
         from .dag_yarn import YarnSparkSubmitHook
 
         dag_id, run_id, instance = context["dag_run"].dag_id, context["run_id"], context["ti"]
@@ -293,7 +293,7 @@ class YarnWorkloadOperator(WorkloadOperator):
         return None
 
     def end(self) -> None:
-        """Ends the application with its task, or keeps one from being submitted."""
+        """Ends the application with its task, or prevents the submission of one."""
         self._ended = True
         if self._yarn is not None:
             self._yarn.end()
@@ -302,7 +302,7 @@ class YarnWorkloadOperator(WorkloadOperator):
 def _operator_of(
     release: str, module: str, dag_id: str, task_id: str, engine: Engine | None
 ) -> WorkloadOperator | None:
-    """The operator of a task as a release declares it, on `engine` where that is given; None without such a task."""
+    """The operator of a task as a release declares it, on `engine` if that is set; None if there is no such task."""
     package = import_from(release, "release_package")
     deployment = package.load_deployment()
     for declared in package.load_specs(module, deployment) if package.has_module(module) else ():
@@ -315,7 +315,7 @@ def _operator_of(
 
 
 def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment, module: str) -> WorkloadOperator:
-    """The operator of one step; raises ValueError for a place that this release cannot serve."""
+    """The operator of one step. Raises ValueError for a place that this release does not support."""
     engine = step.engine or deployment.engine
     place = deployment.place(step) if engine == "spark" else "pod"
     if place == "yarn" and deployment.yarn_url is None:
@@ -335,7 +335,7 @@ def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment, module: 
         "py_files": ",".join((f"{files}/{deployment.release}.zip", *package_paths(step.wheels, step, deployment))),
         "application_name": f"{dag.dag_id}.{step.name}",
         "doc_md": describe(dag, step, deployment),
-        # All tasks alike, so that the scheduler goes by the age of the runs: a newer one does not overtake an older.
+        # The same for all tasks, so that the scheduler orders them by the age of their runs.
         "weight_rule": "absolute",
         **({"pool": deployment.pool} if deployment.pool else {}),
         "pool_slots": deployment.spark_slots if deployment.pool and engine == "spark" else 1,
@@ -346,14 +346,14 @@ def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment, module: 
         size = resources if place == "pod" else deployment.tier("submit")
         common["executor_config"] = executor_config(size, deployment.image(dag))
     if place == "pod":
-        # Spark's own default is 200, of which each costs a task: too many for one machine.
+        # Spark's default is 200, and each partition is a task: too many for one machine.
         partitions = dict.fromkeys(
             ("spark.sql.shuffle.partitions", "spark.default.parallelism"), str(3 * resources.cores)
         )
         conf = {**partitions, **deployment.spark_conf}
         return WorkloadOperator(driver_memory=memory, conf=with_jars(conf, step, deployment), **common)
-    # As configuration, which the profile's own may replace; options of spark-submit could not be. The driver's Python
-    # gets the rest of the tier, and a try is Airflow's affair.
+    # As configuration, which the profile's own can override; options of spark-submit could not be overridden. The
+    # driver's Python gets the rest of the tier's memory, and retries are up to Airflow.
     conf = {
         "spark.driver.memory": memory,
         "spark.driver.memoryOverhead": f"{max(1, resources.memory_gib - int(resources.memory_gib * _DRIVER_SHARE))}g",
@@ -367,7 +367,7 @@ def make_operator(dag: DagSpec, step: StepSpec, deployment: Deployment, module: 
 
 
 def build_dag(spec: DagSpec, deployment: Deployment, module: str) -> DAG:
-    """The Airflow DAG of a spec: started by hand, every step an operator, edges where inputs are steps of it."""
+    """The Airflow DAG of a spec: started by hand, an operator per step, an edge from each input in the DAG."""
     with DAG(
         dag_id=spec.dag_id,
         description=spec.description,

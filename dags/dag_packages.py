@@ -11,7 +11,7 @@ _ENVIRONMENT = "environment"
 
 
 def python_conf(deployment: Deployment) -> dict[str, str]:
-    """The configuration that has driver and executors run in the packed environment."""
+    """The configuration with which driver and executors run in the packed environment."""
     if deployment.python is None:
         return {}
     return {
@@ -24,13 +24,13 @@ def python_conf(deployment: Deployment) -> dict[str, str]:
 
 
 def with_jars(conf: Mapping[str, str], step: StepSpec, deployment: Deployment) -> dict[str, str]:
-    """The configuration with the step's jars beside those of the profile."""
+    """The configuration with the step's jars added to those of the profile."""
     jars = [*filter(None, [conf.get("spark.jars")]), *package_paths(step.jars, step, deployment)]
     return {**conf, "spark.jars": ",".join(jars)} if step.jars else dict(conf)
 
 
 def package_paths(names: Sequence[str], step: StepSpec, deployment: Deployment) -> list[str]:
-    """The paths of a step's packages; ValueError for names that the release has not looked up."""
+    """The paths of a step's packages. Raises ValueError for names that the deploy has not resolved."""
     missing = [name for name in names if name not in deployment.packages]
     if missing:
         raise ValueError(f"step {step.name}: this release knows no package {', '.join(missing)}; deploy it again")

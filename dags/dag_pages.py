@@ -1,4 +1,4 @@
-"""What Airflow's pages say of a step. Standard library only."""
+"""What Airflow's pages show of a step. Standard library only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Kubernetes is told about the pod of a task, over what the pod template says.
+"""Overrides of the cluster's pod template for the pod of a task.
 
 https://airflow.apache.org/docs/apache-airflow-providers-cncf-kubernetes/stable/kubernetes_executor.html#pod-override
 """
@@ -11,8 +11,8 @@ from .dag_entities import Resources
 
 # The name that Airflow's Kubernetes executor gives to a worker's container.
 _CONTAINER = "base"
-# A worker gives up its step when Airflow's API does not answer for half a minute. A web server that restarts, or whose
-# node is busy, is away for longer; after five minutes without a heartbeat the scheduler decides.
+# By default, a worker gives up its step if Airflow's API does not answer for half a minute. A restarting web server, or
+# a busy node, takes longer; after five minutes without a heartbeat, the scheduler decides.
 _PATIENCE = {
     "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "8",
     "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
@@ -22,13 +22,13 @@ _PATIENCE = {
 
 def executor_config(resources: Resources, image: str | None) -> dict[str, Any]:
     """The `executor_config` of a task with these resources and this image; None leaves the template's image."""
-    # Only a worker's Airflow under the Kubernetes executor has this package.
+    # Only Airflow in a worker of the Kubernetes executor has this package.
     from kubernetes.client import models
 
     memory = f"{resources.memory_gib}Gi"
     requirements = models.V1ResourceRequirements(
         requests={"cpu": str(resources.cores), "memory": memory},
-        # No limit on cores: what the node has idle shortens the start of Airflow and of the JVM.
+        # Cores have no limit: idle cores of the node shorten the start of Airflow and of the JVM.
         limits={"memory": memory},
     )
     variables = [models.V1EnvVar(name=name, value=value) for name, value in _PATIENCE.items()]

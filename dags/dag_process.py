@@ -1,4 +1,4 @@
-"""A step as a plain process of the worker: the embedded engine, and all that needs no Spark. Standard library only."""
+"""A step as a plain process of the worker, without Spark. Standard library only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 _GRACE_S = 10.0
-# What the worker's own interpreter goes by, and the step's must not.
+# Variables for the worker's own interpreter, which the step's must not inherit.
 _FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 
 
@@ -22,8 +22,8 @@ class StepProcessError(Exception):
 def python_of(environment: str, environ: Mapping[str, str]) -> str:
     """The interpreter of a Python environment of this worker.
 
-    The worker's REPLAYCTL_PYTHON_<ENVIRONMENT> names it; where there is one environment for everything, PYSPARK_PYTHON
-    is enough. Raises StepProcessError when neither does, or when there is no such program.
+    It is in the worker's variable REPLAYCTL_PYTHON_<ENVIRONMENT>; a worker with a single environment needs only
+    PYSPARK_PYTHON. Raises StepProcessError if neither is set, or if there is no such program.
     """
     variable = f"REPLAYCTL_PYTHON_{environment.upper().replace('-', '_')}"
     program = environ.get(variable) or environ.get("PYSPARK_PYTHON")
@@ -36,7 +36,7 @@ def python_of(environment: str, environ: Mapping[str, str]) -> str:
 
 
 class StepProcess:
-    """One process in a group of its own, which `end` ends with all that it has started."""
+    """One process in a group of its own; `end` ends the whole group."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
@@ -44,7 +44,7 @@ class StepProcess:
         self._ended = False
 
     def run(self, argv: list[str], *, zip_files: Sequence[str], on_line: Callable[[str], None]) -> None:
-        """Runs `argv` to its end with these on Python's path, line by line; StepProcessError when it fails."""
+        """Runs `argv` with these folders on Python's path and logs its lines; StepProcessError if it fails."""
         if remote := [path for path in zip_files if "://" in path]:
             raise StepProcessError(f"only Spark reads wheels from HDFS: {', '.join(remote)}")
         environ = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
@@ -79,7 +79,7 @@ class StepProcess:
             raise StepProcessError(f"the step failed: {last}")
 
     def end(self) -> None:
-        """Ends the process, politely first; one that has not started yet does not start any more."""
+        """Ends the process, first with SIGTERM; a process that has not started yet does not start any more."""
         with self._lock:
             self._ended = True
             process = self._process

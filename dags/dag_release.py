@@ -1,4 +1,4 @@
-"""How a release presents itself to Airflow: what stubs call to get their DAGs."""
+"""How stubs load the DAGs of a release into Airflow."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def load_dags(module: str) -> Mapping[str, DAG]:
-    """The DAGs of one module by dag_id, for a stub to publish; empty when this release has no such module.
+    """The DAGs of one module by dag_id, for a stub to publish; empty if this release has no such module.
 
-    Raises ValueError when two DAGs of the module have one id, and for an id outside the namespace.
+    Raises ValueError if two DAGs of the module have the same id, and for an id outside the namespace.
     """
     if not has_module(module):
         return {}
@@ -28,17 +28,17 @@ def load_dags(module: str) -> Mapping[str, DAG]:
         dags = list(build(deployment.namespace))
         for dag in dags:
             for task in dag.tasks:
-                # What proves to a deploy that the server shows this release.
+                # A deploy checks this line to verify that the server shows the release.
                 task.doc_md = f"{RELEASE_LINE}{deployment.release}\n\n{task.doc_md or ''}"
     else:
-        # A task needs its own DAG alone; None is what the DAG processor asks for.
+        # A task needs only its own DAG; the DAG processor asks for None, which means all.
         dag_id = get_parsing_context().dag_id
         specs = load_specs(module, deployment)
         specs = tuple(spec for spec in specs if spec.dag_id == dag_id) or specs if dag_id else specs
         dags = [build_dag(spec, deployment, module) for spec in specs]
     suffix = deployment.namespace.suffix
     for dag in dags:
-        # Published all the same, it would take the place of a colleague's DAG with that id.
+        # It would replace another user's DAG with that id.
         if not dag.dag_id.endswith(suffix):
             raise ValueError(f"{module}: DAG {dag.dag_id!r} does not end in {suffix!r}: use namespace.dag_id(...)")
     by_id = {dag.dag_id: dag for dag in dags}

@@ -1,7 +1,7 @@
-"""DAGs as data: steps with inputs, parameters, place and resources, and the identity of what each step makes.
+"""DAGs as data: steps with inputs, parameters, place and resources, and the identity of each step's artifact.
 
-Standard library only. The CLI plans and checks these, `dag_operators` makes Airflow operators of them, and
-`dag_submit` gets one step of them as a JSON document. Identities are known from the release alone.
+Standard library only. The CLI plans and checks these, `dag_operators` turns them into Airflow operators, and
+`dag_submit` gets one step as a JSON document. Identities can be computed from the release alone.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from .dag_entities import RESOURCE_TIERS, Engine, Namespace, Place, Resources
 from .workload_code import code_digest, workload_code
 
 FORCE_ALL = "all"
-# What proves to a deploy that the server shows its release: a line in the documentation of each task.
+# A line in the documentation of each task, which a deploy checks to verify that the server shows its release.
 RELEASE_LINE = "Release: "
-# The image of a task's pod, where the release decides it.
+# The image of a task's pod, if the release sets it.
 IMAGE_LINE = "Image: "
 _TASK_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
@@ -30,7 +30,7 @@ def _digest(document: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A wheel, a jar or a Python environment as it is stored: its path on the cluster, and a digest of its content."""
+    """A stored wheel, jar or Python environment: its path on the cluster, and a digest of its content."""
 
     path: str
     digest: str
@@ -38,19 +38,19 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class StepSpec:
-    """One step of an experiment: a workload with parameters, applied to what its inputs made.
+    """One step of an experiment: a workload with parameters, applied to the artifacts of its inputs.
 
-    `name` is the task id. `workload` is a module of `workloads/`; one that the release does not have is refused.
-    `parameters` are JSON values and decide the result together with the workload's code and the inputs; what must not
-    decide it (paths, cores, release) does not belong there. `label` is the name under which pages and tables show the
-    step; `overridden` are the general parameters that the data set's own have replaced, to be shown beside them.
+    `name` is the task id. `workload` is a module of `workloads/`; a deploy fails if the release does not have it.
+    `parameters` are JSON values and determine the result together with the workload's code and the inputs; do not
+    include what does not affect the result (paths, cores, release). `label` is the name of the step in pages and
+    tables; `overridden` are the general parameters that the data set's own have replaced, to be shown beside them.
 
-    `engines` can compute the step; `engine` is the one that it asks for, None the profile's. `implementations` names,
-    by engine, what differs in the results: the name of the engine's own becomes a parameter. `environment` is the
-    Python environment of the step's process, the engine's own when empty.
+    `engines` can compute the step; `engine` is the one that it selects, None the profile's. `implementations` maps an
+    engine to the name of its implementation, if the results differ; that name becomes a parameter. `environment` is the
+    Python environment of the step's process; if empty, the engine's own.
 
-    `wheels` and `jars` are names of uploaded packages, with or without their version; the deploy finds out which files
-    these are, and their contents (`package_digests`) then decide the result as well. Jars need Spark.
+    `wheels` and `jars` are names of uploaded packages, with or without their version; the deploy resolves them to
+    files, and the contents of these (`package_digests`) then affect the result as well. Jars need Spark.
     """
 
     name: str
@@ -87,7 +87,8 @@ class StepSpec:
     def on(self, engine: Engine, *, override: bool = False) -> StepSpec:
         """The step, with all before it, on the engine that will compute it.
 
-        That is its own, else `engine`; with `override` it is `engine` wherever that can compute the step.
+        That is the step's own engine, or else `engine`; with `override`, it is `engine` for every step that supports
+        it.
         """
         step_engine = engine if override or self.engine is None else self.engine
         if step_engine not in self.engines:
@@ -99,7 +100,7 @@ class StepSpec:
         return replace(self, engine=step_engine, parameters=parameters, inputs=inputs)
 
     def using(self, packages: Mapping[str, Package]) -> StepSpec:
-        """The step, with all before it, with the contents of its wheels and jars as far as they are known."""
+        """The step, with all before it, with the digests of its wheels and jars if they are known."""
         if not packages:
             return self
         names = (name for name in (*self.wheels, *self.jars) if name in packages)
@@ -111,7 +112,7 @@ class StepSpec:
         """16 hex digits: hash of the workload, its code, parameters, wheels and jars, and the inputs' identities."""
         code = code_digest(self.workload)
         parts: list[object] = [self.workload, code, self.parameters, [step.identity for step in self.inputs]]
-        # Steps without any keep the identities that they have always had.
+        # Steps without packages keep the identities that they have always had.
         return _digest([*parts, list(self.package_digests)] if self.package_digests else parts)
 
     @property
@@ -124,10 +125,10 @@ class StepSpec:
 class DagSpec:
     """One DAG: its id on the server, its steps in an order in which inputs come first, and its MLflow experiment.
 
-    Inputs that are not among the steps are artifacts that must exist already (made by another DAG). `image` is the
-    image of its workers' pods, as a tag of the profile's image or as REGISTRY/NAME:TAG; the profile's when empty. The
-    deploy replaces it by its digest. `mlflow_server` is the name of one of the profile's `mlflow.servers`; its own
-    MLflow when empty.
+    Inputs that are not among the steps are artifacts of another DAG and must exist already. `image` is the image of its
+    workers' pods, as a tag of the profile's image or as REGISTRY/NAME:TAG; if empty, the profile's. The deploy replaces
+    it by its digest. `mlflow_server` is the name of one of the profile's `mlflow.servers`; if empty, the profile's own
+    MLflow.
     """
 
     dag_id: str
@@ -170,18 +171,18 @@ class DagSpec:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Where a release runs: written by the deploy into `deployment.json` of the release, read once per process.
+    """Where a release runs: written by the deploy to `deployment.json` of the release, and read once per process.
 
-    Paths are as the workers see them. `places` maps a step's place to the one used here, `tiers` overrides
-    resources. `pool` is an Airflow pool with one slot per step that fits into the machine, of which a step on Spark
-    takes `spark_slots` (None: no pool). `tracking_uri` None means the worker's own MLFLOW_TRACKING_URI. `yarn_url` is
+    Paths are as the workers see them. `places` maps a step's place to the one used here, `tiers` overrides resources.
+    `pool` is an Airflow pool with one slot per step that fits into the machine, of which a step on Spark takes
+    `spark_slots` (None: no pool). If `tracking_uri` is None, the worker's MLFLOW_TRACKING_URI is used. `yarn_url` is
     the ResourceManager's web address, `yarn_conf` Spark's configuration for steps there. `engine` computes the steps
-    that ask for none. Under the Kubernetes executor `pods` is set, and `images` has the image with its digest for each
-    `DagSpec.image`; without one for the empty name the pod template decides. `hdfs` says how workers reach HDFS: `url`,
-    the NameNode's web address, and `user` (None: who Hadoop's programs would be there). `tracking_servers` are further
-    MLflow servers by the names that DAGs have for them; an evaluation fails while its server is away if
-    `tracking_required`, else its metrics stay with the artifact. `packages` are the wheels and jars by the
-    names that steps have for them; `python` is the packed environment of steps on YARN, None for the nodes' own Python.
+    that do not select one. Under the Kubernetes executor, `pods` is set, and `images` has the image with its digest for
+    each `DagSpec.image`; if it has none for the empty name, the pod template's image is used. `hdfs` has the workers'
+    connection to HDFS: `url`, the NameNode's web address, and `user` (None: the user of Hadoop's programs there).
+    `tracking_servers` are further MLflow servers by the names that DAGs use. If an MLflow server is down, an evaluation
+    fails with `tracking_required`, else its metrics stay with the artifact. `packages` are the wheels and jars by the
+    names that steps use; `python` is the packed environment of steps on YARN, None for the nodes' own Python.
     """
 
     release: str
@@ -217,7 +218,7 @@ class Deployment:
         return cls(release=release, tiers=tiers, packages=packages, python=python, **fields)
 
     def to_json(self) -> str:
-        """What `from_json` reads; without the release, whose name is a hash over this text."""
+        """The input of `from_json` without the release, whose name is a hash that includes this text."""
         fields = asdict(self)
         del fields["release"]
         return json.dumps(fields, indent=2, sort_keys=True) + "\n"
@@ -229,15 +230,15 @@ class Deployment:
 
     @property
     def base_path(self) -> str:
-        """Where this namespace's artifacts lie."""
+        """The base path of this namespace's artifacts."""
         return f"{self.artifacts_root.rstrip('/')}/{self.namespace.directory}"
 
     def place(self, step: StepSpec) -> Place:
-        """Where the step runs under this profile."""
+        """The place of the step under this profile."""
         return self.places.get(step.place, step.place)
 
     def resources(self, step: StepSpec) -> Resources:
-        """What the step may use under this profile."""
+        """The resources of the step under this profile."""
         return self.tier(step.tier)
 
     def tier(self, name: str) -> Resources:
@@ -251,11 +252,11 @@ class Deployment:
         return self.images.get(dag.image)
 
     def artifact_path(self, step: StepSpec) -> str:
-        """Where the step's artifact lies."""
+        """The address of the step's artifact."""
         return f"{self.base_path}/{step.folder}"
 
     def tracking_server(self, dag: DagSpec) -> str | None:
-        """The address of the MLflow that the DAG names, else the profile's; ValueError for an unknown name."""
+        """The address of the DAG's MLflow server, or else of the profile's. Raises ValueError for an unknown name."""
         if not dag.mlflow_server:
             return self.tracking_uri
         if dag.mlflow_server not in self.tracking_servers:
@@ -266,7 +267,7 @@ class Deployment:
         return self.tracking_servers[dag.mlflow_server]
 
     def step_document(self, dag: DagSpec, step: StepSpec) -> dict[str, object]:
-        """All that `dag_submit` needs to know of one step, as JSON values; the run and force are added at run time."""
+        """What `dag_submit` needs to know about a step, as JSON values; the run and `force` are added at run time."""
         return {
             "package": self.release,
             "workload": step.workload,

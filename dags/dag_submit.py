@@ -12,7 +12,7 @@ import traceback
 
 
 def main(argv: list[str]) -> int:
-    """Runs the step that the one argument describes; returns the exit status."""
+    """Runs the step in the single argument and returns the exit status."""
     if len(argv) != 2:
         print("usage: dag_submit.py DOCUMENT (JSON that describes a step, in URL-safe base64)", file=sys.stderr)
         return 2
@@ -24,13 +24,13 @@ def main(argv: list[str]) -> int:
     try:
         runner.run(document)
     except (context.StepError, artifacts.ArtifactError, webhdfs.HdfsError) as error:
-        # The user's to mend, and said in one line; of anything else the traceback is needed.
+        # For errors that the user can fix, one line is enough; for all others, the traceback is needed.
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    # The interpreter's own shows no source lines of modules in a zip.
+    # The interpreter's own traceback shows no source lines of modules in a zip.
     sys.excepthook = traceback.print_exception
     sys.exit(main(sys.argv))

@@ -80,7 +80,7 @@ def split_step(dataset: DatasetInfo) -> StepSpec:
 def first_level_step(dataset: DatasetInfo, name: str, model: FirstLevelModel) -> StepSpec:
     """One RePlay model: candidates for the second level's training, and for the test queries after a refit.
 
-    `name` does not decide the result: the same model under another name is the same artifact.
+    `name` does not affect the result: the same model under another name is the same artifact.
     """
     parameters = {"class_path": model.class_path, "kwargs": dict(model.parameters), "candidates": CANDIDATES}
     split = split_step(dataset)
@@ -100,7 +100,7 @@ def first_level_step(dataset: DatasetInfo, name: str, model: FirstLevelModel) ->
 def second_level_steps(
     dataset: DatasetInfo, model_name: str, first_level: tuple[StepSpec, ...]
 ) -> tuple[StepSpec, StepSpec]:
-    """The combiner of the given candidates, and the model that reranks what it combined."""
+    """The combiner of the given candidates, and the model that reranks the combined ones."""
     split = split_step(dataset)
     combine = _step(
         "combine",
@@ -124,7 +124,7 @@ def second_level_steps(
 
 def evaluate_step(dataset: DatasetInfo, rows: tuple[StepSpec, ...]) -> StepSpec:
     """Metrics of every given model on the same test queries, recorded in MLflow."""
-    # Here names are part of the result: metrics are recorded under them.
+    # Names affect the result of this step, because metrics are recorded under them.
     parameters = {"k": list(METRICS_AT), "names": [row.label for row in rows]}
     inputs = (split_step(dataset), *rows)
     return _step("evaluate", dataset, parameters, inputs, tier="big", engines=("embedded",))
@@ -151,7 +151,7 @@ def build_combiner_second_level(
     dataset: DatasetInfo,
     second_level_model: str = "lightgbm",
 ) -> DagSpec:
-    """Combiner → second level → metrics, on first-level artifacts that another DAG has made."""
+    """Combiner → second level → metrics, on first-level artifacts of another DAG."""
     models = tuple(first_level_step(dataset, name, model) for name, model in model_params_map.items())
     combine, rerank = second_level_steps(dataset, second_level_model, models)
     return DagSpec(

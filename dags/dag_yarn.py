@@ -1,7 +1,8 @@
 """Steps on YARN: submitted once in cluster mode, followed to their end, and ended with their task.
 
-The ResourceManager is asked by its REST API, by the tags that every submission carries; so a try finds the application
-of an earlier one whose worker was lost, and follows it instead of submitting a second.
+Every submission has tags, and a try asks the ResourceManager's REST API for them. So it finds the application of an
+earlier try whose worker was lost, and follows it instead of submitting a second one.
+
 https://hadoop.apache.org/docs/r3.4.1/hadoop-yarn/hadoop-yarn-site/ResourceManagerRest.html
 """
 
@@ -20,19 +21,19 @@ from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
 
 _LIVE_STATES = "NEW,NEW_SAVING,SUBMITTED,ACCEPTED,RUNNING"
 _TIMEOUT_S = 30
-# A ResourceManager that restarts is away for a minute or two; then the next try may find the application again.
+# A restart of the ResourceManager takes a minute or two; after that, the next try may find the application again.
 _PAUSES_S = (1, 2, 4, 8, 15, 30, 60)
 
 
 def _without_python(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without the worker's Python: in cluster mode spark-submit hands it on to the driver's node."""
+    """The environment without the worker's Python: in cluster mode, spark-submit passes it on to the driver's node."""
     return {name: value for name, value in environ.items() if not name.startswith("PYSPARK_")}
 
 
 def connection(
     master: str, *, deploy_mode: str | None = None, queue: str | None = None, spark_binary: str | None = None
 ) -> dict[str, Any]:
-    """What a hook would else read from a connection of Airflow's."""
+    """Values that a hook would otherwise read from a connection in Airflow."""
     return {
         "master": master,
         "queue": queue,
@@ -48,11 +49,11 @@ def connection(
 
 
 class YarnSparkSubmitHook(SparkSubmitHook):
-    """spark-submit in cluster mode and its application, without a connection of Airflow's.
+    """spark-submit in cluster mode and its application, without a connection in Airflow.
 
-    `url` is the ResourceManager's web address as workers see it; `instance_tag` is the one that all applications of
-    this task instance carry, and no other; `artifact_tag` says what is made, so that an application which makes
-    something else by now is not followed.
+    `url` is the ResourceManager's web address as workers see it. All applications of this task instance have
+    `instance_tag`, and no others do. `artifact_tag` names the artifact, so that an application that computes another
+    one is not followed.
     """
 
     def __init__(self, *, url: str, instance_tag: str, artifact_tag: str, **kwargs: Any) -> None:
@@ -65,8 +66,8 @@ class YarnSparkSubmitHook(SparkSubmitHook):
     def run(self, application: str) -> None:
         """Follows the live application of this task instance, or submits one; returns when it has succeeded.
 
-        Raises RuntimeError with YARN's diagnostics when it ends otherwise, or when the ResourceManager has been away
-        for minutes; then the application goes on, for the next try to follow.
+        Raises RuntimeError with YARN's diagnostics if it ends otherwise, or if the ResourceManager has not answered for
+        minutes; in that case the application continues, and the next try can follow it.
         """
         for row in self._asked_again(_LIVE_STATES):
             if not self._makes_the_artifact(row):
@@ -81,10 +82,10 @@ class YarnSparkSubmitHook(SparkSubmitHook):
                 self.submit(application, env=_without_python(os.environ))
             finally:
                 if self._ended:
-                    # What was submitted while the task was being ended.
+                    # It was submitted while the task was being ended.
                     self.end()
             self._check_not_ended()
-            # The newest, ended or not: spark-submit's words may name others, too.
+            # The newest one, ended or not: the output of spark-submit may name others, too.
             applications = [row["id"] for row in self._asked_again() if self._makes_the_artifact(row)]
             if not applications:
                 raise AirflowException("the ResourceManager does not know what spark-submit has submitted")
@@ -92,14 +93,14 @@ class YarnSparkSubmitHook(SparkSubmitHook):
         self._start_yarn_application_status_tracking(self._yarn_application_id)
 
     def end(self) -> None:
-        """Ends spark-submit, if it still runs, and every live application of this task instance.
+        """Ends spark-submit if it still runs, and every live application of this task instance.
 
-        Is called in a signal's handler, so it waits for nothing that the interrupted code may hold.
+        Is called in a signal handler, so it does not wait for anything that the interrupted code may hold.
         """
         self._ended = True
         if self._submit_sp and self._submit_sp.returncode is None:
             self._submit_sp.kill()
-        # Asked for by tag: spark-submit may have been ended before it could say which one it had submitted.
+        # Looked up by tag, because spark-submit may have been ended before it printed the application's ID.
         try:
             alive = [row["id"] for row in self._ask(_LIVE_STATES)]
         except requests.RequestException as error:
@@ -116,7 +117,7 @@ class YarnSparkSubmitHook(SparkSubmitHook):
         return self._artifact_tag in str(row.get("applicationTags") or "").split(",")
 
     def _asked_again(self, states: str | None = None) -> list[dict[str, Any]]:
-        """What `_ask` says; asked again while nobody answers, but not when the question is refused."""
+        """The answer of `_ask`; repeats the request while nobody answers, but not if it is rejected."""
         for pause in _PAUSES_S:
             try:
                 return self._ask(states)
@@ -129,7 +130,7 @@ class YarnSparkSubmitHook(SparkSubmitHook):
         return self._ask(states)
 
     def _ask(self, states: str | None) -> list[dict[str, Any]]:
-        """This task instance's applications in these states, else in any, the newest first."""
+        """This task instance's applications in these states, or in any, the newest first."""
         answer = requests.get(
             f"{self._url}/ws/v1/cluster/apps",
             params={"applicationTags": self._instance_tag, "states": states},

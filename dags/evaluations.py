@@ -1,6 +1,6 @@
-"""What an evaluation keeps for MLflow in its artifact, and the mark that it has been recorded there.
+"""The data of an evaluation for MLflow, kept in its artifact, and the mark that they have been recorded.
 
-Standard library only: asked by the Airflow worker before anything starts, and by the step's own process.
+Standard library only, because the Airflow worker imports it before anything starts, and so does the step's own process.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 
 from .artifacts import Artifact
 
-# Known to `replayctl mlflow-sync`, too.
+# `replayctl mlflow-sync` uses the same names.
 RUNS_FILE = "mlflow.json"
 
 
 def has_unrecorded_runs(artifact: Artifact, document: Mapping[str, Any]) -> bool:
-    """Whether the artifact has runs that were not recorded where the DAG of this step document wants them."""
+    """Whether the artifact has runs that were not recorded for the DAG of this step document."""
     names = artifact.folder.entries()
     return RUNS_FILE in names and mark_name(document) not in names
 
 
 def mark_name(document: Mapping[str, Any]) -> str:
-    """The file in the artifact that says its runs are in the DAG's experiment, on the server that the DAG has chosen.
+    """The file in the artifact that marks its runs as recorded in the DAG's experiment, on the DAG's server.
 
     An artifact that several DAGs share has one for each of their experiments.
     """

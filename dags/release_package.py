@@ -25,7 +25,7 @@ def has_module(name: str) -> bool:
 
 
 def load_deployment() -> Deployment:
-    """Where this release runs, as its deploy has recorded it."""
+    """Where this release runs, as recorded by its deploy."""
     return Deployment.from_json((_FOLDER / DEPLOYMENT_FILE).read_text(encoding="utf-8"), release=_FOLDER.name)
 
 
@@ -34,15 +34,15 @@ def load_specs(module: str, deployment: Deployment) -> tuple[DagSpec, ...]:
     specs = getattr(load_module(module), "dag_specs", None)
     declared = specs(deployment.namespace) if specs else ()
     for spec in declared:
-        # One that the profile does not have is an error of the module, and not of its evaluation.
+        # A server that the profile does not have is an error of the module, before any evaluation fails.
         deployment.tracking_server(spec)
     return tuple(spec.on(deployment.engine).using(deployment.packages) for spec in declared)
 
 
 def import_from(release: str, module: str) -> ModuleType:
-    """A module of another release of the same store, loaded as stubs load theirs.
+    """A module of another release in the same store, loaded as stubs load theirs.
 
-    Raises ImportError or OSError when that release is not there any more, or has no such module.
+    Raises ImportError or OSError if that release no longer exists or has no such module.
     """
     if release not in sys.modules:
         folder = _FOLDER.parent / release

@@ -1,7 +1,7 @@
-"""Why an artifact counts or does not: who made the one that is reused, and how the nearest one differs from ours.
+"""Why an artifact is reused or not: the origin of a reused one, and how the nearest one differs.
 
-Standard library only: asked by the Airflow worker before anything is computed, and by the CLI where it sees the
-artifacts.
+Standard library only, because the Airflow worker imports it before anything is computed, and so does the CLI if it can
+read the artifacts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WARNING_LENGTH = 500
 
 
 def parameters_text(parameters: Mapping[str, Any]) -> str:
-    """The parameters that say most, on one line: `rank=32, seed=42`. A model's own where there is a model."""
+    """The most telling parameters on one line: `rank=32, seed=42`. For a step with a model, the model's own."""
     own = parameters.get("kwargs")
     values = own if isinstance(own, Mapping) else parameters
     words = [f"{name}={_text(value)}" for name, value in values.items() if not isinstance(value, (Mapping, list))]
@@ -29,7 +29,7 @@ def parameters_text(parameters: Mapping[str, Any]) -> str:
 
 
 def origin_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Who made an artifact: its DAG, run, release, when it was done (ISO 8601, UTC) and how many seconds it took."""
+    """The origin of an artifact: DAG, run, release, time of completion (ISO 8601, UTC) and duration in seconds."""
     run = manifest.get("run")
     run = run if isinstance(run, Mapping) else {}
     seconds = float(manifest.get("seconds") or 0.0)
@@ -44,7 +44,7 @@ def origin_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def warnings_of(manifest: Mapping[str, Any]) -> list[str]:
-    """What the workload warned of when it made an artifact."""
+    """The warnings of the workload that computed an artifact."""
     warnings = manifest.get("warnings")
     return [str(warning)[:_WARNING_LENGTH] for warning in warnings[:_SHOWN]] if isinstance(warnings, list) else []
 
@@ -59,7 +59,7 @@ def reused_text(parameters: Mapping[str, Any], origin: Mapping[str, Any]) -> str
 def prospect(document: Mapping[str, Any]) -> dict[str, Any]:
     """What a run would do about a step (`Deployment.step_document`): `reuse` with its origin, or `compute` and why.
 
-    What a run computes on the way is not foreseen: inputs have to be looked at, too.
+    It does not predict what a run computes on the way, so its inputs have to be checked, too.
     """
     artifact = Artifact(str(document["output"]), document.get("hdfs"))
     try:
@@ -69,7 +69,7 @@ def prospect(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def why_computed(artifact: Artifact, document: Mapping[str, Any]) -> str:
-    """How the nearest of the artifacts beside this one differs; empty when there is none to compare with."""
+    """How the nearest of the artifacts beside this one differs; empty if there is none to compare with."""
     differences = [
         (difference, manifest)
         for manifest in _siblings(artifact)
@@ -103,7 +103,7 @@ def _siblings(artifact: Artifact) -> Iterator[dict[str, Any]]:
         try:
             yield Artifact.at(beside / name).recorded()
         except (HdfsError, OSError, ValueError):
-            # Half-written, or removed meanwhile.
+            # Incomplete, or removed meanwhile.
             continue
 
 
@@ -125,7 +125,7 @@ def _differences(manifest: Mapping[str, Any], document: Mapping[str, Any]) -> It
 
 
 def flat_parameters(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Each parameter with its name: `split.seed` for one inside another, a model's own (`kwargs`) without a prefix."""
+    """Each parameter by name: `split.seed` for a nested one; a model's own (`kwargs`) have no prefix."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from flat_parameters(value, "" if name == "kwargs" else f"{prefix}{name}.")
@@ -138,7 +138,7 @@ def _text(value: object) -> str:
 
 
 def read_manifest(address: str, hdfs: Mapping[str, str | None] | None) -> dict[str, Any]:
-    """The manifest of the artifact at `address`; empty when it is not whole or cannot be read."""
+    """The manifest of the artifact at `address`; empty if it is incomplete or cannot be read."""
     try:
         return Artifact(address, hdfs).manifest()
     except (ArtifactError, HdfsError, OSError, ValueError):

@@ -1,8 +1,7 @@
-"""Which release a run goes on with: the one it began with, whatever is deployed meanwhile.
+"""Which release a run uses: the one it started with, whatever is deployed meanwhile.
 
-Each task notes in an XCom which release it has used, and a later task of the run takes the latest that is noted. A task
-that has been tried before and was cleared takes the release that is published by then, so that a corrected one can be
-tried; tasks after it follow.
+Each task records its release in an XCom, and a later task of the run uses the newest record. A task that was tried
+before and then cleared uses the currently published release, so that a fix can be tried; the tasks after it follow.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _RELEASE = re.compile(r"r_[0-9a-f]{16}")
 
 @dataclass(frozen=True, slots=True)
 class RunNotes:
-    """What the tasks of a run have noted so far; the number of this try, and how often the run was cleared."""
+    """The notes of the run's tasks so far, the number of this try, and how often the run was cleared."""
 
     notes: tuple[Mapping[str, Any], ...]
     try_number: int
@@ -27,7 +26,7 @@ class RunNotes:
 
     @classmethod
     def read(cls, instance: Any, dag_run: Any, task_ids: Iterable[str]) -> RunNotes:
-        """Asks Airflow, which has deleted what earlier tries of this very task had noted."""
+        """Reads the notes from Airflow, which has deleted those of earlier tries of this task."""
         values = instance.xcom_pull(task_ids=sorted(task_ids), key=NOTE) or ()
         notes = tuple(value for value in values if isinstance(value, Mapping) and _is_note(value))
         return cls(notes, int(instance.try_number), int(dag_run.clear_number or 0))
@@ -40,11 +39,11 @@ class RunNotes:
         return str(latest["release"])
 
     def of(self, task_id: str) -> Mapping[str, Any] | None:
-        """What a task of this run has noted."""
+        """The note of a task of this run."""
         return next((note for note in self.notes if note["task"] == task_id), None)
 
     def note(self, task_id: str, release: str, document: Mapping[str, Any], **result: Any) -> dict[str, Any]:
-        """What this try has to note: the release and artifact, and in `result` what became of it."""
+        """The note of this try: the release and artifact, and the outcome in `result`."""
         return {
             "task": task_id,
             "release": release,

@@ -1,6 +1,6 @@
-"""Files and folders where artifacts lie: on this machine's file systems (NFS among them), or on HDFS.
+"""Files and folders of artifacts: on this machine's file systems (including NFS), or on HDFS.
 
-One kind of path for both, with the few things that an artifact is made of. Standard library only.
+One type of path for both, with the few operations that artifacts need. Standard library only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import IO, Protocol
 
 from .webhdfs import HdfsFile, WebHdfs
 
-# Local files up to this size are compared by content: reading them costs less than starting what would read them.
+# Local files up to this size are compared by content: reading them takes less time than starting a process.
 _CHECKED_BYTES = 8 << 20
 _READ_AHEAD = 4 << 20
 _COPIED_AT_ONCE = 32 << 20
@@ -27,7 +27,7 @@ _COPIED_AT_ONCE = 32 << 20
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file or folder below a folder: its size in bytes, when it was changed (Unix time), and on HDFS its number."""
+    """A file or folder below a folder: its size in bytes, modification time (Unix time), and its number on HDFS."""
 
     is_folder: bool
     size: int
@@ -36,7 +36,7 @@ class Entry:
 
 
 class StoragePath(Protocol):
-    """A file or folder. Where a server is asked, HdfsError says that it refuses or does not answer."""
+    """A file or folder. On a server, all methods raise HdfsError if it rejects the request or does not answer."""
 
     @property
     def name(self) -> str:
@@ -51,50 +51,50 @@ class StoragePath(Protocol):
         """Its address for Spark, with the scheme."""
 
     def __truediv__(self, name: str) -> StoragePath:
-        """What lies below it under a relative name."""
+        """The path with this relative name below it."""
 
     def entries(self) -> dict[str, Entry]:
-        """What is in this folder, by name; nothing when there is no such folder."""
+        """The entries of this folder by name; empty if there is no such folder."""
 
     def tree(self) -> dict[str, Entry]:
-        """All that is below this folder, by relative name; links and what they lead to are left out."""
+        """All entries below this folder by relative name, without links and what they lead to."""
 
     def exists(self) -> bool:
-        """Whether anything is here."""
+        """Whether there is anything at this path."""
 
     def open(self) -> IO[bytes]:
-        """The file for reading, from any place of it. Raises FileNotFoundError when there is none."""
+        """The file, opened for reading at any position. Raises FileNotFoundError if it does not exist."""
 
     def write(self, content: IO[bytes]) -> None:
-        """Writes the file, to the disk, from a file that is open at its beginning.
+        """Writes the file, and syncs it to the disk, from a file that is open at its beginning.
 
-        Raises FileNotFoundError when the folder that it belongs into is gone.
+        Raises FileNotFoundError if its folder no longer exists.
         """
 
     def make_folder(self) -> None:
-        """Makes this folder, and those above it, where there is none."""
+        """Creates this folder and its parents if they do not exist."""
 
     def rename(self, target: StoragePath) -> None:
-        """Gives it another path of the same storage, at one stroke.
+        """Renames it within the same storage, atomically.
 
-        Raises FileNotFoundError when it is gone, FileExistsError when something is at `target` (which may be an empty
-        folder on this machine: that gives way).
+        Raises FileNotFoundError if it no longer exists, FileExistsError if there is anything at `target` (on this
+        machine, an empty folder is replaced).
         """
 
     def delete(self) -> None:
-        """Removes the file, or the folder with all that is in it, if it is there."""
+        """Removes the file, or the folder with all its content, if it exists."""
 
     def evidence(self, entry: Entry) -> dict[str, object]:
-        """What shows later that the file with this entry has not changed; JSON values."""
+        """Evidence of the content of the file with this entry, as JSON values, to detect changes later."""
 
     def has_changed(self, entry: Entry, evidence: Mapping[str, object]) -> bool:
-        """Whether the file is another one than that of which the evidence was taken."""
+        """Whether the file differs from the one that the evidence describes."""
 
     def local_file(self) -> contextlib.AbstractContextManager[Path]:
-        """A path for programs that write a file by name: what they have written there is in this place afterwards."""
+        """A local path for programs that write a file by name; the file is in this place afterwards."""
 
     def local_copy(self, copy: Path) -> Path:
-        """A path for programs that read a file by name: its own, or `copy` when it is not on this machine."""
+        """A local path for programs that read a file by name: its own, or `copy` if it is not on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class LocalPath:
         try:
             with os.scandir(self.path) as rows:
                 for row in sorted(rows, key=lambda row: row.name):
-                    # What is removed meanwhile is not there.
+                    # It was removed meanwhile.
                     with contextlib.suppress(FileNotFoundError):
                         status = row.stat(follow_symlinks=False)
                         if row.is_dir(follow_symlinks=False) or row.is_file(follow_symlinks=False):
@@ -162,7 +162,7 @@ class LocalPath:
         try:
             os.rename(self.path, target.path)
         except OSError as error:
-            # The error's number depends on what is in the way: a file, or a folder that is not empty.
+            # The error number depends on what is in the way: a file, or a folder that is not empty.
             if target.exists() and self.exists():
                 raise FileExistsError(f"{target} is there already") from error
             raise
@@ -222,7 +222,7 @@ class HdfsPath:
             rows = self.hdfs.entries(self.path)
         except FileNotFoundError:
             return {}
-        # Of a file HDFS lists the file itself, without a name.
+        # For a file, HDFS lists the file itself, without a name.
         return {
             row.name: Entry(row.is_folder, row.size, row.modified_ms / 1000, row.number)
             for row in sorted(rows, key=lambda row: row.name)
@@ -260,8 +260,8 @@ class HdfsPath:
         return {**_stamp(entry), "checksum": self.hdfs.checksum(self.path)}
 
     def has_changed(self, entry: Entry, evidence: Mapping[str, object]) -> bool:
-        # HDFS gives a number once, and a file that is written to another time; so most need not be read. A copy of the
-        # whole artifact has other numbers.
+        # HDFS never reuses a number, and writing changes the time, so most files need not be read. In a copy of the
+        # complete artifact, the numbers differ.
         if all(evidence.get(name) == value for name, value in _stamp(entry).items()):
             return False
         return self.hdfs.checksum(self.path) != evidence.get("checksum")
@@ -283,8 +283,8 @@ class HdfsPath:
 def open_path(address: str, hdfs: Mapping[str, str | None] | None) -> StoragePath:
     """The path at an absolute path, a `file://` or an `hdfs://` URL.
 
-    `hdfs` says how HDFS is reached: `url`, the NameNode's web address, and `user`. Raises ValueError for another kind
-    of address, and for one on HDFS when nothing says how to reach it.
+    `hdfs` has the connection to HDFS: `url`, the NameNode's web address, and `user`. Raises ValueError for other kinds
+    of addresses, and for an `hdfs://` one if there is no connection.
     """
     scheme, separator, rest = address.partition("://")
     if separator and scheme == "hdfs":
@@ -305,7 +305,7 @@ def open_path(address: str, hdfs: Mapping[str, str | None] | None) -> StoragePat
 
 
 def scratch_folder() -> str:
-    """Where this process may put large files for a while; on YARN the container's own folder, which goes with it."""
+    """A folder for large temporary files of this process; on YARN, the container's own, which is removed with it."""
     return os.getcwd() if "CONTAINER_ID" in os.environ else tempfile.gettempdir()
 
 
@@ -314,7 +314,7 @@ def _stamp(entry: Entry) -> dict[str, object]:
 
 
 def _own_name() -> str:
-    """Who Hadoop's own programs would be here. Raises ValueError when this process has no user name."""
+    """The user of Hadoop's own programs here. Raises ValueError if this process has no user name."""
     try:
         return os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
     except (KeyError, OSError) as error:

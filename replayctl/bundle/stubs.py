@@ -59,33 +59,33 @@ def _digest(text: str) -> str:
 
 
 _STUB = '''\
-"""Shows Airflow the DAGs of @MODULE@ in the release that @STORE@/@OWNER@/current names."""
+"""Loads the DAGs of @MODULE@ from the release that is named in @STORE@/@OWNER@/current."""
 # replayctl-stub: owner=@OWNER@ module=@MODULE@ text=
-# Written by `replayctl sync-dags`, which finds a change made here by hand.
+# Written by `replayctl sync-dags`, which detects edits by hand.
 import importlib
 import importlib.util
 import sys
 import types
 from pathlib import Path
 
-# Named here because the DAG processor imports beforehand only what it reads in this file.
+# The DAG processor imports in advance only what this file names.
 import airflow.sdk
 
 
 def _current_release(store):
-    # A process that loads several stubs shows one release in all of them, though another may be published meanwhile.
-    # That holds for the time before the first publish, too. Loading a stub again begins a new pass.
-    seen = sys.modules.setdefault("replayctl_pass_@OWNER@", types.SimpleNamespace(release=None, stubs=set()))
-    gone = seen.release is not None and not (store / seen.release).is_dir()
-    if gone or not seen.stubs or __file__ in seen.stubs:
+    # A process that loads several stubs uses one release for all of them, even if another is published meanwhile,
+    # and even before the first publish. When a stub is loaded again, a new pass begins.
+    parse = sys.modules.setdefault("replayctl_pass_@OWNER@", types.SimpleNamespace(release=None, stubs=set()))
+    is_removed = parse.release is not None and not (store / parse.release).is_dir()
+    if is_removed or not parse.stubs or __file__ in parse.stubs:
         try:
-            seen.release = (store / "current").read_text(encoding="ascii").strip()
+            parse.release = (store / "current").read_text(encoding="ascii").strip()
         except FileNotFoundError:
-            # Not published yet, or not any more.
-            seen.release = None
-        seen.stubs = set()
-    seen.stubs.add(__file__)
-    return seen.release
+            # Not published yet, or withdrawn.
+            parse.release = None
+        parse.stubs = set()
+    parse.stubs.add(__file__)
+    return parse.release
 
 
 def _release_dags():
@@ -94,7 +94,7 @@ def _release_dags():
     if release is None:
         return {}
     writes_bytecode = sys.dont_write_bytecode
-    # The release is read-only for Airflow, and other users' processes must leave nothing in it.
+    # The release is read-only for Airflow, and no process may leave bytecode in it.
     sys.dont_write_bytecode = True
     try:
         if release not in sys.modules:
