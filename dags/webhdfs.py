@@ -1,9 +1,10 @@
-"""HDFS by its REST API, for tasks: no JVM, standard library only.
+"""HDFS through its REST API, for tasks: no JVM, standard library only.
 
 https://hadoop.apache.org/docs/r3.4.1/hadoop-project-dist/hadoop-hdfs/WebHDFS.html
 
-A NameNode that starts, is in safe mode or stands by is waited for; so is a DataNode that does not answer. Every request
-may be repeated: what the lost answer to a rename was is known by the folder's own number, which it keeps.
+Requests wait for a NameNode that starts, is in safe mode or in standby, and for a DataNode that does not answer. Every
+request may be repeated: if the answer to a rename is lost, the folder's number, which never changes, tells whether it
+has succeeded.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _BLOCK = 1 << 20
 _MAX_ANSWER_BYTES = 256 << 20
 _MAX_HOPS = 3
 _PAUSES_S = (0.5, 15.0)
-# Said by a NameNode that starts, stands by or misses its DataNodes, and by a DataNode that misses its NameNode.
+# Errors of a NameNode that starts, is in standby or misses its DataNodes, and of a DataNode that misses its NameNode.
 _PASSING = (
     *("SafeModeException", "RetriableException", "StandbyException", "NoNamenodesAvailableException"),
     *("ConnectException", "SocketException", "SocketTimeoutException", "EOFException", "NoRouteToHostException"),
@@ -41,16 +42,16 @@ _Value = TypeVar("_Value")
 
 
 class HdfsError(Exception):
-    """HDFS has refused a request, or does not answer; the message names what was asked."""
+    """HDFS has rejected a request or does not answer; the message names the request."""
 
 
 class HdfsUnavailable(HdfsError):
-    """HDFS does not answer now: it is away, starts, is in safe mode or stands by."""
+    """HDFS does not answer at the moment: it is down, starts, is in safe mode or in standby."""
 
 
 @dataclass(frozen=True, slots=True)
 class HdfsStatus:
-    """A file or folder: its name, its size in bytes, when it was changed, and the number that no other one gets."""
+    """A file or folder: its name, its size in bytes, its modification time, and its number, which is never reused."""
 
     name: str
     is_folder: bool
@@ -62,8 +63,8 @@ class HdfsStatus:
 class WebHdfs:
     """HDFS at the web address of its NameNode, as `user`.
 
-    `timeout_s` is how long a server may be silent, `patience_s` how long one that is unavailable is waited for before
-    HdfsUnavailable is raised. Methods raise HdfsError for other refusals.
+    `timeout_s` is how long a server may be silent, `patience_s` how long requests wait for an unavailable server before
+    they raise HdfsUnavailable. Methods raise HdfsError if a request is rejected.
     """
 
     def __init__(self, url: str, user: str, *, timeout_s: float = 60.0, patience_s: float = 180.0) -> None:
@@ -76,25 +77,25 @@ class WebHdfs:
         self._patience_s = patience_s
 
     def status(self, path: str) -> HdfsStatus | None:
-        """What is at `path`; None when nothing is."""
+        """The entry at `path`; None if there is none."""
         try:
             return _status(self._json("GET", path, "GETFILESTATUS")["FileStatus"])
         except FileNotFoundError:
             return None
 
     def entries(self, path: str) -> list[HdfsStatus]:
-        """What is in a folder. Raises FileNotFoundError when there is no such folder."""
+        """The entries of a folder. Raises FileNotFoundError if there is no such folder."""
         return [_status(row) for row in self._json("GET", path, "LISTSTATUS")["FileStatuses"]["FileStatus"]]
 
     def make_folder(self, path: str) -> None:
-        """Makes a folder, and those above it, where there is none."""
+        """Creates a folder and its parents if they do not exist."""
         if not self._json("PUT", path, "MKDIRS").get("boolean"):
             raise HdfsError(f"HDFS did not make the folder {path}")
 
     def rename(self, source: str, target: str) -> None:
-        """Gives a file or folder another path, at one stroke.
+        """Renames a file or folder, atomically.
 
-        Raises FileNotFoundError without `source`, FileExistsError when there is anything at `target`.
+        Raises FileNotFoundError without `source`, FileExistsError if there is anything at `target`.
         """
         moved = self.status(source)
         if moved is None:
@@ -105,7 +106,7 @@ class WebHdfs:
             return there is not None and there.number == moved.number
 
         def attempt() -> None:
-            # Without the option HDFS puts a folder into the one that is there, or says `false` and nothing else.
+            # Without the option, HDFS moves a folder into an existing one, or answers just `false`.
             with self._answer("PUT", source, "RENAME", {"destination": target, "renameoptions": "NONE"}):
                 pass
 
@@ -120,7 +121,7 @@ class WebHdfs:
                 raise HdfsError(f"HDFS took the request to rename {source}, but it is not at {target}")
 
     def delete(self, path: str) -> None:
-        """Removes a file, or a folder with all that is in it; nothing happens when there is none."""
+        """Removes a file, or a folder with all its content, if it exists."""
         self._json("DELETE", path, "DELETE", recursive="true")
 
     def checksum(self, path: str) -> str:
@@ -141,9 +142,9 @@ class WebHdfs:
         return self._patiently(attempt) if length else b""
 
     def write(self, path: str, content: IO[bytes], size: int) -> None:
-        """Writes a file of `size` bytes from where `content` stands, over one that is there.
+        """Writes a file of `size` bytes from the position of `content`; overwrites an existing one.
 
-        Raises FileNotFoundError when the folder is gone.
+        Raises FileNotFoundError if the folder no longer exists.
         """
         start = content.tell()
 
@@ -191,7 +192,7 @@ class WebHdfs:
         query: Mapping[str, str],
         content: tuple[IO[bytes], int] | None = None,
     ) -> Iterator[_Body]:
-        """The answer of the NameNode, or of the DataNode that it sends us to, which alone gets the content."""
+        """The answer of the NameNode, or of the DataNode that it redirects to; only the latter gets the content."""
         names = urllib.parse.urlencode({"op": operation, "user.name": self.user, **query})
         url = f"{self.url}{_PREFIX}{urllib.parse.quote(path)}?{names}"
         with contextlib.ExitStack() as stack:
@@ -240,7 +241,7 @@ class WebHdfs:
 
 
 class HdfsFile(io.RawIOBase):
-    """A file of HDFS for readers that jump about in it; each read is a request."""
+    """A file on HDFS for readers that seek; each read is a request."""
 
     def __init__(self, hdfs: WebHdfs, path: str, size: int) -> None:
         super().__init__()
@@ -258,17 +259,17 @@ class HdfsFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Where the next read begins."""
+        """The position of the next read."""
         return self._place
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Sets where the next read begins."""
+        """Sets the position of the next read."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
         self._place = max(0, base + offset)
         return self._place
 
     def readinto(self, buffer: Any) -> int:
-        """Reads as much as `buffer` takes and the file has."""
+        """Reads up to the size of `buffer` or the end of the file."""
         view = memoryview(buffer).cast("B")
         length = max(0, min(len(view), self._size - self._place))
         view[:length] = self._hdfs.read(self._path, self._place, length)
@@ -277,7 +278,7 @@ class HdfsFile(io.RawIOBase):
 
 
 class _Body:
-    """What a server answers; its end before the whole came is HdfsUnavailable."""
+    """The answer of a server; raises HdfsUnavailable if it ends early."""
 
     def __init__(self, answer: http.client.HTTPResponse, host: str) -> None:
         self._answer = answer
@@ -299,7 +300,7 @@ def _ask(
         try:
             connection.request(method, target, content[0] if content else None, headers)
         except (BrokenPipeError, ConnectionResetError):
-            # A server that refuses does not wait for the rest, and its answer may be there to be read.
+            # A server that rejects the request does not wait for the rest, and its answer may already be there.
             if not content:
                 raise
         return connection.getresponse()
@@ -315,7 +316,7 @@ def _status(row: dict[str, Any]) -> HdfsStatus:
 
 
 def _denied(message: str) -> str | None:
-    """What a NameNode says about permissions, with the folder and its owner; None when it says something else."""
+    """The NameNode's message about permissions, with the folder and its owner; None for other messages."""
     match = _DENIED.search(message)
     if match is None:
         return None

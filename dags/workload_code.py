@@ -1,14 +1,14 @@
-"""Digests of the workloads' code, which belong to the identity of what they make.
+"""Digests of the workloads' code, which are part of the identities of their artifacts.
 
-A workload's code is its module and all that this imports of the release, function-level imports included; the
-standard library and installed packages are not looked at. Comments, docstrings, layout, the order of imports and the
-version of Python do not change a digest. Reads the release's own files and nothing else.
+A workload's code is its module and everything that it imports from the release, including imports inside functions; the
+standard library and installed packages do not count. Comments, docstrings, layout, the order of imports and the version
+of Python do not change a digest. Only the release's own files are read.
 
-A module whose results are the same as before a change says so in a constant of its own, from the new digest to the old:
+If a change does not affect the results, the module declares that in a constant, from the new digest to the old one:
 
     SAME_RESULTS = {"0f1e2d3c4b5a6978": "8796a5b4c3d2e1f0"}
 
-The entry is true of exactly that code: with the next change it does not count any more.
+The entry applies to exactly that code; it has no effect after the next change.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from pathlib import Path
 WORKLOADS_PACKAGE = "workloads"
 SAME_RESULTS = "SAME_RESULTS"
 _DIGITS = 16
-# Positions are no attributes of these fields; the rest says nothing of what the code does.
+# Positions are attributes, not fields; these fields do not affect what the code does.
 _IGNORED_FIELDS = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
 _RELEASE = Path(__file__).parent
 
 
 def workload_code(workload: str, folder: Path = _RELEASE) -> Mapping[str, str]:
-    """Module of the release (`workloads/split.py`) → digest, for a workload and all that it imports there.
+    """Module of the release (`workloads/split.py`) → digest, for a workload and everything that it imports there.
 
-    Raises ValueError when the release has no such workload, with the names of those it has.
+    Raises ValueError if the release has no such workload; the message lists those that it has.
     """
     known = workload_names(folder)
     if workload not in known:
@@ -112,7 +112,7 @@ def _declared_same(tree: ast.Module, path: Path) -> dict[str, str]:
 
 
 def _imported(folder: Path, path: Path, imports: Sequence[ast.ImportFrom]) -> tuple[Path, ...]:
-    """The files of the release that a module with these imports loads, and the packages that they lie in."""
+    """The files of the release that a module with these imports loads, and the packages that contain them."""
     package = path.relative_to(folder).parent.parts
     names: set[tuple[str, ...]] = {package[:depth] for depth in range(len(package) + 1)}
     for node in imports:
@@ -130,7 +130,7 @@ def _file(folder: Path, name: Sequence[str]) -> Path | None:
 
 
 def _effective(nodes: Iterable[object]) -> Iterator[object]:
-    """Statements without those that do nothing: docstrings, `pass`, and what is only there for type checkers."""
+    """Statements without those that have no effect: docstrings, `pass`, and code for type checkers only."""
     for node in nodes:
         if isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
             continue
@@ -146,13 +146,13 @@ def _is_for_type_checkers(node: ast.If) -> bool:
 
 
 class _Reading:
-    """One pass over a module's syntax tree, which is the longest part of loading a release."""
+    """One pass over a module's syntax tree, the slowest part of loading a release."""
 
     def __init__(self) -> None:
         self.imports: list[ast.ImportFrom] = []
 
     def canonical(self, value: object) -> object:
-        """A syntax tree as JSON values that are the same for every version of Python that can parse it."""
+        """A syntax tree as JSON values, the same for every version of Python that can parse it."""
         if isinstance(value, str):
             return ascii(value)
         if isinstance(value, list):
@@ -173,14 +173,14 @@ class _Reading:
             if name in _IGNORED_FIELDS or (item := getattr(node, name, None)) is None:
                 continue
             value = self.canonical(item)
-            # Nothing but the fields of lists becomes an empty list.
+            # Only list fields become an empty list.
             if value != []:
                 document.append([name, value])
         return document
 
 
 def _merged(parts: Sequence[ast.expr]) -> Iterator[ast.expr]:
-    """The parts of an f-string, neighbouring texts as one: versions of Python cut them differently."""
+    """The parts of an f-string, with adjacent texts joined: versions of Python split them differently."""
     text = ""
     for part in parts:
         if isinstance(part, ast.Constant) and isinstance(part.value, str):
@@ -195,7 +195,7 @@ def _merged(parts: Sequence[ast.expr]) -> Iterator[ast.expr]:
 
 
 def _sorted_imports(nodes: Iterable[object]) -> Iterator[object]:
-    """Neighbouring imports one by one and in order: how they are written is layout."""
+    """Adjacent imports one by one and sorted, because their form is only layout."""
     imports: list[ast.stmt] = []
     for node in nodes:
         if isinstance(node, (ast.Import, ast.ImportFrom)):

@@ -25,12 +25,12 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
 
     <column> is each model's `Input.column`.
 
-    A model that did not propose a pair leaves its score and rank null. Positives that no model proposed are not
-    added, but counted. Queries without a positive among their candidates teach nothing and are left out of train.
+    If a model did not propose a pair, its score and rank are null. Positives that no model proposed are not added, but
+    counted. Queries without a positive among their candidates cannot be learnt from and are not in train.
     """
     if context.parameters["mode"] != "union":
         raise StepError(f"unknown mode {context.parameters['mode']!r}; known: union")
-    # Of two names for the same artifact one is enough.
+    # If two names stand for the same artifact, one is enough.
     models = {entry.column: entry.artifact for entry in context.inputs if entry.workload == "first_level"}
     if not models:
         raise StepError("there are no first-level models to combine")
@@ -76,7 +76,7 @@ def with_labels(pairs: ir.Table, positives: ir.Table) -> ir.Table:
 
 
 def with_counts(pairs: ir.Table, interactions: ir.Table) -> ir.Table:
-    """Adds query_count and item_count: how many interactions each has in the rows that the candidates' models saw."""
+    """Adds query_count and item_count: the interactions of each in the rows that the candidates' models saw."""
     for key, name in zip(_PAIR, ("query_count", "item_count"), strict=True):
         counted = interactions.group_by(key).agg(**{name: interactions.count().cast("int32")})
         joined = pairs.left_join(counted, key).drop(f"{key}_right")
@@ -85,7 +85,7 @@ def with_counts(pairs: ir.Table, interactions: ir.Table) -> ir.Table:
 
 
 def sample_negatives(labelled: ir.Table, per_query: int, seed: int) -> ir.Table:
-    """All positives, and of each query with one at most `per_query` negatives: those with the smallest hash.
+    """All positives, and at most `per_query` negatives of each query that has positives: those with the smallest hash.
 
     The hash is SHA-256 over seed, query and item.
     """

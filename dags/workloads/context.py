@@ -1,4 +1,4 @@
-"""What a workload gets: its parameters, its inputs' artifacts and the engine when it asks for one."""
+"""The context of a workload: its parameters, the artifacts of its inputs, and the engine, which starts on demand."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ log = logging.getLogger("replay")
 
 
 class StepError(ValueError):
-    """A step cannot be computed for a reason that its user can mend; the message says which."""
+    """A step cannot be computed for a reason that the user can fix; the message names it."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """One input of a step: what made it, with which parameters, and the artifact itself."""
+    """One input of a step: its workload, its parameters, and the artifact itself."""
 
     workload: str
     label: str
@@ -32,7 +32,7 @@ class Input:
 
     @property
     def column(self) -> str:
-        """A name for columns made of this input: follows from what the artifact is, and not from its label."""
+        """A name for columns that are computed from this input; it depends on the artifact and not on its label."""
         kind = str(self.parameters.get("class_path", self.workload)).rpartition(".")[2]
         return f"{kind}_{self.identity[:6]}"
 
@@ -40,9 +40,9 @@ class Input:
 class StepContext:
     """One step as its workload sees it.
 
-    `document` is what `Deployment.step_document` made, plus `run` and `force`; `scratch` a folder for what does not
-    fit into memory, and `exchange` one that executors see, which is None where they see `scratch`. Both are gone after
-    the step.
+    `document` comes from `Deployment.step_document`, with `run` and `force` added. `scratch` is a folder for data that
+    do not fit into memory, and `exchange` one that executors can read, or None if they can read `scratch`. Both are
+    removed after the step.
     """
 
     def __init__(self, document: Mapping[str, Any], scratch: Path, exchange: StoragePath | None = None) -> None:
@@ -66,7 +66,7 @@ class StepContext:
         )
 
     def input(self, workload: str) -> Input:
-        """The one input made by `workload`; LookupError when there is none or several."""
+        """The only input that `workload` has computed; LookupError if there is none or more than one."""
         matching = [entry for entry in self.inputs if entry.workload == workload]
         if len(matching) != 1:
             raise LookupError(
@@ -76,7 +76,7 @@ class StepContext:
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine of this step, started at the first use."""
+        """The engine of this step, started when it is first used."""
         return open_engine(
             self.document["engine"],
             cores=self.cores,

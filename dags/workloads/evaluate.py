@@ -1,4 +1,4 @@
-"""Evaluate: metrics of every model on the same test queries, and what MLflow gets of them."""
+"""Evaluate: metrics of every model on the same test queries, and the runs for MLflow."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _METRICS = pa.schema(
 
 
 def run(context: StepContext, output: Artifact) -> dict[str, Any]:
-    """Writes metrics.json, the table metrics (row, level, metric, k, value), and mlflow.json: runs to be recorded.
+    """Writes metrics.json, the table metrics (row, level, metric, k, value), and mlflow.json: the runs to record.
 
-    A test query for which a model recommends nothing counts as 0. Needs no engine: recommendations are read column
-    by column, whatever has made them.
+    A test query without recommendations of a model counts as 0. Needs no engine: recommendations are read column by
+    column, whichever engine has computed them.
     """
     rows = [entry for entry in context.inputs if entry.workload in _TABLES]
     if not rows:

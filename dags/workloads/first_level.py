@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """Which table is written by a model fitted on which parts, for the queries of which part."""
+    """The tables, each with the parts that its model is fitted on, and the part whose queries it is for."""
 
     name: str
     table: str
@@ -40,8 +40,8 @@ _FITTED_ON = ("query_id", "item_id", "rating", "timestamp")
 def run(context: StepContext, output: Artifact) -> dict[str, Any]:
     """Writes train_candidates (model fitted on A, unseen there) and candidates (refitted on A and B, unseen there).
 
-    Both are query_id, item_id, score, rank (from 1). Returns counts, seconds, and the share of B's rows that the
-    train candidates hold. Raises StepError for a class or keyword arguments that the engine does not have.
+    Both have query_id, item_id, score, rank (from 1). Returns counts, seconds, and the share of B's rows among the
+    train candidates. Raises StepError for a class or keyword arguments that the engine does not have.
     """
     split = context.input("split")
     results = split.artifact.manifest()["results"]
@@ -84,7 +84,7 @@ def _propose_embedded(
 def _propose_on_spark(
     context: StepContext, turn: _Round, interactions: fits.Interactions, queries: Ids, output: Artifact
 ) -> tuple[float, float]:
-    """As `_propose_embedded`, by Spark's workers; models that need Spark to be fitted are RePlay's."""
+    """The same as `_propose_embedded` in Spark's workers; models that must be fitted on Spark are RePlay's."""
     from .models import replay_fits
 
     engine: SparkEngine = context.engine  # type: ignore[assignment]
@@ -106,7 +106,7 @@ def _propose_on_spark(
 
 
 def _pairs_in_common(output: Artifact, split: Artifact, items: int) -> int:
-    """How many rows of the second level's part are among the train candidates."""
+    """The number of rows of the second level's part among the train candidates."""
 
     def keys(artifact: Artifact, table: str) -> list[np.ndarray]:
         return [

@@ -1,4 +1,4 @@
-"""Ranking metrics, as replay.metrics defines them, over arrays."""
+"""Ranking metrics on arrays, as defined in replay.metrics."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def measure(
 ) -> dict[str, float]:
     """NDCG, MAP, HitRate and Recall at each k, averaged over the queries of `truth`.
 
-    `recommended` has query, item and rank (from 1) of each row, `truth` query and item, each pair once. A query for
-    which nothing is recommended counts as 0. Keys look like `NDCG.10`.
+    `recommended` has query, item and rank (from 1) of each row, `truth` query and item, each pair once. A query without
+    recommendations counts as 0. Keys look like `NDCG.10`.
     """
     queries, relevant = np.unique(truth[0], return_counts=True)
     query, item, rank = _of_queries(recommended, queries, max(ks))
@@ -24,7 +24,7 @@ def measure(
     query, rank = query[hit], rank[hit]
     order = np.lexsort((rank, query))
     query, rank = query[order], rank[order]
-    # The place of a hit among those of its query, from 1.
+    # The position of a hit among those of its query, from 1.
     place = np.arange(len(query)) - np.searchsorted(query, query) + 1
     ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(max(ks)) + 2))])
 

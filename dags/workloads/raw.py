@@ -1,11 +1,11 @@
-"""Raw interactions as every engine sees them: one reading, strict, with the schema given, in flat memory.
+"""Raw interactions as every engine sees them: one strict reader with a given schema, in constant memory.
 
-CSV is UTF-8 with a header, cells separated by one delimiter and quoted as in RFC 4180; columns are taken by name, so
-that the files of a folder may order them differently. Query and item are text (or integers in Parquet), never empty. A
+CSV is UTF-8 with a header, cells separated by one delimiter and quoted as in RFC 4180; columns are found by name, so
+the files of a folder may order them differently. Query and item are text (or integers in Parquet), never empty. A
 rating is a finite number. A timestamp is an integer of 64 bits, or a number without a fraction, in the declared unit;
-columns of dates and times in Parquet count in the unit in which they are stored, those without a time zone as UTC.
-Anything else is an error that names the file, the row (the header of a CSV file is row 1), the column, the cell and
-what is expected.
+date and time columns in Parquet have the unit in which they are stored, and are UTC if they have no time zone. Anything
+else is an error that names the file, the row (the header of a CSV file is row 1), the column, the cell and the expected
+values.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EVENTS, QUERIES, ITEMS = "events.parquet", "queries.parquet", "items.parquet"
 _BLOCK_BYTES = 8 << 20
 _BATCH_ROWS = 1 << 18
 _SHOWN = 80
-# What separates the cells of other files.
+# Delimiters of other files.
 _DELIMITERS = (",", ";", "\t", "|")
 
 Hashes = npt.NDArray[np.uint64]
@@ -37,7 +37,7 @@ Hashes = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class RawLog:
-    """What was imported: rows, distinct queries and items, and the content's checksum."""
+    """The result of an import: rows, distinct queries and items, and the content's checksum."""
 
     rows: int
     queries: int
@@ -47,9 +47,9 @@ class RawLog:
 
 @dataclass(frozen=True, slots=True)
 class LogFormat:
-    """How the files are read; `columns` are the names for `KEYS`, None for one that there is not.
+    """The format of the files; `columns` are the names for `KEYS`, None for a column that does not exist.
 
-    Without `timestamp_unit` (`s`, `ms`, `us`, `ns`) timestamps are any integers, which only order.
+    Without `timestamp_unit` (`s`, `ms`, `us`, `ns`), timestamps are integers that only define an order.
     """
 
     file_format: str
@@ -59,7 +59,7 @@ class LogFormat:
 
     @property
     def names_by_key(self) -> dict[str, str]:
-        """The columns that there are."""
+        """The columns that exist."""
         return {key: name for key, name in self.columns.items() if name is not None}
 
 
@@ -210,7 +210,7 @@ def _read_csv(file: Path, log_format: LogFormat) -> Iterator[tuple[int, Cells]]:
         file,
         pyarrow.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
         pyarrow.csv.ParseOptions(delimiter=log_format.delimiter, newlines_in_values=True, invalid_row_handler=note),
-        # As bytes: what is no UTF-8 is then ours to find and name.
+        # As bytes, so that invalid UTF-8 is detected and named here.
         pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(names_by_key.values(), pa.binary()), strings_can_be_null=False
         ),

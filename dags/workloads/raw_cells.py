@@ -1,4 +1,4 @@
-"""Cells of raw interactions, read strictly: each is what it has to be, or an error names file, row, column and cell."""
+"""Cells of raw interactions, read strictly: an error names file, row, column and cell of an invalid one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .context import StepError
 
 _SHOWN = 80
 _INTEGER = r"^[+-]?[0-9]+$"
-# From 1980 to 2100, in seconds since 1970. In another unit, no moment of these years is one of them.
+# From 1980 to 2100, in seconds since 1970. In another unit, no moment of these years is in this range.
 _OUR_TIME_S = (315_532_800, 4_102_444_800)
 
 
@@ -32,7 +32,7 @@ _UNITS = {
 
 @dataclass(frozen=True, slots=True)
 class RawCells:
-    """The cells of the column `name`, from `first_row` of `file` on; `key` is what they are to us."""
+    """The cells of the column `name`, from `first_row` of `file` on; `key` is their role."""
 
     file: Path
     first_row: int
@@ -77,7 +77,7 @@ class RawCells:
         return moments
 
     def _check_unit(self, moments: pa.Array, unit: str) -> None:
-        """Refuses moments that are not of our time: in another unit, they would be."""
+        """Raises StepError for timestamps outside our time, which have another unit."""
         wrong = pc.invert(_is_of_our_time(moments, unit))
         if pc.any(wrong).as_py() is not True:
             return
@@ -110,13 +110,13 @@ class RawCells:
         except pa.ArrowInvalid:
             self._refuse(pc.invert(_parses(text, pa.float64())), f"is not an integer; {self._expected()}")
             raise
-        # Whole numbers among others keep their digits, which a double would round.
+        # Integers among other numbers keep their digits, which a double would round.
         exact = pc.if_else(whole, pc.replace_substring_regex(text, r"^\+", ""), "0").cast(pa.int64())
         fractions = self._integers(pc.if_else(whole, 0.0, numbers))
         return pc.if_else(whole, exact, fractions)
 
     def _expected(self) -> str:
-        """What a timestamp has to be, and how pandas makes it of dates."""
+        """The expected form of a timestamp, and how to convert dates to it with pandas."""
         unit = self.unit or "s"
         example = "" if self.unit is None else f", such as {881250949 * _UNITS[unit].per_second}"
         column = f"log[{self.name!r}]"
@@ -154,7 +154,7 @@ class RawCells:
             raise
 
     def _refuse(self, bad: pa.Array, why: str) -> None:
-        """Raises StepError for the first cell that is bad."""
+        """Raises StepError for the first invalid cell."""
         if pc.any(bad).as_py() is not True:
             return
         place = pc.index(bad, True).as_py()
@@ -166,7 +166,7 @@ class RawCells:
 
 def _shown(cell: object) -> str:
     if isinstance(cell, bytes):
-        # As Python writes bytes, without its prefix; letters that are UTF-8 stay letters.
+        # As Python writes bytes, without the prefix; letters in valid UTF-8 are shown as letters.
         text = cell.decode("utf-8", errors="backslashreplace")
         return repr(text[:_SHOWN]) if _is_utf8(cell) else f"'{text[:_SHOWN]}'"
     return repr(str(cell)[:_SHOWN])
@@ -177,7 +177,7 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _parses(text: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Whether each cell can be cast; slow, for finding the one that cannot."""
+    """Whether each cell can be cast; slow, and only used to find the one that cannot."""
 
     def parses(cell: pa.Scalar) -> bool:
         try:

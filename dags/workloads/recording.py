@@ -1,8 +1,8 @@
-"""Brings what an evaluation has for MLflow to the server: once, however often the task is tried.
+"""Records an evaluation in MLflow: once, however often the task is tried.
 
-The artifact is published first and keeps the runs (`mlflow.json`), so nothing is computed again when the server is
-away. A recording counts when the experiment's run, which is finished last, and one for each model are finished.
-`replayctl mlflow-sync` goes by the same rules.
+The artifact is published first and keeps the runs (`mlflow.json`), so nothing is computed again if the server is down.
+A recording counts if the experiment's run, which is finished last, and one run for each model are finished. `replayctl
+mlflow-sync` follows the same rules.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ _PARENT = "mlflow.parentRunId"
 
 
 def record(artifact: Artifact, document: Mapping[str, Any]) -> None:
-    """Records the runs of an evaluation where its DAG wants them, and marks the artifact.
+    """Records the runs of an evaluation on its DAG's server, and marks the artifact.
 
-    Raises StepError without a tracking server, and when the server refuses, or is away and must not be.
+    Raises StepError without a tracking server, if the server rejects a request, or if it is down and
+    `tracking_required`.
     """
     uri = document["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
@@ -53,7 +54,7 @@ def record(artifact: Artifact, document: Mapping[str, Any]) -> None:
 
 
 def _recorded(server: MlflowServer, experiment: str, planned: Mapping[str, Any]) -> str:
-    """The id of the experiment's run, of an earlier try or another writer where there is one."""
+    """The id of the experiment's run; that of an earlier try or another writer if there is one."""
     experiment_id = server.experiment_id(experiment)
     complete = _complete(_runs(server, experiment_id, planned), planned)
     if complete and all(run.is_deleted for run in complete):
@@ -63,14 +64,14 @@ def _recorded(server: MlflowServer, experiment: str, planned: Mapping[str, Any])
         try:
             _create(server, experiment_id, planned)
         except MlflowRefused:
-            # Of two writers the one that has finished first deletes the runs of the other.
+            # Of two writers, the one that has finished first deletes the runs of the other.
             if not _complete(_runs(server, experiment_id, planned), planned):
                 raise
     return _leave_one(server, experiment_id, planned)
 
 
 def _leave_one(server: MlflowServer, experiment_id: str, planned: Mapping[str, Any]) -> str:
-    """Deletes the runs of tries that were cut off, of older evaluations and of other writers; returns what stays."""
+    """Deletes unfinished runs, and those of older evaluations and of other writers; returns the run that is kept."""
     runs = _runs(server, experiment_id, planned)
     complete = _complete(runs, planned)
     if not complete:
@@ -79,7 +80,7 @@ def _leave_one(server: MlflowServer, experiment_id: str, planned: Mapping[str, A
     for run in runs:
         if not run.is_deleted and kept not in (run.run_id, run.tags.get(_PARENT)):
             server.delete_run(run.run_id)
-    # Another writer may have done the same, with ours among the runs that it took for cut off.
+    # Another writer may have done the same, and have taken our runs for unfinished ones.
     runs = _runs(server, experiment_id, planned)
     complete = _complete(runs, planned)
     if all(run.is_deleted for run in complete):
@@ -105,7 +106,7 @@ def _create(server: MlflowServer, experiment_id: str, planned: Mapping[str, Any]
         server.end_run(open_runs.pop(), "FINISHED")
     finally:
         for run_id in open_runs:
-            # Where the server is away or has deleted them, another error says so.
+            # If the server is down or has deleted them, another error reports that.
             with contextlib.suppress(MlflowAway, MlflowRefused):
                 server.end_run(run_id, "FAILED")
 
@@ -115,7 +116,7 @@ def _runs(server: MlflowServer, experiment_id: str, planned: Mapping[str, Any]) 
 
 
 def _complete(runs: Sequence[ServerRun], planned: Mapping[str, Any]) -> list[ServerRun]:
-    """The experiment's runs of this evaluation, or of a newer one, that are finished with a run for each model."""
+    """The experiment's runs of this evaluation, or of a newer one, that are finished and have a run for each model."""
     models = len(planned["runs"]) - 1
     finished = [run for run in runs if run.is_finished and run.started_unix_ms >= planned["recorded_unix_ms"]]
     below = [run.tags.get(_PARENT) for run in finished]
@@ -123,5 +124,5 @@ def _complete(runs: Sequence[ServerRun], planned: Mapping[str, Any]) -> list[Ser
 
 
 def _first(complete: Sequence[ServerRun]) -> ServerRun:
-    """The one that every writer chooses; a deleted one only when all are."""
+    """The run that every writer selects; a deleted one only if all are deleted."""
     return min(complete, key=lambda run: (run.is_deleted, run.run_id))

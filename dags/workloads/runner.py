@@ -1,6 +1,6 @@
-"""Runs one step: skips it when its artifact is whole, else computes into a temporary folder and publishes.
+"""Runs one step: skips it if its artifact is complete, else computes it in a temporary folder and publishes it.
 
-What the artifact has for MLflow is recorded after that, also by a later try.
+The runs for MLflow are recorded after that, also by a later try.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .context import StepContext, log
 from .recording import record
 
 _WATCH_INTERVAL_S = 1.0
-# What a manifest says of its step as the document has it.
+# The fields of the step's document that a manifest records.
 _RECORDED = ("identity", "workload", "code", "label", "dataset", "engine", "parameters")
 
 
@@ -96,7 +96,7 @@ def _check_inputs(document: Mapping[str, Any]) -> None:
 
 
 def _computed(workload: ModuleType, document: Mapping[str, Any], temporary: Artifact) -> dict[str, Any]:
-    """What the workload returns, after it has written its tables into the temporary folder."""
+    """The result of the workload, which has written its tables to the temporary folder."""
     exchange = None if isinstance(temporary.folder, LocalPath) else temporary.folder / ".exchange"
     with _scratch(temporary) as scratch:
         context = StepContext(document, Path(scratch), exchange)

@@ -74,7 +74,7 @@ def fit(train: pa.Table, parameters: Mapping[str, Any], *, threads: int) -> ligh
 
 
 def text_of(model: lightgbm.Booster) -> str:
-    """The model as text, without the number of threads that it was fitted with."""
+    """The model as text, without the number of threads of the fit."""
     return _THREADS.sub("[num_threads: 0]", model.model_to_string())
 
 
@@ -108,6 +108,6 @@ def _scored(
 
 
 def _matrix(rows: pa.Table | pa.RecordBatch, features: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Rows by features; null is NaN, which LightGBM takes for a missing value."""
+    """Rows by features; null becomes NaN, LightGBM's missing value."""
     columns = (rows.column(name).cast(pa.float64()) for name in features)
     return np.column_stack([column.to_numpy(zero_copy_only=False) for column in columns])

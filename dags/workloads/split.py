@@ -1,7 +1,7 @@
 """Split: raw interactions → training rows of both levels and test rows, with dense ids.
 
-Every choice follows from the rows' own keys: (time, hash of seed, query and item, item). So the result is the same for
-any engine, partitioning and order of the rows, ties in time included.
+Every choice depends only on the rows' own keys: (time, hash of seed, query and item, item). So the result is the same
+for any engine, partitioning and order of the rows, including ties in time.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from .engines import Engine
 
 PARTS = ("first_level_train", "second_level_train", "test")
-# Shares are taken in integers: 0.29 of 100 rows must not lose one to binary fractions, on any engine.
+# Shares are computed in integers: 0.29 of 100 rows must be 29, without rounding errors of binary fractions.
 _MILLION = 1_000_000
-# Measured peak of the embedded engine's process: bytes per row of the raw data, beside a constant part.
+# Measured peak of the embedded engine's process: bytes per row of the raw data, plus a constant.
 _BYTES_PER_ROW = 150
 
 
@@ -66,7 +66,7 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
 
 
 def _check(imported: raw.RawLog, dataset: Mapping[str, Any]) -> list[str]:
-    """Refuses data that are not the declared ones; returns what to warn of."""
+    """Raises StepError if the data are not the declared ones; returns warnings."""
     if imported.rows == 0:
         raise StepError(f"data set {dataset['name']} is empty")
     declared = dataset["checksum"]
@@ -85,7 +85,7 @@ def _check(imported: raw.RawLog, dataset: Mapping[str, Any]) -> list[str]:
 
 
 def _refuse_what_does_not_fit(rows: int, memory_gib: int) -> None:
-    """Raises StepError when the experiment's steps would need more memory than they may use."""
+    """Raises StepError if the experiment's steps would need more memory than they may use."""
     needed = rows * _BYTES_PER_ROW / 2**30
     if needed > memory_gib:
         raise StepError(
@@ -96,9 +96,9 @@ def _refuse_what_does_not_fit(rows: int, memory_gib: int) -> None:
 
 
 def latest_positives(events: ir.Table, threshold: float) -> ir.Table:
-    """Of each pair of query and item that was liked at the last: query, item, timestamp, shuffle.
+    """The latest row of each pair of query and item, if it is positive: query, item, timestamp, shuffle.
 
-    Of several ratings at a pair's last moment the highest counts.
+    If a pair has several ratings at its last moment, the highest counts.
     """
     pairs = events.group_by(["query", "item"]).agg(
         timestamp=events.timestamp.max(),
@@ -148,7 +148,7 @@ def _parts_by_moment(positives: ir.Table, test_share: int, second_share: int, en
 
 
 def _border(engine: Engine, moments: ir.Table, share: int) -> int:
-    """The first moment up to which (1 - share) of the rows lie."""
+    """The first moment up to which (1 - share) of the rows are."""
     rows = moments.rows.sum().over(ibis.window(order_by=moments.timestamp, preceding=(None, 0)))
     so_far = moments.mutate(so_far=rows, total=moments.rows.sum().over(ibis.window()))
     reached = so_far.filter(so_far.so_far * _MILLION >= so_far.total * (_MILLION - share))
@@ -159,7 +159,7 @@ def _border(engine: Engine, moments: ir.Table, share: int) -> int:
 
 
 def dense_ids(train: ir.Table, key: str, names: ir.Table) -> ir.Table:
-    """position, `<key>` (the name) and `<key>_id`: 0 … n-1 in the order of the names, of those that `train` has."""
+    """position, `<key>` (the name) and `<key>_id`: 0 … n-1 in the order of the names, for those in `train`."""
     used = names.semi_join(train, names.position == train[key])
     number = ibis.row_number().over(ibis.window(order_by=used.position)).cast("int32")
     return used.mutate(**{f"{key}_id": number}).rename({key: "name"})
@@ -175,7 +175,7 @@ def _encoded(parts: ir.Table, ids: Mapping[str, ir.Table]) -> ir.Table:
 
 
 def _counts(engine: Engine, encoded: ir.Table, output: Artifact) -> dict[str, int]:
-    """Counts of what was written, from its files: an engine would compute it once more."""
+    """Counts from the written files, because an engine would compute the tables again."""
     rows = engine.values(encoded.group_by("part").agg(rows=encoded.count()))
     positives = {str(row["part"]): int(str(row["rows"])) for row in rows}
     written = {part: tables.rows(output, part) for part in PARTS}

@@ -1,4 +1,4 @@
-"""An artifact's tables read and written in this process, by pyarrow."""
+"""Reads and writes an artifact's tables in this process, with pyarrow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PART = "part-00000.parquet"
 
 
 def rows(artifact: Artifact, name: str) -> int:
-    """How many rows a table has, from the footers of its files."""
+    """The number of rows of a table, from the footers of its files."""
     count = 0
     for part in artifact.parts(name):
         with part.open() as file:
@@ -22,7 +22,7 @@ def rows(artifact: Artifact, name: str) -> int:
 
 
 def read(artifact: Artifact, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """A whole table, or some of its columns, with the rows of its files one after the other."""
+    """A complete table, or some of its columns, with the rows of its files one after the other."""
     pieces = []
     for part in artifact.parts(name):
         with part.open() as file:
@@ -31,14 +31,14 @@ def read(artifact: Artifact, name: str, columns: Sequence[str] | None = None) ->
 
 
 def batches(artifact: Artifact, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """A table a piece at a time."""
+    """A table, one piece at a time."""
     for part in artifact.parts(name):
         with part.open() as file, pq.ParquetFile(file) as rows_of_part:
             yield from rows_of_part.iter_batches(1 << 18, columns=list(columns) if columns else None)
 
 
 def write(artifact: Artifact, name: str, schema: pa.Schema, pieces: Iterable[pa.Table]) -> int:
-    """Writes a table piece by piece as one file; returns its rows."""
+    """Writes a table piece by piece to one file; returns its number of rows."""
     count = 0
     with (
         (artifact.make_table(name) / PART).local_file() as path,

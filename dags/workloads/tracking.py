@@ -1,7 +1,7 @@
-"""What an evaluation has for MLflow: one run for the experiment, and below it one run per model.
+"""The runs of an evaluation for MLflow: one for the experiment, and below it one per model.
 
-Runs are named by model and parameters, each parameter is one of MLflow's, and each run names the release that has made
-what it is about. They are kept with the artifact, and brought to the server from there (`recording`).
+Runs are named by model and parameters, each parameter is one of MLflow's, and each run names the release that has
+computed its artifact. They are kept in the artifact, and `recording` sends them to the server.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAX_NAME = 200
 def plan(context: StepContext, rows: Sequence[Input], measured: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     """The runs of an evaluation as JSON values: the experiment's first, then those below it, one per model.
 
-    The server may be asked later, by another try of the task or by `replayctl mlflow-sync`.
+    They may be recorded later, by another try of the task or by `replayctl mlflow-sync`.
     """
     evaluation = context.document["identity"]
     split = context.input("split")

@@ -1,4 +1,4 @@
-"""Engines: what computes a step's tables. The steps are Ibis expressions, the same for every engine."""
+"""Engines, which compute the tables of a step. The steps are Ibis expressions, the same for every engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """Reads, keeps and writes the tables of one step."""
+    """Reads, caches and writes the tables of one step."""
 
     name: str
 
@@ -24,7 +24,7 @@ class Engine(Protocol):
         """One table of an artifact."""
 
     def keep(self, table: ir.Table) -> ir.Table:
-        """The same table, computed once at its first use however often it is used."""
+        """The same table, computed only once, when it is first used."""
 
     def write(self, table: ir.Table, artifact: Artifact, name: str) -> None:
         """Writes a table into an artifact."""
@@ -33,15 +33,15 @@ class Engine(Protocol):
         """The rows of a small table."""
 
     def close(self) -> None:
-        """Gives back what the engine holds."""
+        """Releases the engine's resources."""
 
 
 def open_engine(name: str, *, cores: int, memory_gib: int, scratch: Path, exchange: StoragePath | None) -> Engine:
     """The engine `embedded` or `spark`.
 
-    `scratch` is a folder for what does not fit into memory; `exchange` one for what a driver has for executors, which
-    is None where they see `scratch`. Both go away after the step.
-    Raises ValueError for any other name.
+    `scratch` is a folder for data that do not fit into memory; `exchange` is one for files that a driver passes to
+    executors, or None if they can read `scratch`. Both are removed after the step. Raises ValueError for any other
+    name.
     """
     if name == "embedded":
         from .embedded import EmbeddedEngine

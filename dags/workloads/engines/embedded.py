@@ -15,12 +15,12 @@ from ..tables import PART
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-# What the rest of the process needs beside DuckDB's buffers.
+# Memory of the process besides DuckDB's buffers.
 _DATABASE_SHARE = 0.6
 
 
 class EmbeddedEngine:
-    """Tables in DuckDB, with a limit of memory; what exceeds it goes to `scratch`."""
+    """Tables in DuckDB with a memory limit; larger data are written to `scratch`."""
 
     name = "embedded"
 
@@ -31,7 +31,7 @@ class EmbeddedEngine:
             threads=cores,
             memory_limit=f"{max(256, int(memory_gib * 1024 * _DATABASE_SHARE))}MB",
             temp_directory=str(scratch),
-            # The order of rows means nothing in any table of ours, and keeping it costs memory.
+            # No table depends on the order of its rows, and preserving it costs memory.
             preserve_insertion_order=False,
         )
 
@@ -41,7 +41,7 @@ class EmbeddedEngine:
 
     def table(self, artifact: Artifact, name: str) -> ir.Table:
         """One table of an artifact; ArtifactError when it has no such table."""
-        # DuckDB takes every path as a pattern.
+        # DuckDB takes every path for a pattern.
         table = next(self._names)
         parts = enumerate(artifact.parts(name))
         files = [part.local_copy(self._scratch / f"{table}-{number}.parquet") for number, part in parts]

@@ -32,7 +32,7 @@ class SparkEngine:
         self._kept: list[DataFrame] = []
 
     def file(self, path: Path) -> ir.Table:
-        """One Parquet file of this machine as a table; executors elsewhere get it by way of the exchange."""
+        """One Parquet file of this machine as a table; executors on other machines read it from `exchange`."""
         shared: StoragePath = LocalPath(path)
         if self._exchange is not None and not self.session.sparkContext.master.startswith("local"):
             self._exchange.make_folder()
@@ -59,7 +59,7 @@ class SparkEngine:
         return self.session.read.parquet("".join(f"\\{letter}" if letter in "\\*?[]{}," else letter for letter in uri))
 
     def keep(self, table: ir.Table) -> ir.Table:
-        """The same table, computed at its first use and cached."""
+        """The same table, computed when it is first used, and cached."""
         frame = self.to_frame(table).cache()
         self._kept.append(frame)
         return self._named(frame)

@@ -1,8 +1,7 @@
-"""First-level models: what a fit gives, and the one scorer that proposes items by it.
+"""First-level models: the results of fits, and the one scorer that proposes items with them.
 
-A fit's result is small beside the interactions and knows how to score a block of queries; `scorer` does the rest:
-unseen items, the best k, ties. Where it comes from is the engine's affair: `fits` has the embedded engine's,
-`replay_fits` RePlay's on Spark.
+The result of a fit is small compared with the interactions and can score a block of queries; `scorer` does the rest:
+unseen items, the best k, ties. `fits` has the fits of the embedded engine, `replay_fits` those of RePlay on Spark.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Ids = npt.NDArray[np.int32]
 
 
 class Model(Protocol):
-    """A fitted model: all that scoring needs, and small enough to be sent to every worker."""
+    """A fitted model: everything that scoring needs, and small enough to be sent to every worker."""
 
     def scores(self, queries: Ids, seen: csr_matrix) -> Floats:
         """Scores of every item (columns) for some queries (rows), -inf where the model proposes nothing.
@@ -30,7 +29,7 @@ class Model(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ItemScores:
-    """The same scores for everybody, such as popularity; -inf for items that were not seen in training."""
+    """The same scores for all queries, such as popularity; -inf for items that were not seen in training."""
 
     items: Floats
 

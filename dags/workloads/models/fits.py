@@ -1,6 +1,6 @@
-"""Fits by sparse algebra, for either engine, and the embedded engine's ALS.
+"""Fits with sparse algebra for both engines, and the embedded engine's ALS.
 
-Arguments are named as RePlay's classes name them.
+Arguments have the names of RePlay's.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ALS_ITERATIONS = 10
 
 @dataclass(frozen=True, slots=True)
 class Interactions:
-    """What a model learns from: parallel arrays with a row per interaction, and how many ids there are."""
+    """The training data of a model: parallel arrays with a row per interaction, and the numbers of ids."""
 
     query: Ids
     item: Ids
@@ -48,7 +48,7 @@ class Interactions:
 def fit(class_path: str, kwargs: Mapping[str, Any], interactions: Interactions, workers: Workers) -> Model:
     """A model by RePlay's class path and keyword arguments.
 
-    Raises StepError for a class that the embedded engine does not have, and for arguments that it does not take.
+    Raises StepError for a class or argument that the embedded engine does not support.
     """
     if class_path not in FITS:
         raise StepError(
@@ -80,7 +80,7 @@ def fit_item_knn(
 ) -> Model:
     """ItemKNN: cosine similarity of items to their nearest ones (as replay.models.ItemKNN).
 
-    Of equally similar items those with the greater ids are taken.
+    Of equally similar items, those with the greater ids are used.
     """
     from scipy.sparse import vstack
 
@@ -95,7 +95,7 @@ def fit_item_knn(
 
 @dataclass(frozen=True, slots=True)
 class _Nearest:
-    """The nearest items of a block of items, which begins at a number: rows of the matrix of similarities."""
+    """The nearest items of a block of items that starts at a number: rows of the matrix of similarities."""
 
     matrix: csr_matrix
     columns: csr_matrix
@@ -144,7 +144,7 @@ def fit_als(
     implicit_prefs: bool = True,
     seed: int | None = None,
 ) -> Model:
-    """ALS by implicit (Hu, Koren and Volinsky 2008). Not the same factors as Spark's: another start and solver."""
+    """ALS by implicit (Hu, Koren and Volinsky 2008); its initial values, solver and factors differ from Spark's."""
     if not implicit_prefs:
         raise StepError("the embedded engine has ALS for implicit feedback only: run the step on Spark")
     from implicit.cpu.als import AlternatingLeastSquares
@@ -179,13 +179,13 @@ def fit_slim(
 ) -> Model:
     """SLIM: each item regressed on all others by scikit-learn's elastic net (as replay.models.SLIM).
 
-    RePlay makes the same regressions, so that with a seed the similarities are the same; without one its are random.
+    RePlay computes the same regressions, so with a seed, the similarities are the same; without one, its are random.
     """
     if beta < 0 or lambda_ <= 0:
         raise StepError(f"SLIM requires beta >= 0 and lambda_ > 0, not beta={beta} and lambda_={lambda_}")
     from scipy.sparse import csc_matrix, hstack
 
-    # How many queries and items there are belongs to the regression: RePlay counts up to the greatest id.
+    # The numbers of queries and items affect the regression: RePlay counts up to the greatest id.
     shape = (int(interactions.query.max()) + 1, int(interactions.item.max()) + 1)
     matrix = csc_matrix((interactions.rating, (interactions.query, interactions.item)), shape=shape)
     regress = _ElasticNets(matrix, beta, lambda_, seed if seed is not None else 0)
@@ -196,7 +196,7 @@ def fit_slim(
 
 @dataclass(frozen=True, slots=True)
 class _ElasticNets:
-    """Regressions of a block of items, which begins at a number, on all others: columns of positive coefficients."""
+    """Regressions of a block of items, which starts at a number, on all others: columns of positive coefficients."""
 
     matrix: csc_matrix
     beta: float
@@ -217,7 +217,7 @@ class _ElasticNets:
             selection="random",
             positive=True,
         )
-        # Each regression takes its own item out of the matrix for a moment, and others run meanwhile.
+        # Each regression removes its own item from the matrix for a moment, while others run.
         matrix = self.matrix.copy()
         columns = []
         for item in range(start, min(start + _REGRESSION_BLOCK, matrix.shape[1])):
@@ -239,5 +239,5 @@ FITS: Mapping[str, Callable[..., Model]] = {
     "replay.models.SLIM": fit_slim,
     "replay.models.ALSWrap": fit_als,
 }
-# Those that compute by the workers which they are given, so that Spark has them, too.
+# These compute on the workers that they get, so Spark supports them, too.
 ON_ANY_WORKERS = frozenset({"replay.models.PopRec", "replay.models.ItemKNN", "replay.models.SLIM"})

@@ -1,6 +1,6 @@
-"""The fits on Spark, by RePlay; what each has learnt is then taken out of it for the one scorer.
+"""Fits by RePlay on Spark; what each has learnt is extracted for the scorer.
 
-`propose` is that scorer on Spark.
+`propose` is the scorer on Spark.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame, SparkSession
 
-# Blocks decide in which order ALS sums, and so its factors; files and partitions must not.
+# Blocks determine the order in which ALS sums, and so its factors; files and partitions must not.
 ALS_BLOCKS = 4
 _MAX_SLICES = 200
 _CANDIDATES = "query_id int, item_id int, score double, rank int"
@@ -31,7 +31,7 @@ _CANDIDATES = "query_id int, item_id int, score double, rank int"
 
 @dataclass(frozen=True, slots=True)
 class ReplayModel:
-    """A fitted model of RePlay whose knowledge is not small: only its own `predict` can use it."""
+    """A fitted RePlay model that has no small form: only its own `predict` can use it."""
 
     model: Any
     data: Any
@@ -56,7 +56,7 @@ class ReplayModel:
 def fit(
     class_path: str, kwargs: Mapping[str, Any], interactions: DataFrame, shape: tuple[int, int]
 ) -> Model | ReplayModel:
-    """A model by RePlay's class path and keyword arguments; StepError when RePlay has no such class or argument."""
+    """A model by RePlay's class path and keyword arguments; StepError if RePlay has no such class or argument."""
     model = make(class_path, kwargs)
     data = dataset(interactions.cache())
     model.fit(data)
@@ -65,11 +65,11 @@ def fit(
 
 
 def make(class_path: str, kwargs: Mapping[str, Any]) -> Any:
-    """A fresh model of RePlay; StepError when RePlay has no such class or keyword argument."""
+    """A new RePlay model; StepError if RePlay has no such class or keyword argument."""
     from pyspark.sql import SparkSession
     from replay.utils.session_handler import State
 
-    # RePlay would otherwise build a session of its own, with 70 % of the machine's memory and a jar from the internet.
+    # RePlay would otherwise create a session of its own, with 70 % of the machine's memory and a jar from the internet.
     State(SparkSession.builder.getOrCreate())
     module, _, name = class_path.rpartition(".")
     try:
@@ -100,7 +100,7 @@ def dataset(interactions: DataFrame) -> Any:
 
 
 def learnt(model: Any, shape: tuple[int, int]) -> Model | None:
-    """What a fitted model of RePlay has learnt; None for a kind that only its own `predict` can use."""
+    """The small form of a fitted RePlay model; None for a kind that only its own `predict` can use."""
     from replay.models import ALSWrap
     from replay.models.base_neighbour_rec import NeighbourRec
     from replay.models.base_rec import NonPersonalizedRecommender
@@ -119,9 +119,9 @@ def learnt(model: Any, shape: tuple[int, int]) -> Model | None:
 
 
 def propose(session: SparkSession, model: Model, seen: csr_matrix, queries: Ids, top: int) -> DataFrame:
-    """Candidates as `scorer.propose` gives them, a block of queries at a time by Spark's workers.
+    """Candidates like those of `scorer.propose`, computed by Spark's workers, one block of queries at a time.
 
-    The model and the histories are sent to each worker once: some five bytes per interaction.
+    The model and the histories are sent to each worker once: about five bytes per interaction.
     """
     blocks = scorer.blocks(queries)
     sent = session.sparkContext.broadcast((model, seen.astype(np.int8), blocks))

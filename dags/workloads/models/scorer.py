@@ -15,8 +15,8 @@ from . import Floats, Ids, Model
 CANDIDATES = pa.schema(
     [("query_id", pa.int32()), ("item_id", pa.int32()), ("score", pa.float64()), ("rank", pa.int32())]
 )
-# Queries of one block have ids with the same quotient: the block is then the same however the work is cut up, and
-# with it the last bits of sums that a matrix product makes.
+# The ids of a block's queries have the same quotient, so a block is the same however the work is divided, and so are
+# the last bits of the sums in a matrix product.
 BLOCK = 256
 
 
@@ -28,7 +28,7 @@ def propose(model: Model, seen: csr_matrix, queries: Ids, top: int, *, threads: 
     """
     from threadpoolctl import threadpool_limits
 
-    # The blocks are what runs in parallel; libraries with threads of their own would get in each other's way.
+    # The blocks run in parallel; libraries with threads of their own would compete with them.
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
         pending: deque[Future[pa.Table]] = deque()
         for block in blocks(queries):
@@ -40,13 +40,13 @@ def propose(model: Model, seen: csr_matrix, queries: Ids, top: int, *, threads: 
 
 
 def blocks(queries: Ids) -> list[Ids]:
-    """The given queries, which are ascending, cut into blocks."""
+    """The given queries, which are ascending, divided into blocks."""
     borders = np.flatnonzero(np.diff(queries // BLOCK)) + 1
     return np.split(queries, borders) if len(queries) else []
 
 
 def best(model: Model, queries: Ids, seen: csr_matrix, top: int) -> pa.Table:
-    """Candidates of one block: of each query at most `top` items that are not in its row of `seen`.
+    """Candidates of one block: at most `top` items per query, without those in its row of `seen`.
 
     Equal scores are ordered by item.
     """
@@ -65,7 +65,7 @@ def best(model: Model, queries: Ids, seen: csr_matrix, top: int) -> pa.Table:
 
 
 def _thresholds(scores: Floats, top: int) -> Floats:
-    """Of each row the `top`-th greatest score, or the smallest number where the row has fewer."""
+    """The `top`-th greatest score of each row, or the smallest number if the row has fewer."""
     lowest = np.finfo(np.float64).min
     if scores.shape[1] <= top:
         return np.full(len(scores), lowest)

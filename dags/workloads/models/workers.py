@@ -1,4 +1,4 @@
-"""Who computes the pieces of a fit or of the candidates: threads of this process, or Spark's workers."""
+"""The workers that compute the pieces of a fit or of the candidates: threads of this process, or Spark's workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Result = TypeVar("_Result")
 
 
 class Workers(Protocol):
-    """Computes pieces side by side. What they compute must not depend on how many there are."""
+    """Computes pieces in parallel. The results must not depend on the number of pieces."""
 
     @property
     def threads(self) -> int:
