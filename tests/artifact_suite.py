@@ -245,7 +245,7 @@ class ArtifactSuite:
         assert artifact.manifest() == {"text": "new"}
         assert place.names() == ["1"]
 
-    def test_an_empty_folder_in_the_way_counts_for_nothing(self, place: Place) -> None:
+    def test_an_empty_folder_at_the_artifacts_path_is_replaced(self, place: Place) -> None:
         artifact = place.artifact()
         artifact.folder.make_folder()
         assert write(artifact, "run", "new")

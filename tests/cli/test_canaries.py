@@ -67,7 +67,7 @@ def test_a_log_that_comes_in_small_pieces() -> None:
     assert "c4nary" not in stdout.getvalue()
 
 
-def test_what_is_told_on_the_way() -> None:
+def test_progress_messages() -> None:
     stream = io.StringIO()
     reporter = StderrReporter(1, stream=stream)
     for tell in (reporter.step, reporter.note, reporter.warn, reporter.status):

@@ -88,7 +88,7 @@ def test_options_keep_their_values(argv: str, lifted: str, rest: str) -> None:
 
 
 @pytest.mark.parametrize("command", [(), ("yarn-logs",), ("forwards",), ("forwards", "list"), ("help",)])
-def test_help_is_asked_for_in_every_way(capfd: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
+def test_help_is_available_in_every_form(capfd: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
     helps = [run(capfd, *words) for words in ((*command, "--help"), (*command, "-h"), ("help", *command))]
     assert helps[0] == helps[1] == helps[2]
     code, out, err = helps[0]
@@ -163,7 +163,7 @@ def test_failures_have_their_code_in_both_forms(
 
 
 @pytest.mark.parametrize("name", ["", "Alice", "a b", "../x", "a;reboot", "a\nb", "ä"])
-def test_a_user_that_is_no_user_is_refused_before_anything_is_touched(
+def test_an_invalid_user_is_rejected_before_anything_changes(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, clean_environment: Path, name: str
 ) -> None:
     monkeypatch.setenv("USERNAME_ON_CLUSTER", name)
@@ -223,7 +223,7 @@ def test_a_bug_is_one_line_and_a_private_file_without_secrets(
     assert "Traceback" in err
 
 
-def test_an_argument_that_is_not_utf8_is_no_bug(
+def test_an_argument_that_is_not_utf8_is_not_a_bug(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def sends(_self: AppContext) -> None:
@@ -262,7 +262,7 @@ def test_signals_end_it_with_their_code_and_one_document(number: signal.Signals,
     assert b"Traceback" not in err
 
 
-def test_a_reader_that_goes_away_is_no_error() -> None:
+def test_a_closed_reader_is_not_an_error() -> None:
     command = f'"{sys.executable}" -m replayctl settings show | head -c 1 >/dev/null; exit "${{PIPESTATUS[0]}}"'
     result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
@@ -292,7 +292,7 @@ def test_open_takes_the_direct_link_where_there_is_one(tmp_path: Path) -> None:
     assert list(json.loads(result.stdout)["data"]["forwards"]) == ["yarn"]
 
 
-def test_a_page_is_not_said_to_be_open_where_there_is_no_browser(clean_environment: Path) -> None:
+def test_without_a_browser_no_page_is_reported_as_open(clean_environment: Path) -> None:
     environ = {
         "HOME": str(clean_environment),
         "PATH": "/nonexistent",
@@ -324,7 +324,7 @@ def test_trouble_with_the_machine_is_nobodys_bug(
     assert (code, json.loads(out)["errors"][0]["message"]) == (1, message)
 
 
-def test_a_bug_is_told_also_where_its_traceback_cannot_be_saved(
+def test_a_bug_is_reported_even_if_its_traceback_cannot_be_saved(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:

@@ -38,7 +38,7 @@ def shell(line: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_connection_that_breaks_is_not_taken_for_a_reader_that_went_away() -> None:
+def test_a_broken_connection_is_distinguished_from_a_closed_reader() -> None:
     result = subprocess.run(
         program("raise BrokenPipeError(32, 'to the server')", "--output", "json"),
         cwd=ROOT,
@@ -49,7 +49,7 @@ def test_a_connection_that_breaks_is_not_taken_for_a_reader_that_went_away() -> 
     assert (result.returncode, json.loads(result.stdout)["errors"][0]["code"]) == (70, "bug")
 
 
-def test_a_closed_stdout_is_no_bug() -> None:
+def test_a_closed_stdout_is_not_a_bug() -> None:
     result = shell("REPLAYCTL settings show >&-")
     assert (result.returncode, result.stderr) == (0, "")
 
@@ -63,7 +63,7 @@ def test_an_answer_that_cannot_be_written_is_a_failure_and_no_bug(mode: str) -> 
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_reader_that_goes_away_in_json_mode_and_on_failure_is_no_error() -> None:
+def test_a_closed_reader_in_json_mode_and_on_failure_is_not_an_error() -> None:
     for words in ("settings show --output json", "--profile nowhere settings show --output json", "--help"):
         result = shell(f'REPLAYCTL {words} | true; exit "${{PIPESTATUS[0]}}"')
         assert (result.returncode in (0, 3), result.stderr) == (True, ""), words

@@ -63,7 +63,7 @@ def test_help_loads_nothing_heavy(command: tuple[str, ...]) -> None:
     assert json.loads(result.stdout.rpartition("@")[2]) == [0, []]
 
 
-def test_the_reference_says_what_the_program_says() -> None:
+def test_the_reference_pages_are_up_to_date() -> None:
     """Help or a setting has changed? Then: python -m tests.reference."""
     assert reference.COMMANDS.read_text() == reference.commands_page()
     page = reference.SETTINGS_PAGE.read_text()
@@ -131,7 +131,7 @@ def test_no_error_is_made_and_not_raised() -> None:
                 assert name not in names | {"Exit", "BadParameter", "ValueError"}, f"{path}:{node.lineno}"
 
 
-def test_every_module_says_what_it_is_for() -> None:
+def test_every_module_has_a_docstring() -> None:
     for path in [*PACKAGE, *(ROOT / "dags").rglob("*.py")]:
         assert ast.get_docstring(ast.parse(path.read_text())), path
 

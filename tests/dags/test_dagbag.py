@@ -145,7 +145,7 @@ def test_a_stub_without_its_module_publishes_nothing(tmp_path: Path) -> None:
     assert len(dags["dags"]) == 27
 
 
-def test_a_module_of_ones_own_may_build_its_dags_itself(tmp_path: Path) -> None:
+def test_a_module_may_build_its_dags_itself(tmp_path: Path) -> None:
     import shutil
 
     own = tmp_path / "own"

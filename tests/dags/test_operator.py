@@ -98,7 +98,7 @@ def make_inputs(deployment: Deployment, name: str, results: dict | None = None) 
             artifact.commit(artifact.begin("x"), {"results": results or {}})
 
 
-def test_a_whole_artifact_is_not_made_again(deployment: Deployment, submissions: list[dict]) -> None:
+def test_a_complete_artifact_is_not_computed_again(deployment: Deployment, submissions: list[dict]) -> None:
     operator(deployment).execute(context())
     operator(deployment).execute(context("run2"))
     assert len(submissions) == 1
@@ -106,7 +106,7 @@ def test_a_whole_artifact_is_not_made_again(deployment: Deployment, submissions:
     assert submissions[0]["force"] is False
 
 
-def test_a_deleted_artifact_is_made_again(deployment: Deployment, submissions: list[dict]) -> None:
+def test_a_deleted_artifact_is_computed_again(deployment: Deployment, submissions: list[dict]) -> None:
     operator(deployment).execute(context())
     (Artifact(submissions[0]["output"]).path / "_SUCCESS").unlink()
     operator(deployment).execute(context())
@@ -132,7 +132,9 @@ def test_an_evaluation_that_was_not_recorded_is_recorded_by_the_next_try_and_not
 
 
 @pytest.mark.parametrize("force", [["split"], ["all"]])
-def test_force_makes_it_anew_once_in_a_run(deployment: Deployment, submissions: list[dict], force: list[str]) -> None:
+def test_force_computes_it_again_once_in_a_run(
+    deployment: Deployment, submissions: list[dict], force: list[str]
+) -> None:
     operator(deployment).execute(context("run1"))
     operator(deployment).execute(context("run2", force))
     assert submissions[-1]["force"] is True
@@ -172,7 +174,7 @@ def test_the_command_needs_no_connection_and_no_shell(deployment: Deployment) ->
     assert command[command.index("--driver-memory") + 1] == "7g"
 
 
-def test_the_jvm_of_a_step_goes_by_how_many_rows_its_split_has(deployment: Deployment) -> None:
+def test_the_jvm_of_a_step_depends_on_the_rows_of_its_split(deployment: Deployment) -> None:
     def options(step: str) -> str:
         command = operator(deployment, step).local_hook("x")._build_spark_submit_command("a.py")
         return next(word for word in command if word.startswith("spark.driver.extraJavaOptions="))
@@ -216,7 +218,7 @@ def test_a_place_that_cannot_be_served_is_refused_when_the_dag_is_made(deploymen
         build_dag(spec, other, "dag_x")
 
 
-def test_what_became_of_the_artifact_is_noted_and_said(
+def test_the_outcome_of_the_artifact_is_noted_and_logged(
     deployment: Deployment, submissions: list[dict], capfd: pytest.CaptureFixture[str]
 ) -> None:
     make_inputs(deployment, "first_level_als")

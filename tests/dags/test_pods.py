@@ -77,7 +77,7 @@ def test_a_dag_may_have_an_image_of_its_own(deployment: Deployment, spec: DagSpe
         pod_of(replace(spec, image="new"), "split", deployment)
 
 
-def test_without_kubernetes_nothing_is_said_about_pods(deployment: Deployment, spec: DagSpec) -> None:
+def test_without_kubernetes_there_is_no_pod_override(deployment: Deployment, spec: DagSpec) -> None:
     operator = make_operator(spec, spec.steps[0], replace(deployment, pods=False), MODULE)
     assert not operator.executor_config
     assert "Image:" not in operator.doc_md

@@ -198,7 +198,7 @@ def test_an_application_that_fails_fails_its_task(
     assert manager.killed == []
 
 
-def test_an_application_that_makes_something_else_by_now_is_ended_and_not_followed(
+def test_an_application_that_computes_another_artifact_is_ended_and_not_followed(
     manager: Manager, task: YarnWorkloadOperator, submissions: Path
 ) -> None:
     manager.add("application_1_0007", INSTANCE, artifact_tag("0123456789abcdef"))
@@ -208,7 +208,7 @@ def test_an_application_that_makes_something_else_by_now_is_ended_and_not_follow
     assert submissions.exists()
 
 
-def test_a_manager_that_is_away_for_a_while_is_asked_again(
+def test_requests_repeat_while_the_manager_is_down(
     manager: Manager, task: YarnWorkloadOperator, submissions: Path
 ) -> None:
     manager.add("application_1_0007", INSTANCE, artifact_tag(STEP.identity))
@@ -219,7 +219,7 @@ def test_a_manager_that_is_away_for_a_while_is_asked_again(
     assert not submissions.exists()
 
 
-def test_a_manager_that_stays_away_fails_the_try_and_leaves_the_application_to_the_next(
+def test_if_the_manager_stays_down_the_try_fails_and_leaves_the_application_to_the_next(
     manager: Manager, task: YarnWorkloadOperator, submissions: Path
 ) -> None:
     manager.add("application_1_0007", INSTANCE, artifact_tag(STEP.identity))
@@ -255,7 +255,7 @@ def test_a_task_that_is_ended_while_it_submits_leaves_nothing(
     assert manager.killed == ["application_1_0001"]
 
 
-def test_a_manager_that_lets_nobody_end_applications_is_told_of(
+def test_a_manager_that_permits_no_kill_is_reported(
     manager: Manager, task: YarnWorkloadOperator, submissions: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     end(manager, task, "FINISHED", "SUCCEEDED")
@@ -266,7 +266,7 @@ def test_a_manager_that_lets_nobody_end_applications_is_told_of(
     assert "application_1_0009 continues; end it with" in "".join(capfd.readouterr())
 
 
-def test_a_killed_task_ends_all_that_is_its_own_and_nothing_else(
+def test_a_killed_task_ends_only_its_own_applications(
     manager: Manager, task: YarnWorkloadOperator, submissions: Path
 ) -> None:
     end(manager, task, "FINISHED", "SUCCEEDED")
@@ -277,7 +277,7 @@ def test_a_killed_task_ends_all_that_is_its_own_and_nothing_else(
     assert manager.killed == ["application_1_0009"]
 
 
-def test_a_task_that_is_killed_before_it_asks_for_anything_submits_nothing(
+def test_a_task_that_is_killed_before_its_first_request_submits_nothing(
     manager: Manager, task: YarnWorkloadOperator, submissions: Path
 ) -> None:
     task.on_kill()
@@ -286,7 +286,7 @@ def test_a_task_that_is_killed_before_it_asks_for_anything_submits_nothing(
     assert not submissions.exists()
 
 
-def test_a_refused_question_is_not_asked_again(manager: Manager, task: YarnWorkloadOperator, submissions: Path) -> None:
+def test_a_rejected_request_is_not_repeated(manager: Manager, task: YarnWorkloadOperator, submissions: Path) -> None:
     manager.failures = [403, 503]
     with pytest.raises(requests.HTTPError, match="403"):
         task.execute(context())
@@ -294,7 +294,7 @@ def test_a_refused_question_is_not_asked_again(manager: Manager, task: YarnWorkl
     assert not submissions.exists()
 
 
-def test_one_that_has_ended_at_once_is_the_one_that_was_submitted(
+def test_an_application_that_has_ended_at_once_is_the_submitted_one(
     manager: Manager, task: YarnWorkloadOperator, submissions: Path
 ) -> None:
     # Of an earlier try, with other parameters; it takes a while to end.

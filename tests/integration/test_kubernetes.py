@@ -58,14 +58,14 @@ def run(cluster: Kubernetes, pod: Pod, *argv: str, **options: object) -> tuple[E
     return result, bytes(out), bytes(err)
 
 
-def test_exec_keeps_streams_apart_and_brings_the_exit_code(cluster: Kubernetes, pod: Pod) -> None:
+def test_exec_separates_streams_and_returns_the_exit_code(cluster: Kubernetes, pod: Pod) -> None:
     result, out, err = run(cluster, pod, "sh", "-c", "printf 'ф\\0ю'; printf wrong >&2; exit 17")
     assert (result.exit_code, out.decode(), err) == (17, "ф\0ю", b"wrong")
     result, out, _ = run(cluster, pod, "echo", "$HOME; rm -rf /", "two words", "'\"")
     assert out == b"$HOME; rm -rf / two words '\"\n"
 
 
-def test_exec_brings_every_byte_of_much(cluster: Kubernetes, pod: Pod) -> None:
+def test_exec_returns_every_byte_of_large_output(cluster: Kubernetes, pod: Pod) -> None:
     code = "import sys; block = bytes(range(256)) * 4096\nfor _ in range(64): sys.stdout.buffer.write(block)"
     result, out, _ = run(cluster, pod, "python3", "-c", code)
     assert result == Executed(0, 64 << 20, 0)
@@ -106,7 +106,7 @@ def test_exec_that_is_cut_is_never_a_short_success(lab: Lab, cluster: Kubernetes
         assert result.exit_code != 0
 
 
-def test_what_is_missing_is_told_apart(lab: Lab, cluster: Kubernetes, pod: Pod) -> None:
+def test_each_missing_thing_is_named(lab: Lab, cluster: Kubernetes, pod: Pod) -> None:
     with pytest.raises(NotFound, match=r"deployment/nothing does not exist"):
         cluster.ready_pod(parse_endpoint(f"{NAMESPACE}/deploy/nothing"))
     with pytest.raises(NotFound, match="has no container 'other'") as excinfo:
@@ -243,7 +243,7 @@ def read_all(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def test_a_client_that_has_said_all_still_gets_its_answer(address: str) -> None:
+def test_a_client_that_has_finished_sending_still_gets_its_answer(address: str) -> None:
     with raw(address, b"GET /slow/2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as connection:
         connection.shutdown(socket.SHUT_WR)
         assert read_all(connection).endswith(b"\r\n\r\nlate\n")

@@ -171,7 +171,7 @@ def test_a_cleared_task_whose_input_has_moved_says_what_to_clear(probe: Probe) -
     assert probe.releases(report) == dict.fromkeys("abc", after)
 
 
-def test_the_next_run_reuses_and_says_so(probe: Probe) -> None:
+def test_the_next_run_reports_what_it_reuses(probe: Probe) -> None:
     probe.gate.touch()
     probe.deploy(a=7, b=4)
     assert probe.end(probe.start())["state"] == "success"

@@ -186,7 +186,7 @@ PLANTED: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_what_bob_has_planted_is_named_and_nothing_of_alice_is_touched(place: Place, name: str) -> None:
+def test_files_planted_by_bob_are_named_and_alices_are_not_changed(place: Place, name: str) -> None:
     now = place.deploy("now")
     place.open_up()
     coming = place.release("next")
@@ -267,7 +267,7 @@ while not stop.exists():
 
 
 @pytest.mark.parametrize("owner", ["alice", "_shared"])
-def test_whoever_exchanges_names_while_a_deploy_runs_gets_nothing_of_ours_changed(place: Place, owner: str) -> None:
+def test_swapping_names_during_a_deploy_changes_no_file_of_ours(place: Place, owner: str) -> None:
     namespace = Namespace(None if owner == "_shared" else owner)
     before, stop = contents(place.home), place.share.parent / "stop"
     stop.unlink(missing_ok=True)
@@ -474,7 +474,7 @@ def test_gc_and_undeploy_remove_nothing_behind_a_link(place: Place) -> None:
     assert contents(place.home) == before
 
 
-def test_what_a_killed_publish_leaves_is_told_right_and_a_rollback_goes_one_step(place: Place) -> None:
+def test_after_a_killed_publish_the_list_is_right_and_a_rollback_goes_back_one_step(place: Place) -> None:
     names = [place.deploy(value).name for value in ("one", "two", "three")]
     settings, namespace = place.settings(), Namespace("alice")
     log = (place.store / "audit.log").read_text().splitlines()

@@ -188,7 +188,7 @@ def test_a_shell_that_talks_when_it_starts_is_listened_past(server: SshServer, t
         server.run()
 
 
-def test_an_account_without_a_shell_is_not_taken_for_an_empty_target(
+def test_an_account_without_a_shell_does_not_look_like_an_empty_target(
     server: SshServer, tmp_path: Path, client: str
 ) -> None:
     config = server.client_config(tmp_path / "config")
@@ -254,7 +254,7 @@ def test_accounts_with_another_shell(server: SshServer, tmp_path: Path, shell: s
 
 
 @pytest.mark.parametrize("level", ["QUIET", "FATAL", "DEBUG3"])
-def test_refusals_are_told_whatever_the_users_log_level(server: SshServer, tmp_path: Path, level: str) -> None:
+def test_refusals_are_reported_at_every_log_level_of_the_user(server: SshServer, tmp_path: Path, level: str) -> None:
     config = server.client_config(tmp_path / "config", trusted=False, options=f"LogLevel {level}")
     with pytest.raises(AuthFailed, match="is unknown"):
         inspect(server, shell_for(server, config, "openssh"))
@@ -325,7 +325,7 @@ def test_a_configuration_that_ssh_does_not_take_gives_one_error_and_leaves_nothi
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_a_configuration_that_is_no_file_leaves_nothing(
+def test_a_configuration_that_is_not_a_file_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: str
 ) -> None:
     (tmp_path / "scratch").mkdir()
@@ -339,7 +339,7 @@ def test_a_configuration_that_is_no_file_leaves_nothing(
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_a_connection_that_breaks_says_so_and_the_next_deploy_heals(
+def test_a_broken_connection_is_reported_and_the_next_deploy_recovers(
     server: SshServer, tmp_path: Path, client: str
 ) -> None:
     config = server.client_config(tmp_path / "config")

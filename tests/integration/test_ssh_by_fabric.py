@@ -265,7 +265,7 @@ def test_data_that_cannot_be_read_ends_the_upload_with_its_own_error(server: Ssh
     shell.close()
 
 
-def test_a_script_that_fails_early_is_heard(server: SshServer, config: Path) -> None:
+def test_the_error_of_a_script_that_fails_early_is_reported(server: SshServer, config: Path) -> None:
     shell = shell_of(server, config)
     bad_variables = {**variables(server), "submit": "/no/such/folder"}
     with pytest.raises(ReplayctlError, match="/no/such/folder does not exist"):

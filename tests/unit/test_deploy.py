@@ -189,7 +189,7 @@ def test_a_step_without_a_workload_is_refused_before_anything_is_written(place: 
     assert list(place[3].dags_folder.iterdir()) == []
 
 
-def test_an_import_error_brings_the_previous_release_back(place: tuple) -> None:
+def test_after_an_import_error_the_previous_release_is_published_again(place: tuple) -> None:
     first = run(place)
     (place[2] / "dag_specs.py").write_text((place[2] / "dag_specs.py").read_text() + "\n# changed\n")
     broken = run(place, dry_run=True).release
@@ -239,7 +239,7 @@ def test_a_server_that_lets_nobody_nudge_is_waited_for_all_the_same(place: tuple
     assert run(place).seen_after_s is not None
 
 
-def test_the_shipped_dags_never_take_the_place_of_ones_own(place: tuple) -> None:
+def test_the_shipped_dags_never_replace_own_dags(place: tuple) -> None:
     settings, namespace, folder, server = place
     (folder / "dag_mine.py").write_text("def dag_specs(namespace):\n    return []\n")
     run(place)

@@ -126,7 +126,7 @@ def test_what_is_fed_need_not_fit_and_the_answer_comes_whole() -> None:
     assert (result.returncode, result.stdout.strip(), result.stderr) == (0, b"50000000", "late\n")
 
 
-def test_who_stops_reading_is_still_heard() -> None:
+def test_a_program_that_stops_reading_still_returns_its_output() -> None:
     chunks = (b"x" * 100_000 for _ in range(1000))
     result = process.feed(["sh", "-c", "exec <&-; echo enough; exit 3"], chunks, silence_s=20)
     assert (result.returncode, result.stdout) == (3, b"enough\n")

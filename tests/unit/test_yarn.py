@@ -59,7 +59,7 @@ def kill(cluster: Cluster, *applications: Application, timeout_s: float = 5.0) -
     return {outcome.id[-4:]: (outcome.state, outcome.ended, outcome.note) for outcome in outcomes}
 
 
-def test_each_is_waited_for_and_one_that_ends_by_itself_is_no_error() -> None:
+def test_all_are_awaited_and_one_that_ends_by_itself_is_not_an_error() -> None:
     cluster = Cluster(a0001=["RUNNING", "RUNNING", "KILLED"], a0002=["RUNNING", "FINISHED"])
     assert kill(cluster, FIRST, SECOND) == {
         "0001": ("KILLED", True, "killed"),
@@ -75,7 +75,7 @@ def test_where_the_rest_api_forbids_it_yarns_own_program_does_it() -> None:
     assert cluster.programs == [["yarn", "application", "-kill", "application_1_0001"]]
 
 
-def test_what_the_program_says_is_told_of_one_that_goes_on() -> None:
+def test_the_programs_message_is_shown_for_an_application_that_continues() -> None:
     cluster = Cluster(a0001=["RUNNING"])
     cluster.may_kill = False
     cluster.trouble = RemoteCommandFailed("yarn application in pod rm ended with status 1", details="not yours")
@@ -89,7 +89,7 @@ def test_a_manager_that_is_away_for_a_moment_is_asked_again() -> None:
     assert kill(cluster, FIRST) == {"0001": ("KILLED", True, "killed")}
 
 
-def test_one_that_does_not_end_in_time_is_told_of() -> None:
+def test_an_application_that_does_not_end_in_time_is_reported() -> None:
     ((state, ended, note),) = kill(Cluster(a0001=["RUNNING"]), FIRST, timeout_s=0.01).values()
     assert (state, ended) == ("RUNNING", False)
     assert note.startswith("still RUNNING after")

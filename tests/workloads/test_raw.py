@@ -139,7 +139,7 @@ def test_cells_are_separated_by_the_declared_delimiter(tmp_path: Path) -> None:
     assert "delimiter" not in str(error.value)
 
 
-def test_the_mark_that_spreadsheets_write_first_is_no_part_of_the_header(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_header(tmp_path: Path) -> None:
     assert imported(csv_file(tmp_path, b"\xef\xbb\xbf" + f"{HEADER}u,i,4,1\n".encode()), tmp_path)
 
 

@@ -179,7 +179,7 @@ def test_an_experiment_that_was_deleted_comes_back(evaluate: Callable[..., dict[
 
 
 @pytest.mark.parametrize("required", [True, False])
-def test_a_server_that_refuses_is_told_in_its_words_and_never_passed_over(
+def test_an_error_of_the_server_is_quoted_and_never_ignored(
     evaluate: Callable[..., dict[str, Any]], required: bool
 ) -> None:
     document = evaluate(mlflow_experiment="x" * 600, tracking_required=required)

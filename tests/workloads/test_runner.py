@@ -32,7 +32,7 @@ def test_a_whole_artifact_is_skipped_without_an_engine(pipeline: Pipeline, monke
     assert before == {step.name: pipeline.manifest(step.name) for step in pipeline.spec.steps}
 
 
-def test_force_computes_anew_and_keeps_the_identity(pipeline: Pipeline) -> None:
+def test_force_computes_again_and_keeps_the_identity(pipeline: Pipeline) -> None:
     before = pipeline.manifest("split")
     runner.run(pipeline.document("split", force=True))
     after = pipeline.manifest("split")
@@ -56,7 +56,7 @@ def test_a_step_that_is_computed_removes_what_killed_tasks_of_its_namespace_have
     assert foreign.exists()
 
 
-def test_changed_parameters_lie_beside_the_old(pipeline: Pipeline) -> None:
+def test_changed_parameters_give_an_artifact_beside_the_old_one(pipeline: Pipeline) -> None:
     other = Pipeline(Path(pipeline.deployment.artifacts_root).parent, poprec={}, itemknn={"num_neighbours": 20})
     assert other.path("split") == pipeline.path("split")
     assert other.path("first_level_poprec") == pipeline.path("first_level_poprec")

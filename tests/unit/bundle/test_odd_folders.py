@@ -107,7 +107,7 @@ def test_what_the_compiler_warns_of_is_not_printed_in_between(folder: Path, recw
 @pytest.mark.parametrize(
     "kind", ["a named pipe", "a socket", "cannot be followed", "itself", "a link to a folder", "a device"]
 )
-def test_what_is_no_file_is_named_and_never_waited_for(folder: Path, name: str, kind: str, tmp_path: Path) -> None:
+def test_special_files_are_named_and_never_opened(folder: Path, name: str, kind: str, tmp_path: Path) -> None:
     path = folder / name
     if kind == "a named pipe":
         os.mkfifo(path)

@@ -151,7 +151,7 @@ def test_a_flipped_bit_is_refused(tmp_path: Path) -> None:
         check_contents(package)
 
 
-def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+def test_special_files_are_rejected_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a-1.jar")
     with pytest.raises(UsageProblem, match="not a regular file"):
         read_package(tmp_path / "a-1.jar", RUNTIME)

@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "dags"
 
 
-def test_the_same_folder_gives_the_same_release_wherever_it_lies(folder: Path) -> None:
+def test_the_same_folder_gives_the_same_release_at_any_path(folder: Path) -> None:
     one = release.build_release(folder, DEPLOYMENT)
     other = release.build_release(ROOT / "dags", DEPLOYMENT)
     assert one == other
@@ -49,7 +49,7 @@ def test_every_change_of_content_changes_the_name(folder: Path) -> None:
 @pytest.mark.parametrize(
     "path", [".git/x.py", "__pycache__/x.py", "workloads/__pycache__/a.py", ".venv/x.py", "notes.ipynb", "env/lib/x.py"]
 )
-def test_what_is_no_code_stays_at_home(folder: Path, path: str) -> None:
+def test_files_without_code_are_not_deployed(folder: Path, path: str) -> None:
     before = release.build_release(folder, DEPLOYMENT)
     (folder / path).parent.mkdir(parents=True, exist_ok=True)
     (folder / path).write_text("raise SystemExit")
@@ -119,7 +119,7 @@ def test_stubs_name_their_owner_and_compile() -> None:
 
 @settings(max_examples=50)
 @given(st.text(max_size=200))
-def test_no_text_of_somebody_else_is_taken_for_a_stub_by_accident(text: str) -> None:
+def test_a_file_of_another_user_never_looks_like_a_stub_by_accident(text: str) -> None:
     if "replayctl-stub" not in text:
         assert read_header(text) is None
 

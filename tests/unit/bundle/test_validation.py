@@ -29,7 +29,7 @@ def write(folder: Path, text: str, name: str = "dag_mine.py") -> None:
     (folder / name).write_text(text)
 
 
-def test_the_shipped_dags_have_no_finding(folder: Path) -> None:
+def test_the_shipped_dags_have_no_findings(folder: Path) -> None:
     assert check(folder) == []
 
 

@@ -107,7 +107,7 @@ def test_a_password_that_is_not_accepted_any_more_ends_it(server: Server, api: A
         api.task_log("d", "r", TaskInfo("t", "failed", 1, -1, None))
 
 
-def test_a_server_in_trouble_is_told_from_one_that_refuses(server: Server, api: AirflowApi) -> None:
+def test_a_failing_server_is_distinguished_from_a_rejection(server: Server, api: AirflowApi) -> None:
     server.status = 503
     with pytest.raises(ServerTrouble, match="HTTP 503"):
         api.task_log("d", "r", TaskInfo("t", "failed", 1, -1, None))

@@ -32,7 +32,7 @@ def wait(answers: Iterator[Any], reporter: RecordingReporter | None = None, **li
 
 
 @pytest.mark.usefixtures("clock")
-def test_it_is_asked_until_there_is_an_answer_and_each_absence_is_told_once() -> None:
+def test_requests_repeat_until_there_is_an_answer_and_each_outage_is_reported_once() -> None:
     reporter = RecordingReporter()
     answers = iter([None, AWAY, AWAY, None, AWAY, "done"])
     assert wait(answers, reporter, away_for_s=25) == "done"

@@ -129,7 +129,7 @@ def test_container_ids_pass(word: str) -> None:
 @pytest.mark.parametrize(
     "word", ["", "a", "a/b", "a/svc/b/c", "a/svc/b:", "a/job/b:1", "A/svc/b:1", "a/svc/../b", "-a/svc/b", "a/svc/b:1;x"]
 )
-def test_what_is_no_target_is_refused(word: str) -> None:
+def test_an_invalid_target_is_rejected(word: str) -> None:
     with pytest.raises(UsageProblem, match="is not an endpoint"):
         parse_endpoint(word)
 

@@ -28,7 +28,7 @@ LIMITS = (
 )
 
 
-def test_a_full_queue_is_told_with_its_amounts() -> None:
+def test_a_full_queue_is_reported_with_its_amounts() -> None:
     waits = waiting_to_start(f"{DATE}{ADDED}Queue's AM resource limit exceeded. {LIMITS}", "root.default", [REQUEST])
     assert waits.reason == "Queue's AM resource limit exceeded"
     assert waits.asks == (Ask(1, Resources(1536, 1), ""),)

@@ -39,7 +39,7 @@ def test_a_token_is_read_and_never_shown(tmp_path: Path) -> None:
     assert "a-secret-token" not in repr(cluster)
 
 
-def test_a_token_file_is_read_anew_each_time(tmp_path: Path) -> None:
+def test_a_token_file_is_read_again_for_each_request(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("first\n")
     cluster = find_cluster(write(tmp_path / "config", config({"tokenFile": "token"})), None, {})
     assert cluster.headers() == [("Authorization", "Bearer first")]
@@ -101,7 +101,7 @@ def test_a_program_that_gives_credentials_is_asked_once_and_again_when_they_expi
     assert (tmp_path / "count").read_text() == "\n" * 4
 
 
-def test_a_program_is_found_beside_the_file_and_told_what_it_needs(tmp_path: Path) -> None:
+def test_a_program_is_found_beside_the_file_and_gets_its_input(tmp_path: Path) -> None:
     user = plugin(
         tmp_path,
         f'echo "$KUBERNETES_EXEC_INFO" > {tmp_path}/info; echo "$1 $OWN" > {tmp_path}/words; '

@@ -74,7 +74,7 @@ async def answers(connection: ServerConnection) -> None:
         await connection.send(message)
 
 
-def test_an_older_server_is_spoken_to_in_its_own_protocol() -> None:
+def test_an_older_server_gets_its_own_protocol() -> None:
     with cluster(answers) as (kubernetes, requests):
         assert run(kubernetes) == (Executed(0, 2, 5), "ж".encode(), b"wrong")
     assert "v5.channel.k8s.io, v4.channel.k8s.io" in requests[0].headers["Sec-WebSocket-Protocol"]
@@ -82,12 +82,12 @@ def test_an_older_server_is_spoken_to_in_its_own_protocol() -> None:
     assert "stdin" not in requests[0].path
 
 
-def test_an_older_server_cannot_be_told_where_stdin_ends() -> None:
+def test_an_older_server_cannot_learn_where_stdin_ends() -> None:
     with cluster(answers) as (kubernetes, _), pytest.raises(OperationFailed, match="closing stdin"):
         run(kubernetes, stdin=b"x")
 
 
-def test_a_newer_server_is_told_where_stdin_ends() -> None:
+def test_a_newer_server_learns_where_stdin_ends() -> None:
     frames: list[bytes] = []
 
     async def talk(connection: ServerConnection) -> None:
@@ -146,7 +146,7 @@ def test_a_status_that_came_counts_though_the_connection_breaks_then() -> None:
         (None, "an invalid status"),
     ],
 )
-def test_a_program_that_did_not_run_is_no_exit_code(status: dict | None, words: str) -> None:
+def test_a_program_that_did_not_run_has_no_exit_code(status: dict | None, words: str) -> None:
     async def talk(connection: ServerConnection) -> None:
         await connection.send(b"\x03" + (b"<html>" if status is None else json.dumps(status).encode()))
 

@@ -100,7 +100,7 @@ def test_without_an_authority_the_systems_are_trusted(
 
 
 @WAYS
-def test_a_certificate_that_is_no_root_is_trusted_as_by_go(
+def test_a_certificate_that_is_not_a_root_is_trusted_as_in_go(
     tmp_path: Path, keys: dict[str, Pair], served: Served, way: Way
 ) -> None:
     data = base64.b64encode(b"a comment: \xff\n" + keys["server"].certificate.read_bytes()).decode()
@@ -177,7 +177,7 @@ def test_a_proxy_leads_to_the_server_whose_certificate_counts(tmp_path: Path, ke
 
 
 @WAYS
-def test_credentials_that_were_refused_are_made_anew_once(tmp_path: Path, keys: dict[str, Pair], way: Way) -> None:
+def test_rejected_credentials_are_renewed_once(tmp_path: Path, keys: dict[str, Pair], way: Way) -> None:
     count = tmp_path / "count"
     user = plugin(tmp_path)
     with (tmp_path / "plugin").open("a") as program:

@@ -104,7 +104,7 @@ def test_the_cause_comes_again_on_a_terminal_and_only_after_a_log() -> None:
         assert stream.getvalue().endswith("the cause\n") == (times == 2 or not log)
 
 
-def test_what_comes_first_is_no_document() -> None:
+def test_output_before_the_document_is_not_part_of_it() -> None:
     stdout = io.StringIO()
     out = output.Output("json", stdout=stdout, stderr=io.StringIO())
     out.show_first((Lines(("the cause",)),))

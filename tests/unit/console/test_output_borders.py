@@ -77,7 +77,7 @@ def test_a_short_secret_does_not_eat_ordinary_words() -> None:
         ('{"authorization": "Token abcdef"}', '{"authorization": "Token ***"}'),
     ],
 )
-def test_prose_is_not_taken_for_a_header(text: str, expected: str) -> None:
+def test_prose_does_not_look_like_a_header(text: str, expected: str) -> None:
     assert redaction.clean(text) == expected
 
 

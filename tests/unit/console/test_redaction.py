@@ -143,7 +143,7 @@ def test_secrets_are_masked_in_every_notation(line: str, around: str) -> None:
 
 
 @pytest.mark.parametrize("line", SHOWN.strip().splitlines())
-def test_what_is_no_secret_stays_readable(line: str) -> None:
+def test_text_without_secrets_stays_readable(line: str) -> None:
     assert redaction.clean(line) == line
     assert redaction.clean(f"x\n{line}\ny\n") == f"x\n{line}\ny\n"
 

@@ -98,7 +98,7 @@ def test_a_long_wait_gives_a_sign_of_life_every_ten_seconds_until_it_is_over(mon
     assert stream.getvalue().splitlines()[4:] == ["[   36.0s] installed"]
 
 
-def test_the_clock_of_a_status_goes_on_while_nothing_new_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_of_a_status_continues_between_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reporters, "_TICK_S", 0.01)
     drawn = threading.Event()
 

@@ -40,7 +40,7 @@ def test_the_class_path_of_an_archive_comes_with_it(tmp_path: Path) -> None:
     assert "spark.driver.extraClassPath" not in jvm_conf(1, environ)
 
 
-def test_temporary_files_lie_in_sparks_folder_where_it_exists(tmp_path: Path) -> None:
+def test_temporary_files_are_in_sparks_folder_if_it_exists(tmp_path: Path) -> None:
     folder = tmp_path / "with a space"
     environ = {"SPARK_LOCAL_DIRS": f"{folder},/elsewhere"}
     assert "tmpdir" not in options(1, environ)
@@ -53,7 +53,7 @@ def test_rows_are_those_of_the_split(tmp_path: Path) -> None:
     assert rows_of(document, [{"candidates": 3}, {"raw_rows": 7}]) == 7
 
 
-def test_the_split_itself_goes_by_the_size_of_the_raw_data(tmp_path: Path) -> None:
+def test_the_split_itself_uses_the_size_of_the_raw_data(tmp_path: Path) -> None:
     (tmp_path / "log" / "part").mkdir(parents=True)
     (tmp_path / "log" / "part" / "a.csv").write_bytes(b"x" * 1000)
     (tmp_path / "log" / "b.csv").write_bytes(b"x" * 1000)

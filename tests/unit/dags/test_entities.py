@@ -102,7 +102,7 @@ def test_the_same_model_under_another_name_is_the_same_artifact() -> None:
     assert artifacts[0] == artifacts[1]
 
 
-def test_what_a_data_set_overrides_is_said() -> None:
+def test_overrides_of_a_data_set_are_shown() -> None:
     (spec, *_) = scenarios.dag_specs(Namespace(None))
     overridden = {step.name: step.overridden for step in spec.steps if step.overridden}
     assert overridden == {"first_level_als": {"rank": 100}, "first_level_itemknn": {"num_neighbours": 1000}}
@@ -181,7 +181,7 @@ def test_only_a_step_whose_artifact_is_on_hdfs_knows_of_hdfs() -> None:
     assert str(document["output"]).startswith("hdfs://namenode:9000/replay/alice/ml100k/evaluate/")
 
 
-def test_artifacts_lie_below_the_users_own_base_path() -> None:
+def test_artifacts_are_below_the_users_own_base_path() -> None:
     for spec in scenarios.dag_specs(Namespace("alice")):
         for step in spec.steps:
             assert DEPLOYMENT.artifact_path(step).startswith("/artifacts/alice/")

@@ -43,5 +43,5 @@ def test_a_task_that_was_never_tried_goes_on_though_another_was_cleared() -> Non
 
 
 @pytest.mark.parametrize("value", [None, "x", {}, {**note("a", OLD, 1), "release": "../../etc"}, {"task": "a"}])
-def test_what_is_no_note_does_not_count(value: Any) -> None:
+def test_malformed_notes_are_ignored(value: Any) -> None:
     assert notes(value).release(NEW) == NEW

@@ -292,7 +292,7 @@ def test_a_file_that_arrived_in_part_is_sent_again(fake: Any, hdfs: WebHdfs) -> 
     assert fake.operations.count("CREATE") == 6
 
 
-def test_a_refusal_in_the_middle_of_a_file_is_heard(fake: Any, hdfs: WebHdfs) -> None:
+def test_an_error_in_the_middle_of_an_upload_is_reported(fake: Any, hdfs: WebHdfs) -> None:
     fake.files |= {"/d": (next(fake.numbers), None)}
 
     def full(handler: FakeHdfs, path: str) -> bool:
@@ -305,7 +305,7 @@ def test_a_refusal_in_the_middle_of_a_file_is_heard(fake: Any, hdfs: WebHdfs) ->
         hdfs.write("/d/f", io.BytesIO(bytes(64 << 20)), 64 << 20)
 
 
-def test_a_rename_that_did_not_happen_is_no_success(fake: Any, hdfs: WebHdfs) -> None:
+def test_a_rename_that_did_not_happen_is_an_error(fake: Any, hdfs: WebHdfs) -> None:
     fake.files |= {"/a": (next(fake.numbers), None)}
     fake.faults["RENAME"] = [lambda handler, path: handler.send(200) or True]
     with pytest.raises(HdfsError, match="took the request to rename /a, but it is not at /b"):
@@ -337,7 +337,7 @@ def sending(code: int, body: bytes = b"", **headers: str) -> Callable[[FakeHdfs,
         (sending(400, b"<html>?"), r"refused LISTSTATUS of /a \(HTTP 400 \): <html>\?"),
     ],
 )
-def test_a_server_that_is_no_webhdfs_is_named(
+def test_a_server_without_webhdfs_is_named(
     fake: Any, hdfs: WebHdfs, answer: Callable[[FakeHdfs, str], bool], why: str
 ) -> None:
     fake.faults["LISTSTATUS"] = [answer]

@@ -121,7 +121,7 @@ def test_workloads_are_the_modules_that_define_run(tmp_path: Path) -> None:
         code_digest("nobody", write(tmp_path))
 
 
-def test_workloads_import_nothing_of_the_dags_themselves() -> None:
+def test_workloads_do_not_import_dag_modules() -> None:
     """Else a change of one DAG or data set would move every artifact."""
     for name in workload_names():
         assert not [path for path in workload_code(name) if path.startswith("dag_")]

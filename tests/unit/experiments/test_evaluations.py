@@ -74,7 +74,7 @@ def test_links_are_not_followed_and_large_files_are_cut(tmp_path: Path) -> None:
         read_shared_evaluations(place)
 
 
-def test_a_profile_that_does_not_say_where_they_are_is_told_so(tmp_path: Path) -> None:
+def test_a_profile_without_their_location_is_an_error(tmp_path: Path) -> None:
     place = workspace(tmp_path, artifacts_in_pods="/opt/artifacts")
     with pytest.raises(SettingsError, match="folders.artifacts is required in profile 'p'"):
         read_shared_evaluations(place)

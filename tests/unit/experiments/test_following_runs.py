@@ -178,7 +178,7 @@ def test_a_server_that_stays_away_is_waited_for_until_the_time_is_over() -> None
     assert "replayctl runs stop two_stage_ml1m_alice run1" in (excinfo.value.hint or "")
 
 
-def test_what_was_reused_is_said_with_its_maker() -> None:
+def test_a_reused_artifact_is_shown_with_its_origin() -> None:
     reporter = RecordingReporter()
     report = watch(Airflow(answers=["success"], tasks_now=[task("als", "success")]), reporter)
     (line,) = [step for step in reporter.messages("step") if step.startswith("als")]
@@ -223,7 +223,7 @@ def why(server: Airflow, state: str, *tasks: TaskInfo) -> str | None:
     return delays.why_waiting(server, run, tasks)  # type: ignore[arg-type]
 
 
-def test_why_a_run_waits_is_said() -> None:
+def test_the_reason_why_a_run_waits_is_shown() -> None:
     busy = Airflow(pool=(1, ["other_dag run0 als"]))
     assert why(busy, "running", task("a", "scheduled")) == (
         "waiting for the only slot of pool p, in use by other_dag run0 als"

@@ -68,7 +68,7 @@ def test_a_bare_name_is_taken_from_where_it_was_read() -> None:
     assert book(Cluster()).find("rm", 1, near="hdfs") == Endpoint("hdfs", "service", "rm", "1")
 
 
-def test_a_namespace_that_may_not_be_listed_counts_as_empty_and_is_told_of_once() -> None:
+def test_a_namespace_without_permission_counts_as_empty_and_is_reported_once() -> None:
     cluster, reporter = Cluster(), RecordingReporter()
     cluster.trouble["spark"] = AuthFailed("alice may not list services")
     address_book = book(cluster, reporter)

@@ -114,7 +114,7 @@ def test_a_redirect_to_the_cluster_leads_here() -> None:
     assert b"location: http://127.0.0.1:9/x\r\n" in answer.lower()
 
 
-def test_a_body_is_sent_on_after_the_client_was_told_to_go_on() -> None:
+def test_a_body_is_forwarded_after_100_continue() -> None:
     bodies: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -179,7 +179,7 @@ def test_a_kept_connection_that_the_server_has_closed_is_replaced() -> None:
     assert count == 3
 
 
-def test_a_request_that_is_no_http_is_cut() -> None:
+def test_a_request_that_is_not_http_is_closed() -> None:
     with pytest.raises(ConnectionResetError):
         talk(answering(HTML, []), lambda port: exchange(port, b"\x16\x03\x01 hello\r\n\r\n"))
 

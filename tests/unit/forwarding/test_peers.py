@@ -8,7 +8,7 @@ from replayctl.forwarding import peers
 
 
 @pytest.mark.parametrize("by_listing", [False, True])
-def test_who_has_said_all_still_listens_and_who_has_gone_does_not(
+def test_a_peer_that_has_finished_sending_still_listens_and_a_closed_one_does_not(
     monkeypatch: pytest.MonkeyPatch, by_listing: bool
 ) -> None:
     if by_listing:

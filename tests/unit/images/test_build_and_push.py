@@ -171,7 +171,7 @@ ERROR: failed to solve: process "/bin/sh -c make tools" did not complete success
 """
 
 
-def test_steps_of_buildx_are_told_once_each(docker_dir: Path) -> None:
+def test_each_step_of_buildx_is_reported_once(docker_dir: Path) -> None:
     reporter = RecordingReporter()
     log = BuildxLog(reporter)
     for line in f"{BUILDX}#9 exporting layers\n#9 DONE 0.1s\n".splitlines():
@@ -273,7 +273,7 @@ def test_a_push_ends_with_the_digest_that_the_registry_knows(last: dict[str, Any
     assert "pushing localhost:5000/worker:a: 2 of 2 layers, 4.0 of 4.0 MB" in reporter.messages("status")
 
 
-def test_a_push_that_another_one_replaced_is_no_success() -> None:
+def test_a_push_that_another_one_replaced_fails() -> None:
     engine = FakeEngine(*PUSH, {"aux": {"Digest": DIGEST}})
     engine.remote[str(WORKER)] = OTHER
     with pytest.raises(OperationFailed, match=f"the registry has {OTHER} for"):

@@ -126,6 +126,6 @@ def test_a_tag_that_is_not_there_is_named(worker: Reference) -> None:
     ("image", "words"),
     [("team/worker:a", "names no registry"), ("example.org/worker", "names no tag"), ("A:b", "is not an image name")],
 )
-def test_a_name_that_is_no_full_one_is_refused(worker: Reference, image: str, words: str) -> None:
+def test_an_incomplete_name_is_rejected(worker: Reference, image: str, words: str) -> None:
     with pytest.raises(UsageProblem, match=words):
         pin(image, worker)

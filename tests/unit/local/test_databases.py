@@ -47,7 +47,7 @@ def test_a_later_migration_that_is_cut_loses_nothing(tmp_path: Path, cuts: int) 
     assert {path.name for path in tmp_path.iterdir()} == {"some.db", "database-version"}
 
 
-def test_a_database_that_is_none_is_said(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_reported(tmp_path: Path) -> None:
     (tmp_path / "some.db").write_text("not a database, but long enough to be read as a page of one" * 40)
     with pytest.raises(OSError, match="not a database"):
         databases.begin_migration(tmp_path / "some.db", "v1")

@@ -98,7 +98,7 @@ def test_a_whole_environment_is_left_alone(tmp_path: Path, pinned: Path) -> None
         (lambda env: (env.site_packages / "pkg_a" / "__init__.py").unlink(), "__init__.py", True),
     ],
 )
-def test_what_is_gone_is_noticed_said_and_made_again(
+def test_damage_is_detected_reported_and_repaired(
     tmp_path: Path, pinned: Path, fault, reason: str, thorough: bool
 ) -> None:
     environment = ensure(tmp_path)
@@ -204,7 +204,7 @@ def test_an_installation_that_outlives_its_killed_replayctl_is_ended_first(tmp_p
     assert environment.site_packages.is_dir()
 
 
-def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, pinned: Path) -> None:
+def test_an_unwritable_cache_is_reported(tmp_path: Path, pinned: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(OperationFailed, match="cannot create folder") as excinfo:
         ensure(tmp_path)

@@ -103,7 +103,7 @@ def test_down_says_what_stays_and_a_purge_has_to_be_agreed_to(
     assert (code, answer["status"]) == (0, "nothing-to-do")
 
 
-def test_sizes_count_what_lies_on_the_disk_once(tmp_path: Path) -> None:
+def test_sizes_count_shared_blocks_once(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 1_000_000)
     (tmp_path / "b").hardlink_to(tmp_path / "a")
     (tmp_path / "c").symlink_to("/usr")

@@ -143,6 +143,6 @@ def test_a_mark_is_of_one_folder_also_after_it_was_moved_and_not_of_its_copies(t
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"parts": [{"name": "mlflow"}]}', '{"parts": 3}', "\udcff"])
-def test_a_record_that_is_cut_is_no_record(tmp_path: Path, text: str) -> None:
+def test_a_truncated_record_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "stack.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     assert record.read_record(tmp_path) == ()

@@ -71,7 +71,7 @@ def test_what_a_killed_try_has_left_is_removed(tmp_path: Path) -> None:
     assert not list(environment.path.glob(".spark-classes-*"))
 
 
-def test_steps_are_told_where_it_is(clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_get_its_path(clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     java_home = clean_environment / "java"
     monkeypatch.setattr(environments, "known_java_home", lambda configured: java_home)
     settings = load_settings(None, environ={}, cwd=clean_environment)

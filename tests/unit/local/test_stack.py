@@ -125,7 +125,9 @@ def test_a_password_is_not_sent_to_a_program_on_our_port(settings: Settings, str
     assert find_mlflow(settings).url
 
 
-def test_mlflow_is_not_taken_for_ours_because_somebody_answers(settings: Settings, stranger: Listener, start) -> None:
+def test_an_answer_of_another_program_does_not_make_it_our_mlflow(
+    settings: Settings, stranger: Listener, start
+) -> None:
     start_all(start, airflow=None, mlflow=stranger.port)
     with pytest.raises(NotReady, match="mlflow does not listen"):
         find_mlflow(settings)
@@ -205,7 +207,7 @@ def test_a_copied_folder_does_not_take_the_originals_processes_for_its_own(setti
     assert all(child.poll() is None for child in children.values())
 
 
-def test_a_proxy_sees_nothing_of_what_goes_to_this_machine(
+def test_no_request_to_this_machine_reaches_a_proxy(
     settings: Settings, stranger: Listener, start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
@@ -237,9 +239,7 @@ def test_the_parts_reach_each_other_past_every_proxy(
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff\xfe", None])
-def test_a_password_that_cannot_be_read_is_said_and_written_again(
-    settings: Settings, damage: bytes | None, start
-) -> None:
+def test_an_unreadable_password_is_reported_and_written_again(settings: Settings, damage: bytes | None, start) -> None:
     start_all(start, airflow=None, mlflow=None)
     path = parts.password_file(settings.local.home)
     before = path.read_text()
@@ -288,7 +288,7 @@ def test_old_logs_go_large_ones_are_cut_and_scratch_files_stay_while_something_r
     assert not old.parent.exists()
 
 
-def test_a_full_disk_is_told_as_the_cause(settings: Settings) -> None:
+def test_a_full_disk_is_reported_as_the_cause(settings: Settings) -> None:
     log = housekeeping.log_path(settings.local.home, "scheduler")
     log.write_text("sqlite3.OperationalError: database or disk is full\n")
     error = housekeeping.failure(settings.local.home, "the local scheduler ended", name="scheduler")

@@ -71,7 +71,7 @@ def test_a_death_that_only_the_resource_manager_tells(echo: str) -> None:
     assert diagnosis.causes()[0].summary.startswith("driver killed by YARN for exceeding physical memory limits")
 
 
-def test_the_memory_of_an_executor_is_no_death_of_the_driver() -> None:
+def test_the_memory_of_an_executor_does_not_explain_the_death_of_the_driver() -> None:
     echo = ECHOES["does not exist"]
     causes = diagnosed((EXECUTOR, "stderr", HEAP), (DRIVER, "stdout", echo))
     assert "does not exist in the JVM" in causes[0].summary

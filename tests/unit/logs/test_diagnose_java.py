@@ -11,7 +11,7 @@ LOST_EXECUTOR = (
 )
 
 
-def test_noise_alone_is_no_cause() -> None:
+def test_noise_alone_is_not_a_cause() -> None:
     assert diagnosed((DRIVER, "stderr", DRIVER_NOISE)) == []
 
 

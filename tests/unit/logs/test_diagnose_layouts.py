@@ -57,7 +57,7 @@ def test_exceptions_in_each_layout(layout: str, carrier: str) -> None:
 
 @pytest.mark.parametrize("level", ["INFO", "WARN"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_stacks_below_lines_that_are_no_errors(layout: str, level: str) -> None:
+def test_stacks_below_lines_that_are_not_errors(layout: str, level: str) -> None:
     for text in (
         f"{layout.format(level=level, message='the training ended')}\n{STACK}",
         layout.format(level=level, message=f"the training ended: {STACK}"),

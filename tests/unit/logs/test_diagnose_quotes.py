@@ -55,7 +55,7 @@ def test_the_driver_is_read_on_behind_what_it_quotes(end: str) -> None:
     assert causes[0].summary == "KeyError: 'user_id'"
 
 
-def test_a_quotation_is_no_longer_than_it_says() -> None:
+def test_a_quotation_ends_at_its_announced_length() -> None:
     text = (
         f"26/11/24 02:12:34 WARN YarnAllocator: Container from a bad node: {EXECUTOR} on host: n. Exit status: 143.\n"
         "Last 64 bytes of stderr :\n" + "x" * 60 + "\n" + FAILED
@@ -106,7 +106,7 @@ def test_a_warning_about_a_task_is_about_its_executor() -> None:
     assert "spark.driver.memory" in cause.explanation
 
 
-def test_memory_that_ran_out_while_the_jvm_was_being_killed_for_it() -> None:
+def test_an_out_of_memory_error_during_the_kill_of_its_jvm() -> None:
     text = (
         "26/11/24 02:12:33 ERROR CoarseGrainedExecutorBackend: RECEIVED SIGNAL TERM\n"
         "26/11/24 02:12:33 ERROR Executor: Exception in task 1.0 in stage 2.0 (TID 2)\n"

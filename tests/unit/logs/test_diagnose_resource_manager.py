@@ -92,7 +92,7 @@ def test_diagnostics_of_a_driver_killed_for_memory() -> None:
     ("last", "summary"),
     [("KeyError: 'a'", "KeyError: 'a'"), ("exited with exitCode: 13", "ended with exit code 13")],
 )
-def test_lines_of_diagnostics_end_where_the_text_says_so(between: str, last: str, summary: str) -> None:
+def test_lines_of_diagnostics_end_at_line_feeds_only(between: str, last: str, summary: str) -> None:
     opening = (
         'Traceback (most recent call last):\n  File "a.py", line 1, in f\n' if "Key" in last else "first\nsecond\n"
     )

@@ -112,7 +112,7 @@ def test_a_wrapper_that_says_no_more_gives_way(wrapper: str, cause: str) -> None
     assert [cause.summary for cause in causes] == [cause]
 
 
-def test_a_cause_without_a_message_is_told_with_its_wrapper() -> None:
+def test_a_cause_without_a_message_is_reported_with_its_wrapper() -> None:
     chain = (
         "org.apache.spark.SparkException: [FAILED_EXECUTE_UDF] Failed to execute user defined function "
         "(f: (int) => int)."
@@ -217,7 +217,7 @@ EOF_OF_DAEMON = (
         ),
     ],
 )
-def test_what_a_python_worker_said_is_the_reason(error: str, summary: str, last: str) -> None:
+def test_the_error_of_a_python_worker_is_the_reason(error: str, summary: str, last: str) -> None:
     text = WORKER.format(error, last)
     for whole in (text, PY4J.format(TASK.format(text.partition("\n")[2]))):
         causes = of_executor(whole)

@@ -155,12 +155,12 @@ def test_containers_may_be_named_with_their_node() -> None:
     assert other.rank == 30
 
 
-def test_released_executors_are_no_cause() -> None:
+def test_released_executors_are_not_a_cause() -> None:
     assert of_driver("26/11/24 02:12:34 INFO YarnAllocator: Completed container c (exit status: 143)") == []
     assert of_driver("26/11/24 02:12:34 WARN YarnAllocator: Container from a bad node. Exit status: 143.") != []
 
 
-def test_executors_that_dynamic_allocation_gives_back_are_no_cause() -> None:
+def test_executors_released_by_dynamic_allocation_are_not_a_cause() -> None:
     released = "26/11/24 02:12:34 INFO YarnAllocator: Completed container c (state: COMPLETE, exit status: -100)"
     assert of_driver(released) == []
     (cause,) = of_driver(released.replace("INFO", "WARN"))

@@ -137,7 +137,7 @@ def test_the_owner_of_a_forgotten_application_is_left_to_the_program() -> None:
     assert argvs == [["yarn", "logs", "-applicationId", APP.id, "-show_container_log_info"]]
 
 
-def test_without_logs_the_programs_words_are_told() -> None:
+def test_without_logs_the_programs_message_is_shown() -> None:
     def execute(argv: list[str], on_stdout: Callable[[bytes], None], timeout_s: float | None = None) -> None:
         raise RemoteCommandFailed("status 255", details="Can not find the appOwner")
 

@@ -154,11 +154,11 @@ def test_orphans_are_those_whose_task_has_ended_or_is_unknown(settings: Settings
     }
 
 
-def test_a_task_that_one_look_misses_is_no_orphan(settings: Settings) -> None:
+def test_the_application_of_a_task_that_one_request_misses_is_not_an_orphan(settings: Settings) -> None:
     assert lost(settings, Manager(application(1, ALIVE)), Airflow([], [ALIVE])) == {}
 
 
-def test_one_that_ends_meanwhile_is_no_orphan(settings: Settings) -> None:
+def test_an_application_that_ends_meanwhile_is_not_an_orphan(settings: Settings) -> None:
     manager = Manager(application(1, ENDED))
 
     class Slow(Airflow):

@@ -150,7 +150,7 @@ def test_a_log_that_grows_while_it_is_read_is_shown_without_a_gap(monkeypatch: p
     assert len(offsets) > 1
 
 
-def test_a_log_that_begins_anew_is_shown_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_was_replaced_is_shown_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[tuple[str, bytes | Exception, Exception | None]] = [
         ("RUNNING", b"1\n2\n3\n4\n", None),
         ("RUNNING", b"5\n", None),

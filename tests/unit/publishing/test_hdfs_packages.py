@@ -215,14 +215,14 @@ def test_two_uploads_of_one_file_both_succeed(server: Hdfs, store: HdfsPackageSt
     assert [name for name in server.under(f"{ROOT}/.parts") if "new-" in name] == []
 
 
-def test_another_content_in_the_way_is_a_conflict(server: Hdfs, store: HdfsPackageStore) -> None:
+def test_a_file_with_other_content_is_a_conflict(server: Hdfs, store: HdfsPackageStore) -> None:
     server.files[f"{ROOT}/{folder_of(SHA)}/a-1.jar"] = b"something else"
     with pytest.raises(Conflict, match="has another content"):
         send(store)
     assert server.files[f"{ROOT}/{folder_of(SHA)}/a-1.jar"] == b"something else"
 
 
-def test_pruning_removes_whole_packages_and_says_so_in_the_log(server: Hdfs, store: HdfsPackageStore) -> None:
+def test_pruning_removes_complete_packages_and_is_logged(server: Hdfs, store: HdfsPackageStore) -> None:
     send(store)
     assert store.prune([folder_of(SHA)], '{"action": "prune"}') == 0
     assert store.look().packages == {}

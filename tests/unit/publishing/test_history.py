@@ -64,7 +64,7 @@ def test_what_airflow_could_not_load_is_neither_the_release_before_nor_among_the
     assert [record.name for record in history.records_of(History("r_b", known, audit, 0))] == ["r_b", "r_a", "r_bad"]
 
 
-def test_a_line_of_which_nothing_came_is_no_publish() -> None:
+def test_a_line_without_a_move_of_the_pointer_is_not_a_publish() -> None:
     known = {name: {"at": at(0)} for name in ("r_a", "r_b", "r_c")}
     audit = (line("publish", 0, "r_a"), line("publish", 1, "r_b", "r_a"), line("publish", 2, "r_c", "r_b"))
     cut_off = History("r_b", known, audit, 0)

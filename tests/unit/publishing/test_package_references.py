@@ -72,7 +72,7 @@ def test_names_stand_for_the_newest_file(workspace: Workspace, stores: Stores) -
     assert packages.named["replay_2.12"].path == f"hdfs://nn:9000/alice/p_{2:016x}/replay_2.12-0.2.jar"
 
 
-def test_ones_own_packages_come_before_the_common_ones(workspace: Workspace, stores: Stores) -> None:
+def test_own_packages_take_precedence_over_common_ones(workspace: Workspace, stores: Stores) -> None:
     stores.packages = {"alice": [package(1, "a-1.jar")], "_shared": [package(2, "a-2.jar"), package(3, "b-1.jar")]}
     packages = find_packages(workspace, dags("a", "b"))
     assert packages is not None

@@ -62,7 +62,7 @@ def unfinished(folder: Path, name: str = "1", ending: str = "tmp") -> Path:
 
 
 @pytest.mark.parametrize("replace", [False, True])
-def test_whatever_stage_a_writer_is_killed_at_nothing_of_it_stays(tmp_path: Path, root: Path, replace: bool) -> None:
+def test_a_writer_killed_at_any_stage_leaves_nothing_after_gc(tmp_path: Path, root: Path, replace: bool) -> None:
     place = Place(str(root / "alice"))
     artifacts = killed_at_every_stage(place, replace)
     states, unfinished_paths = [state_of(artifact) for artifact in artifacts], place.unfinished()
@@ -79,7 +79,7 @@ def test_whatever_stage_a_writer_is_killed_at_nothing_of_it_stays(tmp_path: Path
     assert remove(tmp_path, root).removed == ()
 
 
-def test_only_ones_own_and_only_what_is_unfinished_goes(tmp_path: Path, root: Path) -> None:
+def test_only_unfinished_artifacts_of_the_own_namespace_are_removed(tmp_path: Path, root: Path) -> None:
     split = root / "alice" / "ml 1m" / "split"
     mine = [unfinished(split), unfinished(split, "2", "old"), unfinished(split, "-rf $(x) 'y'")]
     foreign = [unfinished(root / owner / "ml" / "split") for owner in ("bob", "_shared", "alice2")]

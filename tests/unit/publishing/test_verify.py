@@ -60,7 +60,7 @@ def wait(watcher: Watcher, server: Server, expected: Expected) -> None:
     watcher.wait(expected, sleep=lambda _s: None)
 
 
-def test_a_module_without_tasks_is_no_proof_of_any_release(watcher: Watcher) -> None:
+def test_a_module_without_tasks_does_not_prove_a_release(watcher: Watcher) -> None:
     tasks = {"x": f"Release: {RELEASE}"}
     with pytest.raises(TimedOut, match="dag_loose_alice.py") as excinfo:
         wait(watcher, Server({"free": tasks, "loose": {}}), NOTHING_DECLARED)

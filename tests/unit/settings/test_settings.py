@@ -138,9 +138,7 @@ def test_a_password_file_that_others_can_read_is_refused(tmp_path: Path) -> None
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.dictionaries(st.sampled_from(["team", "user", "env"]), st.from_regex(r"[a-z]{1,8}", fullmatch=True)))
-def test_the_last_source_that_says_something_wins(
-    tmp_path_factory: pytest.TempPathFactory, sources: dict[str, str]
-) -> None:
+def test_the_last_source_with_a_value_wins(tmp_path_factory: pytest.TempPathFactory, sources: dict[str, str]) -> None:
     tmp_path = tmp_path_factory.mktemp("merge")
     files = {key: f"profiles: {{p: {{user: '{sources[key]}'}}}}" if key in sources else "" for key in ("team", "user")}
     if not any(files.values()):

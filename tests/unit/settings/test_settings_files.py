@@ -39,7 +39,7 @@ def test_a_secret_is_not_repeated_in_the_message_about_it(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("key", ["no", "1", "3.10", "~"])
-def test_names_of_profiles_that_are_no_text_are_refused(tmp_path: Path, key: str) -> None:
+def test_profile_names_that_are_not_text_are_rejected(tmp_path: Path, key: str) -> None:
     (tmp_path / "replayctl.yaml").write_text(f"profiles:\n  {key}: {{}}\n")
     with pytest.raises(SettingsError, match="yaml:2: .* quote it"):
         list_profiles({"HOME": str(tmp_path)}, tmp_path)
@@ -68,13 +68,13 @@ def test_an_empty_group_sets_nothing(tmp_path: Path) -> None:
     assert load(tmp_path, "profiles:\n  p:\n    airflow:\n").airflow.url is None
 
 
-def test_a_relative_path_starts_where_its_file_lies(tmp_path: Path) -> None:
+def test_a_relative_path_starts_at_the_folder_of_its_file(tmp_path: Path) -> None:
     team = "profiles: {p: {folders: {dags: shared/dags}}}"
     for below in (".", "a/b/c"):
         assert load(tmp_path, team, below=below).folders.dags == tmp_path / "shared" / "dags"
 
 
-def test_a_secret_is_no_flag(tmp_path: Path) -> None:
+def test_a_secret_cannot_be_an_option(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot set airflow.password by a flag"):
         load(tmp_path, "profiles: {p: {}}", **{"airflow.password": "hunter2"})
 
@@ -170,7 +170,7 @@ def test_odd_files_are_settings_errors(tmp_path: Path, text: str) -> None:
         load_settings("a", environ={"HOME": str(tmp_path)}, cwd=tmp_path)
 
 
-def test_a_folder_that_was_removed_is_no_bug(tmp_path: Path) -> None:
+def test_a_removed_working_directory_is_a_clear_error(tmp_path: Path) -> None:
     removed = tmp_path / "gone"
     removed.mkdir()
     command = f'cd "{removed}" && rmdir "{removed}" && exec "{sys.executable}" -m replayctl settings show'

@@ -89,7 +89,7 @@ def test_no_file_makes_an_unlisted_key_known(
     assert verdict_on(KEY, host_keys(host, [path])) is not Verdict.KNOWN
 
 
-def test_the_line_of_a_key_is_told(tmp_path: Path) -> None:
+def test_the_line_of_a_key_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "known_hosts"
     path.write_text(f"# first\n\ncluster.example ssh-ed25519 {TEXT}\n")
     assert [(key.path, key.line) for key in host_keys("cluster.example", [path])] == [(path, 3)]

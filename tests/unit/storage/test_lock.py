@@ -76,7 +76,7 @@ def test_only_the_surely_dead_are_dead() -> None:
     assert not lock.is_dead(LockHolder("", None, {}))
 
 
-def test_a_lock_without_a_name_is_never_taken_for_dead(target: Target) -> None:
+def test_a_lock_without_a_holder_is_never_considered_stale(target: Target) -> None:
     with lock.held(target, RecordingReporter(), what="x", timeout_s=1):
         pass
     lock_file(target).write_text("something\n")

@@ -24,7 +24,7 @@ def options(text: str, name: str = "cluster", *, user: str | None = None, port: 
     return SshConfig(SshAddress(name, user, port, None)).options_of(name)
 
 
-def test_an_alias_brings_host_user_port_and_files(home: Path) -> None:
+def test_an_alias_sets_host_user_port_and_files(home: Path) -> None:
     text = """
     Host cluster
       HostName node1.example
