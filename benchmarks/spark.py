@@ -20,7 +20,7 @@ import psutil
 
 from benchmarks.engines import ROOT, Cost, dataset_of, script
 from dags.dag_entities import RESOURCE_TIERS, Engine, Resources, model_params
-from dags.dag_jvm import ARCHIVE_VARIABLE, jvm_conf, rows_of
+from dags.dag_jvm import ARCHIVE_VARIABLE, is_light, jvm_conf
 from dags.dag_specs import DagSpec, Deployment
 from dags.dag_two_stage_scenarios import DEFAULT_MODELS, build_two_stage_dag
 
@@ -100,8 +100,8 @@ def _cost(document: dict, machine: Machine) -> Cost:
 
 def _options(document: dict, machine: Machine) -> list[str]:
     inputs = (Path(entry["path"]) / "manifest.json" for entry in document["inputs"])
-    rows = rows_of(document, [json.loads(manifest.read_text())["results"] for manifest in inputs])
-    conf = {**jvm_conf(rows, {ARCHIVE_VARIABLE: str(machine.archive)}), **machine.conf}
+    light = is_light(document, [json.loads(manifest.read_text())["results"] for manifest in inputs])
+    conf = {**jvm_conf({ARCHIVE_VARIABLE: str(machine.archive)}, light=light), **machine.conf}
     settings = [word for name, value in conf.items() for word in ("--conf", f"{name}={value}")]
     return ["--master", f"local[{_CORES}]", "--driver-memory", f"{int(_MEMORY_GIB * 0.7)}g", *settings]
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 # Up to this number of interactions, a step's JVM lives for seconds, and its second compiler would take most of them.
-LIGHT_ROWS = 300_000
+LIGHT_ROWS = 1_000_000
+# Factors are computed by inner loops, about rank² for each interaction, which soon pay for the second compiler.
+LIGHT_PRODUCTS = 500_000_000
 _BYTES_PER_ROW = 20
 # Names the archive of Spark's classes, if the worker has one.
 ARCHIVE_VARIABLE = "REPLAYCTL_SPARK_CLASSES"
@@ -34,13 +36,19 @@ def rows_of(document: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -
     return sum(file.stat().st_size for file in files if file.is_file()) // _BYTES_PER_ROW
 
 
-def jvm_conf(rows: int | None, environ: Mapping[str, str]) -> dict[str, str]:
-    """Spark's configuration for a driver that computes on this worker.
+def is_light(document: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the second compiler of a step's JVM would cost more than it saves; `results` as for `rows_of`."""
+    rows = rows_of(document, results)
+    if rows is None:
+        return False
+    rank = document["parameters"].get("kwargs", {}).get("rank")
+    return rows <= LIGHT_ROWS and (not isinstance(rank, int) or rows * rank**2 <= LIGHT_PRODUCTS)
 
-    For small data, the JVM's second compiler costs more than it saves; large data need it.
-    """
+
+def jvm_conf(environ: Mapping[str, str], *, light: bool) -> dict[str, str]:
+    """Spark's configuration for a driver that computes on this worker."""
     conf, options = {}, list(_ALWAYS)
-    if rows is not None and rows <= LIGHT_ROWS:
+    if light:
         options += _LIGHT
     archive = environ.get(ARCHIVE_VARIABLE)
     if archive and os.path.exists(archive):

@@ -14,7 +14,7 @@ from airflow.sdk import DAG, BaseOperator, Param
 
 from .artifacts import Artifact
 from .dag_entities import Engine, Namespace, artifact_tag
-from .dag_jvm import jvm_conf, rows_of
+from .dag_jvm import is_light, jvm_conf
 from .dag_packages import package_paths, python_conf, with_jars
 from .dag_pages import describe
 from .dag_process import StepProcess, StepProcessError, python_of
@@ -236,10 +236,9 @@ class WorkloadOperator(BaseOperator):
 
         step = self.step_document
         results = (read_manifest(entry["path"], step["hdfs"]).get("results") or {} for entry in step["inputs"])
-        rows = rows_of(step, list(results))
         return LocalSparkSubmitHook(
             cores=self.cores,
-            conf={**jvm_conf(rows, os.environ), **self.conf},
+            conf={**jvm_conf(os.environ, light=is_light(step, list(results))), **self.conf},
             py_files=self.py_files,
             driver_memory=self.driver_memory,
             name=self.application_name,

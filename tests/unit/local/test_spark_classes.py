@@ -81,4 +81,4 @@ def test_steps_get_its_path(clean_environment: Path, monkeypatch: pytest.MonkeyP
     variables = parts.airflow_environment(settings, installed, parts.Ports(1, 2), "mark")
     archive = spark_classes.path_of(environments.path_of(environments.SPARK, settings.cache_dir), java_home)
     assert variables[ARCHIVE_VARIABLE] == str(archive)
-    assert "SharedArchiveFile" not in str(jvm_conf(1, variables))
+    assert "SharedArchiveFile" not in str(jvm_conf(variables, light=True))

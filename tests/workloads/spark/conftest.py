@@ -13,7 +13,7 @@ from dags.dag_jvm import ARCHIVE_VARIABLE, jvm_conf
 from dags.workloads.engines.spark import SparkEngine
 
 ARCHIVE = next(Path(sys.prefix).glob("spark-classes-*.jsa"), None)
-JVM = jvm_conf(0, {ARCHIVE_VARIABLE: str(ARCHIVE)})
+JVM = jvm_conf({ARCHIVE_VARIABLE: str(ARCHIVE)}, light=True)
 os.environ.update(
     PYSPARK_PYTHON=sys.executable,
     PYTHONPATH=os.pathsep.join(path for path in sys.path if path),
