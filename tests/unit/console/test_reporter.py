@@ -201,4 +201,6 @@ def test_a_question_is_asked_in_a_line_of_its_own(monkeypatch: pytest.MonkeyPatc
     assert reporter.ask("who\x1b[2J? ", False) == "alice"
     assert "\x1b[2J" not in stream.getvalue()
     assert stream.getvalue().index("\x1b[2K") < stream.getvalue().index("who")
-    assert reporter.ask("again? ", False) is None
+    # Ctrl-D, after which a line of its own begins.
+    assert reporter.ask("again? ", False) == ""
+    assert stream.getvalue().endswith("again? \n")
