@@ -322,6 +322,11 @@ def main() -> None:
             bench_images()
         if "cluster" in names:
             bench_cluster()
+        if "overhead" in names:
+            from benchmarks import overhead
+            from tests.integration.lab import FOLDER, Lab
+
+            overhead.run(Lab(FOLDER))
         if "run" in names:
             bench_run(settings, scratch)
         if "engines" in names:

@@ -78,21 +78,31 @@ class Artifact:
 
     def what_is_missing(self) -> str | None:
         """Why the artifact is incomplete, in a few words; None if it is complete."""
+        return self._look()[0]
+
+    def find_manifest(self) -> dict[str, object] | None:
+        """The manifest; None if the artifact is incomplete."""
+        missing, manifest = self._look()
+        return None if missing else manifest
+
+    def _look(self) -> tuple[str | None, dict[str, object]]:
+        """What is missing, and the manifest without its files: one pass, as each question to HDFS takes time."""
         tree = {name: entry for name, entry in self.folder.tree().items() if not entry.is_folder}
         if SUCCESS not in tree:
-            return f"no {SUCCESS}"
+            return f"no {SUCCESS}", {}
         try:
-            files = self._read_manifest()[_FILES]
+            manifest = self._read_manifest()
+            files = manifest.pop(_FILES)
             listed = {str(name): (int(entry["bytes"]), dict(entry)) for name, entry in files.items()}
         except FileNotFoundError:
-            return f"no {MANIFEST}"
+            return f"no {MANIFEST}", {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return f"{MANIFEST} cannot be read"
+            return f"{MANIFEST} cannot be read", {}
         for name, (size, evidence) in listed.items():
             if (trouble := self._trouble(name, tree.get(name), size, evidence)) is not None:
-                return trouble
+                return trouble, manifest
         added = (name for name in tree if name not in listed and name.endswith(".parquet") and name.count("/") == 1)
-        return next((f"{name} was not written by the step" for name in added), None)
+        return next((f"{name} was not written by the step" for name in added), None), manifest
 
     def _trouble(self, name: str, entry: Entry | None, size: int, evidence: Mapping[str, object]) -> str | None:
         if entry is None:
@@ -106,10 +116,10 @@ class Artifact:
 
     def manifest(self) -> dict[str, object]:
         """The manifest. Raises ArtifactError if the artifact is incomplete."""
-        missing = self.what_is_missing()
+        missing, manifest = self._look()
         if missing:
             raise ArtifactError(f"artifact {self} is incomplete: {missing}")
-        return self.recorded()
+        return manifest
 
     def recorded(self) -> dict[str, object]:
         """The manifest, whether the artifact is complete or not. Raises OSError or ValueError if it cannot be read."""

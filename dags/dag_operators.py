@@ -123,8 +123,8 @@ class WorkloadOperator(BaseOperator):
         forced = bool(self.forced_by.intersection(context["params"].get("force") or ()))
         parameters = self.step_document["parameters"]
         words = {"parameters": parameters_text(parameters)}
-        if artifact.is_whole():
-            done = self._ended_note(notes, artifact, run_id, **words)
+        if manifest := artifact.find_manifest():
+            done = self._ended_note(notes, manifest, run_id, **words)
             if not forced or done["origin"]["run_id"] == run_id:
                 self.log.info("%s: %s", reused_text(parameters, done["origin"]), artifact)
                 instance.xcom_push(NOTE, done)
@@ -137,10 +137,9 @@ class WorkloadOperator(BaseOperator):
         self.log.info("computing %s%s%s", self.task_id, values, f": {why}" if why else "")
         instance.xcom_push(NOTE, self._note(notes, outcome="computing", why=why, **words))
         self._compute(context, artifact, forced=forced)
-        instance.xcom_push(NOTE, self._ended_note(notes, artifact, run_id, why=why, **words))
+        instance.xcom_push(NOTE, self._ended_note(notes, artifact.manifest(), run_id, why=why, **words))
 
-    def _ended_note(self, notes: RunNotes, artifact: Artifact, run_id: str, **words: Any) -> dict[str, Any]:
-        manifest = artifact.manifest()
+    def _ended_note(self, notes: RunNotes, manifest: Mapping[str, Any], run_id: str, **words: Any) -> dict[str, Any]:
         origin = origin_of(manifest)
         # Even if this task has computed it: another run may have been first.
         outcome = "computed" if origin["run_id"] == run_id else "reused"
