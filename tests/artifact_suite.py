@@ -1,4 +1,4 @@
-"""What every artifact keeps to, wherever it lies. The tests of each kind of storage take this class and say where."""
+"""Tests that every kind of storage of artifacts must pass. Their modules subclass this suite and set the storage."""
 
 import io
 import json
@@ -86,7 +86,7 @@ def put(folder: StoragePath, name: str, text: str) -> None:
 
 
 class ArtifactSuite:
-    """Tests that take the fixture `place`, which the classes below this one bring."""
+    """Tests that use the fixture `place`, which subclasses define."""
 
     def test_what_is_committed_is_whole_with_its_manifest(self, place: Place) -> None:
         artifact = place.artifact("a/1")

@@ -1,4 +1,4 @@
-"""Logs as Spark and YARN write them, and what a diagnosis makes of them."""
+"""Logs as Spark and YARN write them, and the diagnosis of each."""
 
 from replayctl.logs.diagnose import Cause, Diagnosis
 

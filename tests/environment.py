@@ -1,4 +1,4 @@
-"""`python -m tests.environment NAME` makes an environment if need be and prints where it is.
+"""`python -m tests.environment NAME` creates an environment if necessary and prints its path.
 
 `test` is a folder with pytest alone, for the environments that have none.
 """

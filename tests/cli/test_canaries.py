@@ -1,4 +1,4 @@
-"""No secret in words of others reaches the user, whichever way they are shown: canaries in each of them."""
+"""No secret in foreign text reaches the user, whichever way it is shown: canaries in each of them."""
 
 import dataclasses
 import io

@@ -1,4 +1,4 @@
-"""What must hold for every module and every command, those that come later too."""
+"""Rules for every module and every command, including future ones."""
 
 import ast
 import json

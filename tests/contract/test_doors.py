@@ -1,4 +1,4 @@
-"""Who may import what: each third-party client has one door, and commands stand by themselves."""
+"""Import rules: each third-party client has one door, and commands do not import each other."""
 
 import ast
 from collections.abc import Iterator

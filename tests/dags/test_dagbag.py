@@ -1,4 +1,4 @@
-"""The shipped DAGs in a real DagBag, deployed for several users; pyspark and RePlay are not to be had."""
+"""The shipped DAGs in a real DagBag, deployed for several users, without pyspark and RePlay."""
 
 import json
 import os

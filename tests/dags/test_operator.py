@@ -1,4 +1,4 @@
-"""The operator that makes an artifact once: what it skips, what it forces, what it hands to the driver."""
+"""The operator of a step: what it skips, what it forces, and what it passes to the driver."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""What Kubernetes is told about the pod of a task: its tier's resources, and its image by digest."""
+"""The pod override of a task: its tier's resources, and its image by digest."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The operator of steps on YARN, against a ResourceManager of a few lines and a spark-submit that only names an id."""
+"""The operator of steps on YARN, with a minimal ResourceManager and a spark-submit that only prints an ID."""
 
 import base64
 import json

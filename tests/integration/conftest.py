@@ -1,4 +1,4 @@
-"""A real Airflow, MLflow and Spark, started by the tests through the program itself, in a folder with a space."""
+"""A real Airflow, MLflow and Spark, started by the program itself, in a folder with a space in its name."""
 
 import contextlib
 import csv

@@ -1,4 +1,4 @@
-"""A real Kubernetes with YARN and HDFS, from a folder beside the checkout or the one that REPLAYCTL_LAB names."""
+"""A real Kubernetes with YARN and HDFS, from a folder beside the checkout or from REPLAYCTL_LAB."""
 
 import contextlib
 import json

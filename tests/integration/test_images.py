@@ -1,4 +1,4 @@
-"""Images on a real Docker engine and real registries: built once, told by steps, pushed, refused with what to type."""
+"""Images on a real Docker engine with real registries: built once, shown step by step, pushed, rejected with a hint."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""The main job on the embedded stack: up, deploy, run, leaderboard, and what goes wrong on the way."""
+"""The embedded stack: up, deploy, run, leaderboard, and failures on the way."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""The embedded stack when it is killed, robbed of its ports, or out of space."""
+"""The embedded stack when it is killed, loses its ports, or runs out of disk space."""
 
 import contextlib
 import http.server

@@ -1,4 +1,4 @@
-"""Deploys in the middle of runs, on a real Airflow: a run goes on as it began, a cleared task runs the new code."""
+"""Deploys during runs, on a real Airflow: a run keeps its release, a cleared task runs the new code."""
 
 import shutil
 from collections.abc import Iterator

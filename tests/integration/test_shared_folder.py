@@ -1,4 +1,4 @@
-"""What colleagues can plant in a group-writable folder, by two real users over a real sshd.
+"""What other users can plant in a group-writable folder, with two real users over a real sshd.
 
 Bob may write wherever the group may. Whatever he puts there, a deploy of alice's touches nothing else of hers and
 nothing of his, says what is in the way and whose it is, and ends.

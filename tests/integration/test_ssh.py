@@ -1,4 +1,4 @@
-"""ssh as people have it, by the program and by the library: keys, aliases, jump hosts; and every way to refuse."""
+"""ssh as people configure it, with the program and the library: keys, aliases, jump hosts, rejections."""
 
 import json
 import os

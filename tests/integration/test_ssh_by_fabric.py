@@ -1,4 +1,4 @@
-"""What only the library does: typed passwords and passphrases, its own check of host keys, deadlines and way there."""
+"""Features of the library only: typed passwords and passphrases, its own check of host keys, deadlines, connections."""
 
 import contextlib
 import fcntl

@@ -1,4 +1,4 @@
-"""sync-dags and its ways back, by the program itself: over a real sshd, into a folder that a real Airflow reads."""
+"""sync-dags and its undo commands, with the program itself: over a real sshd, to a folder that a real Airflow reads."""
 
 import json
 import os

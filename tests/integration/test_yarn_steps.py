@@ -1,4 +1,4 @@
-"""A step on a real YARN, sent there by a real Airflow on Kubernetes: found by its DAG, followed, ended, never left."""
+"""A step on a real YARN, submitted by a real Airflow on Kubernetes: found by its DAG, followed, ended."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""A deploy against a folder and a server that can be made to misbehave."""
+"""A deploy with a folder and a server that can fail on demand."""
 
 import datetime
 import json

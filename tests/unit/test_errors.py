@@ -1,4 +1,4 @@
-"""Errors of connections in a person's words, as the libraries really raise them."""
+"""Connection errors in plain words, as the libraries really raise them."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""What the front door of the cluster does before anything is asked."""
+"""The front door of the cluster before its first request."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Programs: their lines, their ends, and nothing left behind."""
+"""Programs: their output, their end, and no leftover processes."""
 
 import os
 import signal

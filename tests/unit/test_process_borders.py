@@ -1,4 +1,4 @@
-"""Programs with odd ends."""
+"""Programs that end in unusual ways."""
 
 import time
 from pathlib import Path

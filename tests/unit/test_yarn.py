@@ -1,4 +1,4 @@
-"""The end of applications: by whatever way is allowed, and what is said of each."""
+"""Killing applications: by any permitted way, with a message for each."""
 
 import datetime
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The workload of the how-to is what a user types: it is computed as it stands there."""
+"""The workload of the how-to is computed exactly as it is printed there."""
 
 import re
 import shutil

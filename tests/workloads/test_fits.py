@@ -1,4 +1,4 @@
-"""Fits on the embedded engine: each of its models, in its own environment, the same on any number of threads."""
+"""Fits on the embedded engine: each model, in its own environment, the same for any number of threads."""
 
 from collections.abc import Mapping
 

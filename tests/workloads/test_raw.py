@@ -1,4 +1,4 @@
-"""Raw data are read for certain or refused with file, row and cell."""
+"""Raw data are read exactly, or rejected with file, row and cell."""
 
 import datetime
 import re

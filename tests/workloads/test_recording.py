@@ -1,4 +1,4 @@
-"""An evaluation comes to MLflow once, whatever happens to the server or the task on the way."""
+"""An evaluation is recorded in MLflow once, whatever happens to the server or the task on the way."""
 
 import json
 import shutil

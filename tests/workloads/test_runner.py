@@ -1,4 +1,4 @@
-"""A step is made once: skipped when whole, computed anew when deleted, forced or killed half-way."""
+"""A step is computed once: skipped if complete, computed again if deleted, forced or killed half-way."""
 
 import json
 import os

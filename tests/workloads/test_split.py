@@ -1,4 +1,4 @@
-"""The split: from the rows' own keys alone, in time, without leaks."""
+"""The split depends only on the rows' own keys, respects time, and does not leak."""
 
 import itertools
 import random

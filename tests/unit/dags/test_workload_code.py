@@ -1,4 +1,4 @@
-"""The digest of a workload's code: what changes it, what does not, and how results are declared the same."""
+"""The digest of a workload's code: what changes it, what does not, and how results are declared equal."""
 
 import shutil
 from pathlib import Path

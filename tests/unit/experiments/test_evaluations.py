@@ -1,4 +1,4 @@
-"""What evaluations have kept is read from where it lies, and nothing that others have put in the way."""
+"""Stored evaluations are read, and files that others have put there are not."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""Runs: whose they are, how they are followed, and what is said while they wait."""
+"""Runs: their owners, following them, and messages while they wait."""
 
 import datetime
 from dataclasses import dataclass, field

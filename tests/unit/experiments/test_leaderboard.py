@@ -1,4 +1,4 @@
-"""The leaderboard shows evaluations that are recorded whole."""
+"""The leaderboard shows only evaluations that are recorded completely."""
 
 from collections.abc import Iterator
 

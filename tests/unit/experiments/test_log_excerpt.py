@@ -1,4 +1,4 @@
-"""What of a failed task's log is shown to its user."""
+"""The part of a failed task's log that its user sees."""
 
 from __future__ import annotations
 

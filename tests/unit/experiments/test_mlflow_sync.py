@@ -1,4 +1,4 @@
-"""Evaluations come to MLflow once, whatever happens on the way."""
+"""Evaluations are recorded in MLflow once, whatever happens on the way."""
 
 import contextlib
 import itertools

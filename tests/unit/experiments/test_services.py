@@ -1,4 +1,4 @@
-"""Where Airflow and MLflow of a profile are: at their addresses, or behind forwards that end with the command."""
+"""The Airflow and MLflow of a profile: at their addresses, or behind forwards that end with the command."""
 
 import contextlib
 from collections.abc import Iterator

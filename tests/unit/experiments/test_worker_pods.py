@@ -1,4 +1,4 @@
-"""What Kubernetes says of pods whose tasks have not started: why they wait, and how they ended."""
+"""Pods whose tasks have not started: why they wait, and how they ended."""
 
 from typing import Any
 

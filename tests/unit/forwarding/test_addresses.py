@@ -1,4 +1,4 @@
-"""Host names of the cluster, as its programs write them, and what stands behind them."""
+"""Host names of the cluster, as its programs write them, and the services and pods that they name."""
 
 import pytest
 

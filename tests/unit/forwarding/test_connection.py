@@ -1,4 +1,4 @@
-"""Whether a client still listens, by what the system lists of its connection and of no other one."""
+"""Whether a client still listens, according to the system's list of its connection and no other one."""
 
 import asyncio
 import socket

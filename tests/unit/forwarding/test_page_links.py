@@ -1,4 +1,4 @@
-"""Links of pages that are changed on their way, over any borders of chunks."""
+"""Links in pages are rewritten wherever the content is divided into chunks."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""The proxy in front of a forward: a browser's requests, and answers that are whole or cut off."""
+"""The proxy in front of a forward: requests of browsers, and complete and truncated answers."""
 
 import asyncio
 import contextlib

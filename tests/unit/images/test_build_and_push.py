@@ -1,4 +1,4 @@
-"""Builds and pushes by the events of an engine: steps, failures, digests, and what a registry's words mean."""
+"""Builds and pushes by the events of an engine: steps, failures, digests, and messages of registries."""
 
 import hashlib
 import json

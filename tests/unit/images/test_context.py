@@ -1,4 +1,4 @@
-"""What a build gets: the same bytes for the same folder, nothing that is not meant, nothing that leaves the folder."""
+"""The context of a build: the same bytes for the same folder, no unintended files, and none from outside the folder."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""A migration that is cut is undone by the next start; one that has ended stays."""
+"""A migration that is interrupted is undone by the next start; a finished one stays."""
 
 import sqlite3
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""Environments are checked before they are used, made again when something is gone, and made by one at a time."""
+"""Environments are checked before they are used, repaired if damaged, and created by one process at a time."""
 
 import functools
 import signal

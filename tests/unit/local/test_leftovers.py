@@ -1,4 +1,4 @@
-"""What stays on the disk is named with its size, and a purge removes that and nothing else."""
+"""Files that remain on the disk are listed with their sizes, and a purge removes them and nothing else."""
 
 import json
 import subprocess

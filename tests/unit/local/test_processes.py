@@ -1,4 +1,4 @@
-"""What belongs to a stack is found, whoever of it was killed, and nothing else is."""
+"""All processes of a stack are found, whichever of them were killed, and no others."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The archive of Spark's classes: made once, whole or not at all, and never a reason for `local up` to fail."""
+"""The archive of Spark's classes: created once, completely or not at all, and never a reason for `local up` to fail."""
 
 from pathlib import Path
 

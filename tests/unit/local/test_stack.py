@@ -1,4 +1,4 @@
-"""The stack by what the system says of its processes and sockets; programs that do nothing stand for its parts."""
+"""The stack as the system reports its processes and sockets; idle programs stand in for its parts."""
 
 import http.server
 import os

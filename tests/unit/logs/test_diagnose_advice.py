@@ -1,4 +1,4 @@
-"""What is known of messages names the setting or command to change."""
+"""Advice for known messages names the setting or command to change."""
 
 import pytest
 

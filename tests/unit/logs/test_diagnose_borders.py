@@ -1,4 +1,4 @@
-"""Logs of any form and length: nothing raises, nothing takes long, little is kept."""
+"""Logs of any form and length: no exceptions, no long delays, little memory."""
 
 import tracemalloc
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""A driver's own death comes before what its halves say of each other."""
+"""A driver's own death ranks above what its Java and Python halves report about each other."""
 
 import pytest
 

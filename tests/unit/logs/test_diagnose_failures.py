@@ -1,4 +1,4 @@
-"""Failures of real applications on Spark 3.5 with Java 17: their logs, without most of what tells nothing.
+"""Failures of real applications on Spark 3.5 with Java 17: their logs, without most of the noise.
 
 Each file says what the first cause holds and what to do about it, then the logs of its processes.
 """

@@ -1,4 +1,4 @@
-"""Layouts of log lines, and what those who carry lines put before them."""
+"""Layouts of log lines, and the prefixes that log collectors add to them."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Tracebacks of drivers and of Python workers, and what py4j tells of Java."""
+"""Tracebacks of drivers and of Python workers, and Java exceptions reported by py4j."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Lines that one process quotes of another belong to the other."""
+"""Lines that one process quotes from another belong to the other."""
 
 import pytest
 

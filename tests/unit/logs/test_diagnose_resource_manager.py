@@ -1,4 +1,4 @@
-"""What the ResourceManager says of an application's end."""
+"""The ResourceManager's diagnostics of an application's end."""
 
 import pytest
 

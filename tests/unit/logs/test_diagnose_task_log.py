@@ -1,4 +1,4 @@
-"""The cause in the log of an Airflow task: what the step's process has said, not how the operator repeats it."""
+"""The cause in the log of an Airflow task: the error of the step's process, not the operator's repetition of it."""
 
 import pytest
 

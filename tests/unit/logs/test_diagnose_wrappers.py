@@ -1,4 +1,4 @@
-"""Of exceptions that caused each other, the one that says most is told."""
+"""Of a chain of exceptions, the most specific one is reported."""
 
 import pytest
 

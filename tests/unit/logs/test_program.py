@@ -1,4 +1,4 @@
-"""Logs by YARN's program: one start of it for all files of a command, in whatever order they come."""
+"""Logs through YARN's program: started once for all files of a command, in any order of the files."""
 
 import datetime
 from collections.abc import Callable

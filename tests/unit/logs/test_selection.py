@@ -1,4 +1,4 @@
-"""Which applications are meant, and which of them have lost their task."""
+"""Which applications are selected, and which of them have lost their task."""
 
 import datetime
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Which way is taken to logs: what does not answer is asked once, what is forgotten is found by its logs."""
+"""The source of logs: servers that do not answer are asked once, forgotten applications are found by their logs."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Following an application: what is not there yet or has just gone is waited for, and nothing is shown twice."""
+"""Following an application: logs that do not exist yet or no longer are awaited, and no line is shown twice."""
 
 import datetime
 from collections.abc import Iterator

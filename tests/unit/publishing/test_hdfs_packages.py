@@ -1,4 +1,4 @@
-"""Packages in HDFS, against a server that behaves as WebHDFS does where it matters: redirects, renames, cuts."""
+"""Packages in HDFS, with a server that imitates WebHDFS: redirects, renames, interruptions."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Releases, ways back and what must stay, from the records alone."""
+"""Releases, rollbacks and what gc must keep, from the records alone."""
 
 import datetime
 import json

@@ -1,4 +1,4 @@
-"""What killed tasks have left of artifacts is removed by age and owner, in a folder; HDFS is in tests/integration."""
+"""Unfinished artifacts of killed tasks are removed by age and owner, in a folder; HDFS is in tests/integration."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What counts as proof that a server shows a release, and how often the server is asked for it."""
+"""The evidence that a server shows a release, and how often the server is asked for it."""
 
 import datetime
 from collections.abc import Iterable, Mapping

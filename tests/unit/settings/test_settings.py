@@ -1,4 +1,4 @@
-"""Settings: order of sources, and what is wrong named with its place."""
+"""Settings: the order of sources, and errors that name the place."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Settings files as people write them: what YAML would change silently is refused, paths mean the same everywhere."""
+"""Settings files as people write them: values that YAML would change are rejected, paths mean the same everywhere."""
 
 import os
 import subprocess

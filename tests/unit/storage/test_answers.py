@@ -1,4 +1,4 @@
-"""Answers of a target's scripts, read: whatever others have written into their folders breaks nothing."""
+"""Answers of a target's scripts are parsed safely, whatever other users have written to their folders."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Questions of a server (keyboard-interactive): asked in order, in the calling thread, where someone answers."""
+"""Prompts of a server (keyboard-interactive): shown in order, in the calling thread, if somebody can answer."""
 
 import threading
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Files of known host keys: who is listed, under which name, and what a host's key is worth."""
+"""Files of known host keys: which hosts are listed, under which names, and which of their keys count."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""The lock of a namespace: named, waited for, taken over from the dead, never from the living."""
+"""The lock of a namespace: it names its holder, is awaited, and is taken over only from a dead process."""
 
 import json
 import os

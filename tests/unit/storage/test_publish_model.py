@@ -1,4 +1,4 @@
-"""Random sequences of edits, deploys, kills and rollbacks by two users, against a model of what must be there."""
+"""Random sequences of edits, deploys, kills and rollbacks by two users, checked against a model."""
 
 import json
 import os

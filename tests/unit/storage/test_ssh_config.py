@@ -1,4 +1,4 @@
-"""ssh's configuration as the library reads it: which file and which line counts for a host."""
+"""The library's reading of ssh's configuration: which file and which line apply to a host."""
 
 from pathlib import Path
 

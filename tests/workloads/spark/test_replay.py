@@ -1,4 +1,4 @@
-"""Where the embedded engine computes what RePlay computes, it gives RePlay's numbers."""
+"""Where the embedded engine computes the same as RePlay, the numbers are equal."""
 
 from pathlib import Path
 from typing import Any
