@@ -121,7 +121,7 @@ class Publishing(RuleBasedStateMachine):
 
 TestPublishing = Publishing.TestCase
 TestPublishing.settings = settings(
-    max_examples=400 if os.environ.get("SOAK") else 25,
+    max_examples=400 if os.environ.get("SOAK") else 15,
     stateful_step_count=10,
     deadline=None,
     suppress_health_check=list(HealthCheck),
