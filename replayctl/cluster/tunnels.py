@@ -35,7 +35,8 @@ class Tunnels:
     def __init__(self, cluster: Kubernetes) -> None:
         self._cluster = cluster
         self._ways: dict[tuple[str, str], _Way] = {}
-        self._retired: set[asyncio.Task[None]] = set()
+        # Each with the task that closes it when it is idle.
+        self._retired: dict[asyncio.Task[None], Tunnel] = {}
         # Known after the first answer.
         self._has_tunnels = True
 
@@ -67,10 +68,12 @@ class Tunnels:
     async def close(self) -> None:
         """Closes everything."""
         openings = [way.opening for way in self._ways.values() if way.opening is not None]
+        # A task that is cancelled before it starts has closed nothing.
+        tunnels = list(self._retired.values())
         for task in (*openings, *self._retired):
             task.cancel()
         await asyncio.gather(*openings, *self._retired, return_exceptions=True)
-        tunnels = [tunnel for way in self._ways.values() for tunnel in way.tunnels]
+        tunnels += [tunnel for way in self._ways.values() for tunnel in way.tunnels]
         self._ways.clear()
         await asyncio.gather(*(tunnel.close() for tunnel in tunnels))
 
@@ -132,8 +135,8 @@ class Tunnels:
             await tunnel.close()
 
         task = asyncio.create_task(close())
-        self._retired.add(task)
-        task.add_done_callback(self._retired.discard)
+        self._retired[task] = tunnel
+        task.add_done_callback(self._retired.pop)
 
 
 def _look_away(opening: asyncio.Task[Tunnel | None]) -> None:

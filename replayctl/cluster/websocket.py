@@ -68,8 +68,8 @@ class WebSocket:
     async def close(self) -> None:
         """Closes the connection; `receive` then raises."""
         self._heartbeat.cancel()
-        await asyncio.gather(self._heartbeat, return_exceptions=True)
         try:
+            await asyncio.gather(self._heartbeat, return_exceptions=True)
             await self._stream.close()
         finally:
             # Also if the caller is cancelled meanwhile.

@@ -16,6 +16,7 @@ from replayctl.cluster.api import Kubernetes, Pod
 from replayctl.cluster.kubeconfig import ClusterAccess
 from replayctl.cluster.streams import Executed, execute
 from replayctl.cluster.tunnels import Tunnels
+from replayctl.cluster.websocket import open_websocket
 from replayctl.errors import AuthFailed, NotFound, OperationFailed, TimedOut, Unreachable
 
 POD = Pod("ns", "pod", ("main",), True, "Running", {})
@@ -273,3 +274,23 @@ def test_a_server_without_tunnels_carries_each_connection_by_itself() -> None:
         asyncio.run(work(kubernetes))
     assert len(requests) == 3
     assert {request.path for request in requests} == {"/api/v1/namespaces/ns/pods/pod/portforward?ports=8000"}
+
+
+def test_a_connection_is_closed_even_if_the_task_that_closes_it_is_cancelled() -> None:
+    """As at the end of a loop, which cancels tasks that are closing connections already."""
+    closed = threading.Event()
+
+    async def talk(connection: ServerConnection) -> None:
+        await connection.wait_closed()
+        closed.set()
+
+    async def work(kubernetes: Kubernetes) -> None:
+        stream = await open_websocket(kubernetes, "/exec", ("v4.channel.k8s.io",), "exec")
+        closing = asyncio.create_task(stream.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        assert isinstance((await asyncio.gather(closing, return_exceptions=True))[0], asyncio.CancelledError)
+        assert await asyncio.to_thread(closed.wait, 10)
+
+    with cluster(talk) as (kubernetes, _):
+        asyncio.run(work(kubernetes))

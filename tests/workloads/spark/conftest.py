@@ -27,11 +27,25 @@ os.environ.update(
 )
 
 
+# Of libraries, about themselves; none of our calls could be written otherwise.
+WARNINGS_OF_OTHERS = (
+    # py4j leaves its sockets to the garbage collector.
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore:distutils Version classes are deprecated:DeprecationWarning:pyspark",
+    "ignore:is_categorical_dtype is deprecated:DeprecationWarning:pyspark",
+    "ignore:fetch_arrow_table:DeprecationWarning:ibis",
+    # RePlay's models can be tuned by optuna, which is not installed, and its SLIM collects what it trains on.
+    "ignore:Optimization feature not enabled",
+    "ignore:Spark Data Frame is collected to master node",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """py4j leaves its sockets to the garbage collector; that is not ours to mend."""
+    """Leaves the summary to warnings of our own."""
     for item in items:
-        item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
-        item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
+        for warning in WARNINGS_OF_OTHERS:
+            item.add_marker(pytest.mark.filterwarnings(warning))
 
 
 @pytest.fixture(scope="session")
