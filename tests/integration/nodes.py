@@ -23,10 +23,10 @@ class Node:
         """The folders into which an archive of that name was unpacked, in any of the node's caches."""
         return set(self._shell(f"find {_CACHES} -type d -name '{name}' -prune").split())
 
-    def localisations(self, name: str) -> list[str]:
-        """The lines of the NodeManager's log that say where it has put an archive of that name."""
+    def downloads(self, path: str) -> list[str]:
+        """The lines of the NodeManager's log about downloads of a file of HDFS into its cache."""
         log = self.lab.kubectl("-n", "spark-lama-exps", "logs", _POD)
-        return [line for line in log.splitlines() if name in line and "LOCALIZED" in line]
+        return [line for line in log.splitlines() if path in line and "Downloading public resource" in line]
 
     @contextlib.contextmanager
     def without_python(self) -> Iterator[None]:

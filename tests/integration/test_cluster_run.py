@@ -256,7 +256,7 @@ def test_a_node_without_python_runs_the_packed_one_which_it_has_unpacked_once_fo
     program = [f"{folder}/bin/python3"] * 2
     assert json.loads(log.splitlines()[-1]) == {"driver": [*program, folder], "executor": [*program, folder]}
     assert node.unpacked(name) == before
-    assert len(node.localisations(folder)) == 1
+    assert len(node.downloads(cluster.archive)) == 1
 
 
 def test_artifacts_are_on_hdfs(cluster: Cluster, run: dict[str, Any]) -> None:
