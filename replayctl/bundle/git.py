@@ -20,10 +20,10 @@ class Commit:
 
 def commit_of(folder: Path) -> Commit | None:
     """The folder's commit; None outside a repository, in one without commits, and without git."""
+    head = head_of(folder)
+    if head is None:
+        return None
     try:
-        head = process.run(["git", "-C", str(folder), "rev-parse", "HEAD"], timeout_s=10.0, check=False)
-        if head.returncode != 0:
-            return None
         branch = process.run(["git", "-C", str(folder), "rev-parse", "--abbrev-ref", "HEAD"], timeout_s=10.0)
         changed = process.run(
             ["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=all", "--", "."], timeout_s=30.0
@@ -31,4 +31,14 @@ def commit_of(folder: Path) -> Commit | None:
     except ReplayctlError:
         # A deploy must not fail because its commit is unknown.
         return None
-    return Commit(head.tail.strip(), branch.tail.strip(), len(changed.tail.splitlines()))
+    return Commit(head, branch.tail.strip(), len(changed.tail.splitlines()))
+
+
+def head_of(folder: Path) -> str | None:
+    """The folder's commit alone; None outside a repository, in one without commits, and without git."""
+    try:
+        head = process.run(["git", "-C", str(folder), "rev-parse", "HEAD"], timeout_s=10.0, check=False)
+    except ReplayctlError:
+        # Neither a deploy nor a build may fail because its commit is unknown.
+        return None
+    return head.tail.strip() if head.returncode == 0 else None

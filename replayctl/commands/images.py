@@ -56,7 +56,7 @@ def build_airflow_image(
       replayctl build-airflow-image --dry-run
       replayctl build-airflow-image --base python:3.11-slim-bookworm
     """
-    from replayctl.bundle.git import commit_of
+    from replayctl.bundle.git import head_of
     from replayctl.images.build import build, find_built
     from replayctl.images.engine import find_engine
     from replayctl.images.reference import Reference
@@ -79,8 +79,7 @@ def build_airflow_image(
         return Result("build-airflow-image", data, (*_planned(plan), Lines((f"{plan.reference}: {verdict}",))))
     if present is None:
         app.reporter.step(f"building {plan.reference} from {len(plan.context.files)} files, {plan.context.size} bytes")
-        commit = commit_of(plan.context.folder)
-        data["id"] = build(engine, plan, app.reporter, commit=commit.commit if commit else None)
+        data["id"] = build(engine, plan, app.reporter, commit=head_of(plan.context.folder))
     if latest and present != "registry":
         engine.tag(str(plan.reference), Reference(plan.reference.registry, plan.reference.repository, "latest"))
     line = f"{plan.reference} {'is built' if present is None else f'is already in the {present}'}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from packaging.utils import canonicalize_name
+
 from replayctl.bundle.package_files import kind_of, product_of
 from replayctl.bundle.python_list import environment_prefix, read_requirements
 from replayctl.bundle.specs import Dag
@@ -75,9 +77,10 @@ def _places(workspace: Workspace) -> list[Workspace]:
 
 
 def _named(stored: Sequence[StoredPackage], name: str) -> StoredPackage | None:
-    """The newest package with this file name, or with this name and any version."""
+    """The newest package with this file name, or with this name and any version; wheels by Python's rules of names."""
+    products = {"wheel": canonicalize_name(name), "jar": name}
     for package in stored:
-        if package.name == name or (kind_of(package.name) != "environment" and product_of(package.name) == name):
+        if package.name == name or product_of(package.name) == products.get(str(kind_of(package.name))):
             return package
     return None
 

@@ -33,11 +33,13 @@ def parse(text: str, path: Path, *, depth: int) -> YamlDocument:
     lines: dict[Keys, int] = {}
     written: dict[Keys, str] = {}
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        # Parsed once for the lines and the content: that is most of the time that settings take.
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
         if node is None:
             return YamlDocument({}, {}, {})
         _walk(node, (), path, depth, lines, written)
-        content = yaml.safe_load(text)
+        content = loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""

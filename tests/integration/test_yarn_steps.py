@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,46 @@ from .dag_specs import DagSpec, StepSpec
 
 def dag_specs(namespace):
     step = StepSpec("probe", "split", "none", {"owner": namespace.user, "deep": {"er": {}}}, place="yarn")
-    return (DagSpec(namespace.dag_id("yarn_probe"), "A step on YARN.", "none", (step,)),)
+    packaged = StepSpec(
+        "packaged",
+        "combine",
+        "none",
+        {},
+        place="yarn",
+        engines=("spark",),
+        wheels=("probe_models",),
+        jars=("probe_2.12",),
+    )
+    return (
+        DagSpec(namespace.dag_id("yarn_probe"), "A step on YARN.", "none", (step,)),
+        DagSpec(namespace.dag_id("yarn_packages"), "A step on YARN with packages.", "none", (packaged,)),
+    )
+'''
+# Reports which wheel driver and executors import, and what is on the path of the driver's classes.
+_PACKAGED_WORKLOAD = '''"""Says what its packages are."""
+
+import json
+
+from pyspark.sql import SparkSession
+
+
+def wheel_of(_row):
+    import probe_models
+
+    return probe_models.BUILD, probe_models.__file__
+
+
+def run(context, output):
+    spark = SparkSession.builder.getOrCreate()
+    loader = spark._jvm.java.lang.Thread.currentThread().getContextClassLoader()
+    report = {
+        "driver": wheel_of(None),
+        "executors": spark.sparkContext.parallelize(range(2), 2).map(wheel_of).collect(),
+        "jar": str(loader.getResource("probe-build.txt")),
+    }
+    (output.path / "report.json").write_text(json.dumps(report))
+    spark.stop()
+    return {}
 '''
 # Needs nothing but Spark, and ends when it is let go.
 _WORKLOAD = '''"""Says who it is, and waits."""
@@ -81,6 +121,18 @@ class Steps:
         assert answer.code == 0, answer.stderr
         return answer.document["data"]["applications"]
 
+    def upload(self, build: int) -> Answer:
+        """A wheel and a jar that know the number of their build."""
+        wheel = self.station.home / f"probe_models-1.{build}-py3-none-any.whl"
+        name = f"probe_models-1.{build}.dist-info"
+        members = {"probe_models/__init__.py": f"BUILD = {build}\n"}
+        members |= {f"{name}/METADATA": f"Metadata-Version: 2.1\nName: probe-models\nVersion: 1.{build}\n"}
+        members |= {f"{name}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}
+        _write_zip(wheel, members)
+        jar = self.station.home / f"probe_2.12-1.{build}.jar"
+        _write_zip(jar, {"META-INF/MANIFEST.MF": "Manifest-Version: 1.0\n", "probe-build.txt": str(build)})
+        return self.call("upd-wheels-and-jars", "--no-workloads", str(wheel), str(jar))
+
     def start(self) -> str:
         started = self.call("run", _DAG, "--force", "probe")
         assert started.code == 0, started.stderr
@@ -109,6 +161,12 @@ class Steps:
         return self.api("GET", f"dagRuns/{urllib.parse.quote(run_id)}/taskInstances/probe")["state"]
 
 
+def _write_zip(path: Path, members: dict[str, str]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+
+
 def until(what: str, ready: Any, seconds: float = 180) -> Any:
     deadline = time.monotonic() + seconds
     while not (value := ready()):
@@ -124,6 +182,7 @@ def steps(lab: Lab, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) 
     shutil.copytree(ROOT / "dags", home / "dags", ignore=shutil.ignore_patterns("__pycache__", "dag_two_stage*"))
     (home / "dags" / "dag_yarn_probe.py").write_text(_MODULE)
     (home / "dags" / "workloads" / "split.py").write_text(_WORKLOAD)
+    (home / "dags" / "workloads" / "combine.py").write_text(_PACKAGED_WORKLOAD)
     address = lab.kubectl("-n", "airflow", "get", "svc/airflow-webserver", "-o", "jsonpath={.spec.clusterIP}")
     airflow = f"http://{address}:8080"
     profile = {
@@ -153,6 +212,8 @@ def steps(lab: Lab, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) 
     with urllib.request.urlopen(sign_in, timeout=30) as answer:
         token = json.loads(answer.read())["access_token"]
     probes = Steps(Workstation(home, kubeconfig, _USER, home), lab, airflow, token)
+    uploaded = probes.upload(1)
+    assert uploaded.code == 0, uploaded.document
     published = probes.call("sync-dags", "--dags-dir", str(home / "dags"), "--no-wait")
     assert published.code == 0, published.document
     try:
@@ -166,9 +227,29 @@ def steps(lab: Lab, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) 
         # A task outlives its application, and its pod, until Airflow has heard of their end.
         words = ("undeploy", "--delete-from-airflow")
         removed = until("the tasks are over", lambda: (answer := probes.call(*words)).code != 7 and answer, 400)
-        assert (removed.code, removed.document["data"]["dags_deleted"]) == (0, [f"{_DAG}_{_USER}"]), removed.document
+        deleted = sorted(removed.document["data"]["dags_deleted"])
+        assert (removed.code, deleted) == (0, [f"yarn_packages_{_USER}", f"{_DAG}_{_USER}"]), removed.document
         (_DATA / f"go-{_USER}").unlink(missing_ok=True)
         shutil.rmtree(_DATA / "replay" / "experiments" / _USER, ignore_errors=True)
+        shutil.rmtree(_DATA / "spark_submit_files" / _USER, ignore_errors=True)
+
+
+def test_a_step_imports_the_wheel_and_the_jar_that_its_release_names(steps: Steps) -> None:
+    # What is uploaded later is for the next release.
+    uploaded = steps.upload(2)
+    assert uploaded.code == 0, uploaded.document
+    done = steps.station.call("run", "yarn_packages", "--wait", timeout=900)
+    assert done.code == 0, done.document
+    (path,) = (_DATA / "replay" / "experiments" / _USER).rglob("report.json")
+    report = json.loads(path.read_text())
+    builds = {build for build, _ in (report["driver"], *report["executors"])}
+    assert builds == {1}, report
+    assert all("/probe_models-1.1-py3-none-any.whl/" in file for _, file in (report["driver"], *report["executors"]))
+    assert "/probe_2.12-1.1.jar!/" in report["jar"]
+    pruned = steps.call("upd-wheels-and-jars", "--prune", "--keep", "1").document["data"]
+    assert pruned["removed"] == []
+    assert {row["name"] for row in pruned["in_use"]} == {"probe_models-1.1-py3-none-any.whl", "probe_2.12-1.1.jar"}
+    assert all(user.endswith(" (published)") for row in pruned["in_use"] for user in row["used_by"])
 
 
 def test_a_step_is_found_by_its_dag_and_followed_by_the_next_try(steps: Steps) -> None:

@@ -72,6 +72,14 @@ def test_names_stand_for_the_newest_file(workspace: Workspace, stores: Stores) -
     assert packages.named["replay_2.12"].path == f"hdfs://nn:9000/alice/p_{2:016x}/replay_2.12-0.2.jar"
 
 
+@pytest.mark.parametrize("name", ["my_models", "my-models", "My.Models"])
+def test_wheels_are_named_as_python_names_projects(workspace: Workspace, stores: Stores, name: str) -> None:
+    stores.packages["alice"] = [package(1, "my_models-1.0-py3-none-any.whl")]
+    packages = find_packages(workspace, dags(name))
+    assert packages is not None
+    assert packages.named[name].digest == f"{1:016x}"
+
+
 def test_own_packages_take_precedence_over_common_ones(workspace: Workspace, stores: Stores) -> None:
     stores.packages = {"alice": [package(1, "a-1.jar")], "_shared": [package(2, "a-2.jar"), package(3, "b-1.jar")]}
     packages = find_packages(workspace, dags("a", "b"))
