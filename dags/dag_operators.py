@@ -242,7 +242,8 @@ class WorkloadOperator(BaseOperator):
             driver_memory=self.driver_memory,
             name=self.application_name,
             application_args=[document],
-            env_vars=self.spark_environ(),
+            # Spark's tasks share the cores already: where a native BLAS is installed, its threads would only wait.
+            env_vars={"OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"), **self.spark_environ()},
         )
 
     def spark_environ(self) -> dict[str, str]:

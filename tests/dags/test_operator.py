@@ -184,6 +184,18 @@ def test_the_jvm_of_a_step_depends_on_the_rows_of_its_split(deployment: Deployme
     assert "TieredStopAtLevel" in options("combine")
 
 
+@pytest.mark.parametrize("threads", ["1", "4"])
+def test_a_native_blas_has_one_thread_unless_the_worker_says_otherwise(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, threads: str
+) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if threads != "1":
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", threads)
+    hook = operator(deployment).local_hook("x")
+    hook._build_spark_submit_command("a.py")
+    assert hook._env == {"OPENBLAS_NUM_THREADS": threads}
+
+
 def test_a_run_can_ask_for_another_engine(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the steps that both engines have; the class of the operator stays, what it submits does not."""
     spec = dag_specs(Namespace("alice"))[0]
