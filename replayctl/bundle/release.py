@@ -1,6 +1,6 @@
 """Releases: the files of a DAG folder, the hash that names them, their checksums and the zip for Spark.
 
-Reads the folder, and knows nothing of targets or servers.
+Reads the folder only, and does not use targets or servers.
 """
 
 from __future__ import annotations

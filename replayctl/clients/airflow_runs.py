@@ -188,7 +188,7 @@ class RunsApi(AirflowSession):
                         ),
                     )
                 except NotFound:
-                    # Deleted meanwhile, so nothing of it runs.
+                    # It was deleted meanwhile, so it has no running tasks.
                     break
                 starts += [row.start_date for row in page.task_instances if row.start_date]
                 seen += len(page.task_instances)

@@ -134,7 +134,7 @@ class StderrReporter:
 
         self._live = Live(
             console=self._rich(),
-            # The clock goes on while the command says nothing new.
+            # The clock continues between messages.
             get_renderable=self._status_line,
             refresh_per_second=1 / _TICK_S,
             transient=True,

@@ -31,7 +31,7 @@ _WITH_ACCOUNTS = (
     r"(?:db|database|key|keystore|store|truststore|user|root|admin|mysql|pg|postgres|redis|smtp|mail|ldap|ssh|login"
     r"|my|ftp|http|https|proxy|rabbit|rabbitmq|mongo|kafka|hive|jdbc|airflow|spark|service|account|auth|basic|web)"
 )
-# What a secret's name may go on with when the value says something about the secret, and is not it.
+# Suffixes of a secret's name whose value describes the secret and is not the secret itself.
 _ABOUT = (
     r"count|counts|num|number|numbers|length|len|size|min|max|limit|limits|budget|usage|rate|ratio|index"
     r"|idx|total|file|files|path|paths|dir|directory|folder|location|name|names|ref|refs|url|uri|endpoint"

@@ -214,7 +214,7 @@ def _value(text: str, start: int, before: str, name: str, kind: Kind) -> Iterabl
         return
     end = plain.end()
     if kind == "password" and _starts_line(before):
-        # A line of properties or YAML, whose value goes on to the end.
+        # A line of properties or YAML, whose value extends to the end.
         end += len(text[end : _line_end(text, end)].rstrip())
     yield start, end
 

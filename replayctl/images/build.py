@@ -223,7 +223,7 @@ def _build_by_buildx(plan: BuildPlan, reporter: Reporter, labels: Mapping[str, s
 
 
 class BuildxLog:
-    """Reads the lines of `docker buildx build --progress plain`; its steps run side by side and are told by number."""
+    """Reads the lines of `docker buildx build --progress plain`; steps run in parallel and have numbers."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter

@@ -192,7 +192,7 @@ def ensure(
             shutil.rmtree(path, ignore_errors=True)
             base = find_python(name, python)
             installer.create(base, path, _environ(path))
-            _install(environment, base, ["-r", str(requirements(name))], reporter, anew=bool(damage))
+            _install(environment, base, ["-r", str(requirements(name))], reporter, without_cache=bool(damage))
             packages.write_inventory(environment.site_packages, path / _COMPLETE)
     return environment
 
@@ -222,7 +222,7 @@ def changing(environment: Environment, reporter: Reporter) -> Iterator[None]:
 
 
 def _install(
-    environment: Environment, base: Path, arguments: list[str], reporter: Reporter, *, anew: bool = False
+    environment: Environment, base: Path, arguments: list[str], reporter: Reporter, *, without_cache: bool = False
 ) -> None:
     """The lists are complete, so nothing is resolved; declared conflicts in them were tested together."""
 
@@ -235,7 +235,7 @@ def _install(
 
     python, env = environment.program("python"), _environ(environment.path)
     try:
-        installer.install(python, arguments, env, configured_by=base, anew=anew, on_line=show)
+        installer.install(python, arguments, env, configured_by=base, without_cache=without_cache, on_line=show)
     except RemoteCommandFailed as error:
         if is_full_disk(error.details or ""):
             error.hint = full_disk_hint(environment.path)

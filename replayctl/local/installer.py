@@ -44,16 +44,16 @@ def install(
     env: Mapping[str, str],
     *,
     configured_by: Path,
-    anew: bool = False,
+    without_cache: bool = False,
     on_line: Callable[[str], None] | None = None,
 ) -> None:
     """Installs packages without their dependencies into the environment of `python`.
 
-    `configured_by` is a Python whose pip knows the indexes. With `anew`, nothing is taken from uv's cache: by hard
-    links, its files may be those of a damaged environment. Raises RemoteCommandFailed with uv's words.
+    `configured_by` is a Python whose pip knows the indexes. With `without_cache`, uv's cache is not used, because its
+    files may be hard links to those of a damaged environment. Raises RemoteCommandFailed with uv's message.
     """
     argv = [shipped.uv_program(), "pip", "install", "--no-deps", "--python", str(python)]
-    if anew:
+    if without_cache:
         argv.append("--no-cache")
     # A project's own configuration in the current folder must not count.
     cwd = python.parent
@@ -61,7 +61,7 @@ def install(
 
 
 def pip_variables(python: Path) -> dict[str, str]:
-    """The variables of uv for what pip is configured for; empty where this Python has no pip."""
+    """uv's variables for pip's configuration; empty if this Python has no pip."""
     try:
         listing = process.run([str(python), "-m", "pip", "config", "list"], timeout_s=_CONFIGURATION_DEADLINE_S).tail
     except (RemoteCommandFailed, NotFound, TimedOut):

@@ -133,7 +133,7 @@ def is_taken(port: int) -> bool:
 
 
 def find_running_from(folders: Collection[Path]) -> list[psutil.Process]:
-    """Processes whose program, or the script that their interpreter runs, lies below one of the folders."""
+    """Processes whose program, or the script that their interpreter runs, is below one of the folders."""
     import psutil
 
     prefixes = tuple(f"{folder}{os.sep}" for folder in folders)

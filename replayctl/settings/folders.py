@@ -30,7 +30,7 @@ _Folder = TypeVar("_Folder", Path, Path | str)
 
 
 def find_folders(settings: Settings) -> Folders:
-    """The folders of the profile; in the local one they lie below `local.home` unless set.
+    """The folders of the profile; in the profile `local`, they are below `local.home` unless set.
 
     Raises SettingsError that names the first missing key.
     """

@@ -121,7 +121,7 @@ def test_the_whole_way(workstation: Workstation) -> None:
     assert [row["sent_bytes"] for row in again["data"]["packages"]] == [0, 0]
     listed = workstation.run("--list")
     assert {row["name"] for row in listed["data"]["packages"]} == {wheel["name"], big["name"]}
-    # Edited there by hand: noticed by its hash, and stored anew.
+    # Edited there by hand: its hash shows that, and it is stored again.
     path = Path(big["path"])
     path.chmod(0o644)
     with path.open("r+b") as file:

@@ -80,7 +80,7 @@ def _judged(block: Block, groups: list[_Group], *, driver: bool) -> Finding:
 
 
 def _rank_of_place(block: Block, effective: Thrown, rank: int, *, driver: bool) -> int:
-    """How probable what a block says is by where it is told; the rank of what it says where that does not matter."""
+    """The rank of a block by its place in the log; the rank of its exception if the place does not matter."""
     python_first = block.sections[0].python
     if block.level in QUIET and not block.main and not block.of_task() and rank != ranks.OUT_OF_MEMORY:
         return ranks.INFORMED_TRACEBACK if python_first and block.level == "INFO" else ranks.WARNED

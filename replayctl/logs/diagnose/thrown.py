@@ -12,8 +12,8 @@ from replayctl.logs.diagnose.limits import MAX_EXCERPT, MAX_MESSAGE, MAX_SUMMARY
 from replayctl.logs.diagnose.notation import TRACEBACK
 from replayctl.logs.diagnose.texts import clean, simple_name
 
-# How it came about: the first of all; raised from another or while another was handled (Python); told within the text
-# of another; below "Caused by" or "Suppressed" (Java).
+# The relation to the exception before it: none; raised from it or while it was handled (Python); part of its text;
+# below "Caused by" or "Suppressed" (Java).
 Relation = Literal["first", "direct", "during", "nested", "caused", "suppressed"]
 
 _SHOWN_SHORT = re.compile(r"^(?:__main__|builtins|py4j\.protocol|pyspark\.(?:errors|sql)\.[\w.]+)\.")
