@@ -25,7 +25,7 @@ RUN python3 -m venv /opt/workload \
     && /opt/workload/bin/pip install --quiet --no-deps --no-cache-dir --disable-pip-version-check -r /opt/requirements/workload-spark.txt \
     && ln -s "$(/opt/workload/bin/python -c 'import pyspark; print(pyspark.__path__[0])')" /opt/spark
 
-# An archive of Spark's classes (160 MB, 41 MB in the registry) saves each JVM 2 seconds of processor time. A JVM takes it only with the
+# An archive of Spark's classes (160 MB, 41 MB in the registry) saves each JVM 3 seconds of CPU time. A JVM takes it only with the
 # class path that it was made with: spelled out, because Spark's own jars/* has another order on each file system.
 COPY spark_training.py /opt/spark-classes/
 RUN set -eu; \
