@@ -51,6 +51,22 @@ def test_pages_answer_and_secrets_are_private(stack: Stack) -> None:
         assert password not in " ".join(process.cmdline())
 
 
+def test_the_pages_open_at_the_addresses_of_the_stack(stack: Stack) -> None:
+    """Its ports are not those of the settings, which another program has taken."""
+    for service in stack.call("local", "status").data["services"]:
+        if service["name"] in ("airflow", "mlflow"):
+            answer = stack.call("open", service["name"], "--dry-run")
+            assert answer.data == {"address": service["url"], "dry_run": True}
+    browser = stack.environ | {"BROWSER": "true %s"}
+    opened = Stack(stack.home, stack.dags, browser).call("open", "mlflow")
+    assert (opened.code, opened.data["dry_run"]) == (0, False)
+    with urllib.request.urlopen(opened.data["address"], timeout=20) as page:
+        assert page.status == 200
+    refused = stack.call("port-forward", "airflow")
+    assert refused.code == 2
+    assert refused.document["errors"][0]["hint"] == "run `replayctl open airflow`"
+
+
 def test_a_deploy_ends_when_airflow_shows_it_and_the_next_has_nothing_to_do(stack: Stack, deployed: Answer) -> None:
     assert len(deployed.data["dags"]) == 28
     assert deployed.data["seen_after_s"] > 0

@@ -1,5 +1,6 @@
 # Reports what the evaluations of a namespace have for MLflow. Writes nothing. $artifacts $owner
 # Tasks write there under names of their own, so files of any user count; links do not.
+# shellcheck disable=SC2016  # a command for the reader, not for the shell
 go "$artifacts" || fail "the folder of artifacts $artifacts does not exist or is not accessible to you" 66 \
     'run `replayctl settings show` to check folders.artifacts'
 if is_there "$owner"; then

@@ -4,6 +4,7 @@
 go_to_packages() { # [make]
     [ -z "${1:-}" ] || [ -d "$submit" ] || mkdir -m "$dir_mode" -- "$submit" 2>/dev/null || :
     [ -n "${1:-}" ] || [ -d "$submit" ] || ! [ -d "${submit%/*}" ] || { echo whole; exit 0; }
+    # shellcheck disable=SC2016  # a command for the reader, not for the shell
     go "$submit" || fail "the folder $submit does not exist or is not accessible to you" 66 \
         'run `replayctl settings show` to check folders.spark_submit_files'
     for folder in "$owner" packages; do

@@ -1,12 +1,15 @@
-"""The leaderboard shows only evaluations that are recorded completely."""
+"""The leaderboard: evaluations that are recorded completely, the newest or all, and what differs between them."""
 
+import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from dags.dag_entities import Namespace
+from replayctl import cli
 from replayctl.clients.mlflow import MlflowApi, MlflowRun
-from replayctl.errors import NotFound
+from replayctl.errors import NotFound, UsageProblem
 from replayctl.experiments.leaderboard import read_leaderboard
 
 
@@ -41,3 +44,59 @@ def test_a_newer_evaluation_that_was_recorded_half_is_left_out() -> None:
 def test_an_experiment_whose_only_evaluation_was_recorded_half_has_none() -> None:
     with pytest.raises(NotFound, match="no finished evaluation"):
         read_leaderboard(FakeMlflow(run("als", "first", 1, "p1")), Namespace("alice"), "two_stage")
+
+
+@pytest.fixture
+def two_evaluations() -> FakeMlflow:
+    """The second one with another rank, another model and a better result."""
+    old, new = run("als", "first", 1, "p1"), run("als", "first", 2, "p2")
+    old = replace(old, run_id="old", params={"rank": "16", "seed": "42"})
+    new = replace(new, run_id="new", params={"rank": "32", "seed": "42", "alpha": "2"}, metrics={"NDCG.10": 0.3})
+    other = replace(run("slim", "first", 2, "p2"), params={"beta": "1"}, metrics={"NDCG.10": 0.2})
+    return FakeMlflow(new, other, run("p2", "experiment", 2), old, run("p1", "experiment", 1))
+
+
+def test_the_newest_evaluation_is_shown_or_every_one(two_evaluations: FakeMlflow) -> None:
+    newest = read_leaderboard(two_evaluations, Namespace("alice"), "two_stage")
+    assert [(row.model, row.evaluation) for row in newest.rows] == [("als", "e2"), ("slim", "e2")]
+    every = read_leaderboard(two_evaluations, Namespace("alice"), "two_stage", every=True)
+    assert [row.mlflow_run for row in every.rows] == ["new", "slim", "old"]
+
+
+def test_parameters_that_differ_are_those_of_the_same_model(two_evaluations: FakeMlflow) -> None:
+    board = read_leaderboard(two_evaluations, Namespace("alice"), "two_stage", every=True)
+    differing = {row.mlflow_run: board.differing(row) for row in board.rows}
+    assert differing == {
+        "new": {"alpha": "2", "rank": "32"},
+        "old": {"alpha": "unset", "rank": "16"},
+        # There is no other one to differ from.
+        "slim": {},
+    }
+
+
+def test_a_metric_that_no_row_has_is_named_with_those_that_are_there(two_evaluations: FakeMlflow) -> None:
+    with pytest.raises(UsageProblem, match=r"metric 'Luck@7' does not exist") as error:
+        read_leaderboard(two_evaluations, Namespace("alice"), "two_stage", metric="Luck@7")
+    assert error.value.hint == "use one of: NDCG@10"
+
+
+@pytest.mark.parametrize("options", [(), ("--all",)])
+def test_the_table_of_all_evaluations_has_what_tells_them_apart(
+    two_evaluations: FakeMlflow,
+    options: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    server = contextlib.nullcontext(two_evaluations)
+    monkeypatch.setattr("replayctl.experiments.services.open_mlflow", lambda *_: server)
+    monkeypatch.setenv("USERNAME_ON_CLUSTER", "alice")
+    assert cli.run(["leaderboard", "two_stage", *options]) == 0
+    head, *rows = (line.split("\t") for line in capfd.readouterr().out.splitlines())
+    table = [dict(zip(head, row, strict=True)) for row in rows]
+    assert [row["evaluation"] for row in table] == (["e2", "e2", "e1"] if options else ["e2", "e2"])
+    if options:
+        words = [row["parameters that differ"] for row in table]
+        assert words == ["alpha=2, rank=32", "", "alpha=unset, rank=16"]
+        assert [row["recorded"] for row in table] == ["1970-01-01T00:00:00+00:00"] * 3
+    else:
+        assert "parameters that differ" not in head
