@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from dags.artifacts import Artifact
 from dags.dag_entities import Namespace
 from tests.conftest import ROOT
 from tests.integration.lab import STATE, Lab
@@ -29,6 +30,7 @@ _USER = f"overhead-{os.getpid()}"
 _DAG = "overhead"
 _SHARE = STATE / "share"
 _DATA = _SHARE / "SLAMA" / "kaggle_used_cars_dataset"
+_ARTIFACTS = f"/tmp/replayctl-{_USER}"  # noqa: S108 - on HDFS
 _STEPS = ("process", "spark", "yarn")
 _MODULE = '''"""Steps that compute next to nothing, one after another."""
 
@@ -67,6 +69,8 @@ spark.driver.memoryOverhead=384m
 spark.driver.cores=1
 spark.executor.memory=512m
 spark.executor.instances=1
+spark.pyspark.python=/usr/bin/python3
+spark.pyspark.driver.python=/usr/bin/python3
 """
 
 
@@ -113,7 +117,7 @@ def run(lab: Lab) -> None:
             # As long as a task runs, its DAG cannot go.
             while station.call("undeploy", "--delete-from-airflow", timeout=400).code == 7:
                 time.sleep(2)
-            shutil.rmtree(_DATA / "replay" / "experiments" / _USER, ignore_errors=True)
+            _artifacts(lab).folder.delete()
 
 
 def _station(lab: Lab, home: Path) -> Workstation:
@@ -132,8 +136,9 @@ def _station(lab: Lab, home: Path) -> Workstation:
             "spark_submit_files": str(_DATA / "spark_submit_files"),
             "spark_submit_files_in_pods": "/opt/spark_data/spark_submit_files",
             "data_in_pods": "/opt/spark_data",
-            "artifacts_in_pods": "/opt/spark_data/replay/experiments",
+            "artifacts_in_pods": f"hdfs://hdfs-namenode.hdfs-3.svc.cluster.local:9000{_ARTIFACTS}",
         },
+        "hdfs": {"url_in_pods": "http://hdfs-namenode.hdfs-3.svc.cluster.local:9870"},
         "pods": {"default": "1/2", "submit": "1/2"},
         "images": {"worker": "localhost:5000/airflow-worker", "pods": os.environ["IMAGE"]},
         "yarn": {
@@ -155,10 +160,9 @@ def _measured(lab: Lab, station: Workstation) -> None:
         answer = station.call("run", _DAG, "--wait", timeout=900)
     assert answer.code == 0, answer.document
     tasks = _tasks(station)
-    manifests = {}
-    for path in (_DATA / "replay" / "experiments" / _USER).glob("none/split/*/manifest.json"):
-        manifest = json.loads(path.read_text())
-        manifests[manifest["run"]["task_id"]] = manifest
+    folder = _artifacts(lab).folder / _USER / "none" / "split"
+    recorded = [Artifact.at(folder / name).manifest() for name in folder.entries()]
+    manifests: dict[str, Any] = {manifest["run"]["task_id"]: manifest for manifest in recorded}  # type: ignore[index]
     print("| step | queue | pod | Airflow in it | to the step | Spark | first job | to the task's end | all |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name in _STEPS:
@@ -173,6 +177,12 @@ def _row(name: str, task: Mapping[str, Any], pod: tuple[float, float], manifest:
     marks = (queued, *pod, started, times["begun"], session, counted, ended)
     steps = [after - before for before, after in itertools.pairwise(marks)]
     return f"| {name} | {' | '.join(f'{max(0.0, step):.1f} s' for step in (*steps, ended - queued))} |"
+
+
+def _artifacts(lab: Lab) -> Artifact:
+    """The folder of all artifacts, as this machine reaches it."""
+    address = lab.kubectl("-n", "hdfs-3", "get", "svc/hdfs-namenode", "-o", "jsonpath={.spec.clusterIP}")
+    return Artifact(f"hdfs://{address}:9000{_ARTIFACTS}", {"url": f"http://{address}:9870", "user": _USER})
 
 
 def _tasks(station: Workstation) -> dict[str, dict[str, Any]]:
