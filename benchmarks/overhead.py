@@ -108,6 +108,9 @@ class _Watch:
 
 def run(lab: Lab) -> None:
     """Deploys the DAG under a user of its own, runs it, prints a row for each step, and takes everything back."""
+    if "IMAGE" not in os.environ:
+        print("overhead: not measured: IMAGE is not set to a tag of the worker's image in the lab's registry")
+        return
     with tempfile.TemporaryDirectory() as folder:
         station = _station(lab, Path(folder))
         try:
