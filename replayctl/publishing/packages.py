@@ -84,7 +84,7 @@ def read_and_look(
     """
     for path in paths:
         check_package(path, runtime)
-    reporter.status(f"reading {len(paths)} files and listing {store.name}")
+    reporter.status(f"reading packages and listing {store.name}")
     # Ctrl-C must reach the connection, so this thread has it.
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(_read_packages, paths, runtime)
