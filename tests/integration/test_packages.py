@@ -1,5 +1,6 @@
 """Wheels and jars over a real sshd: what is sent, what is not, what a cut leaves, and what others plant."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -351,6 +352,7 @@ def test_every_posix_shell_hashes_what_it_receives(program: str, sent: str, tmp_
         with pytest.raises(OperationFailed, match="differs from the local one and was deleted"):
             send(store, digest, [content[:-1], b"?"], len(content))
         assert not store.look().may_have(digest)
+        assert processes_with(str(tools)) == []
         return
 
     def slowly() -> Iterator[bytes]:
@@ -364,6 +366,17 @@ def test_every_posix_shell_hashes_what_it_receives(program: str, sent: str, tmp_
     stored = store.look([digest])
     assert stored.has(digest, "a-1.jar", len(content))
     assert [path.name for path in (tmp_path / "files" / "alice" / "packages").glob(".parts.*/*")] == []
+    assert processes_with(str(tools)) == []
+
+
+def processes_with(folder: str) -> list[list[str]]:
+    """The command lines of processes that have this folder on their path, without a heartbeat's last pause."""
+    lines = []
+    for candidate in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if candidate.status() != psutil.STATUS_ZOMBIE and folder in candidate.environ().get("PATH", ""):
+                lines.append(candidate.cmdline())
+    return [line for line in lines if line[-2:] != ["sleep", "10"]]
 
 
 def send(store: PackageStore, digest: str, chunks: Iterable[bytes], size: int, offset: int = 0) -> None:

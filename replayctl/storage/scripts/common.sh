@@ -17,8 +17,10 @@ KEPT_BYTES=1048576
     # KILL, because a TERM that arrives between fork and exec is caught by the shell's own handler and lost.
     trap 'kill -KILL "$!" 2>/dev/null; exit 0' TERM
     sleep "${limit:-600}" &
-    wait "$!"
-    kill -KILL 0
+    # Neither the last command nor a failing one: there mksh ends at an interrupted wait without running the trap.
+    is_late=1
+    wait "$!" || is_late=
+    [ -z "$is_late" ] || kill -KILL 0
 ) </dev/null >/dev/null 2>&1 &
 watchdog=$!
 # Shells report on stderr that a signal ended a child; that is no message of ours.
