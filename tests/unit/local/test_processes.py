@@ -80,6 +80,8 @@ def test_a_child_without_environment_is_found_by_its_parent_and_then_by_its_sess
     assert {process.pid for process in by_session} == {child}
     # The same id of another time leads nobody.
     assert not processes.find_marked(lambda mark: mark == "test b", [Leader(leader.pid, time.time() + 3600)])
+    # The fixture does not find it any more.
+    psutil.Process(child).kill()
 
 
 def test_other_stacks_and_unmarked_processes_are_left_alone(start: Callable[..., subprocess.Popen[str]]) -> None:
