@@ -60,7 +60,7 @@ def run(
     from replayctl.experiments import finding, runs
 
     app: AppContext = ctx.obj
-    api, find = _server(ctx, shared=shared)
+    api, find = _server(ctx, shared=shared, with_stale=False)
     dag_info = find(dag)
     finding.check_force(api, dag_info, force or ())
     if dry_run:
@@ -150,7 +150,9 @@ def stop(
     return Result("runs stop", data, (fields,))
 
 
-def _server(ctx: typer.Context, *, shared: bool) -> tuple[AirflowApi, Callable[[str], DagInfo]]:
+def _server(
+    ctx: typer.Context, *, shared: bool, with_stale: bool = True
+) -> tuple[AirflowApi, Callable[[str], DagInfo]]:
     from replayctl.experiments import finding
     from replayctl.experiments.services import open_airflow
     from replayctl.settings.namespace import find_namespace
@@ -158,7 +160,7 @@ def _server(ctx: typer.Context, *, shared: bool) -> tuple[AirflowApi, Callable[[
     app: AppContext = ctx.obj
     namespace = find_namespace(app.settings, shared=shared)
     api = ctx.with_resource(open_airflow(app.settings, app.environ, app.reporter))
-    return api, lambda name: finding.find_dag(api, namespace, name)
+    return api, lambda name: finding.find_dag(api, namespace, name, with_stale=with_stale)
 
 
 def _dags_with_suffix(app: AppContext, api: AirflowApi) -> list[str]:

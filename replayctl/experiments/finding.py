@@ -19,14 +19,15 @@ def plain_name(namespace: Namespace, name: str) -> str:
     return name.removesuffix(namespace.suffix) or name
 
 
-def find_dag(api: AirflowApi, namespace: Namespace, name: str) -> DagInfo:
+def find_dag(api: AirflowApi, namespace: Namespace, name: str, *, with_stale: bool = False) -> DagInfo:
     """The namespace's DAG with this name; the header of its stub on the server names the owner.
 
-    Raises NotFound, with similar names of the namespace, if it does not exist.
+    A stale DAG, whose file is gone, may still have runs, and counts only `with_stale`. Raises NotFound, with similar
+    names of the namespace, if it does not exist.
     """
     dag_id = namespace.dag_id(plain_name(namespace, name))
     dag = api.find_dag(dag_id)
-    if dag is not None and not dag.is_stale and _belongs_to(api, namespace, dag_id):
+    if dag is not None and (with_stale or not dag.is_stale) and _belongs_to(api, namespace, dag_id):
         return dag
     kind = "" if namespace.user else "shared "
     raise NotFound(f"Airflow at {api.url} has no {kind}DAG {dag_id!r}", hint=_hint(api, namespace, name))

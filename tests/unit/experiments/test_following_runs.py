@@ -55,13 +55,14 @@ class Airflow:
     paused: bool = False
     pool: tuple[int, list[str]] = (1, [])
     stops: int = 0
+    stale: bool = False
 
     def stop_run(self, dag_id: str, run_id: str) -> RunInfo:
         self.stops += 1
         return RunInfo(dag_id, run_id, "failed", NOW, NOW)
 
     def find_dag(self, dag_id: str) -> DagInfo | None:
-        return DagInfo(dag_id, "f", "t", self.paused, False) if dag_id in self.owners else None
+        return DagInfo(dag_id, "f", "t", self.paused, self.stale) if dag_id in self.owners else None
 
     def dags(self) -> list[DagInfo]:
         return [DagInfo(dag_id, "f", "t", False, False) for dag_id in self.owners]
@@ -104,6 +105,14 @@ OWNERS = {
     "two_stage_ml100k_bob": "bob",
     "handmade_alice": "nobody",
 }
+
+
+def test_runs_of_a_dag_whose_file_is_gone_can_still_be_reached() -> None:
+    server = Airflow(owners=OWNERS, stale=True)
+    dag = finding.find_dag(server, Namespace("alice"), "two_stage_ml1m", with_stale=True)  # type: ignore[arg-type]
+    assert dag.dag_id == "two_stage_ml1m_alice"
+    with pytest.raises(NotFound, match="has no DAG 'two_stage_ml1m_alice'"):
+        finding.find_dag(server, Namespace("alice"), "two_stage_ml1m")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["two_stage_ml1m", "two_stage_ml1m_alice"])
