@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -213,4 +214,15 @@ def _open(app: AppContext, addresses: Iterable[str]) -> None:
 def _has_opened(address: str) -> bool:
     import webbrowser
 
-    return webbrowser.open(address)
+    try:
+        answer = os.dup(1)
+    except OSError:
+        # Started without a stdout.
+        return webbrowser.open(address)
+    # A browser in the terminal writes to stdout, which is for the answer alone.
+    os.dup2(2, 1)
+    try:
+        return webbrowser.open(address)
+    finally:
+        os.dup2(answer, 1)
+        os.close(answer)

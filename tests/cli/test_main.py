@@ -305,6 +305,19 @@ def test_without_a_browser_no_page_is_reported_as_open(clean_environment: Path) 
     assert problem["hint"] == "open http://yarn.example.org"
 
 
+def test_a_browser_in_the_terminal_does_not_write_into_the_answer(clean_environment: Path) -> None:
+    environ = {
+        "HOME": str(clean_environment),
+        "PATH": os.environ["PATH"],
+        "REPLAYCTL_LINKS_YARN": "http://yarn.example.org",
+        "BROWSER": "echo %s",
+    }
+    command = [sys.executable, "-m", "replayctl", "--output", "json", "open", "yarn"]
+    result = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout)["data"]["address"] == "http://yarn.example.org"
+    assert "http://yarn.example.org" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
