@@ -300,15 +300,17 @@ def test_requests_go_on_through_restarts_of_the_pod(lab: Lab, address: str) -> N
         lab.wait_for_server(after=name)
         ready = time.monotonic()
         deadline = ready + 30
-        while True:
+        # The processes of a pod may outlive it in the API for a moment, and go on to serve an open tunnel.
+        server = ""
+        while server in ("", name.partition("/")[2]):
+            assert time.monotonic() < deadline
             try:
                 with urllib.request.urlopen(f"{address}/pod", timeout=10) as page:
-                    assert page.read().decode().strip() != name.partition("/")[2]
-                break
+                    server = page.read().decode().strip()
             except TimeoutError:
                 pytest.fail("a request hung")
             except OSError:
-                assert time.monotonic() < deadline
+                continue
         late.append(time.monotonic() - ready)
     print(
         f"\n{count} restarts: the next request served after {max(late):.2f} s at most, "
