@@ -97,7 +97,8 @@ def upload(store: HdfsPackageStore, package: PackageFile) -> str:
 @pytest.mark.parametrize(
     ("method", "number", "again"),
     [
-        ("write", 1, "resume"),
+        # HDFS may not have kept any of the bytes that were under way.
+        ("write", 1, "resume/send"),
         ("digest", 1, "resume"),
         ("rename", 1, "resume"),
         ("set_attribute", 1, "send"),
@@ -115,7 +116,7 @@ def test_a_killed_upload_shows_nothing_by_half_and_the_next_one_heals_it(
     whole = store.look().has(package.sha256, package.name, package.size)
     assert whole == (again == "unchanged")
     assert whole or not store.look().packages
-    assert upload(store, package) == again
+    assert upload(store, package) in again.split("/")
     assert store.look().has(package.sha256, package.name, package.size)
     assert hdfs.digest(f"{store.path}/{folder_of(package.sha256)}/{package.name}") == package.sha256
     # A week later nothing of it is left.
