@@ -16,6 +16,7 @@ from pathlib import Path
 from replayctl import process
 from replayctl.bundle.package_files import Runtime
 from replayctl.errors import OperationFailed, RemoteCommandFailed
+from replayctl.python_env.recipe import version_of
 
 # Where YARN might put it: no path of the machine that builds.
 CONTAINER = Path("container") / "environment"
@@ -40,7 +41,7 @@ _SHOWN = 8
 
 def check_glibc(what: str, required: str | None, runtime: Runtime) -> None:
     """OperationFailed when something requires a newer C library than the nodes have."""
-    if required is None or _number(required) <= _number(runtime.glibc):
+    if required is None or version_of(required) <= version_of(runtime.glibc):
         return
     raise OperationFailed(
         f"{what} requires glibc {required}, the cluster's nodes have {runtime.glibc}",
@@ -49,10 +50,6 @@ def check_glibc(what: str, required: str | None, runtime: Runtime) -> None:
         "export REPLAYCTL_PACKAGES_STANDALONE_PYTHON='<URL>#sha256=<64 hex digits>'; "
         f"if the nodes are newer than that: export REPLAYCTL_PACKAGES_GLIBC={required}",
     )
-
-
-def _number(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
 
 
 def check_tree(tree: Path, runtime: Runtime, *, links: bool = True) -> None:

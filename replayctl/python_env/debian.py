@@ -9,7 +9,7 @@ from pathlib import Path
 
 from replayctl import process
 from replayctl.errors import NotFound, OperationFailed, RemoteCommandFailed
-from replayctl.python_env.recipe import Interpreter
+from replayctl.python_env.recipe import Interpreter, version_of
 
 _TIMEOUT_S = 300.0
 _STANDALONE_HINT = "name a standalone CPython by packages.standalone_python"
@@ -58,11 +58,7 @@ def _required_glibc(names: Sequence[str]) -> str | None:
     """The newest C library that one of the packages depends on; None where apt-cache does not say."""
     done = process.exchange(["apt-cache", "show", "--no-all-versions", *names], b"", timeout_s=_TIMEOUT_S)
     versions = _C_LIBRARY.findall(done.stdout.decode("utf-8", "replace"))
-    return max(versions, key=_number, default=None)
-
-
-def _number(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
+    return max(versions, key=version_of, default=None)
 
 
 def unpack_debian(interpreter: Interpreter, python: str, tree: Path, scratch: Path, patchelf: Path) -> None:

@@ -20,6 +20,11 @@ FROM_SPARK = ("pyspark", "py4j")
 _STANDALONE = re.compile(r"(?P<source>.+)#sha256=(?P<sha256>[0-9a-f]{64})")
 
 
+def version_of(text: str) -> tuple[int, ...]:
+    """A version such as `2.28` as numbers, which compare as versions do."""
+    return tuple(int(part) for part in text.split("."))
+
+
 @dataclass(frozen=True, slots=True)
 class Interpreter:
     """Where the interpreter comes from: `files` are addresses or paths, each with its sha256.

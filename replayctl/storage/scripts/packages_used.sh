@@ -10,8 +10,9 @@ report() { # NAMESPACE
         ! is_folder "$release" || ! is_file "$release/deployment.json" || emit deployment "$1/$release" "$release/deployment.json"
     done
 }
+# shellcheck disable=SC2016  # a command for the reader, not for the shell
 go "$dags" || fail "the DAG folder $dags does not exist or is not accessible to you" 66 \
-    'check folders.dags with: replayctl settings show; --include-used removes builds without looking at releases'
+    'run `replayctl settings show` to check folders.dags; --include-used removes builds without looking at releases'
 if is_there "$STORE" && enter "$STORE"; then
     for name in *; do
         case $name in *[!A-Za-z0-9._-]*) continue ;; esac

@@ -1,8 +1,9 @@
 # Removes the unfinished artifacts of a namespace to which nothing was written for some days; with $dry_run=1 it only names them.
 # $artifacts $owner $days $dry_run
 # Tasks write there under names of their own, so folders of any user count; links do not.
+# shellcheck disable=SC2016  # a command for the reader, not for the shell
 go "$artifacts" || fail "the folder of artifacts $artifacts does not exist or is not accessible to you" 66 \
-    "check folders.artifacts with: replayctl settings show"
+    'run `replayctl settings show` to check folders.artifacts'
 
 # .IDENTITY.OWNER.NUMBER.tmp, or .old
 is_unfinished() {
