@@ -7,6 +7,7 @@ Annotations are not postponed here, because Typer would evaluate those of the ro
 """
 
 import functools
+import gc
 import os
 import shutil
 import signal
@@ -159,6 +160,8 @@ def _root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
+    # Off since the start: see `__main__`.
+    gc.enable()
     if mode not in ("human", "json"):
         raise typer.BadParameter(f"invalid format {mode!r}; choose human or json", param_hint="--output")
     out: output.Output = ctx.obj

@@ -1,6 +1,7 @@
 """The program as its user calls it: exit codes, streams, the JSON envelope, help."""
 
 import errno
+import gc
 import json
 import os
 import signal
@@ -114,6 +115,17 @@ def test_help_of_a_group_cuts_no_sentence(capfd: pytest.CaptureFixture[str], gro
     code, out, _ = run(capfd, group, "--help")
     assert code == 0
     assert "..." not in out.replace("COMMAND [ARGS]...", "")
+
+
+def test_a_command_works_with_the_garbage_collector_that_a_start_does_without(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    gc.disable()
+    try:
+        assert run(capfd, "settings", "profiles")[0] == 0
+        assert gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_usage_errors_have_the_form_of_all_errors(capfd: pytest.CaptureFixture[str]) -> None:
