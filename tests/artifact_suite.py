@@ -73,6 +73,20 @@ class Place:
         return sorted(name for name in names if name.startswith("."))
 
 
+def refuse_renames(temporary: Artifact, monkeypatch: pytest.MonkeyPatch, reasons: Mapping[str, str]) -> None:
+    """Makes the storage refuse to rename folders whose name ends so, for that reason."""
+    kind = type(temporary.folder)
+    rename = kind.rename
+
+    def failing(source: StoragePath, target: StoragePath) -> None:
+        for suffix, reason in reasons.items():
+            if source.name.endswith(suffix):
+                raise OSError(reason)
+        rename(source, target)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(kind, "rename", failing)
+
+
 def write(artifact: Artifact, owner: str, text: str, *, replace: bool = False) -> bool:
     temporary = artifact.begin(owner)
     temporary.make_table("table")
@@ -180,15 +194,7 @@ class ArtifactSuite:
         artifact = place.artifact()
         write(artifact, "run", "old")
         temporary = artifact.begin("run")
-        kind = type(temporary.folder)
-        rename = kind.rename
-
-        def failing(source: StoragePath, target: StoragePath) -> None:
-            if source.name.endswith(".tmp"):
-                raise OSError("no space left")
-            rename(source, target)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(kind, "rename", failing)
+        refuse_renames(temporary, monkeypatch, {".tmp": "no space left"})
         with pytest.raises(OSError, match="no space left"):
             artifact.commit(temporary, {"text": "new"}, replace=True)
         assert artifact.manifest() == {"text": "old"}
@@ -199,15 +205,7 @@ class ArtifactSuite:
         artifact = place.artifact()
         write(artifact, "run", "old")
         temporary = artifact.begin("run")
-        kind = type(temporary.folder)
-        rename = kind.rename
-
-        def failing(source: StoragePath, target: StoragePath) -> None:
-            if source.name.endswith((".tmp", ".old")):
-                raise OSError("no space left" if source.name.endswith(".tmp") else "read-only")
-            rename(source, target)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(kind, "rename", failing)
+        refuse_renames(temporary, monkeypatch, {".tmp": "no space left", ".old": "read-only"})
         with pytest.raises(ArtifactError) as raised:
             artifact.commit(temporary, {"text": "new"}, replace=True)
         old_folder = next(name for name in place.names() if name.endswith(".old"))
