@@ -63,11 +63,13 @@ def run(lab: Lab, pairs: Pairs) -> None:
                 5,
                 "≤ 1.0",
             )
-        for name, work, count in (
-            ("one request in a connection of its own, median of 50", _one_by_one, 7),
-            ("200 such requests at once", _at_once, 7),
-            ("upload of 64 MiB", _upload, 7),
-        ):
+    for name, work, count in (
+        ("one request in a connection of its own, median of 50", _one_by_one, 7),
+        ("200 such requests at once", _at_once, 7),
+        ("upload of 64 MiB", _upload, 7),
+    ):
+        # A forward of kubectl's that has carried 64 downloads at once leaves some of 200 requests unanswered.
+        with _ours() as mine, _kubectl(command) as kubectl:
             pairs(
                 f"forward, {name}, time to kubectl port-forward",
                 lambda work=work: work(mine),
@@ -89,13 +91,23 @@ def _memory(lab: Lab) -> None:
         argv = [sys.executable, "-m", "replayctl", "yarn-logs", name, "--log-files", "stdout", *words]
         started = time.perf_counter()
         environ = {**os.environ, "KUBECONFIG": str(STATE / "kubeconfig")}
+        peak = 0
         with subprocess.Popen(argv, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-            _, status, usage = os.wait4(running.pid, 0)
-            running.returncode = os.waitstatus_to_exitcode(status)
-        assert running.returncode == 0, words
-        peak = usage.ru_maxrss / (1 if sys.platform == "linux" else 1024) / 1024
+            while running.poll() is None:
+                peak = max(peak, _peak(running.pid))
+                time.sleep(0.05)
         duration = time.perf_counter() - started
-        print(f"yarn-logs of 1 GiB {' '.join(words)}: {peak:.0f} MiB at most, {duration:.1f} s (goal ≤ 100 MB)")
+        assert running.returncode == 0, words
+        print(f"yarn-logs of 1 GiB {' '.join(words)}: {peak >> 10} MiB at most, {duration:.1f} s (goal ≤ 100 MB)")
+
+
+def _peak(pid: int) -> int:
+    """The most memory that the process has had so far, KiB; wait4's figure would begin with that of our own process."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1])
+    return 0
 
 
 def _logs(lab: Lab, pairs: Pairs) -> None:

@@ -60,15 +60,16 @@ ENV JAVA_HOME=/opt/java \
     PYTHONDONTWRITEBYTECODE=1 \
     PATH=/opt/airflow-venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/spark/bin
 
+RUN mkdir -p /opt/airflow/dags /opt/airflow/logs /opt/spark_data \
+    && chown -R 50000:0 /opt/airflow && chmod -R g=u /opt/airflow
+WORKDIR /opt/airflow
+ENTRYPOINT ["tini", "--"]
+
 # Where Hadoop and YARN are, for images that stand by themselves; a cluster usually mounts its own files over them.
 ARG DEFAULT_FS=file:///
 ARG RESOURCEMANAGER=yarn-resourcemanager.spark-lama-exps.svc.cluster.local
 COPY conf/core-site.xml conf/yarn-site.xml /etc/hadoop/
 RUN sed -i "s|@DEFAULT_FS@|${DEFAULT_FS}|" /etc/hadoop/core-site.xml \
-    && sed -i "s|@RESOURCEMANAGER@|${RESOURCEMANAGER}|" /etc/hadoop/yarn-site.xml \
-    && mkdir -p /opt/airflow/dags /opt/airflow/logs /opt/spark_data \
-    && chown -R 50000:0 /opt/airflow && chmod -R g=u /opt/airflow
+    && sed -i "s|@RESOURCEMANAGER@|${RESOURCEMANAGER}|" /etc/hadoop/yarn-site.xml
 
 USER 50000
-WORKDIR /opt/airflow
-ENTRYPOINT ["tini", "--"]

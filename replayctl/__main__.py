@@ -13,7 +13,11 @@ def main() -> NoReturn:
     gc.disable()
     from replayctl import cli
 
-    cli.main()
+    try:
+        cli.main()
+    finally:
+        # The interpreter's last collections would go through every module, only for the process to end.
+        gc.freeze()
 
 
 if __name__ == "__main__":

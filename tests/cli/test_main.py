@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replayctl import __main__ as program
 from replayctl import cli
 from replayctl.commands.command_line import sort_out
 from replayctl.settings.context import AppContext
@@ -126,6 +127,18 @@ def test_a_command_works_with_the_garbage_collector_that_a_start_does_without(
         assert gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_an_end_leaves_nothing_to_collect(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["replayctl", "--version"])
+    try:
+        with pytest.raises(SystemExit) as ended:
+            program.main()
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+        gc.enable()
+    assert (ended.value.code, capfd.readouterr().out) == (0, "replayctl 0.1.0\n")
 
 
 def test_usage_errors_have_the_form_of_all_errors(capfd: pytest.CaptureFixture[str]) -> None:
