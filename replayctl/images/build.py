@@ -31,12 +31,19 @@ _STEP = re.compile(r"Step (?P<number>\d+)/(?P<total>\d+) : (?P<command>.*)", re.
 _BUILDX_LINE = re.compile(r"#(?P<number>\d+) (?P<rest>.*)")
 _BUILDX_STEP = re.compile(r"\[(?P<stage>[^\]]*?)(?P<number>\d+)/(?P<total>\d+)\] (?P<command>.*)")
 _BUILDX_OUTPUT = re.compile(r"\d+\.\d+ (?P<text>.*)")
-_BUILDX_ERROR = re.compile(r"ERROR: (?:failed to solve: )?(?P<reason>.*?(?:exit code: (?P<code>\d+))?)$")
+_BUILDX_ERROR = re.compile(r"ERROR: (?P<reason>.*?(?:exit code: (?P<code>\d+))?)$")
+# What the layers of BuildKit put in front of a reason.
+_WRAPPINGS = re.compile(
+    r"((rpc error: code = \w+ desc|failed to solve( with frontend [^:]*)?|failed to create LLB definition)( =|:) )+"
+)
+_STATUS = re.compile(r"The command '.*' returned a non-zero code: (?P<code>\d+)", re.DOTALL)
 # Where Docker's client looks for its plugins, beside the user's own folders.
 _PLUGINS = tuple(
     Path(folder, "docker", "cli-plugins")
     for folder in ("/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec")
 )
+# The classic builder has stderr in red.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # Lines of the classic builder itself between those of a step.
 _HOUSEKEEPING = ("--->", "Removing intermediate container")
 
@@ -138,13 +145,21 @@ class _Steps:
         self.current = ""
         self.command = ""
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._rest = ""
 
     def begin(self, number: str, total: str, command: str) -> None:
         self.current = f"step {number}/{total}"
         self.command = " ".join(command.split())
         self.tail.clear()
+        self._rest = ""
         command_line = self.command if len(self.command) <= 100 else f"{self.command[:99]}…"
         self._reporter.step(f"{self.current}: {command_line}")
+
+    def output(self, text: str) -> None:
+        """Takes a piece of what a step prints, which need not end where a line does."""
+        *lines, self._rest = (self._rest + _COLOURS.sub("", text)).split("\n")
+        for line in lines:
+            self.line(line)
 
     def line(self, text: str) -> None:
         if text.strip() and not text.strip().startswith(_HOUSEKEEPING):
@@ -152,12 +167,14 @@ class _Steps:
             self._reporter.status(f"{self.current}: {text.strip()}")
 
     def failure(self, plan: BuildPlan, reason: str) -> ReplayctlError:
+        self.output("\n")
         registry = explain(reason, str(plan.base), plan.base.registry)
         if registry is not None and not self.tail:
             return registry
         details = [f"{self.current}: {self.command}"] if self.command else []
+        where = f"in {self.current}" if self.current else "before its first step"
         return OperationFailed(
-            f"the build of {plan.reference} failed in {self.current or 'its first step'}: {reason}",
+            f"the build of {plan.reference} failed {where}: {reason}",
             hint=f"correct {plan.context.folder / plan.context.dockerfile} or the step's inputs, then build again",
             details="\n".join([*details, *self.tail]),
         )
@@ -181,13 +198,16 @@ def _build_by_engine(engine: Engine, plan: BuildPlan, reporter: Reporter, labels
 
 def _take(event: Mapping[str, Any], steps: _Steps, plan: BuildPlan) -> None:
     if "error" in event:
-        raise steps.failure(plan, str(event["error"]).strip())
-    text = str(event.get("stream") or event.get("status") or "")
-    match = _STEP.match(text)
+        reason = str(event["error"]).strip()
+        status = _STATUS.fullmatch(reason)
+        raise steps.failure(plan, f"exit code {status['code']}" if status else reason)
+    match = _STEP.match(str(event.get("stream") or ""))
     if match:
         steps.begin(match["number"], match["total"], match["command"])
+    elif "stream" in event:
+        steps.output(str(event["stream"]))
     else:
-        steps.line(text)
+        steps.line(str(event.get("status") or ""))
 
 
 def _has_buildx() -> bool:
@@ -238,7 +258,7 @@ class BuildxLog:
             # The summary of a failure repeats what the step has printed.
             error = _BUILDX_ERROR.match(text)
             if error:
-                self.reason = f"exit code {error['code']}" if error["code"] else error["reason"]
+                self.reason = f"exit code {error['code']}" if error["code"] else _WRAPPINGS.sub("", error["reason"], 1)
             return
         step = self._steps.setdefault(match["number"], _Steps(self._reporter))
         rest = match["rest"]

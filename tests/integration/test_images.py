@@ -176,10 +176,10 @@ def test_a_failing_step_is_shown_with_its_last_words(bench: Workbench) -> None:
     answer = bench.call("build-airflow-image")
     assert answer.code == 1
     assert "failed in step 5/" in answer.error["message"]
-    assert "returned a non-zero code: 3" in answer.error["message"]
+    assert "exit code 3" in answer.error["message"]
     lines = answer.error["details"].splitlines()
     assert "RUN" in lines[0]
-    assert "no space for this" in lines[1:]
+    assert lines[1:] == ["first", "no space for this"]
 
 
 def test_a_wrong_login_is_refused_with_what_to_type(bench: Workbench) -> None:

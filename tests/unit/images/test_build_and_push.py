@@ -198,11 +198,21 @@ def test_a_failure_of_buildx_has_the_lines_of_the_step_that_failed(docker_dir: P
     ]
 
 
-def test_a_dockerfile_that_buildx_cannot_parse(docker_dir: Path) -> None:
+@pytest.mark.parametrize(
+    "wrapping",
+    [
+        "failed to solve: ",
+        "rpc error: code = Unknown desc = failed to solve with frontend dockerfile.v0: "
+        "failed to create LLB definition: ",
+    ],
+)
+def test_a_dockerfile_that_buildx_cannot_parse(docker_dir: Path, wrapping: str) -> None:
     log = BuildxLog(RecordingReporter())
-    log.take("ERROR: failed to solve: dockerfile parse error on line 1: unknown instruction: FORM")
+    log.take(f"ERROR: {wrapping}dockerfile parse error on line 1: unknown instruction: FORM")
     error = log.failed.failure(planned(FakeEngine(), docker_dir), log.reason)
-    assert str(error).endswith("failed in its first step: dockerfile parse error on line 1: unknown instruction: FORM")
+    assert str(error).endswith(
+        "failed before its first step: dockerfile parse error on line 1: unknown instruction: FORM"
+    )
 
 
 def test_an_image_in_the_registry_counts_and_a_registry_that_is_away_does_not_matter(docker_dir: Path) -> None:
@@ -224,14 +234,21 @@ def test_another_image_under_the_tag_does_not_count(docker_dir: Path) -> None:
 def test_a_failing_step_is_shown_with_its_command_and_last_lines(docker_dir: Path) -> None:
     noise = [{"stream": f"line {number}\n"} for number in range(50)]
     engine = FakeEngine(*STEPS, *noise, {"error": "The command '/bin/sh -c make' returned a non-zero code: 2"})
-    with pytest.raises(
-        OperationFailed, match=r"failed in step 2/2: The command .* returned a non-zero code: 2"
-    ) as excinfo:
+    with pytest.raises(OperationFailed, match=r"failed in step 2/2: exit code 2$") as excinfo:
         build(engine, planned(engine, docker_dir), RecordingReporter())  # type: ignore[arg-type]
     lines = (excinfo.value.details or "").splitlines()
     assert lines[0] == "step 2/2: RUN make"
     assert lines[-1] == "line 49"
     assert len(lines) == 21
+
+
+def test_lines_that_a_step_prints_in_pieces_are_whole(docker_dir: Path) -> None:
+    pieces = ["first\n", "\x1b[91mls: \x1b[0m", "\x1b[91mcannot read x\n\x1b[0m", "no end"]
+    events = [*({"stream": piece} for piece in pieces), {"error": "The command 'ls' returned a non-zero code: 2"}]
+    engine, reporter = FakeEngine(*STEPS, *events), RecordingReporter()
+    with pytest.raises(OperationFailed) as excinfo:
+        build(engine, planned(engine, docker_dir), reporter)  # type: ignore[arg-type]
+    assert (excinfo.value.details or "").splitlines()[2:] == ["first", "ls: cannot read x", "no end"]
 
 
 def test_a_base_that_cannot_be_pulled_is_the_registrys_word(docker_dir: Path) -> None:
