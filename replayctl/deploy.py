@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from replayctl.bundle import validation
 from replayctl.bundle.git import Commit, commit_of
 from replayctl.bundle.release import Release, build_release
-from replayctl.bundle.specs import Dag, load_specs
+from replayctl.bundle.specs import Dag
 from replayctl.bundle.stubs import stubs_of
 from replayctl.errors import NotReady, Unreachable, UsageProblem
 from replayctl.images.digests import pin
 from replayctl.images.reference import parse_reference
+from replayctl.publishing.artifact_view import open_loader
 from replayctl.publishing.deployment import deployment_json
 from replayctl.publishing.plan import Plan, PlannedAction, check_dag_ids, check_modules, make_plan
 from replayctl.publishing.verify import DagServer, Watcher, check_owners, expected_of
@@ -205,18 +206,19 @@ def _check(dags_dir: Path, workspace: Workspace, options: SyncOptions) -> _Check
     else:
         reporter.warn("validation is off: faults in the code will show up on the server, for all users")
     started = time.monotonic()
-    dags = load_specs(release, timeout_s=settings.deploy.load_timeout_s, look=options.dry_run)
-    loaded_s = time.monotonic() - started
-    reporter.step(f"loaded {len(dags)} DAGs in {loaded_s:.2f} s")
-    check_dag_ids(dags, namespace)
-    images = _image_digests(settings, dags)
-    packages = _packages(workspace, dags)
-    if images or packages:
-        text = deployment_json(settings, folders, namespace.user, images=images, packages=packages)
-        release = build_release(dags_dir, text)
-    if packages and packages.named:
-        # Their contents belong to the steps' identities.
-        dags = load_specs(release, timeout_s=settings.deploy.load_timeout_s, look=options.dry_run)
+    with open_loader(workspace, look=options.dry_run) as load:
+        dags = load(release)
+        loaded_s = time.monotonic() - started
+        reporter.step(f"loaded {len(dags)} DAGs in {loaded_s:.2f} s")
+        check_dag_ids(dags, namespace)
+        images = _image_digests(settings, dags)
+        packages = _packages(workspace, dags)
+        if images or packages:
+            text = deployment_json(settings, folders, namespace.user, images=images, packages=packages)
+            release = build_release(dags_dir, text)
+        if packages and packages.named:
+            # Their contents belong to the steps' identities.
+            dags = load(release)
     reporter.step(f"release {release.name}{''.join(f', in pods of {image}' for image in set(images.values()))}")
     return _Checked(release, dags, findings, loaded_s, images)
 

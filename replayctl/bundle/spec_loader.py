@@ -6,7 +6,9 @@ process only waits for a second one that loads the modules, and then kills all p
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import dataclasses
 import importlib
 import importlib.util
 import json
@@ -18,6 +20,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
+# On HDFS, each look is a few requests.
+_LOOKS_AT_ONCE = 8
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -26,7 +30,7 @@ def main(argv: list[str]) -> NoReturn:
     _adopt_orphans()
     worker = os.fork()
     if worker == 0:
-        _load(*argv[:3], look=argv[3] == "look", modules=argv[4:])
+        _load(*argv[:3], view=json.loads(argv[3]), modules=argv[4:])
         os._exit(0)
 
     def give_up(_number: int, _frame: FrameType | None) -> None:
@@ -72,7 +76,7 @@ def _children() -> Iterator[int]:
                 yield int(name)
 
 
-def _load(answer: str, folder: str, release: str, *, look: bool, modules: list[str]) -> None:
+def _load(answer: str, folder: str, release: str, *, view: dict[str, Any] | None, modules: list[str]) -> None:
     sys.dont_write_bytecode = True
     process = os.getpid()
     spec = importlib.util.spec_from_file_location(release, f"{folder}/__init__.py", submodule_search_locations=[folder])
@@ -84,9 +88,10 @@ def _load(answer: str, folder: str, release: str, *, look: bool, modules: list[s
     entry = importlib.import_module(f"{release}.release_package")
     reuse = importlib.import_module(f"{release}.reuse")
     deployment = entry.load_deployment()
-    # The path of the artifacts on the workers may not exist on this machine.
-    look = look and os.path.isdir(deployment.artifacts_root)
     dags, broken = [], {}
+    documents: dict[str, Any] = {}
+    # The artifacts as this machine sees them, which may be another path than that of the workers.
+    seen = dataclasses.replace(deployment, artifacts_root=view["root"], hdfs=view["hdfs"]) if view else None
     for module in modules:
         try:
             specs = entry.load_specs(module, deployment)
@@ -94,7 +99,9 @@ def _load(answer: str, folder: str, release: str, *, look: bool, modules: list[s
             broken[module] = ["".join(traceback.format_exception(error)), f"{type(error).__name__}: {error}"]
             continue
         for dag in specs:
-            steps = [_describe(dag, step, deployment, reuse, look=look) for step in dag.steps]
+            steps = [_describe(dag, step, deployment, reuse) for step in dag.steps]
+            if seen:
+                documents |= {step.identity: seen.step_document(dag, step) for step in dag.steps}
             dags.append(
                 {
                     "dag_id": dag.dag_id,
@@ -105,6 +112,10 @@ def _load(answer: str, folder: str, release: str, *, look: bool, modules: list[s
                     "steps": steps,
                 }
             )
+    prospects = _prospects(documents, reuse)
+    for described in dags:
+        for step in described["steps"]:
+            step["prospect"] = prospects.get(step["identity"])
     if os.getpid() != process:
         # A copy of this process, forked by a module.
         os._exit(0)
@@ -112,7 +123,23 @@ def _load(answer: str, folder: str, release: str, *, look: bool, modules: list[s
         json.dump({"dags": dags, "broken": broken}, file)
 
 
-def _describe(dag: Any, step: Any, deployment: Any, reuse: Any, *, look: bool) -> dict[str, object]:
+def _prospects(documents: dict[str, Any], reuse: Any) -> dict[str, dict[str, Any]]:
+    """What a run would do about each step, by its identity; after one failure to look, the others are unknown, too."""
+    trouble = ""
+
+    def ask(document: Any) -> dict[str, Any]:
+        nonlocal trouble
+        try:
+            return {"outcome": "unknown", "why": trouble} if trouble else dict(reuse.prospect(document))
+        except Exception as error:  # noqa: BLE001 - reading on HDFS raises errors of the release's own
+            trouble = str(error)
+            return {"outcome": "unknown", "why": trouble}
+
+    with concurrent.futures.ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
+        return dict(zip(documents, pool.map(ask, documents.values()), strict=True))
+
+
+def _describe(dag: Any, step: Any, deployment: Any, reuse: Any) -> dict[str, Any]:
     return {
         "name": step.name,
         "identity": step.identity,
@@ -124,7 +151,6 @@ def _describe(dag: Any, step: Any, deployment: Any, reuse: Any, *, look: bool) -
         "overridden": dict(step.overridden),
         "packages": [*step.wheels, *step.jars],
         "on_yarn": step.engine == "spark" and deployment.place(step) == "yarn",
-        "prospect": reuse.prospect(deployment.step_document(dag, step)) if look else None,
     }
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ class Step:
     """One task of a DAG: its name, the identity and path of its artifact, and its upstream tasks.
 
     `overridden` are the general values of parameters that the data set overrides. `prospect` is what a run would do
-    (`outcome`: `reuse` with the artifact's `origin`, or `compute` with the reason, `why`); None if the artifacts were
-    not checked or cannot be read from this machine.
+    (`outcome`: `reuse` with the artifact's `origin`, or `compute` or `unknown` with the reason, `why`); None if the
+    artifacts were not checked.
     """
 
     name: str
@@ -51,10 +51,18 @@ class Dag:
     image: str = ""
 
 
-def load_specs(release: Release, *, timeout_s: float, look: bool = False) -> tuple[Dag, ...]:
+@dataclass(frozen=True, slots=True)
+class ArtifactView:
+    """The artifacts as this machine sees them: the folder of all, and the connection to HDFS if they are there."""
+
+    root: str
+    hdfs: Mapping[str, str] | None = None
+
+
+def load_specs(release: Release, *, timeout_s: float, view: ArtifactView | None = None) -> tuple[Dag, ...]:
     """The DAGs of all spec modules of the release; modules with `build_dags` contribute none.
 
-    With `look`, the artifacts are checked, so that each step has its prospect. Raises UsageProblem if a module fails to
+    With `view`, the artifacts are checked, so that each step has its prospect. Raises UsageProblem if a module fails to
     load, with its traceback, or if two DAGs share an id, and TimedOut if loading takes longer than `timeout_s`.
     """
     with tempfile.TemporaryDirectory(prefix="replayctl-specs-") as scratch:
@@ -67,7 +75,7 @@ def load_specs(release: Release, *, timeout_s: float, look: bool = False) -> tup
         # The others need Airflow to load; only a server knows their DAGs.
         modules = [module for module in release.modules if module not in release.free_modules]
         # A bare interpreter: at parse time, a release may import only the standard library and itself.
-        options = [str(answer), str(folder), release.name, "look" if look else "-"]
+        options = [str(answer), str(folder), release.name, json.dumps(asdict(view) if view else None)]
         argv = [sys.executable, "-I", str(_LOADER), *options, *modules]
         try:
             done = process.run(argv, timeout_s=timeout_s, check=False)

@@ -106,6 +106,12 @@ def _steps_table(dags: Sequence[Dag]) -> list[Block]:
         for step in dag.steps:
             steps.setdefault(step.identity, (dag, step))
     everything = dict.fromkeys(step.dataset for _, step in steps.values())
+    unknown = dict.fromkeys(
+        step.prospect["why"] for _, step in steps.values() if step.prospect and step.prospect["outcome"] == "unknown"
+    )
+    if unknown:
+        lines = (f"what a run would reuse is unknown: {why} (parameters: --output json)" for why in unknown)
+        return [Lines(tuple(lines))]
     in_use = {step.dataset for _, step in steps.values() if not _is_new(step)} or set(everything)
     rows = [
         (step.dataset, step.name, dag.dag_id, _parameters(step), _prospect(step))
@@ -131,8 +137,7 @@ def _parameters(step: Step) -> str:
 
 
 def _prospect(step: Step) -> str:
-    if step.prospect is None:
-        return "unknown: the artifacts cannot be read from this machine"
+    assert step.prospect is not None
     if step.prospect["outcome"] == "reuse":
         origin = step.prospect["origin"]
         at = short_moment(datetime.datetime.fromisoformat(origin["at"]))

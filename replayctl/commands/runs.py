@@ -65,7 +65,11 @@ def run(
     finding.check_force(api, dag_info, force or ())
     if dry_run:
         data = {"dag_id": dag_info.dag_id, "force": force or [], "engine": engine, "dry_run": True}
-        return Result("run", data, (Lines((f"would start {dag_info.dag_id} on {api.url}",)),))
+        lines = (
+            f"would start {dag_info.dag_id} in the Airflow of profile {app.settings.profile}",
+            "run `replayctl sync-dags --dry-run` to see what it would compute, and what it would reuse",
+        )
+        return Result("run", data, (Lines(lines),))
     started = runs.start(api, dag_info, force or (), app.reporter, engine=engine)
     if not wait:
         return _result("run", runs.report_of(api, started))

@@ -17,6 +17,19 @@ from replayctl.settings.declared import Settings
 
 
 @contextlib.contextmanager
+def open_hdfs_address(settings: Settings, environ: Mapping[str, str], reporter: Reporter) -> Iterator[str]:
+    """The web address of HDFS for other programs: `hdfs.url`, else a forward that also redirects to the DataNodes."""
+    if settings.hdfs.url is not None:
+        yield settings.hdfs.url
+        return
+    cluster = find_kubernetes(settings, environ)
+    announce_forward(reporter, "hdfs.url", settings.targets.hdfs)
+    target = parse_endpoint(settings.targets.hdfs)
+    with open_tunnel(cluster, target, reporter, redirects_to=namespaces(settings)) as url:
+        yield url
+
+
+@contextlib.contextmanager
 def open_hdfs(settings: Settings, environ: Mapping[str, str], reporter: Reporter, user: str) -> Iterator[WebHdfs]:
     """HDFS at `hdfs.url`, else through forwards to `targets.hdfs` and to the DataNodes that it names."""
     if settings.hdfs.url is not None:

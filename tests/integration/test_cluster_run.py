@@ -282,6 +282,16 @@ def test_the_leaderboard_equals_that_of_this_machine(
     assert ours["lightgbm"] == pytest.approx(local["lightgbm"], rel=1e-6)
 
 
+def test_a_dry_run_sees_through_a_forward_what_the_next_run_would_reuse(cluster: Cluster, run: dict[str, Any]) -> None:
+    planned = cluster.call("sync-dags", "--dry-run")
+    assert planned.code == 0, planned.stderr
+    (dag,) = (dag for dag in planned.document["data"]["plan"] if dag["dag_id"] == f"{_DAG}_{_USER}")
+    outcomes = {
+        step["name"]: (step["prospect"]["outcome"], step["prospect"]["origin"]["run_id"]) for step in dag["steps"]
+    }
+    assert outcomes == dict.fromkeys(_STEPS, ("reuse", run["run_id"]))
+
+
 def test_the_configuration_says_which_image_the_next_pod_gets(cluster: Cluster, run: dict[str, Any]) -> None:
     config = cluster.call("airflow-config", "core.executor", "--dag", _DAG)
     assert config.code == 0, config.stderr

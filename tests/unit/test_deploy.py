@@ -154,7 +154,7 @@ def test_a_dry_run_says_what_a_run_would_compute_and_reuse(place: tuple) -> None
         return next(step for step in dag.steps if step.name == "first_level_als")
 
     unseen = step()
-    assert unseen.prospect is None
+    assert unseen.prospect == {"outcome": "compute", "why": ""}
     assert (unseen.parameters["kwargs"], unseen.overridden) == ({"rank": 32, "seed": 42}, {"rank": 100})
     folder = Path(unseen.artifact)
     folder.mkdir(parents=True)

@@ -37,7 +37,13 @@ def test_data_sets_without_a_result_share_a_line() -> None:
     assert blocks[1] == Lines(("compute every step: ml1m, msd (for their parameters: --output json)",))
 
 
-def test_before_the_first_run_and_where_artifacts_are_out_of_sight_every_step_is_shown() -> None:
+def test_before_the_first_run_every_step_is_shown() -> None:
     assert len(rows(_steps_table([dag("a", "ml1m", split=NEW), dag("b", "msd", split=NEW)]))) == 2
-    assert len(rows(_steps_table([dag("a", "ml1m", split=None), dag("b", "msd", split=None)]))) == 2
     assert _steps_table([]) == []
+
+
+def test_artifacts_out_of_sight_are_one_line_with_the_reason() -> None:
+    unseen = {"outcome": "unknown", "why": "this machine has no folder /x"}
+    assert _steps_table([dag("a", "ml1m", split=unseen), dag("b", "msd", split=unseen)]) == [
+        Lines(("what a run would reuse is unknown: this machine has no folder /x (parameters: --output json)",))
+    ]
