@@ -11,7 +11,7 @@ import typer
 from replayctl.commands.options import DryRun, Engine, Shared
 from replayctl.console.result import Block, Fields, Lines, Problem, Result, Status, Table
 from replayctl.console.times import duration, short_duration
-from replayctl.errors import Interrupted, UsageProblem
+from replayctl.errors import Interrupted, ReplayctlError, UsageProblem
 from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ _RunId = Annotated[
     str | None, typer.Argument(help="Run ID or a prefix of it; the newest run by default.", show_default=False)
 ]
 _A_DAY_S = 86400
+# YARN collects the logs of an application after its end.
+_LOG_WITHIN_S = 30.0
 # A step's whole description is one line of its log.
 _LINE_WIDTH = 300
 
@@ -197,12 +199,19 @@ def _watched(app: AppContext, api: AirflowApi, run: RunInfo, timeout_s: float) -
 
 
 def _cause(app: AppContext, lines: Sequence[str]) -> FailureCause | None:
-    """The cause in a task's log; where the log has none, perhaps because it could not be written, a full disk here."""
+    """The cause in the log of the task's application on YARN, or else in its own.
+
+    Where the log has none, perhaps because it could not be written, a full disk here.
+    """
+    from replayctl.experiments.log_excerpt import failed_application
     from replayctl.experiments.runs import FailureCause
     from replayctl.local.disk import full_disk_hint, is_full
     from replayctl.logs.diagnose import cause_in_task_log
     from replayctl.settings.load import LOCAL_PROFILE
 
+    application = failed_application(lines)
+    if application and (on_yarn := _cause_on_yarn(app, application)):
+        return on_yarn
     cause = cause_in_task_log(lines)
     if cause is not None:
         return FailureCause(cause.summary, cause.explanation)
@@ -210,6 +219,27 @@ def _cause(app: AppContext, lines: Sequence[str]) -> FailureCause | None:
     if settings.profile == LOCAL_PROFILE and is_full(settings.local.home):
         return FailureCause(f"the disk of {settings.local.home} is full", full_disk_hint(settings.local.home))
     return None
+
+
+def _cause_on_yarn(app: AppContext, name: str) -> FailureCause | None:
+    """The probable cause in the application's logs; None if they do not show any, or cannot be read."""
+    from replayctl import yarn
+    from replayctl.experiments.runs import FailureCause
+
+    try:
+        with yarn.open_yarn(app.settings, app.environ, app.reporter) as cluster:
+            application = cluster.application(name)
+            causes = yarn.probable_causes(
+                cluster,
+                application,
+                lambda: cluster.files(application, wait_s=_LOG_WITHIN_S),
+                app.reporter,
+                requested=True,
+            )
+    except ReplayctlError as error:
+        app.reporter.note(f"cannot read the logs of {name}: {error}")
+        return None
+    return FailureCause(causes[0].summary, causes[0].explanation, causes[0].excerpt) if causes else None
 
 
 def _result(command: str, report: RunReport) -> Result:
@@ -235,8 +265,12 @@ def _problem(task: FailedTask) -> Problem:
     lines = [line if len(line) <= _LINE_WIDTH else f"{line[:_LINE_WIDTH]} …" for line in task.log_tail]
     if task.cause is not None:
         message += f": {task.cause.summary}"
+        lines = [line for line in lines if line != task.cause.summary] if len(lines) == 1 else lines
         lines = [*([task.cause.explanation, ""] if task.cause.explanation else []), *lines]
-    return Problem("failed", message, f"see the complete log: {task.log_source or task.log_url}", "\n".join(lines))
+    hint = f"see the complete log: {task.log_source or task.log_url}"
+    if task.application:
+        hint = f"run `replayctl yarn-logs {task.application}` to see the complete log"
+    return Problem("failed", message, hint, "\n".join(lines))
 
 
 def _seconds(run: RunInfo) -> float | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+# How the operator (dags/dag_yarn.py) names the application that has failed.
+_APPLICATION = re.compile(r"YARN application (application_\d{1,20}_\d{1,10}) ended with final status")
 _TRACEBACK = "Traceback (most recent call last):"
 # Airflow's line before the tracebacks of the operator, which repeat the step's error.
 _OPERATOR = "Task failed with exception"
@@ -14,6 +16,11 @@ _SOURCES = "::group::Log message source details"
 _NOISE = ("::group::", "::endgroup::", "the step: {")
 # Airflow's folder of a release, or the archive that Python and Spark import.
 _RELEASE = re.compile(r'(?<=File ")[^"]*/(r_[0-9a-f]{16})(?:\.zip/\1)?/(?=[^"]+", line \d+)')
+
+
+def failed_application(lines: Sequence[str]) -> str | None:
+    """The ID of the application on YARN that has failed with the task; its log has the cause. None without one."""
+    return next((match[1] for line in reversed(lines) if (match := _APPLICATION.search(line))), None)
 
 
 def log_excerpt(lines: Sequence[str], count: int) -> tuple[str, ...]:

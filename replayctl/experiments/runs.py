@@ -15,7 +15,7 @@ from replayctl.console.events import Reporter
 from replayctl.console.times import short_duration, short_moment
 from replayctl.errors import OperationFailed, ReplayctlError, TimedOut
 from replayctl.experiments.delays import FOR_A_WORKER, why_waiting
-from replayctl.experiments.log_excerpt import log_excerpt
+from replayctl.experiments.log_excerpt import failed_application, log_excerpt
 
 if TYPE_CHECKING:
     from replayctl.experiments.worker_pods import WorkerPods
@@ -32,10 +32,14 @@ _STOP_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class FailureCause:
-    """Why a task failed: the most specific exception, and its explanation (empty if unknown)."""
+    """Why a task failed: the most specific exception, and its explanation (empty if unknown).
+
+    `excerpt` are the lines of another log that the cause is in.
+    """
 
     summary: str
     explanation: str
+    excerpt: tuple[str, ...] = ()
 
 
 # Finds the cause in the lines of a task's log, or returns None.
@@ -44,7 +48,10 @@ Explain = Callable[[Sequence[str]], FailureCause | None]
 
 @dataclass(frozen=True, slots=True)
 class FailedTask:
-    """A failed task: the cause, the last lines of its log that are about the step, and where the complete log is."""
+    """A failed task: the cause, the last lines of its log that are about the step, and where the complete log is.
+
+    `application` is the one on YARN that has failed with it; None without one.
+    """
 
     task_id: str
     try_number: int
@@ -52,6 +59,7 @@ class FailedTask:
     log_tail: tuple[str, ...]
     log_source: str | None
     log_url: str
+    application: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,8 +287,10 @@ class _Follower:
         log = self._ask_pods(lambda pods: pods.last_words(self.run, task)) if task.start is None else None
         log = log or self.api.task_log(self.run.dag_id, self.run.run_id, task)
         url = f"{run_url(self.api, self.run)}/tasks/{task.task_id}?try_number={task.try_number}"
-        tail = log_excerpt(log.lines, _LOG_LINES)
-        return FailedTask(task.task_id, task.try_number, self.explain(log.lines), tail, log.source, url)
+        cause = self.explain(log.lines)
+        tail = log_excerpt(cause.excerpt if cause and cause.excerpt else log.lines, _LOG_LINES)
+        application = failed_application(log.lines)
+        return FailedTask(task.task_id, task.try_number, cause, tail, log.source, url, application)
 
 
 def stop(

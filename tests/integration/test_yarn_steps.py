@@ -44,8 +44,12 @@ def dag_specs(namespace):
         wheels=("probe_models",),
         jars=("probe_2.12",),
     )
+    fails = StepSpec("fails", "evaluate", "none", {"how": "told"}, place="yarn", engine="spark")
+    raises = StepSpec("raises", "evaluate", "none", {"how": "raised"}, place="yarn", engine="spark")
     return (
         DagSpec(namespace.dag_id("yarn_probe"), "A step on YARN.", "none", (step,)),
+        DagSpec(namespace.dag_id("yarn_fails"), "A step that fails.", "none", (fails,)),
+        DagSpec(namespace.dag_id("yarn_raises"), "A step with a fault.", "none", (raises,)),
         DagSpec(namespace.dag_id("yarn_packages"), "A step on YARN with packages.", "none", (packaged,)),
     )
 '''
@@ -93,6 +97,16 @@ def run(context, output):
     (output.path / "rows").write_text(str(rows))
     spark.stop()
     return {"rows": rows}
+'''
+_FAILING_WORKLOAD = '''"""Fails."""
+
+from .context import StepError
+
+
+def run(context, output):
+    if context.parameters["how"] == "told":
+        raise StepError("no such column: rating")
+    return {}["missing"]
 '''
 _CONF = """
 spark.yarn.jars=local:/opt/spark/pyspark/jars/*
@@ -183,6 +197,7 @@ def steps(lab: Lab, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) 
     (home / "dags" / "dag_yarn_probe.py").write_text(_MODULE)
     (home / "dags" / "workloads" / "split.py").write_text(_WORKLOAD)
     (home / "dags" / "workloads" / "combine.py").write_text(_PACKAGED_WORKLOAD)
+    (home / "dags" / "workloads" / "evaluate.py").write_text(_FAILING_WORKLOAD)
     address = lab.kubectl("-n", "airflow", "get", "svc/airflow-webserver", "-o", "jsonpath={.spec.clusterIP}")
     airflow = f"http://{address}:8080"
     profile = {
@@ -228,7 +243,8 @@ def steps(lab: Lab, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) 
         words = ("undeploy", "--delete-from-airflow")
         removed = until("the tasks are over", lambda: (answer := probes.call(*words)).code != 7 and answer, 400)
         deleted = sorted(removed.document["data"]["dags_deleted"])
-        assert (removed.code, deleted) == (0, [f"yarn_packages_{_USER}", f"{_DAG}_{_USER}"]), removed.document
+        dags = sorted(f"{name}_{_USER}" for name in ("yarn_fails", "yarn_packages", "yarn_raises", _DAG))
+        assert (removed.code, deleted) == (0, dags), removed.document
         (_DATA / f"go-{_USER}").unlink(missing_ok=True)
         shutil.rmtree(_DATA / "replay" / "experiments" / _USER, ignore_errors=True)
         shutil.rmtree(_DATA / "spark_submit_files" / _USER, ignore_errors=True)
@@ -250,6 +266,23 @@ def test_a_step_imports_the_wheel_and_the_jar_that_its_release_names(steps: Step
     assert pruned["removed"] == []
     assert {row["name"] for row in pruned["in_use"]} == {"probe_models-1.1-py3-none-any.whl", "probe_2.12-1.1.jar"}
     assert all(user.endswith(" (published)") for row in pruned["in_use"] for user in row["used_by"])
+
+
+@pytest.mark.parametrize(
+    ("dag", "cause", "line"),
+    [
+        ("yarn_fails", "StepError: no such column: rating", ""),
+        ("yarn_raises", "KeyError: 'missing'", 'File "workloads/evaluate.py", line 9, in run'),
+    ],
+)
+def test_a_failed_run_says_what_the_driver_has_said(steps: Steps, dag: str, cause: str, line: str) -> None:
+    failed = steps.station.call("run", dag, "--wait", timeout=900)
+    assert failed.code == 1, failed.document
+    (error,) = failed.document["errors"]
+    (application,) = steps.call("yarn-apps", "--dag", dag).document["data"]["applications"]
+    assert error["message"].endswith(f"failed (try 1): {cause}")
+    assert error["hint"] == f"run `replayctl yarn-logs {application['id']}` to see the complete log"
+    assert line in (error["details"] or "")
 
 
 def test_a_step_is_found_by_its_dag_and_followed_by_the_next_try(steps: Steps) -> None:

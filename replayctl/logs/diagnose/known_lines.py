@@ -10,8 +10,10 @@ import re
 from replayctl.logs.diagnose import ranks
 from replayctl.logs.diagnose.cause import Finding
 from replayctl.logs.diagnose.exit_codes import EXIT_CODE, exit_finding
+from replayctl.logs.diagnose.limits import MAX_SUMMARY
 from replayctl.logs.diagnose.meanings import MORE_OVERHEAD, side
 from replayctl.logs.diagnose.notation import CONTAINER, DRIVER
+from replayctl.logs.diagnose.texts import cause_key
 
 _SIZES = r"(?<![\d.])([\d.]+ ?[KMGT]?B of [\d.]+ ?[KMGT]?B {kind} memory used)"
 _KILLED_BY_YARN = re.compile(r"killed by YARN for exceeding (?:(physical|virtual) )?memory limits")
@@ -25,6 +27,8 @@ _NOT_STARTED = re.compile(
     r"[\u2018'\"]?([^\s\u2018\u2019'\":]{1,200})[\u2019'\"]?: "
     r"(command not found|not found|No such file or directory|Permission denied|cannot execute\b.{0,40})"
 )
+# How a step on Spark ends with an error that its user can fix (dags/dag_submit.py).
+_STEP_FAILED = re.compile(r"^(?:StepError|ArtifactError|HdfsError|HdfsUnavailable): \S.*")
 _NOT_INITIALISED = re.compile(r"SparkContext did not initialize after waiting")
 TERMINATED = re.compile(r"RECEIVED SIGNAL (TERM|INT|HUP)")
 SHUTDOWN = re.compile(
@@ -98,6 +102,9 @@ def known_line(text: str, *, driver: bool) -> Finding | None:
     if not_started := _NOT_STARTED.search(text):
         advice = "The container's command could not be started; check the packed environment and its path."
         return Finding(not_started[0], f"{not_started[1]}: {not_started[2]}", advice, ranks.EXCEPTION)
+    if driver and (failed := _STEP_FAILED.match(text)):
+        summary = failed[0][:MAX_SUMMARY]
+        return Finding(cause_key(summary), summary, "", ranks.DRIVER_TRACEBACK, fatal=True)
     if _NOT_INITIALISED.search(text):
         advice = "Look for earlier errors, or create the SparkContext sooner than spark.yarn.am.waitTime allows."
         return Finding("not initialised", "the driver did not create a SparkContext in time", advice, ranks.EXIT)

@@ -206,6 +206,21 @@ def test_a_failed_task_has_its_log_as_it_was_and_says_where_the_whole_is() -> No
     assert failed.log_source == "/logs/attempt=1.log"
 
 
+def test_the_lines_of_the_cause_come_from_the_log_that_has_it() -> None:
+    server = Airflow(answers=["failed"], tasks_now=[task("als", "failed")])
+    cause = runs.FailureCause("KeyError: 'x'", "", ("Traceback (most recent call last):", "KeyError: 'x'"))
+    report = runs.watch(
+        server,  # type: ignore[arg-type]
+        server.run("", ""),
+        timeout_s=60,
+        poll_s=0.5,
+        reporter=RecordingReporter(),
+        explain=lambda lines: cause,
+        sleep=lambda _: None,
+    )
+    assert report.failed[0].log_tail == cause.excerpt
+
+
 RUN = RunInfo("two_stage_ml1m_alice", "run1", "running", NOW, None)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replayctl.experiments.log_excerpt import log_excerpt
+from replayctl.experiments.log_excerpt import failed_application, log_excerpt
 
 RELEASE = "r_05c63310774e85a5"
 STEP = (
@@ -51,3 +51,12 @@ def test_a_failure_of_the_operator_itself_is_shown() -> None:
 def test_only_the_last_lines_are_shown() -> None:
     assert log_excerpt([f"line {number}" for number in range(100)], 2) == ("line 98", "line 99")
     assert log_excerpt([], 40) == ()
+
+
+def test_the_application_that_failed_with_the_task_is_found() -> None:
+    followed = "YARN application application_1_0001 status: RUNNING"
+    failed = "RuntimeError: YARN application application_2_0002 ended with final status: FAILED"
+    assert failed_application([followed]) is None
+    assert failed_application([followed, failed, "Diagnostics: User application exited with status 1"]) == (
+        "application_2_0002"
+    )
