@@ -358,7 +358,8 @@ def _count(dags: Mapping[str, Sequence[str] | None]) -> str:
 def _commit(commit: str | None, changed_files: int | None) -> str:
     if commit is None:
         return "-"
-    return f"{commit[:10]}{f' and {changed_files} changed files' if changed_files else ''}"
+    files = "changed file" if changed_files == 1 else "changed files"
+    return f"{commit[:10]}{f' and {changed_files} {files}' if changed_files else ''}"
 
 
 def _server(ctx: typer.Context) -> Callable[[], AirflowApi] | None:
