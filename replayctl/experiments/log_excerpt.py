@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-# How the operator (dags/dag_yarn.py) names the application that has failed.
-_APPLICATION = re.compile(r"YARN application (application_\d{1,20}_\d{1,10}) ended with final status")
+# How Airflow's hook, which dags/dag_yarn.py uses, names the application that has failed.
+_APPLICATION = re.compile(r"YARN application (application_\d{1,20}_\d{1,10}) (?:ended with|returned unexpected) ")
 _TRACEBACK = "Traceback (most recent call last):"
 # Airflow's line before the tracebacks of the operator, which repeat the step's error.
 _OPERATOR = "Task failed with exception"

@@ -280,7 +280,7 @@ def test_a_failed_run_says_what_the_driver_has_said(steps: Steps, dag: str, caus
     assert failed.code == 1, failed.document
     (error,) = failed.document["errors"]
     (application,) = steps.call("yarn-apps", "--dag", dag).document["data"]["applications"]
-    assert error["message"].endswith(f"failed (try 1): {cause}")
+    assert error["message"].endswith(f"failed (try 1): {cause}"), (error, failed.stderr)
     assert error["hint"] == f"run `replayctl yarn-logs {application['id']}` to see the complete log"
     assert line in (error["details"] or "")
 

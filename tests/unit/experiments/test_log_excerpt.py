@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from replayctl.experiments.log_excerpt import failed_application, log_excerpt
 
 RELEASE = "r_05c63310774e85a5"
@@ -53,9 +55,17 @@ def test_only_the_last_lines_are_shown() -> None:
     assert log_excerpt([], 40) == ()
 
 
-def test_the_application_that_failed_with_the_task_is_found() -> None:
+@pytest.mark.parametrize(
+    "how",
+    [
+        "ended with final status: FAILED",
+        "ended with state: FAILED, final status: FAILED",
+        "returned unexpected final status: X",
+    ],
+)
+def test_the_application_that_failed_with_the_task_is_found(how: str) -> None:
     followed = "YARN application application_1_0001 status: RUNNING"
-    failed = "RuntimeError: YARN application application_2_0002 ended with final status: FAILED"
+    failed = f"RuntimeError: YARN application application_2_0002 {how}"
     assert failed_application([followed]) is None
     assert failed_application([followed, failed, "Diagnostics: User application exited with status 1"]) == (
         "application_2_0002"
