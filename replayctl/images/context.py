@@ -85,8 +85,8 @@ class BuildContext:
 def plan_context(folder: Path, dockerfile: str) -> BuildContext:
     """The context of a folder by its `.dockerignore`.
 
-    Links are followed only inside the folder. Raises UsageProblem when the folder or the Dockerfile does not exist, or
-    when the folder contains anything but files and folders.
+    Links to files are followed, inside the folder only. Raises UsageProblem when the folder or the Dockerfile does not
+    exist, or when what the ignore rules keep has anything but files and folders.
     """
     from docker.utils.build import exclude_paths
 
@@ -94,12 +94,12 @@ def plan_context(folder: Path, dockerfile: str) -> BuildContext:
         raise UsageProblem(
             f"{dockerfile} does not exist in {folder}", hint="pass the folder of the Dockerfile with --docker-dir"
         )
-    everything = list(_walk(folder))
+    paths = sorted((path.relative_to(folder).as_posix(), path) for path in _walk(folder))
     # The Dockerfile is always sent; `exclude_paths` adds it to its list.
     kept = {Path(path).as_posix() for path in exclude_paths(str(folder), _ignored(folder), dockerfile=dockerfile)}
     kept = {path for path in kept if not _NEVER.intersection(Path(path).parts)}
-    files = tuple(file for file in everything if file.path in kept)
-    return BuildContext(folder, dockerfile, files, tuple(file.path for file in everything if file.path not in kept))
+    files = tuple(_described(folder, relative, path) for relative, path in paths if relative in kept)
+    return BuildContext(folder, dockerfile, files, tuple(relative for relative, _ in paths if relative not in kept))
 
 
 def _ignored(folder: Path) -> list[str]:
@@ -112,23 +112,33 @@ def _ignored(folder: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
-def _walk(folder: Path) -> Iterator[ContextFile]:
-    paths = []
-    for base, _, names in os.walk(folder):
-        paths += [Path(base) / name for name in names]
-    for path in sorted(paths, key=lambda path: path.relative_to(folder).as_posix()):
-        relative = path.relative_to(folder).as_posix()
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise UsageProblem(f"{path} is a link that points outside the folder", hint="copy the file into the folder")
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise UsageProblem(f"cannot read {path}: {error.strerror}") from error
-        if not stat.S_ISREG(status.st_mode):
-            raise UsageProblem(f"{path} is neither a file nor a folder", hint=f"remove it, or add it to {IGNORE_FILE}")
-        if any(0xDC80 <= ord(character) <= 0xDCFF for character in relative):
-            raise UsageProblem(f"the name of {path!r} is not UTF-8", hint="rename it")
-        yield ContextFile(relative, status.st_size, bool(status.st_mode & stat.S_IXUSR))
+def _walk(folder: Path) -> Iterator[Path]:
+    """All entries that are not folders; links to folders are not entered, and are entries as well."""
+
+    def refuse(error: OSError) -> None:
+        raise UsageProblem(f"cannot read {error.filename}: {error.strerror}") from error
+
+    for base, folders, names in os.walk(folder, onerror=refuse):
+        yield from (Path(base) / name for name in names)
+        yield from (Path(base) / name for name in folders if (Path(base) / name).is_symlink())
+
+
+def _described(folder: Path, relative: str, path: Path) -> ContextFile:
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UsageProblem(f"{path} is a link that points outside the folder", hint="copy the file into the folder")
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UsageProblem(f"cannot read {path}: {error.strerror}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise UsageProblem(
+            f"{path} is a link to a folder", hint=f"replace it by a copy of the folder, or add it to {IGNORE_FILE}"
+        )
+    if not stat.S_ISREG(status.st_mode):
+        raise UsageProblem(f"{path} is neither a file nor a folder", hint=f"remove it, or add it to {IGNORE_FILE}")
+    if any(0xDC80 <= ord(character) <= 0xDCFF for character in relative):
+        raise UsageProblem(f"the name of {path!r} is not UTF-8", hint="rename it")
+    return ContextFile(relative, status.st_size, bool(status.st_mode & stat.S_IXUSR))
 
 
 def _open(path: Path) -> io.BufferedReader:

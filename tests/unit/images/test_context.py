@@ -94,6 +94,37 @@ def test_what_cannot_be_sent_is_named(folder: Path) -> None:
         plan_context(folder, NAME)
 
 
+def test_what_is_ignored_need_not_be_sendable(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    (folder / "outside").symlink_to("/etc/hostname")
+    (folder / "nested").symlink_to("conf")
+    (folder / ".git").mkdir()
+    os.mkfifo(folder / ".git" / "monitor")
+    (folder / ".dockerignore").write_text("pipe\noutside\nnested\n")
+    plan = plan_context(folder, NAME)
+    assert [file.path for file in plan.files] == ["conf/site.xml", "run.sh", NAME]
+    assert set(plan.left_out) == {".dockerignore", "pipe", "outside", "nested", ".git/monitor"}
+
+
+def test_a_link_to_a_folder_is_not_left_out_in_silence(folder: Path) -> None:
+    (folder / "nested").symlink_to("conf")
+    with pytest.raises(UsageProblem, match="nested is a link to a folder"):
+        plan_context(folder, NAME)
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out_in_silence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("conf"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UsageProblem, match="cannot read .*conf: Permission denied"):
+        plan_context(folder, NAME)
+
+
 def test_a_folder_without_the_dockerfile(tmp_path: Path) -> None:
     with pytest.raises(UsageProblem, match=f"{NAME} does not exist in"):
         plan_context(tmp_path, NAME)
