@@ -10,7 +10,7 @@ import typer
 
 from replayctl.commands.options import Shared
 from replayctl.console.result import Block, Fields, Lines, Result, Table
-from replayctl.errors import ReplayctlError
+from replayctl.errors import NotFound, ReplayctlError
 from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def airflow_config(
         ),
     ] = None,
     pod_template: Annotated[
-        bool, typer.Option("--pod-template", help="Show only the pod template of tasks, unchanged.")
+        bool, typer.Option("--pod-template", help="Show only the pod template of tasks, secrets masked.")
     ] = False,
     dag: Annotated[
         str | None, typer.Option(help="Also show the image of the next pod of this DAG of yours.", show_default=False)
@@ -59,8 +59,9 @@ def airflow_config(
     config = read_config(cluster, app.settings, app.reporter, keys or ())
     data: dict[str, object] = asdict(config)
     if pod_template:
-        text = config.pod_template or "no pod template was read"
-        return Result("airflow-config", data, (Lines((text.rstrip(),)),), warnings=config.warnings)
+        if config.pod_template is None:
+            raise NotFound("no pod template was read", details="\n".join(config.warnings) or None)
+        return Result("airflow-config", data, (Lines((config.pod_template.rstrip(),)),), warnings=config.warnings)
     warnings, version, dag_image = list(config.warnings), None, None
     try:
         with open_airflow(app.settings, app.environ, app.reporter, anonymous=dag is None) as api:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import configparser
 import posixpath
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from replayctl.cluster.api import Endpoint, Kubernetes, Pod, parse_endpoint
 from replayctl.cluster.streams import execute
@@ -20,6 +21,9 @@ from replayctl.console.secret import MASK
 from replayctl.console.secret_names import secret_kind
 from replayctl.errors import OperationFailed, RemoteCommandFailed, ReplayctlError, UsageProblem
 from replayctl.settings.declared import Settings
+
+if TYPE_CHECKING:
+    import yaml
 
 _EXECUTOR = "core.executor"
 _SECTION = "kubernetes_executor"
@@ -32,6 +36,11 @@ _CONFIG_FILE = "/opt/airflow/airflow.cfg"
 _KEYS_OF_TEMPLATE = ("pod_template_file.yaml", "pod_template.yaml")
 _EXEC_TIMEOUT_S = 120.0
 _STDERR_KEPT = 4000
+# Airflow's own list of sensitive options, beside those whose name says it: addresses with passwords, and JSON that may
+# have any.
+_SENSITIVE = re.compile(
+    r"AIRFLOW_CONN_.*|.*(_conn(_async)?|result_backend|broker_url|_dsn|_basic_auth|_kwargs|_engine_args)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +82,15 @@ def read_config(cluster: Kubernetes, settings: Settings, reporter: Reporter, key
             values[key] = scheduler.ask(key)
     template, template_source = scheduler.template(values[_TEMPLATE].value)
     image, image_source = _next_image(values, template, template_source)
+    masked = None if template is None else _without_secrets(template)
+    if template is not None and masked is None:
+        scheduler.warnings.append(f"the pod template is not shown: {template_source} is not YAML, and may have secrets")
     return AirflowConfig(
         executor=values[_EXECUTOR].value,
         image=image,
         image_source=image_source,
         values=tuple(_shown(values[key]) for key in sorted(keys or values)),
-        pod_template=None if template is None else _without_secrets(template),
+        pod_template=masked,
         pod_template_source=template_source,
         warnings=tuple(scheduler.warnings),
     )
@@ -221,7 +233,11 @@ def _options(text: str, source: str) -> Iterator[ConfigValue]:
     try:
         parser.read_string(text)
     except configparser.Error as error:
-        raise OperationFailed(f"{source} is not a configuration file", details=str(error)) from error
+        # Without the parser's message, which repeats the line, and that may be a secret.
+        errors = getattr(error, "errors", None)
+        line = errors[0][0] if errors else getattr(error, "lineno", None)
+        where = f": line {line} cannot be read" if line else ""
+        raise OperationFailed(f"{source} is not a configuration file{where}") from error
     for section in parser.sections():
         for option, value in parser.items(section):
             yield ConfigValue(f"{section}.{option}", value, source)
@@ -243,16 +259,14 @@ def _containers(template: str) -> list[Mapping[str, Any]]:
     import yaml
 
     try:
-        document = yaml.safe_load(template)
-        return list(document["spec"]["containers"])
+        containers = yaml.safe_load(template)["spec"]["containers"]
+        return [container for container in containers if isinstance(container, dict)]
     except (yaml.YAMLError, KeyError, TypeError):
         return []
 
 
 def _is_secret(name: str) -> bool:
-    # Addresses of databases and connections have passwords in them, whatever they are called.
-    addresses = name.lower().endswith(("_conn", "result_backend", "broker_url")) or name.startswith("AIRFLOW_CONN_")
-    return addresses or secret_kind(name) is not None
+    return _SENSITIVE.fullmatch(name) is not None or secret_kind(name) is not None
 
 
 def _shown(value: ConfigValue) -> ConfigValue:
@@ -260,14 +274,40 @@ def _shown(value: ConfigValue) -> ConfigValue:
     return ConfigValue(value.key, MASK, value.source) if value.value and _is_secret(option) else value
 
 
-def _without_secrets(template: str) -> str:
-    """The template's own text, with the values of variables masked that have the name of a secret."""
-    secrets = {
-        str(variable["value"])
-        for container in _containers(template)
-        for variable in container.get("env") or ()
-        if variable.get("value") and _is_secret(str(variable["name"]))
-    }
-    for secret in sorted(secrets, key=len, reverse=True):
-        template = template.replace(secret, MASK)
+def _without_secrets(template: str) -> str | None:
+    """The template's own text, with the values of variables masked that have the name of a secret; None if not YAML.
+
+    Masked where they stand: the text of a value may differ from the value, and a short one is also part of other words.
+    """
+    import yaml
+
+    try:
+        documents = list(yaml.compose_all(template, Loader=yaml.SafeLoader))
+    except yaml.YAMLError:
+        return None
+    for start, end in sorted(set(_places_of_secrets(documents)), reverse=True):
+        # A text of several lines ends where the next entry begins.
+        length = len(template[start:end].rstrip())
+        template = f"{template[:start]}'{MASK}'{template[start + length :]}"
     return template
+
+
+def _places_of_secrets(documents: Sequence[yaml.Node]) -> Iterator[tuple[int, int]]:
+    """Where the values of secrets begin and end, in mappings with `name` and `value`."""
+    import yaml
+
+    pending, seen = list(documents), set()
+    while pending:
+        node = pending.pop()
+        # An anchor may be used more than once, even within itself.
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            pending += node.value
+        if isinstance(node, yaml.MappingNode):
+            pending += [part for pair in node.value for part in pair]
+            entries = {key.value: value for key, value in node.value if isinstance(key, yaml.ScalarNode)}
+            name, value = entries.get("name"), entries.get("value")
+            if name is not None and value is not None and value.value and _is_secret(str(name.value)):
+                yield value.start_mark.index, value.end_mark.index

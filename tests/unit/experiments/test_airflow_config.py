@@ -8,7 +8,7 @@ import pytest
 
 from replayctl.cluster.api import Pod
 from replayctl.cluster.streams import Executed
-from replayctl.errors import AuthFailed, UsageProblem
+from replayctl.errors import AuthFailed, OperationFailed, UsageProblem
 from replayctl.experiments import airflow_config
 from replayctl.experiments.airflow_config import AirflowConfig, ConfigValue, read_config
 from replayctl.settings.load import load_settings
@@ -131,6 +131,92 @@ def test_secrets_are_masked(tmp_path: Path, commands: list[list[str]]) -> None:
     assert config.pod_template is not None
     assert config.pod_template.startswith("\n# Ours.\n")
     assert "value: UTC" in config.pod_template
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "sentry.sentry_dsn",
+        "secrets.backend_kwargs",
+        "workers.secrets_backend_kwargs",
+        "database.sql_alchemy_conn_async",
+        "database.sql_alchemy_engine_args",
+        "celery.flower_basic_auth",
+    ],
+)
+def test_what_airflow_calls_sensitive_is_masked(tmp_path: Path, commands: list[list[str]], option: str) -> None:
+    section, _, name = option.partition(".")
+    text = f"{CONFIG}\n[{section}]\n{name} = mallow\n"
+    maps = {"airflow-airflow-config": {"airflow.cfg": text, "pod.yaml": TEMPLATE}}
+    assert of(read(tmp_path, Cluster({}, maps)), option).value == "***"
+
+
+def shown_template(folder: Path, template: str) -> AirflowConfig:
+    maps = {"airflow-airflow-config": {"airflow.cfg": CONFIG, "pod.yaml": template}}
+    return read(folder, Cluster({}, maps))
+
+
+def test_a_secret_of_the_template_is_masked_where_it_stands(tmp_path: Path, commands: list[list[str]]) -> None:
+    template = """
+spec:
+  initContainers:
+    - name: clone
+      env:
+        - {name: GIT_TOKEN, value: mallow}
+  containers:
+    - name: base
+      image: registry:5000/worker:template
+      env:
+        - {name: DB_PASSWORD, value: a}
+        - name: API_TOKEN
+          value: "mal\\u006Cow\\"tail"
+        - name: PRIVATE_KEY
+          value: |-
+            mallow
+            tail
+        - {name: EMPTY_TOKEN, value: ""}
+        # The zone.
+        - {name: TZ, value: UTC}
+"""
+    masked = shown_template(tmp_path, template).pod_template
+    assert (
+        masked
+        == """
+spec:
+  initContainers:
+    - name: clone
+      env:
+        - {name: GIT_TOKEN, value: '***'}
+  containers:
+    - name: base
+      image: registry:5000/worker:template
+      env:
+        - {name: DB_PASSWORD, value: '***'}
+        - name: API_TOKEN
+          value: '***'
+        - name: PRIVATE_KEY
+          value: '***'
+        - {name: EMPTY_TOKEN, value: ""}
+        # The zone.
+        - {name: TZ, value: UTC}
+"""
+    )
+
+
+def test_a_template_whose_secrets_cannot_be_found_is_not_shown(tmp_path: Path, commands: list[list[str]]) -> None:
+    config = shown_template(tmp_path, "spec: [\n- name: A_TOKEN\n  value: mallow\n")
+    assert config.pod_template is None
+    source = "ConfigMap airflow-airflow-config, key pod.yaml"
+    assert config.warnings == (f"the pod template is not shown: {source} is not YAML, and may have secrets",)
+
+
+@pytest.mark.parametrize("text", ["fernet_key mallow\n", "[core]\nfernet_key mallow\n"])
+def test_an_unreadable_file_is_named_by_its_line_alone(tmp_path: Path, commands: list[list[str]], text: str) -> None:
+    with pytest.raises(
+        OperationFailed, match=r"key airflow.cfg is not a configuration file: line [12] cannot"
+    ) as excinfo:
+        read(tmp_path, Cluster({}, {"airflow-airflow-config": {"airflow.cfg": text}}))
+    assert "mallow" not in f"{excinfo.value} {excinfo.value.details}"
 
 
 @pytest.mark.parametrize(
