@@ -125,8 +125,7 @@ class Engine:
 
     @contextlib.contextmanager
     def _speaking(self, what: str) -> Iterator[None]:
-        import requests
-        from docker.errors import APIError, DockerException
+        from docker.errors import APIError
 
         try:
             yield
@@ -134,17 +133,14 @@ class Engine:
             raise
         except APIError as error:
             raise _refusal(error, what) from error
-        except (DockerException, requests.RequestException) as error:
+        except _troubles(self.address) as error:
             raise _silent(self.address, error) from error
 
 
 def find_engine() -> Engine:
     """The engine, after it has answered; raises Unreachable when it does not."""
-    import requests
-
     with _without_paramiko():
         import docker
-    from docker.errors import DockerException
 
     from docker import auth
 
@@ -155,19 +151,26 @@ def find_engine() -> Engine:
             if self.sent_credentials:
                 headers["X-Registry-Config"] = auth.encode_header(dict(self.sent_credentials))
 
-    address = os.environ.get("DOCKER_HOST") or _address_of_context()
+    address = os.environ.get("DOCKER_HOST")
+    context = {} if address else _current_context()
+    address = address or str(context["base_url"])
+    if address.startswith("ssh://"):
+        from docker.transport.sshconn import SSHHTTPAdapter
+
+        # Docker's client looks for it at its own import, which has kept it away.
+        docker.api.client.SSHHTTPAdapter = SSHHTTPAdapter
     try:
-        options = docker.utils.kwargs_from_env() if os.environ.get("DOCKER_HOST") else {"base_url": address}
+        options = context or docker.utils.kwargs_from_env()
         # Negotiated with the engine: newer ones reject old API versions, older ones do not support new ones.
         return Engine(Client(version="auto", timeout=_SILENCE_S, **options), address)
-    except (DockerException, requests.RequestException) as error:
+    except _troubles(address) as error:
         raise _silent(address, error) from error
 
 
 @contextlib.contextmanager
 def _without_paramiko() -> Iterator[None]:
-    """Keeps Docker's client from loading paramiko, half of its import, where no engine is reached by ssh://."""
-    if "paramiko" in sys.modules or os.environ.get("DOCKER_HOST", "").startswith("ssh://"):
+    """Keeps Docker's client from loading paramiko, half of its import, which only an engine at ssh:// needs."""
+    if "paramiko" in sys.modules:
         yield
         return
     # The import system's own sign of a module that is not to be had.
@@ -208,16 +211,21 @@ def _for_build(base: Reference) -> dict[str, Any]:
     return {base.registry or _HUB: stored} if stored else {}
 
 
-def _address_of_context() -> str:
+def _current_context() -> dict[str, Any]:
+    """The address, and the certificates if there are any, of the context that Docker's own client would use."""
     from docker.context import ContextAPI
 
+    name = os.environ.get("DOCKER_CONTEXT") or None
     try:
-        context = ContextAPI.get_current_context()
+        context = ContextAPI.get_context(name)
     except Exception as error:
         raise OperationFailed(
             f"cannot read Docker's current context: {error}", hint="run `docker context ls`"
         ) from error
-    return str(getattr(context, "Host", None) or "unix:///var/run/docker.sock")
+    if context is None:
+        raise OperationFailed("Docker's current context does not exist", hint="run `docker context ls`")
+    certificates = {"tls": context.TLSConfig} if context.TLSConfig else {}
+    return {"base_url": str(context.Host or "unix:///var/run/docker.sock"), **certificates}
 
 
 def _local_image(row: Mapping[str, Any]) -> LocalImage:
@@ -228,6 +236,19 @@ def _local_image(row: Mapping[str, Any]) -> LocalImage:
         size=int(row.get("Size") or 0),
         labels=dict((row.get("Config") or {}).get("Labels") or {}),
     )
+
+
+def _troubles(address: str) -> tuple[type[Exception], ...]:
+    """What Docker's client raises when the engine at an address does not answer."""
+    from docker.errors import DockerException
+
+    # The errors of requests are among them.
+    kinds = (DockerException, OSError)
+    if not address.startswith("ssh://"):
+        return kinds
+    from docker.transport import sshconn
+
+    return (*kinds, sshconn.paramiko.SSHException)
 
 
 def _silent(address: str, error: BaseException) -> Unreachable:
