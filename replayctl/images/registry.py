@@ -5,6 +5,7 @@ https://distribution.github.io/distribution/spec/api/
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import urllib.parse
@@ -26,6 +27,9 @@ _ACCEPT = ", ".join(
         "docker.distribution.manifest.v2",
     )
 )
+# A page of a thousand tags has 130 kB.
+_MAX_ANSWER_BYTES = 8 << 20
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
@@ -53,16 +57,21 @@ class Registry:
             status, headers, body = self._get(path, repository)
             if status == 404:
                 return []
-            tags += json.loads(body).get("tags") or []
+            tags += map(str, self._document(body, path).get("tags") or ())
             link = re.match(r"<([^>]+)>", headers.get("Link") or "")
-            path = urllib.parse.urljoin(path, link[1]) if link else None
+            path = _below(urllib.parse.urljoin(path, link[1])) if link else None
         return sorted(tags)
 
     def digest(self, reference: Reference) -> str | None:
         """The digest of a tag; None for one that does not exist."""
         path = f"/v2/{reference.repository}/manifests/{reference.tag}"
         status, headers, _ = self._get(path, reference.repository, method="HEAD")
-        return None if status == 404 else headers.get("Docker-Content-Digest")
+        if status == 404:
+            return None
+        digest = headers.get("Docker-Content-Digest") or ""
+        if not _DIGEST.fullmatch(digest):
+            raise OperationFailed(f"{self.name} does not answer as a registry: it names no digest of {reference}")
+        return digest
 
     def _get(self, path: str, repository: str, method: str = "GET") -> tuple[int, Mapping[str, str], bytes]:
         status, headers, body = self._ask(method, path)
@@ -79,12 +88,23 @@ class Registry:
         import urllib3
 
         try:
-            answer = self._pool.request(
-                method, self._base + path, headers={"Accept": _ACCEPT, **self._headers}, redirect=False
-            )
+            return self._answer(method, self._base + path, {"Accept": _ACCEPT, **self._headers})
         except urllib3.exceptions.HTTPError as error:
             raise Unreachable(f"{self.name} does not answer: {in_words(error)}") from error
-        return answer.status, answer.headers, answer.data
+
+    def _answer(self, method: str, url: str, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
+        with self._pool.request(method, url, headers=headers, redirect=False, preload_content=False) as answer:
+            body = answer.read(_MAX_ANSWER_BYTES + 1)
+        if len(body) > _MAX_ANSWER_BYTES:
+            raise OperationFailed(f"the answer of {url} is longer than {_MAX_ANSWER_BYTES} bytes")
+        return answer.status, answer.headers, body
+
+    def _document(self, body: bytes, path: str) -> dict[str, Any]:
+        try:
+            return dict(json.loads(body))
+        except (ValueError, TypeError, RecursionError) as error:
+            message = f"{self.name} does not answer as a registry: its answer to {path} is not a JSON object"
+            raise OperationFailed(message) from error
 
     def _sign_in(self, challenge: str, repository: str) -> None:
         import urllib3
@@ -92,7 +112,8 @@ class Registry:
         stored: Mapping[str, Any] = credentials(self.name) or {}
         user = stored.get("username") or stored.get("Username")
         password = stored.get("password") or stored.get("Password")
-        basic = urllib3.make_headers(basic_auth=f"{user}:{password}") if user else {}
+        encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
+        basic = {"Authorization": f"Basic {encoded}"} if user else {}
         if not challenge.lower().startswith("bearer"):
             self._headers = basic
             return
@@ -102,8 +123,14 @@ class Registry:
             raise OperationFailed(f"cannot sign in to {self.name}: its token address {realm!r} is not encrypted")
         query = {"service": parameters.get("service", ""), "scope": f"repository:{repository}:pull"}
         try:
-            answer = self._pool.request("GET", f"{realm}?{urllib.parse.urlencode(query)}", headers=basic)
+            status, _, body = self._answer("GET", f"{realm}?{urllib.parse.urlencode(query)}", basic)
         except urllib3.exceptions.HTTPError as error:
             raise Unreachable(f"{realm} does not answer: {in_words(error)}") from error
-        token = json.loads(answer.data) if answer.status == 200 else {}
+        token = self._document(body, realm) if status == 200 else {}
         self._headers = {"Authorization": f"Bearer {token.get('token') or token.get('access_token') or ''}"}
+
+
+def _below(url: str) -> str:
+    """The path and query of an address: some registries name the next page with their host."""
+    parts = urllib.parse.urlsplit(url)
+    return urllib.parse.urlunsplit(("", "", parts.path, parts.query, ""))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from replayctl.errors import AuthFailed, NotFound, Unreachable, UsageProblem
+from replayctl.errors import AuthFailed, NotFound, OperationFailed, Unreachable, UsageProblem
 from replayctl.images.digests import pin
 from replayctl.images.reference import Reference, parse_reference
 from replayctl.images.registry import Registry
@@ -19,6 +19,8 @@ DIGEST = "sha256:" + "a" * 64
 
 class Handler(BaseHTTPRequestHandler):
     scheme = "open"
+    body: object = None
+    login = b"lab:secret"
 
     def log_message(self, *_: object) -> None:
         pass
@@ -28,7 +30,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         signed = self.headers.get("Authorization") or ""
-        basic = "Basic " + base64.b64encode(b"lab:secret").decode()
+        basic = "Basic " + base64.b64encode(self.login).decode()
         host = self.headers["Host"]
         if self.path.startswith("/token"):
             assert "scope=repository%3Aworker%3Apull" in self.path
@@ -42,6 +44,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, {"tags": ["b", "a"]}, {"Link": '</v2/worker/tags/list?last=b&n=2>; rel="next"'})
         if self.path == "/v2/worker/tags/list?last=b&n=2":
             return self.answer(200, {"tags": ["c"]})
+        if self.path == "/v2/absolute/tags/list?n=1000":
+            return self.answer(200, {"tags": ["a"]}, {"Link": f"<http://{host}/v2/worker/tags/list?last=b&n=2>"})
+        if self.path.startswith("/v2/other/"):
+            return self.answer(200, self.body)
         if self.path == "/v2/worker/manifests/a":
             return self.answer(200, {}, {"Docker-Content-Digest": DIGEST})
         return self.answer(404, {})
@@ -67,9 +73,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     thread.join()
 
 
-def log_in(home: Path, registry: str, password: str) -> None:
+def log_in(home: Path, registry: str, password: str, user: str = "lab") -> None:
     (home / ".docker").mkdir(exist_ok=True)
-    entry = base64.b64encode(f"lab:{password}".encode()).decode()
+    entry = base64.b64encode(f"{user}:{password}".encode()).decode()
     # A helper of another registry that is broken hinders nothing.
     document = {"auths": {registry: {"auth": entry}}, "credHelpers": {"elsewhere.example": "is-not-there"}}
     (home / ".docker" / "config.json").write_text(json.dumps(document))
@@ -95,6 +101,35 @@ def test_a_wrong_login_says_what_to_type(
     with pytest.raises(AuthFailed) as excinfo:
         Registry(server).tags("worker")
     assert excinfo.value.hint == f"docker login {server}"
+
+
+@pytest.mark.parametrize("scheme", ["basic", "bearer"])
+def test_a_login_may_have_any_letters(
+    server: str, monkeypatch: pytest.MonkeyPatch, clean_environment: Path, scheme: str
+) -> None:
+    monkeypatch.setattr(Handler, "scheme", scheme)
+    monkeypatch.setattr(Handler, "login", "алиса:пароль".encode())
+    log_in(clean_environment, server, "пароль", user="алиса")
+    assert Registry(server).tags("worker") == ["a", "b", "c"]
+
+
+def test_the_next_page_may_be_named_with_its_host(server: str) -> None:
+    assert Registry(server).tags("absolute") == ["a", "c"]
+
+
+@pytest.mark.parametrize("body", [[1], "<html>", None])
+def test_another_server_is_named(server: str, monkeypatch: pytest.MonkeyPatch, body: object) -> None:
+    monkeypatch.setattr(Handler, "body", body)
+    with pytest.raises(OperationFailed, match=f"{server} does not answer as a registry: its answer to /v2/other"):
+        Registry(server).tags("other")
+    with pytest.raises(OperationFailed, match=f"it names no digest of {server}/other:a"):
+        Registry(server).digest(parse_reference(f"{server}/other:a"))
+
+
+def test_an_endless_answer_is_not_read_to_its_end(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Handler, "body", {"tags": ["a" * (9 << 20)]})
+    with pytest.raises(OperationFailed, match="is longer than"):
+        Registry(server).tags("other")
 
 
 def test_nobody_answers() -> None:
