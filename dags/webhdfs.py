@@ -165,7 +165,7 @@ class WebHdfs:
                 text = answer.read(_MAX_ANSWER_BYTES)
             try:
                 return dict(json.loads(text))
-            except ValueError as error:
+            except (ValueError, TypeError) as error:
                 raise HdfsError(f"{self.url} is no WebHDFS: its answer to {operation} is not JSON") from error
 
         return self._patiently(attempt)
@@ -287,9 +287,13 @@ class _Body:
     def read(self, limit: int) -> bytes:
         """All of it, at most `limit` bytes."""
         try:
-            return self._answer.read(limit)
+            data = self._answer.read(limit)
         except (OSError, http.client.HTTPException) as error:
             raise HdfsUnavailable(f"HDFS at {self._host} was cut off: {_words(error)}") from error
+        # With a limit, the library returns what there is.
+        if len(data) < limit and self._answer.length:
+            raise HdfsUnavailable(f"HDFS at {self._host} was cut off: {self._answer.length} bytes are missing")
+        return data
 
 
 def _ask(

@@ -90,6 +90,18 @@ def test_links_in_an_artifact_are_not_followed(tmp_path: Path) -> None:
     assert artifact.what_is_missing() == "text is missing"
 
 
+def test_a_manifest_that_is_not_a_file_is_not_opened(tmp_path: Path) -> None:
+    artifact = Artifact(str(tmp_path / "1"))
+    write(artifact, "run", "old")
+    (artifact.path / "manifest.json").rename(tmp_path / "elsewhere")
+    (artifact.path / "manifest.json").symlink_to(tmp_path / "elsewhere")
+    assert artifact.what_is_missing() == "no manifest.json"
+    (artifact.path / "manifest.json").unlink()
+    # Opened, it would wait for a writer.
+    os.mkfifo(artifact.path / "manifest.json")
+    assert artifact.what_is_missing() == "no manifest.json"
+
+
 _WRITER = """
 import sys
 sys.path.insert(0, sys.argv[1])

@@ -80,6 +80,23 @@ def test_a_connection_that_is_cut_costs_nothing(
     assert [path for path in fake.files if "/." in path] == []
 
 
+@pytest.mark.parametrize("operation", ["MKDIRS", "DELETE", "LISTSTATUS", "GETFILESTATUS", "GETFILECHECKSUM"])
+def test_an_answer_that_is_cut_half_way_is_asked_for_again(fake: Any, operation: str) -> None:
+    def half(handler: FakeHdfs, path: str) -> bool:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "100")
+        handler.end_headers()
+        handler.wfile.write(b'{"FileStatus')
+        return cut(handler, path)
+
+    artifact = Artifact("hdfs://fake/a/1", {"url": fake.url, "user": "alice"})
+    write(artifact, "run", "old")
+    fake.faults[operation] = [half]
+    assert write(artifact, "run", "new", replace=True)
+    assert artifact.manifest() == {"text": "new"}
+    assert fake.faults[operation] == []
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
@@ -201,6 +218,7 @@ def sending(code: int, body: bytes = b"", **headers: str) -> Callable[[FakeHdfs,
     ("answer", "why"),
     [
         (sending(200, b"<html>"), "is no WebHDFS: its answer to .* is not JSON"),
+        (sending(200, b"null"), "is no WebHDFS: its answer to .* is not JSON"),
         (sending(307, Location="ftp://x/y"), "it sends us to 'ftp://x/y'"),
         (sending(401, b"no"), "asks for a sign-in"),
         (sending(400, b"<html>?"), r"refused LISTSTATUS of /a \(HTTP 400 \): <html>\?"),
