@@ -30,9 +30,17 @@ _MAX_NAME = 200
 _MAX_METADATA_BYTES = 4 << 20
 _MUSL_OR_MAC = ("musllinux", "macosx", "win", "ios", "android")
 _OLDEST_GLIBC = 5
-# The artifact's name ends in the Scala version that it was compiled for, before its own version.
-_SCALA = re.compile(r"_(2\.1[0-9]|3)(?=[-_.])")
+# The artifact's name ends in the Scala version that it was compiled for, before its own version: `_3` without a minor
+# version, `_2.12` also with a patch.
+_SCALA = re.compile(r"_(2\.1[0-9](?=[-_.])|3(?=[-_]|\.jar$))")
+# Up to there, numbers are part of the name: `spark-sql-kafka-0-10_2.12-3.5.1`.
+_SCALA_PRODUCT = re.compile(r"(?P<product>.+_(?:2\.1[0-9][0-9.]*|3))-v?[0-9].*")
 _VERSION = re.compile(r"-v?[0-9].*$")
+# What zipfile raises for damaged files, beside its own error.
+_ZIP_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
+    *(RuntimeError, ValueError, NotImplementedError),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,10 @@ def product_of(name: str) -> str:
         return re.sub(r"[-_.]+", "-", name.partition("-")[0]).lower()
     if name.endswith(ENVIRONMENT_SUFFIX):
         return re.sub(r"-py[0-9.]+-[0-9a-f]+-[0-9a-f]+$", "", name.removesuffix(ENVIRONMENT_SUFFIX))
-    return _VERSION.sub("", name.removesuffix(".jar")) or name
+    stem = name.removesuffix(".jar")
+    if match := _SCALA_PRODUCT.fullmatch(stem):
+        return match["product"]
+    return _VERSION.sub("", stem) or name
 
 
 def read_package(path: Path, runtime: Runtime) -> PackageFile:
@@ -138,7 +149,7 @@ def check_contents(package: PackageFile) -> None:
     with _opened(package.path) as file, _zip(package.path, file) as archive:
         try:
             broken = archive.testzip()
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+        except _ZIP_ERRORS as error:
             raise _damaged(package.path, str(error)) from error
         if broken is not None:
             raise _damaged(package.path, f"{broken} has a wrong checksum")
@@ -214,7 +225,7 @@ def _check_metadata(path: Path, archive: zipfile.ZipFile, runtime: Runtime) -> N
         raise UsageProblem(f"{path} is not a wheel: its METADATA has more than {_MAX_METADATA_BYTES} bytes")
     try:
         text = archive.read(metadata[0]).decode("utf-8", "replace")
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except _ZIP_ERRORS as error:
         raise _damaged(path, str(error)) from error
     headers = email.parser.Parser().parsestr(text, headersonly=True)
     inside = f"{re.sub('[-_.]+', '-', str(headers.get('Name', ''))).lower()} {headers.get('Version', '')}"
@@ -258,7 +269,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 def _zip(path: Path, file: IO[bytes]) -> Iterator[zipfile.ZipFile]:
     try:
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except _ZIP_ERRORS as error:
         raise _damaged(path, str(error)) from error
     with archive:
         yield archive

@@ -53,8 +53,8 @@ def build_workload_wheel(dags_dir: Path, folder: Path, *, owner: str, python: st
     local = re.sub(r"[^a-z0-9]+", ".", owner.lower()).strip(".")
     version = f"{__version__}+{local}.h{digest.hexdigest()[:_DIGITS]}"
     (source / "pyproject.toml").write_text(_PROJECT.format(version=version, python=python, package=PACKAGE))
-    _uv_build(source, folder, "--offline", "--no-config")
-    return _only_wheel(folder)
+    _uv_build(source, folder, f"the workloads in {dags_dir}", "--offline", "--no-config")
+    return _only_wheel(folder, f"the workloads in {dags_dir}")
 
 
 def build_project_wheel(project: Path, folder: Path) -> Path:
@@ -62,11 +62,12 @@ def build_project_wheel(project: Path, folder: Path) -> Path:
 
     Raises RemoteCommandFailed with the backend's output if the build fails.
     """
-    _uv_build(project, folder)
-    return _only_wheel(folder)
+    _uv_build(project, folder, str(project))
+    return _only_wheel(folder, str(project))
 
 
-def _uv_build(source: Path, folder: Path, *options: str) -> None:
+def _uv_build(source: Path, folder: Path, what: str, *options: str) -> None:
+    """`what` is what the user knows: the source may be a copy that is gone afterwards."""
     argv = [
         shipped.uv_program(),
         "build",
@@ -80,11 +81,11 @@ def _uv_build(source: Path, folder: Path, *options: str) -> None:
     try:
         process.run(argv, timeout_s=_TIMEOUT_S)
     except RemoteCommandFailed as error:
-        raise RemoteCommandFailed(f"cannot build the wheel of {source}", details=error.details) from error
+        raise RemoteCommandFailed(f"cannot build the wheel of {what}", details=error.details) from error
 
 
-def _only_wheel(folder: Path) -> Path:
+def _only_wheel(folder: Path, what: str) -> Path:
     wheels = sorted(folder.glob("*.whl"))
     if len(wheels) != 1:
-        raise OperationFailed(f"uv built {len(wheels)} wheels instead of one")
+        raise OperationFailed(f"uv built {len(wheels)} wheels of {what} instead of one")
     return wheels[0]

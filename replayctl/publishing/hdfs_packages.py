@@ -10,14 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from replayctl.clients.webhdfs import WebHdfs
 from replayctl.errors import Conflict, OperationFailed
-from replayctl.storage.packages import Part, Stored, StoredPackage, folder_of
+from replayctl.storage.packages import Part, Stored, StoredPackage, facts_of, folder_of
 
 AUDIT_LOG = "audit.log"
 _PARTS = ".parts"
 # As long as in a shared folder.
 _LEFTOVER_S = 7 * 24 * 3600.0
 _FOLDER = re.compile(r"p_[0-9a-f]{16}")
-_CHARACTERS = 200
 
 
 class HdfsPackageStore:
@@ -121,18 +120,5 @@ class HdfsPackageStore:
             return None
         attributes = self._hdfs.attributes(f"{self.path}/{folder}/{files[0].name}")
         return StoredPackage(
-            folder, files[0].name, files[0].size, attributes.get("sha256"), _facts(attributes.get("facts", ""))
+            folder, files[0].name, files[0].size, attributes.get("sha256"), facts_of(attributes.get("facts", ""))
         )
-
-
-def _facts(text: str) -> Mapping[str, str]:
-    """The notes of an upload, which anyone may have written."""
-    try:
-        notes = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return (
-        {key: str(notes[key])[:_CHARACTERS] for key in ("at", "by", "host") if key in notes}
-        if isinstance(notes, dict)
-        else {}
-    )

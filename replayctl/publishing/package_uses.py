@@ -36,23 +36,26 @@ def uses_of(records: Iterable[Record]) -> Uses:
     records = list(records)
     published = {record.name for record in records if record.kind == "published"}
     releases: dict[str, list[str]] = {}
+    unread = {record.name: None for record in records if record.kind == "unread"}
     for record in records:
         if record.kind == "deployment":
             name = f"{record.name} (published)" if record.name in published else record.name
-            for digest in _digests(record.text):
+            digests = _digests(record.text)
+            if digests is None:
+                unread[record.name.partition("/")[0]] = None
+            for digest in digests or ():
                 releases.setdefault(f"p_{digest}", []).append(name)
-    unread = tuple(record.name for record in records if record.kind == "unread")
-    return Uses({folder: tuple(sorted(names)) for folder, names in releases.items()}, unread)
+    return Uses({folder: tuple(sorted(names)) for folder, names in releases.items()}, tuple(unread))
 
 
-def _digests(text: str) -> set[str]:
-    """What a deployment names; in other namespaces anyone may have written it."""
+def _digests(text: str) -> set[str] | None:
+    """What a deployment names, None if it cannot be read; in other namespaces anyone may have written it."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        return set()
+        return None
     if not isinstance(document, dict):
-        return set()
+        return None
     named = document.get("packages")
     references = [*(named.values() if isinstance(named, dict) else ()), document.get("python")]
     return {

@@ -73,6 +73,17 @@ def folder_of(sha256: str) -> str:
     return f"p_{sha256[:_DIGITS]}"
 
 
+def facts_of(text: str) -> Mapping[str, str]:
+    """The notes of an upload, from their JSON; others may have written them."""
+    try:
+        notes = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(notes, dict):
+        return {}
+    return {key: str(notes[key])[:_CHARACTERS] for key in ("at", "by", "host") if key in notes}
+
+
 class PackageStore:
     """The packages of one namespace, reached through the shell of the profile's folders.
 
@@ -177,7 +188,7 @@ def _stored(records: Sequence[Record]) -> Stored:
         if record.kind == "file" and len(words) == 3:
             packages[words[0]] = StoredPackage(words[0], words[2], _count(words[1]))
         elif record.kind == "package":
-            notes[record.name] = _facts(record.text)
+            notes[record.name] = facts_of(record.text)
         elif record.kind == "sum" and len(words) == 2:
             sums[words[0]] = words[1]
         elif record.kind == "part" and len(words) == 3:
@@ -193,14 +204,3 @@ def _stored(records: Sequence[Record]) -> Stored:
 
 def _count(text: str) -> int:
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0
-
-
-def _facts(text: str) -> Mapping[str, str]:
-    """The notes of an upload; in the common namespace anyone may have written them."""
-    try:
-        notes = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(notes, dict):
-        return {}
-    return {key: str(notes[key])[:_CHARACTERS] for key in ("at", "by", "host") if key in notes}

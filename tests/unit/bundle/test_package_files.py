@@ -122,6 +122,8 @@ def test_a_renamed_wheel_is_refused(tmp_path: Path) -> None:
         ("guava-2.13.jar", True),
         ("postgresql-42.7.3.jar", True),
         ("mssql-jdbc_3.jar", False),
+        ("mssql-jdbc_3.1.jar", True),
+        ("kind-projector_2.12.18-0.13.jar", True),
     ],
 )
 def test_scala(tmp_path: Path, name: str, fits: bool) -> None:
@@ -139,6 +141,16 @@ def test_a_cut_download_is_refused(tmp_path: Path, cut: int) -> None:
     path.write_bytes(path.read_bytes()[:-cut])
     with pytest.raises(UsageProblem, match="is damaged"):
         read_package(path, RUNTIME)
+
+
+def test_a_table_of_contents_that_points_before_the_file_is_refused(tmp_path: Path) -> None:
+    path = wheel(tmp_path, "a-1.0-py3-none-any.whl")
+    content = bytearray(path.read_bytes())
+    # The offset of the table, in the record at the end.
+    content[-6:-2] = (int.from_bytes(content[-6:-2], "little") + 1000).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(UsageProblem, match="is damaged"):
+        check_contents(read_package(path, RUNTIME))
 
 
 def test_a_flipped_bit_is_refused(tmp_path: Path) -> None:
@@ -192,6 +204,22 @@ def test_a_file_that_changes_meanwhile_is_not_sent_by_half(tmp_path: Path) -> No
 )
 def test_a_product_is_the_same_in_all_its_versions(product: str, version: str) -> None:
     assert product_of(f"{product}-{version}.jar") == product_of(f"{product}-9.9.jar") == product
+
+
+@pytest.mark.parametrize(
+    ("name", "product"),
+    [
+        ("spark-sql-kafka-0-10_2.12-3.5.1.jar", "spark-sql-kafka-0-10_2.12"),
+        ("spark-streaming-kafka-0-10_2.12-3.5.1-SNAPSHOT.jar", "spark-streaming-kafka-0-10_2.12"),
+        ("kind-projector_2.12.18-0.13.3.jar", "kind-projector_2.12.18"),
+        ("cats-core_3-2.10.0.jar", "cats-core_3"),
+        ("replay_2.12.jar", "replay_2.12"),
+        ("delta-1.0_2.12.jar", "delta"),
+        ("guava-31.1-jre.jar", "guava"),
+    ],
+)
+def test_a_jar_is_named_without_its_own_version(name: str, product: str) -> None:
+    assert product_of(name) == product
 
 
 @given(name=st.text(max_size=40))

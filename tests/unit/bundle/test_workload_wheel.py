@@ -5,8 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from replayctl.bundle import workload_wheel
 from replayctl.bundle.package_files import Runtime, check_contents, read_package
 from replayctl.bundle.workload_wheel import build_project_wheel, build_workload_wheel
+from replayctl.errors import RemoteCommandFailed
 from tests.conftest import ROOT
 
 RUNTIME = Runtime(python="3.11", scala="2.12", glibc="2.28", machine="x86_64")
@@ -44,6 +48,15 @@ def test_the_shipped_workloads_make_a_wheel_that_fits_and_can_be_imported(tmp_pa
         [sys.executable, "-c", code], env={"PYTHONPATH": str(path)}, capture_output=True, text=True, check=True
     )
     assert result.stdout.startswith(str(path))
+
+
+def test_a_build_that_fails_names_what_the_user_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RemoteCommandFailed("uv ended with status 2", details="no space left")
+
+    monkeypatch.setattr(workload_wheel.process, "run", fail)
+    with pytest.raises(RemoteCommandFailed, match=f"cannot build the wheel of the workloads in {ROOT / 'dags'}$"):
+        build_workload_wheel(ROOT / "dags", tmp_path, owner="alice", python="3.11")
 
 
 def test_a_project_is_built_by_its_own_backend(tmp_path: Path) -> None:
