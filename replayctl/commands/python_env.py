@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from replayctl.bundle.package_files import PackageFile
     from replayctl.python_env.build import Environment
     from replayctl.python_env.recipe import Recipe
+    from replayctl.settings.workspace import Workspace
 
 _COMMAND = "build-python-env"
 
@@ -48,6 +49,8 @@ def build_python_env(
     from replayctl.shipped import shipped_dir
 
     app: AppContext = ctx.obj
+    # Without a user there is no place to publish to: known before a build of minutes.
+    workspace = app.workspace(shared=shared) if publish or to else None
     app.reporter.status("looking for an interpreter")
     recipe = plan_environment(app.settings)
     built = None if force else find_built(recipe, app.settings.cache_dir)
@@ -61,7 +64,12 @@ def build_python_env(
         "dry_run": dry_run,
     }
     if dry_run and built is None:
-        return Result(_COMMAND, data, (*_planned(recipe), Lines((f"{recipe.file_name} would be built",))))
+        lines = [f"{recipe.file_name} would be built"]
+        if workspace is not None:
+            target = _target(workspace, to)
+            data["published"] = {"outcome": "would be published", "target": target}
+            lines.append(f"would be published in {target}")
+        return Result(_COMMAND, data, (*_planned(recipe), Lines(tuple(lines))))
     environment = built or build(
         recipe, app.settings, find_dags_dir(dags_dir, app.cwd) or shipped_dir("dags"), app.reporter, force=force
     )
@@ -69,8 +77,8 @@ def build_python_env(
     warnings = (f"the archive was not tried under an empty root: {environment.note}",) if environment.note else ()
     view: list[Block] = [*_planned(recipe), _described(environment)]
     changed = data["built"]
-    if publish or to:
-        published = _publish(app, environment.package, to, shared=shared, dry_run=dry_run)
+    if workspace is not None:
+        published = _publish(workspace, environment.package, to, dry_run=dry_run)
         data["published"] = published
         changed = changed or published["outcome"] != "unchanged"
         view.append(Lines((f"{published['outcome']}: {published['path_in_pods']}",)))
@@ -79,21 +87,30 @@ def build_python_env(
     return Result(_COMMAND, data, view, status="ok" if changed else "nothing-to-do", warnings=warnings)
 
 
-def _publish(
-    app: AppContext, package: PackageFile, to: Destination | None, *, shared: bool, dry_run: bool
-) -> dict[str, Any]:
+def _target(workspace: Workspace, to: Destination | None) -> str:
+    """The folder of packages, once it has answered."""
+    from replayctl.publishing.package_stores import open_store
+
+    with open_store(workspace, to) as store:
+        workspace.reporter.status(f"reading {store.name}")
+        store.look()
+        return store.name
+
+
+def _publish(workspace: Workspace, package: PackageFile, to: Destination | None, *, dry_run: bool) -> dict[str, Any]:
     from replayctl.publishing import packages
     from replayctl.publishing.package_stores import open_store
 
-    with open_store(app.workspace(shared=shared), to) as store:
-        app.reporter.status(f"reading {store.name}")
+    with open_store(workspace, to) as store:
+        workspace.reporter.status(f"reading {store.name}")
         uploads = packages.plan_uploads([package], store.look([package.sha256]))
         if not dry_run:
-            packages.send(store, uploads, app.reporter)
+            packages.send(store, uploads, workspace.reporter)
         words = {"send": "published", "resume": "published", "unchanged": "unchanged"}
         outcome = words[uploads[0].outcome]
         return {
             "outcome": f"would be {outcome}" if dry_run and outcome != "unchanged" else outcome,
+            "target": store.name,
             "sent_bytes": uploads[0].to_send,
             "path": packages.path_of(store.path, package),
             "path_in_pods": packages.path_of(store.root, package),

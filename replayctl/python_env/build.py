@@ -90,6 +90,8 @@ def build(recipe: Recipe, settings: Settings, dags: Path, reporter: Reporter, *,
 def _build(
     recipe: Recipe, settings: Settings, dags: Path, scratch: Path, path: Path, reporter: Reporter
 ) -> Environment:
+    # Before anything that takes long.
+    imports = check.imports_of(dags)
     tools = environments.ensure(_TOOLS, settings.cache_dir, settings.local.python, reporter)
     python = environments.find_python(_TOOLS, settings.local.python)
     version = recipe.runtime.python
@@ -114,13 +116,14 @@ def _build(
     if recipe.from_spark:
         reporter.step("fetching Spark's Python for the check")
         zips = packages.install_spark_python(python, recipe.from_spark, scratch / "spark", reporter)
-    modules = sorted(set(check.imported_modules(dags, installed)))
+    modules = check.installed_modules(imports, installed)
     reporter.step("moving pure Python into zips")
     zip_modules(tree, installed, version, scratch)
     reporter.step("trying all imports under an empty root")
     note = check.check_imports(root, zips, modules, with_compiler_libraries=recipe.interpreter.kind != "debian")
     unpacked = sum(entry.stat().st_size for entry in tree.rglob("*") if entry.is_file())
-    partial = path.with_suffix(".part")
+    # An interrupted build leaves nothing.
+    partial = scratch / path.name
     with reporter.progress(f"packing {path.name}", unpacked, unit="bytes") as advance:
         packed = archive.pack(tree, partial, advance)
     _facts_path(path).unlink(missing_ok=True)

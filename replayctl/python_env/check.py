@@ -6,16 +6,17 @@ The imports are tried under an empty root of the file system, by util-linux's un
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from replayctl import process
 from replayctl.bundle.package_files import Runtime
-from replayctl.errors import OperationFailed, RemoteCommandFailed
+from replayctl.errors import OperationFailed, RemoteCommandFailed, UsageProblem
 from replayctl.python_env.recipe import version_of
 
 # Where YARN might put it: no path of the machine that builds.
@@ -59,13 +60,20 @@ def check_tree(tree: Path, runtime: Runtime, *, links: bool = True) -> None:
     for path in sorted(tree.rglob("*")):
         if path.is_symlink() and links:
             raise OperationFailed(f"the environment is not relocatable: {path.relative_to(tree)} is a link")
-        content = path.read_bytes() if path.is_file() else b""
-        if not content.startswith(_ELF):
-            continue
-        for number in re.findall(rb"\0GLIBC_2\.([0-9]{1,3})(?=[.\0])", content):
-            if int(number) > newest:
-                newest, newest_of = int(number), str(path.relative_to(tree))
+        required = _glibc_of(path) if path.is_file() else 0
+        if required > newest:
+            newest, newest_of = required, str(path.relative_to(tree))
     check_glibc(newest_of, f"2.{newest}", runtime)
+
+
+def _glibc_of(path: Path) -> int:
+    """The newest C library, as the number after `2.`, whose symbols a program or library names; 0 for other files."""
+    with path.open("rb") as file:
+        if file.read(len(_ELF)) != _ELF:
+            return 0
+        # Some libraries have hundreds of megabytes.
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return max(map(int, re.findall(rb"\0GLIBC_2\.([0-9]{1,3})(?=[.\0])", content)), default=0)
 
 
 def resolve_links(tree: Path) -> None:
@@ -165,18 +173,32 @@ def _library(name: str) -> Path | None:
     return next((path for path in (Path("/", name), Path("/usr", name)) if path.exists()), None)
 
 
-def imported_modules(folder: Path, installed: Path) -> Iterator[str]:
-    """The modules of installed packages that the files of a folder import, such as `sklearn.ensemble`."""
+def imports_of(folder: Path) -> frozenset[str]:
+    """The modules that the Python files of a folder import, such as `sklearn.ensemble`, relative ones left out.
+
+    Raises UsageProblem for a file that is not Python.
+    """
     import ast
 
+    modules: set[str] = set()
     for path in sorted(folder.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            names: list[str] = []
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError, RecursionError) as error:
+            line = getattr(error, "lineno", None)
+            reason = getattr(error, "msg", error)
+            raise UsageProblem(f"cannot parse {path}{f':{line}' if line else ''}: {reason}") from error
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
+                modules.update(alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-                names = [node.module]
-            for name in names:
-                top = name.partition(".")[0]
-                if (installed / top).is_dir() or (installed / f"{top}.py").is_file():
-                    yield name
+                modules.add(node.module)
+    return frozenset(modules)
+
+
+def installed_modules(modules: Iterable[str], installed: Path) -> list[str]:
+    """Those modules that belong to packages in the folder `installed`, sorted."""
+    tops = {module: module.partition(".")[0] for module in modules}
+    return sorted(
+        module for module, top in tops.items() if (installed / top).is_dir() or (installed / f"{top}.py").is_file()
+    )

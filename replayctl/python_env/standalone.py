@@ -28,7 +28,7 @@ def unpack_standalone(
 ) -> None:
     """Fills `tree` with bin/python3 and lib/; UsageProblem for an archive that has another Python, or none."""
     ((source, sha256),) = interpreter.files
-    archive = _fetched(source, sha256, cache, reporter)
+    archive = _fetched(source, sha256, scratch, cache, reporter)
     unpacked = scratch / "standalone"
     unpacked.mkdir()
     try:
@@ -48,7 +48,7 @@ def unpack_standalone(
     shutil.copytree(root / "lib", tree / "lib", symlinks=True, ignore=_LEFT_OUT)
 
 
-def _fetched(source: str, sha256: str, cache: Path, reporter: Reporter) -> Path:
+def _fetched(source: str, sha256: str, scratch: Path, cache: Path, reporter: Reporter) -> Path:
     """The archive as a file with this checksum, downloaded once."""
     if "://" not in source:
         path = Path(source).expanduser()
@@ -57,22 +57,25 @@ def _fetched(source: str, sha256: str, cache: Path, reporter: Reporter) -> Path:
         _check(path, source, sha256)
         return path
     path = cache / f"{sha256[:16]}.tar.gz"
-    if not path.is_file():
-        _download(source, sha256, path, reporter)
-    _check(path, source, sha256)
+    # A crash of the machine may have damaged what was downloaded before.
+    if not path.is_file() or _digest(path) != sha256:
+        partial = scratch / path.name
+        _download(source, partial, reporter)
+        _check(partial, source, sha256)
+        partial.replace(path)
     return path
 
 
-def _download(source: str, sha256: str, path: Path, reporter: Reporter) -> None:
+def _download(source: str, path: Path, reporter: Reporter) -> None:
     import urllib3
 
     from replayctl.clients.proxies import make_pool
 
-    partial = path.with_suffix(".part")
+    received = 0
     try:
         with (
             make_pool(source).request("GET", source, preload_content=False, timeout=_TIMEOUT_S) as answer,
-            partial.open("wb") as file,
+            path.open("wb") as file,
         ):
             if answer.status != 200:
                 raise Unreachable(
@@ -81,17 +84,24 @@ def _download(source: str, sha256: str, path: Path, reporter: Reporter) -> None:
             size = int(answer.headers.get("Content-Length") or 0)
             with reporter.progress(f"downloading {Path(source).name}", size or _MAX_BYTES, unit="bytes") as advance:
                 for chunk in answer.stream(_CHUNK_BYTES):
+                    received += len(chunk)
+                    if received > _MAX_BYTES:
+                        raise OperationFailed(
+                            f"{source} has more than {_MAX_BYTES} bytes", hint="check packages.standalone_python"
+                        )
                     file.write(chunk)
                     advance(len(chunk))
     except urllib3.exceptions.HTTPError as error:
         raise Unreachable(f"cannot download {source}: {error}", hint="check packages.standalone_python") from error
-    _check(partial, source, sha256)
-    partial.replace(path)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check(path: Path, source: str, sha256: str) -> None:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = _digest(path)
     if digest != sha256:
         raise OperationFailed(
             f"{source} has sha256 {digest}, the profile names {sha256}", hint="check packages.standalone_python"

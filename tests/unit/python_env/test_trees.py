@@ -3,14 +3,15 @@
 import gzip
 import io
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from replayctl.bundle.package_files import Runtime
-from replayctl.errors import OperationFailed
+from replayctl.errors import OperationFailed, UsageProblem
 from replayctl.python_env.archive import pack
-from replayctl.python_env.check import check_glibc, check_tree, imported_modules, resolve_links
+from replayctl.python_env.check import check_glibc, check_tree, imports_of, installed_modules, resolve_links
 from replayctl.python_env.trim import trim
 from replayctl.python_env.zips import may_be_zipped
 
@@ -147,4 +148,23 @@ def test_the_workloads_imports_of_installed_packages_are_known(tmp_path: Path) -
         "workloads/a.py",
         content=b"import json\nimport six\ndef run():\n    from sklearn.ensemble import X\n    import pyspark\n",
     )
-    assert sorted(imported_modules(tmp_path / "dags", tmp_path / "installed")) == ["six", "sklearn.ensemble"]
+    imports = imports_of(tmp_path / "dags")
+    assert imports == {"json", "six", "sklearn.ensemble", "pyspark"}
+    assert installed_modules(imports, tmp_path / "installed") == ["six", "sklearn.ensemble"]
+
+
+@pytest.mark.parametrize("content", [b"def run(:\n", b"x = '\xff'\n", b"x = 1\0\n"])
+def test_a_workload_that_is_not_python_is_named(tmp_path: Path, content: bytes) -> None:
+    write(tmp_path, "workloads/a.py", content=content)
+    with pytest.raises(UsageProblem, match=r"cannot parse .*workloads/a\.py"):
+        imports_of(tmp_path)
+
+
+def test_large_libraries_are_not_read_into_memory(tmp_path: Path) -> None:
+    write(tmp_path, "lib/a.so", "lib/b.dat", content=b"\x7fELF\0GLIBC_2.17\0" + b"x" * (64 << 20))
+    (tmp_path / "lib" / "b.dat").write_bytes(b"x" * (64 << 20))
+    tracemalloc.start()
+    check_tree(tmp_path, RUNTIME)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 << 20
