@@ -17,6 +17,9 @@ from replayctl.errors import OperationFailed
 
 _LOG_LINES = 40
 _SELECTOR = "kubernetes_executor=True"
+_WORKER = "base"
+# What every container waits for at first: its image and volumes, or the containers before it.
+_NORMAL = frozenset({"ContainerCreating", "PodInitializing"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +39,14 @@ class WorkerPods:
     def last_words(self, run: RunInfo, task: TaskInfo) -> TaskLog | None:
         """How the pod of a task's latest try ended, with the end of its log; None when the pod is gone."""
         for pod in self._pods(run):
-            labels = pod["metadata"].get("annotations") or {}
-            if (labels.get("task_id"), labels.get("try_number")) != (task.task_id, str(task.try_number)):
+            known = pod["metadata"].get("annotations") or {}
+            # Only tasks that are mapped have the number.
+            own = (known.get("task_id"), known.get("try_number"), known.get("map_index", "-1"))
+            if own != (task.task_id, str(task.try_number), str(task.map_index)):
                 continue
             name = pod["metadata"]["name"]
             lines = [f"pod {name}: {_why_ended(pod) or _why_not_started(pod) or 'no reason known'}"]
-            path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/log?container=base&tailLines={_LOG_LINES}"
+            path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/log?container={_WORKER}&tailLines={_LOG_LINES}"
             # A container that has never started has none, and the reason is answer enough.
             with contextlib.suppress(OperationFailed):
                 lines += self.cluster.text(path, f"the log of pod {name}").splitlines()
@@ -58,10 +63,12 @@ class WorkerPods:
                 yield pod
 
 
-def _states(pod: Mapping[str, Any], kind: str) -> Iterator[Mapping[str, Any]]:
-    for status in (pod.get("status") or {}).get("containerStatuses") or ():
-        if state := (status.get("state") or {}).get(kind):
-            yield state
+def _states(pod: Mapping[str, Any], kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The containers that are `waiting` or `terminated`, by name: those that prepare the pod first."""
+    status = pod.get("status") or {}
+    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        if state := (container.get("state") or {}).get(kind):
+            yield str(container.get("name") or ""), state
 
 
 def _why_not_started(pod: Mapping[str, Any]) -> str | None:
@@ -69,16 +76,20 @@ def _why_not_started(pod: Mapping[str, Any]) -> str | None:
     for condition in (pod.get("status") or {}).get("conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return _words(condition)
-    waiting = (state for state in _states(pod, "waiting") if state.get("reason") != "ContainerCreating")
-    return next((_words(state) for state in waiting), None)
+    return next((_words(state) for _, state in _states(pod, "waiting") if state.get("reason") not in _NORMAL), None)
 
 
 def _why_ended(pod: Mapping[str, Any]) -> str | None:
+    """How the worker ended; without it, a container that failed before or beside it."""
     status = pod.get("status") or {}
     if status.get("reason"):
         return _words(status)
-    ended = next(_states(pod, "terminated"), None)
-    return None if ended is None else f"{_words(ended)} (exit code {ended.get('exitCode')})"
+    ended = list(_states(pod, "terminated"))
+    if not ended:
+        return None
+    name, state = min(ended, key=lambda entry: (entry[0] != _WORKER, not entry[1].get("exitCode")))
+    where = "" if name in ("", _WORKER) else f"container {name}: "
+    return f"{where}{_words(state)} (exit code {state.get('exitCode')})"
 
 
 def _words(state: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Pods whose tasks have not started: why they wait, and how they ended."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,6 +38,10 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
     return {"containerStatuses": [{"state": {"waiting": {"reason": reason, "message": message}}}]}
 
 
+def ended(name: str, reason: str, code: int) -> dict[str, Any]:
+    return {"name": name, "state": {"terminated": {"reason": reason, "exitCode": code}}}
+
+
 UNSCHEDULED = {
     "conditions": [
         {
@@ -55,6 +60,14 @@ UNSCHEDULED = {
         (UNSCHEDULED, "Unschedulable: 0/1 nodes are available: 1 Insufficient cpu."),
         (waiting("ErrImagePull", "no such image"), "ErrImagePull: no such image"),
         (waiting("ContainerCreating"), None),
+        (waiting("PodInitializing"), None),
+        (
+            {
+                "initContainerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull", "message": "no git-sync"}}}],
+                **waiting("PodInitializing"),
+            },
+            "ErrImagePull: no git-sync",
+        ),
         ({"containerStatuses": [{"state": {"running": {}}}]}, None),
         ({}, None),
     ],
@@ -77,6 +90,17 @@ def test_a_pod_that_does_not_start_says_why(status: dict[str, Any], reason: str 
             "pod mine: Evicted: The node was low on memory.",
         ),
         (waiting("ImagePullBackOff"), "pod mine: ImagePullBackOff"),
+        (
+            {"containerStatuses": [ended("logs", "Completed", 0), ended("base", "OOMKilled", 137)]},
+            "pod mine: OOMKilled (exit code 137)",
+        ),
+        (
+            {
+                "initContainerStatuses": [ended("ready", "Completed", 0), ended("clone", "Error", 128)],
+                **waiting("PodInitializing"),
+            },
+            "pod mine: container clone: Error (exit code 128)",
+        ),
         ({}, "pod mine: no reason known"),
     ],
 )
@@ -87,6 +111,15 @@ def test_a_pod_that_ended_before_its_task_has_a_log(status: dict[str, Any], firs
     assert log is not None
     assert log.lines == (first, "log of mine")
     assert log.source == "kubectl -n airflow logs mine"
+
+
+def test_a_mapped_task_has_the_log_of_its_own_pod() -> None:
+    mapped = [pod(f"mapped-{index}", {}) for index in range(2)]
+    for index, item in enumerate(mapped):
+        item["metadata"]["annotations"]["map_index"] = str(index)
+    log = WorkerPods(Cluster(*mapped), "airflow").last_words(RUN, replace(TASK, map_index=1))  # type: ignore[arg-type]
+    assert log is not None
+    assert log.lines[-1] == "log of mapped-1"
 
 
 def test_a_pod_without_a_log_still_has_its_reason() -> None:
