@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from replayctl.commands.options import DryRun
-from replayctl.console.result import Block, Fields, Lines, Result, Table
+from replayctl.console.result import Block, Fields, Lines, Result, Status, Table
 from replayctl.errors import ReplayctlError, SettingsError, UsageProblem
 from replayctl.settings.context import AppContext
 
@@ -72,20 +72,29 @@ def build_airflow_image(
         "context": {"folder": plan.context.folder, "files": len(plan.context.files), "bytes": plan.context.size},
         "left_out": plan.context.left_out,
         "present_in": present,
+        # Only the engine can give an image one more name.
+        "latest": latest and present != "registry",
         "dry_run": dry_run,
     }
+    not_tagged = (
+        f"the image is not tagged as latest, because only the registry has it; run `docker pull {plan.reference}`"
+    )
+    warnings = (not_tagged,) if latest and not data["latest"] else ()
     if dry_run:
         verdict = f"the {present} already has it; the build would be skipped" if present else "would be built"
-        return Result("build-airflow-image", data, (*_planned(plan), Lines((f"{plan.reference}: {verdict}",))))
+        verdict += " and tagged as latest" if data["latest"] else ""
+        lines = Lines((f"{plan.reference}: {verdict}",))
+        return Result("build-airflow-image", data, (*_planned(plan), lines), warnings=warnings)
     if present is None:
         app.reporter.step(f"building {plan.reference} from {len(plan.context.files)} files, {plan.context.size} bytes")
         data["id"] = build(engine, plan, app.reporter, commit=head_of(plan.context.folder))
-    if latest and present != "registry":
+    if data["latest"]:
         engine.tag(str(plan.reference), Reference(plan.reference.registry, plan.reference.repository, "latest"))
     line = f"{plan.reference} {'is built' if present is None else f'is already in the {present}'}"
     hint = Lines((f"next: run `replayctl push-airflow-image {plan.reference.tag}`",)) if present != "registry" else None
     view: tuple[Block, ...] = (Lines((line,)), *((hint,) if hint else ()))
-    return Result("build-airflow-image", data, view, status="ok" if present is None else "nothing-to-do")
+    status: Status = "ok" if present is None else "nothing-to-do"
+    return Result("build-airflow-image", data, view, status=status, warnings=warnings)
 
 
 def push_airflow_image(
@@ -117,6 +126,11 @@ def push_airflow_image(
         raise UsageProblem(
             f"images.worker must include a registry, but is {repository}",
             hint="set images.worker to REGISTRY/NAME in replayctl.yaml",
+        )
+    if tag and (docker_dir or base or build_args):
+        raise UsageProblem(
+            f"the tag {tag} cannot be combined with --docker-dir, --base and --build-arg, which select another",
+            hint="leave out the tag, or those options",
         )
     engine = find_engine()
     reference = (
