@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import re
 import shutil
 import tarfile
@@ -84,7 +83,8 @@ def plan_build(
     if base_reference.tag is None:
         base_reference = parse_reference(f"{base}:latest")
     base_digest = _digest_of(engine, base_reference)
-    architecture = platform.machine()
+    # Docker's own client goes by the variable, too.
+    architecture = os.environ.get("DOCKER_DEFAULT_PLATFORM") or engine.architecture()
     parts = {
         "context": context.digest(),
         "dockerfile": context.dockerfile,
@@ -191,6 +191,7 @@ def _build_by_engine(engine: Engine, plan: BuildPlan, reporter: Reporter, labels
             buildargs={"BASE": str(plan.base), **plan.arguments},
             labels=dict(labels),
             network_mode=plan.network,
+            platform=os.environ.get("DOCKER_DEFAULT_PLATFORM"),
         )
         for event in events:
             _take(event, steps, plan)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # The engine sends nothing for as long as one build step takes, or while a registry stores a large layer.
 _SILENCE_S = 3600
 _HUB = "docker.io"
+# Docker has Go's names.
+_PROCESSORS = {"amd64": "x86_64", "arm64": "aarch64"}
 # How an engine reports a registry that is unreachable or was lost.
 _AWAY = ("connection refused", "no such host", "eof", "connection reset", "broken pipe", "i/o timeout")
 
@@ -82,6 +84,12 @@ class Engine:
                     return None
                 raise
             return str(answer["Descriptor"]["digest"])
+
+    def architecture(self) -> str:
+        """The processor that it builds for, as `uname -m` names it: it may be on another machine."""
+        with self._speaking("its version"):
+            name = str(self._client.version().get("Arch") or "")
+        return _PROCESSORS.get(name, name)
 
     def insecure_registries(self) -> frozenset[str]:
         """The registries to which the engine may speak plain HTTP, beside those on this machine."""

@@ -22,6 +22,9 @@ class FakeEngine:
     def image(self, name: str) -> LocalImage | None:
         return LocalImage("sha256:base", ("base:1",), (), 10, {}) if name == "base:1" else None
 
+    def architecture(self) -> str:
+        return "x86_64"
+
     def registry_digest(self, reference: Reference) -> str:
         return "sha256:" + "a" * 64
 

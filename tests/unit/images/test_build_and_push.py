@@ -31,6 +31,10 @@ class FakeEngine:
         self.remote: dict[str, str] = {}
         self.registry_error: ReplayctlError | None = None
         self.build_options: dict[str, Any] = {}
+        self.processor = "x86_64"
+
+    def architecture(self) -> str:
+        return self.processor
 
     def image(self, name: str) -> LocalImage | None:
         return self.local.get(name)
@@ -117,6 +121,20 @@ def test_the_tag_is_the_owner_and_the_inputs(docker_dir: Path) -> None:
     assert planned(engine, docker_dir, JAVA="21").inputs != plan.inputs
     engine.local["base:1"] = LocalImage("sha256:newer", ("base:1",), (), 10, {})
     assert planned(engine, docker_dir).inputs != plan.inputs
+
+
+def test_the_processor_is_that_of_the_engine(docker_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOCKER_DEFAULT_PLATFORM", raising=False)
+    engine = FakeEngine(*STEPS)
+    plan = planned(engine, docker_dir)
+    engine.processor = "aarch64"
+    other = planned(engine, docker_dir)
+    assert (plan.platform, other.platform) == ("x86_64", "aarch64")
+    monkeypatch.setenv("DOCKER_DEFAULT_PLATFORM", "linux/amd64")
+    named = planned(engine, docker_dir)
+    assert len({plan.inputs, other.inputs, named.inputs}) == 3
+    build(engine, named, RecordingReporter())  # type: ignore[arg-type]
+    assert engine.build_options["platform"] == "linux/amd64"
 
 
 def test_a_base_is_known_by_its_digest_whether_it_was_pulled_or_not(docker_dir: Path) -> None:

@@ -27,7 +27,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        data = json.dumps({"ApiVersion": "1.44"}).encode()
+        data = json.dumps({"ApiVersion": "1.44", "Arch": "arm64"}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -72,6 +72,11 @@ def test_the_current_context_is_that_of_dockers_client(
     monkeypatch.setenv("DOCKER_CONTEXT", "nowhere")
     monkeypatch.setenv("DOCKER_HOST", address)
     assert find_engine().address == address
+
+
+def test_the_processor_is_named_as_this_machine_names_its_own(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("DOCKER_HOST", address)
+    assert find_engine().architecture() == "aarch64"
 
 
 def test_a_context_that_does_not_exist_is_not_replaced_by_another_engine(clean_environment: Path) -> None:
