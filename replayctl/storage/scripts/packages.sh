@@ -66,10 +66,21 @@ is_part() {
     [ "$uid" = "$me" ] && [ "$links" = 1 ]
 }
 
+# FILE SHA256: keeps the file as the part of a package, unless there is a longer one.
+keep_part() {
+    is_part "$1" || return 0
+    own_size=$size
+    if is_part "part.$2" && [ "$size" -gt "$own_size" ]; then
+        rm -f -- "$1"
+    else
+        mv -f -- "$1" "part.$2"
+    fi
+}
+
 # A file that no upload has written to for some time is left from one that was killed: it can be resumed.
 adopt() { # SHA256
     for work in "work.$1".*; do
-        ! is_part "$work" || [ -z "$(find "./$work" -mmin +10)" ] || mv -f -- "$work" "part.$1"
+        ! is_part "$work" || [ -z "$(find "./$work" -mmin +10)" ] || keep_part "$work" "$1"
     done
 }
 

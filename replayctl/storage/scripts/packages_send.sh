@@ -10,8 +10,10 @@ done
 enter_parts make
 work=work.$sha.$token
 keep() {
-    # The uploaded part is kept for the next time, whatever the present folder is.
-    ! (cd -P -- "$packages/.parts.$me" 2>/dev/null && is_part "$work" && mv -f -- "$work" "part.$sha") 2>/dev/null || :
+    # The uploaded part is kept for the next time, whatever the present folder is, and also when it was about to be stored.
+    (cd -P -- "$packages/.tmp.$token/new" && is_part "$name" && chmod 600 -- "$name" && mv -f -- "$name" "../../.parts.$me/$work") 2>/dev/null || :
+    (cd -P -- "$packages/.parts.$me" && keep_part "$work" "$sha") 2>/dev/null || :
+    (go "$packages" && discard ".tmp.$token") 2>/dev/null || :
 }
 # Hashes the file while it grows, as another process reads it back, until it is whole or we are gone.
 follow() {
@@ -66,7 +68,7 @@ case $mode in -*) ;; *) fail "$name was replaced meanwhile" 73 ;; esac
 [ "$links" = 1 ] && [ "$uid" = "$me" ] || fail "$name was replaced meanwhile" 73
 # Nothing is condemned by a hash that may have been cut.
 [ "$sum" = "$sha" ] || sum=$(digest < "$name")
-[ "$sum" = "$sha" ] || fail "the uploaded file $name differs from the local one and was deleted: did the local file change meanwhile?"
+[ "$sum" = "$sha" ] || { rm -f -- "$name" && false; } || fail "the uploaded file $name differs from the local one and was deleted: did the local file change meanwhile?"
 stop_heartbeat
 printf '%s\n' "$facts_text" > .package.json
 chmod "$package_mode" "$name" .package.json

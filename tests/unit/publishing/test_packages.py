@@ -1,14 +1,18 @@
 """What an upload sends, and what prune removes."""
 
 import hashlib
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from replayctl.bundle.package_files import PackageFile
-from replayctl.errors import UsageProblem
+from replayctl.errors import OperationFailed, UsageProblem
 from replayctl.publishing.packages import plan_uploads, surplus
-from replayctl.storage.packages import Part, Stored, StoredPackage, folder_of
+from replayctl.storage.packages import PackageStore, Part, Stored, StoredPackage, folder_of
+from replayctl.storage.shell import LocalShell
+from replayctl.storage.target import Modes
 
 
 def package(path: Path, content: bytes = b"0123456789") -> PackageFile:
@@ -57,3 +61,43 @@ def test_prune_keeps_the_newest_of_each_product() -> None:
     assert surplus(by_folder, 3) == ()
     with pytest.raises(UsageProblem):
         surplus(by_folder, 0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PackageStore:
+    (tmp_path / "spark").mkdir()
+    return PackageStore(LocalShell(), str(tmp_path / "spark"), "alice", Modes("755", "644"), root="/pods")
+
+
+def send(store: PackageStore, sha256: str, content: bytes, *, size: int | None = None) -> None:
+    store.send(
+        sha256=sha256, name="a-1.jar", size=size or len(content), offset=0, chunks=[content], facts={}, audit="{}"
+    )
+
+
+def entries(store: PackageStore) -> set[str]:
+    """What is in the folder of packages and in that of our parts."""
+    packages = Path(store.path)
+    parts = packages / f".parts.{os.getuid()}"
+    return {path.name for path in (*packages.iterdir(), *parts.iterdir())} - {parts.name}
+
+
+def test_a_file_that_differs_is_really_deleted(store: PackageStore) -> None:
+    with pytest.raises(OperationFailed, match="differs from the local one and was deleted"):
+        send(store, "a" * 64, b"other")
+    assert entries(store) == set()
+
+
+def test_what_was_uploaded_before_is_not_replaced_by_less(store: PackageStore) -> None:
+    content = b"0123456789" * 100
+    sha256 = hashlib.sha256(content).hexdigest()
+    with pytest.raises(OperationFailed, match="only 900 of 1000 bytes"):
+        send(store, sha256, content[:900], size=1000)
+    with pytest.raises(OperationFailed, match="only 10 of 1000 bytes"):
+        send(store, sha256, content[:10], size=1000)
+    assert store.look([sha256]).parts[sha256].size == 900
+    killed = Path(store.path) / f".parts.{os.getuid()}" / f"work.{sha256}.0123"
+    killed.write_bytes(content[:10])
+    os.utime(killed, (time.time() - 3600,) * 2)
+    assert store.look([sha256]).parts[sha256].size == 900
+    assert entries(store) == {f"part.{sha256}"}
