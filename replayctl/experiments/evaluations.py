@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from replayctl.errors import SettingsError
+from replayctl.errors import NotFound, SettingsError
 from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
 from replayctl.settings.workspace import Workspace
@@ -70,5 +71,13 @@ def _stored(hdfs: WebHdfs, base: str) -> Iterator[tuple[str, str]]:
             if not folder.is_folder or not _IDENTITY.fullmatch(folder.name):
                 continue
             path = f"{evaluate}/{folder.name}"
-            if {_FILE, _WHOLE} <= {entry.name for entry in hdfs.entries(path) or () if not entry.is_folder}:
+            sizes = {entry.name: entry.size for entry in hdfs.entries(path) or () if not entry.is_folder}
+            if not {_FILE, _WHOLE} <= sizes.keys():
+                continue
+            if sizes[_FILE] > _MAX_BYTES:
+                # Like a text that is cut in the shared folder, it is one that cannot be read, and hides no other.
+                yield folder.name, ""
+                continue
+            # Another run may have replaced the evaluation meanwhile.
+            with contextlib.suppress(NotFound):
                 yield folder.name, hdfs.read(f"{path}/{_FILE}", _MAX_BYTES).decode("utf-8", "replace")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from replayctl.errors import NotFound, OperationFailed, ReplayctlError, SettingsError
+from replayctl.errors import NotFound, ReplayctlError, SettingsError
 from replayctl.experiments import evaluations
 from replayctl.experiments.evaluations import is_on_hdfs, read_hdfs_evaluations, read_shared_evaluations
 from replayctl.settings.load import load_settings
@@ -87,6 +87,8 @@ def namenode() -> Iterator[str]:
     files = {
         "/replay/alice/ml100k/evaluate/00ff": {"mlflow.json": b'{"a": 1}', "_SUCCESS": b""},
         "/replay/alice/ml100k/evaluate/01ff": {"mlflow.json": b"half"},
+        "/replay/alice/ml100k/evaluate/05ff": {"mlflow.json": b"{}" * 100, "_SUCCESS": b""},
+        "/replay/alice/ml100k/evaluate/06ff": {"mlflow.json": b"gone", "_SUCCESS": b""},
         "/replay/alice/ml100k/evaluate/.02ff.tmp": {"mlflow.json": b"{}", "_SUCCESS": b""},
         "/replay/alice/ml100k/split/03ff": {"mlflow.json": b"{}", "_SUCCESS": b""},
         "/replay/bob/ml100k/evaluate/04ff": {"mlflow.json": b"{}", "_SUCCESS": b""},
@@ -97,13 +99,15 @@ def namenode() -> Iterator[str]:
         parts = urllib.parse.urlsplit(handler.path)
         words, path = dict(urllib.parse.parse_qsl(parts.query)), parts.path.removeprefix("/webhdfs/v1")
         assert words["user.name"] == "alice"
+        if words["op"] == "OPEN" and tree[path] == b"gone":
+            return 404, b"{}"
         if words["op"] == "OPEN":
             return 200 if "node" in words else 307, tree[path]
         below = {name[len(path) + 1 :].split("/")[0] for name in tree if name.startswith(f"{path}/")}
         rows = [
             {
                 **{"pathSuffix": name, "type": "FILE" if f"{path}/{name}" in tree else "DIRECTORY"},
-                **{"length": 1, "modificationTime": 0},
+                **{"length": len(tree.get(f"{path}/{name}", b"")), "modificationTime": 0},
             }
             for name in sorted(below)
         ]
@@ -135,7 +139,5 @@ def test_on_hdfs_the_same_are_read(tmp_path: Path, namenode: str, monkeypatch: p
     place = workspace(tmp_path, artifacts_in_pods="hdfs://nn:9000/replay")
     settings = replace(place.settings, hdfs=replace(place.settings.hdfs, url=namenode))
     place = replace(place, settings=settings)
-    assert read_hdfs_evaluations(place, {}) == {"00ff": '{"a": 1}'}
-    monkeypatch.setattr(evaluations, "_MAX_BYTES", 3)
-    with pytest.raises(OperationFailed, match="has more than 3 bytes"):
-        read_hdfs_evaluations(place, {})
+    monkeypatch.setattr(evaluations, "_MAX_BYTES", 100)
+    assert read_hdfs_evaluations(place, {}) == {"00ff": '{"a": 1}', "05ff": ""}
