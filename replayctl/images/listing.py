@@ -31,7 +31,7 @@ def list_images(
 ) -> list[ImageRow]:
     """The tags of a repository, and images that pods run without a tag of it (tag `-`).
 
-    `running` has the number of pods by `NAME:TAG` and by `NAME@DIGEST`; an image that is listed under both counts once.
+    `running` has the number of pods by `NAME@DIGEST`, or by `NAME:TAG` where a node does not tell the digest.
     """
     local = {
         tag.removeprefix(f"{repository.name}:"): image
@@ -57,7 +57,8 @@ def list_images(
                 in_registry=tag in digests,
                 size=image.size if image else None,
                 inputs=image.labels.get(label) if image else None,
-                pods=running.get(f"{repository.name}@{digest}", 0) if digest else 0,
+                pods=running.get(f"{repository.name}:{tag}", 0)
+                + (running.get(f"{repository.name}@{digest}", 0) if digest else 0),
             )
         )
     # Images that pods still run although their tag has moved.
@@ -69,7 +70,7 @@ def list_images(
 
 
 def running_images(cluster: Kubernetes, namespace: str) -> dict[str, int]:
-    """How many running pods of a Kubernetes namespace have each image, by the digest that the node has pulled."""
+    """How many running pods of a Kubernetes namespace have each image, by its digest where the node tells it."""
     pods = cluster.get(f"/api/v1/namespaces/{namespace}/pods", f"pods of {namespace}").get("items") or []
     return dict(Counter(image for pod in pods for image in _images(pod)))
 
@@ -77,4 +78,6 @@ def running_images(cluster: Kubernetes, namespace: str) -> dict[str, int]:
 def _images(pod: Mapping[str, Any]) -> Iterable[str]:
     statuses = (pod.get("status") or {}).get("containerStatuses") or []
     running = [status for status in statuses if (status.get("state") or {}).get("running")]
-    return {str(status.get("imageID") or status.get("image")).removeprefix("docker-pullable://") for status in running}
+    # Of an image that was built or loaded on the node, some runtimes name the id alone.
+    ids = [(str(status.get("imageID") or ""), str(status.get("image"))) for status in running]
+    return {known.removeprefix("docker-pullable://") if "@" in known else name for known, name in ids}

@@ -13,7 +13,7 @@ from replayctl.images import build as building
 from replayctl.images.build import INPUT_LABEL, BuildPlan, BuildxLog, build, find_built, plan_build
 from replayctl.images.context import plan_context
 from replayctl.images.engine import LocalImage, explain
-from replayctl.images.listing import list_images
+from replayctl.images.listing import list_images, running_images
 from replayctl.images.push import push
 from replayctl.images.reference import Reference, parse_reference
 from tests.reporters import RecordingReporter
@@ -349,6 +349,37 @@ class FakeRegistry:
 
     def digest(self, reference: Reference) -> str:
         return {"a": DIGEST, "b": OTHER}[str(reference.tag)]
+
+
+@pytest.mark.parametrize(
+    ("image_id", "row"),
+    [
+        (f"docker-pullable://localhost:5000/worker@{DIGEST}", f"localhost:5000/worker@{DIGEST}"),
+        (f"localhost:5000/worker@{DIGEST}", f"localhost:5000/worker@{DIGEST}"),
+        # Images that were loaded on the node.
+        ("docker://sha256:1", "localhost:5000/worker:a"),
+        ("sha256:1", "localhost:5000/worker:a"),
+        ("", "localhost:5000/worker:a"),
+    ],
+)
+def test_pods_are_counted_by_digest_or_tag(image_id: str, row: str) -> None:
+    class Cluster:
+        def get(self, path: str, what: str) -> dict[str, Any]:
+            status = {
+                "imageID": image_id,
+                "image": "localhost:5000/worker:a",
+                "state": {"running": {"startedAt": "2026-01-01"}},
+            }
+            return {"items": [{"status": {"containerStatuses": [status, status]}}, {"status": {}}]}
+
+    running = running_images(Cluster(), "airflow")  # type: ignore[arg-type]
+    assert running == {row: 1}
+    engine = FakeEngine()
+    name = "localhost:5000/worker:a"
+    engine.local = {name: LocalImage("sha256:1", (name,), (f"localhost:5000/worker@{DIGEST}",), 7, {})}
+    repository = parse_reference("localhost:5000/worker")
+    rows = list_images(engine, None, repository, running, INPUT_LABEL)  # type: ignore[arg-type]
+    assert [(row.tag, row.pods) for row in rows] == [("a", 1)]
 
 
 def test_the_list_joins_engine_registry_and_pods() -> None:
