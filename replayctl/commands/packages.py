@@ -191,17 +191,20 @@ def _pruned(
     surplus = packages.surplus(stored, keep)
     uses = find_uses(workspace) if surplus and not include_used else Uses({})
     used = [package for package in surplus if uses.of(package)]
-    old = [package for package in surplus if not uses.of(package)]
+    # A removal cannot be undone, and a release that cannot be read may use any of them.
+    old = [] if uses.unread else [package for package in surplus if not uses.of(package)]
     leftovers = 0 if dry_run else packages.prune(store, old)
     rows = [_stored_row(package, store.path, store.root) for package in old]
     in_use = [{**_stored_row(package, store.path, store.root), "used_by": uses.of(package)} for package in used]
     data = {"target": store.name, "removed": rows, "kept": len(stored) - len(old), "dry_run": dry_run}
-    data |= {"in_use": in_use, "leftovers": leftovers}
+    data |= {"in_use": in_use, "unread": uses.unread, "leftovers": leftovers}
     lines = [f"{'would remove' if dry_run else 'removed'} {len(old)} of {len(stored)} packages"]
     lines += [f"kept {row['name']}: used by {', '.join(row['used_by'])}" for row in in_use]
-    lines += ["to remove those as well, pass --include-used"] if in_use else []
+    lines += ["to remove those as well, pass --include-used"] if in_use or uses.unread else []
     lines += [f"removed {leftovers} leftovers of interrupted uploads"] if leftovers else []
-    warnings = tuple(f"cannot read the releases of {name}, which may use these packages" for name in uses.unread)
+    warnings = tuple(
+        f"no build is removed: cannot read the releases of {name}, which may use them" for name in uses.unread
+    )
     view = (*((_stored_table(rows, store.name),) if rows else ()), Lines(tuple(lines)))
     return Result(_COMMAND, data, view, status="ok" if old or leftovers else "nothing-to-do", warnings=warnings)
 
