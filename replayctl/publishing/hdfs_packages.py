@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import secrets
@@ -9,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from replayctl.clients.webhdfs import WebHdfs
-from replayctl.errors import Conflict, OperationFailed
+from replayctl.errors import Conflict, OperationFailed, ReplayctlError
 from replayctl.storage.packages import Part, Stored, StoredPackage, facts_of, folder_of
 
 AUDIT_LOG = "audit.log"
@@ -79,15 +80,19 @@ class HdfsPackageStore:
             )
         folder = folder_of(sha256)
         new = f"{self.path}/{_PARTS}/new-{secrets.token_hex(8)}"
-        self._hdfs.make_folder(new)
-        self._hdfs.rename(part, f"{new}/{name}")
-        self._hdfs.set_attribute(f"{new}/{name}", "sha256", sha256)
-        self._hdfs.set_attribute(f"{new}/{name}", "facts", json.dumps({**facts, "audit": audit}, ensure_ascii=True))
         try:
+            self._hdfs.make_folder(new)
+            self._hdfs.rename(part, f"{new}/{name}")
+            self._describe(f"{new}/{name}", {"sha256": sha256, "facts": json.dumps({**facts, "audit": audit})})
             self._hdfs.rename(new, f"{self.path}/{folder}")
         except Conflict:
             # Another upload of the same file may have been first.
             self._hdfs.delete(new)
+        except BaseException:
+            # The next upload finds it there, and sends nothing.
+            with contextlib.suppress(ReplayctlError):
+                self._hdfs.rename(f"{new}/{name}", part)
+            raise
         package = self._package(folder)
         if package is None or (package.name, package.size, package.sha256) != (name, size, sha256):
             raise Conflict(
@@ -113,6 +118,13 @@ class HdfsPackageStore:
         for entry in old:
             self._hdfs.delete(f"{self.path}/{_PARTS}/{entry.name}")
         return len(old)
+
+    def _describe(self, path: str, attributes: Mapping[str, str]) -> None:
+        """Sets the attributes that an earlier upload of the file has not set: they cannot be set twice."""
+        known = self._hdfs.attributes(path)
+        for name, value in attributes.items():
+            if name not in known:
+                self._hdfs.set_attribute(path, name, value)
 
     def _package(self, folder: str) -> StoredPackage | None:
         files = [entry for entry in self._hdfs.entries(f"{self.path}/{folder}") or () if not entry.is_folder]

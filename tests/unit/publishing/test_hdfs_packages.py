@@ -201,6 +201,27 @@ def test_a_cut_upload_is_resumed_where_it_ended(server: Hdfs, store: HdfsPackage
     assert store.look([SHA]).has(SHA, "a-1.jar", len(CONTENT))
 
 
+@pytest.mark.parametrize("step", ["sha256", "facts"])
+def test_an_upload_that_fails_when_it_is_about_to_be_stored_is_kept(
+    server: Hdfs, store: HdfsPackageStore, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    set_attribute = WebHdfs.set_attribute
+
+    def fail(hdfs: WebHdfs, path: str, name: str, value: str) -> None:
+        if name == step:
+            raise Unreachable("HDFS does not answer")
+        set_attribute(hdfs, path, name, value)
+
+    monkeypatch.setattr(WebHdfs, "set_attribute", fail)
+    with pytest.raises(Unreachable):
+        send(store)
+    assert store.look([SHA]).parts[SHA].size == len(CONTENT)
+    monkeypatch.undo()
+    send(store, offset=len(CONTENT))
+    assert store.look([SHA]).has(SHA, "a-1.jar", len(CONTENT))
+    assert set(store.look().packages[folder_of(SHA)].facts) == {"at", "by"}
+
+
 def test_what_differs_is_deleted_and_not_published(server: Hdfs, store: HdfsPackageStore) -> None:
     with pytest.raises(OperationFailed, match="differs from the local file"):
         send(store, CONTENT[:-1] + b"x")
