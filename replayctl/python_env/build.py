@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +16,8 @@ from replayctl.errors import NotFound
 from replayctl.local import environments
 from replayctl.local.disk import disk_errors, write_private
 from replayctl.local.locking import exclusive
-from replayctl.python_env import archive, check, debian, packages, standalone
-from replayctl.python_env.recipe import Recipe
+from replayctl.python_env import archive, check, debian, libraries, packages, standalone
+from replayctl.python_env.recipe import STANDALONE, Recipe
 from replayctl.python_env.trim import trim
 from replayctl.python_env.zips import zip_modules
 from replayctl.settings.declared import Settings
@@ -49,10 +51,10 @@ def plan_environment(settings: Settings) -> Recipe:
     path = environments.spark_requirements(settings)
     runtime = Runtime(expected.python, expected.scala, expected.glibc, expected.machine)
     if expected.standalone_python is not None:
-        interpreter = standalone.find_standalone(expected.standalone_python)
+        interpreter = standalone.find_standalone(str(expected.standalone_python))
     else:
         interpreter = debian.find_debian(expected.python)
-    check.check_glibc(f"Debian's Python {expected.python}", interpreter.glibc, runtime)
+    check.check_interpreter(interpreter, runtime)
     return Recipe(path, read_requirements(path), runtime, interpreter)
 
 
@@ -83,7 +85,11 @@ def build(recipe: Recipe, settings: Settings, dags: Path, reporter: Reporter, *,
             built = None if force else find_built(recipe, settings.cache_dir)
             if built is not None:
                 return built
-            with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as scratch:
+            prefix = f".build-{path.name}-"
+            # Of builds that were killed.
+            for leftover in folder.glob(f"{glob.escape(prefix)}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as scratch:
                 return _build(recipe, settings, dags, Path(scratch), path, reporter)
 
 
@@ -106,12 +112,14 @@ def _build(
         standalone.unpack_standalone(recipe.interpreter, version, tree, scratch, path.parent, reporter)
     installed = _packages_folder(tree, version, recipe.interpreter.kind)
     # Before the packages, which take longer.
-    check.check_tree(tree, recipe.runtime, links=False)
+    check.check_tree(tree, recipe.runtime, recipe.interpreter.kind, links=False)
     reporter.step(f"installing {len(recipe.packed)} packages")
     packages.install(python, recipe.packed, recipe.runtime, installed, reporter)
     trim(tree, version)
+    if recipe.interpreter.kind == STANDALONE:
+        libraries.bundle_libraries(tree, installed, tools.program("patchelf"))
     check.resolve_links(tree)
-    check.check_tree(tree, recipe.runtime)
+    check.check_tree(tree, recipe.runtime, recipe.interpreter.kind)
     zips: tuple[Path, ...] = ()
     if recipe.from_spark:
         reporter.step("fetching Spark's Python for the check")
@@ -120,7 +128,7 @@ def _build(
     reporter.step("moving pure Python into zips")
     zip_modules(tree, installed, version, scratch)
     reporter.step("trying all imports under an empty root")
-    note = check.check_imports(root, zips, modules, with_compiler_libraries=recipe.interpreter.kind != "debian")
+    note = check.check_imports(root, zips, modules, with_compiler_libraries=recipe.interpreter.kind == STANDALONE)
     unpacked = sum(entry.stat().st_size for entry in tree.rglob("*") if entry.is_file())
     # An interrupted build leaves nothing.
     partial = scratch / path.name

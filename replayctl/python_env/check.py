@@ -17,7 +17,7 @@ from pathlib import Path
 from replayctl import process
 from replayctl.bundle.package_files import Runtime
 from replayctl.errors import OperationFailed, RemoteCommandFailed, UsageProblem
-from replayctl.python_env.recipe import version_of
+from replayctl.python_env.recipe import Interpreter, version_of
 
 # Where YARN might put it: no path of the machine that builds.
 CONTAINER = Path("container") / "environment"
@@ -34,46 +34,71 @@ _C_LIBRARY = [
     "libresolv.so.2",
     "libnss_files.so.2",
 ]
-_COMPILER_LIBRARIES = ("libgcc_s.so.1", "libstdc++.so.6")
+# What wheels may expect of every node (PEP 600), and a standalone CPython does not bring.
+_COMPILER_LIBRARIES = ("libgcc_s.so.1", "libstdc++.so.6", "libz.so.1")
 _LOADERS = ("lib64/ld-linux-x86-64.so.2", "lib/ld-linux-aarch64.so.1")
 _LIBRARY_FOLDERS = ("lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "lib64", "usr/lib64", "lib")
 _SHOWN = 8
 
 
-def check_glibc(what: str, required: str | None, runtime: Runtime) -> None:
-    """OperationFailed when something requires a newer C library than the nodes have."""
+_STANDALONE = (
+    "(cpython-…-install_only.tar.gz of https://github.com/astral-sh/python-build-standalone): "
+    "export REPLAYCTL_PACKAGES_STANDALONE_PYTHON='<URL>#sha256=<64 hex digits>'"
+)
+_OTHER_INTERPRETER = {
+    "debian": f"name a standalone CPython {_STANDALONE}",
+    "standalone": f"name a standalone CPython that was built for an older C library {_STANDALONE}",
+}
+_OTHER_WHEEL = "pin a version that has a wheel for the nodes' C library in packages.requirements"
+
+
+def check_glibc(what: str, required: str | None, runtime: Runtime, way_out: str) -> None:
+    """OperationFailed with the hint `way_out` when something requires a newer C library than the nodes have."""
     if required is None or version_of(required) <= version_of(runtime.glibc):
         return
     raise OperationFailed(
         f"{what} requires glibc {required}, the cluster's nodes have {runtime.glibc}",
-        hint="name a standalone CPython (cpython-…-install_only.tar.gz of "
-        "https://github.com/astral-sh/python-build-standalone): "
-        "export REPLAYCTL_PACKAGES_STANDALONE_PYTHON='<URL>#sha256=<64 hex digits>'; "
-        f"if the nodes are newer than that: export REPLAYCTL_PACKAGES_GLIBC={required}",
+        hint=f"{way_out}; if the nodes are newer than that: export REPLAYCTL_PACKAGES_GLIBC={required}",
     )
 
 
-def check_tree(tree: Path, runtime: Runtime, *, links: bool = True) -> None:
+def check_interpreter(interpreter: Interpreter, runtime: Runtime) -> None:
+    """OperationFailed when the interpreter is known to require a newer C library than the nodes have."""
+    check_glibc(f"Debian's Python {runtime.python}", interpreter.glibc, runtime, _OTHER_INTERPRETER["debian"])
+
+
+def check_tree(tree: Path, runtime: Runtime, kind: str, *, links: bool = True) -> None:
     """OperationFailed for links, unless they are still to be resolved, and for files that need a newer C library."""
     newest = 0
-    newest_of = ""
+    newest_of = Path()
     for path in sorted(tree.rglob("*")):
         if path.is_symlink() and links:
             raise OperationFailed(f"the environment is not relocatable: {path.relative_to(tree)} is a link")
         required = _glibc_of(path) if path.is_file() else 0
         if required > newest:
-            newest, newest_of = required, str(path.relative_to(tree))
-    check_glibc(newest_of, f"2.{newest}", runtime)
+            newest, newest_of = required, path.relative_to(tree)
+    is_package = not {"site-packages", "dist-packages"}.isdisjoint(newest_of.parts)
+    check_glibc(str(newest_of), f"2.{newest}", runtime, _OTHER_WHEEL if is_package else _OTHER_INTERPRETER[kind])
 
 
 def _glibc_of(path: Path) -> int:
     """The newest C library, as the number after `2.`, whose symbols a program or library names; 0 for other files."""
+    return max(map(int, _found_in_elf(path, rb"\0GLIBC_2\.([0-9]{1,3})(?=[.\0])")), default=0)
+
+
+def names_in_elf(path: Path, names: Sequence[str]) -> frozenset[str]:
+    """Those of the names, such as of libraries that it needs, that a program or library has; none for other files."""
+    pattern = b"\\0(" + b"|".join(re.escape(name.encode()) for name in names) + b")(?=\\0)"
+    return frozenset(name.decode() for name in _found_in_elf(path, pattern))
+
+
+def _found_in_elf(path: Path, pattern: bytes) -> list[bytes]:
     with path.open("rb") as file:
         if file.read(len(_ELF)) != _ELF:
-            return 0
+            return []
         # Some libraries have hundreds of megabytes.
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return max(map(int, re.findall(rb"\0GLIBC_2\.([0-9]{1,3})(?=[.\0])", content)), default=0)
+            return re.findall(pattern, content)
 
 
 def resolve_links(tree: Path) -> None:
@@ -145,7 +170,7 @@ def _judge(output: str) -> None:
         raise OperationFailed(
             f"the environment would not run on another machine: {len(failures)} modules do not load",
             details="\n".join(f"{name}: {reason}" for name, reason in first),
-            hint="add what is missing to the list of packages",
+            hint="add missing modules to packages.requirements; missing libraries must come with a package",
         )
 
 

@@ -51,7 +51,9 @@ def main(argv: list[str]) -> int:
             if name in argv:
                 failures[name] = f"ModuleNotFoundError: {error}"
         except BaseException as error:  # noqa: BLE001 - whatever a package raises is reported
-            failures[name] = f"{type(error).__name__}: {error}"
+            # Of long advice, as NumPy gives it, the last line is the cause.
+            lines = str(error).strip().splitlines()
+            failures[name] = f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"
     for path in sorted(prefix.rglob("*.so*")):
         try:
             ctypes.CDLL(str(path))

@@ -17,6 +17,7 @@ _RECIPE = "2"
 _DIGITS = 12
 # They come from Spark on the cluster: its jars are hundreds of megabytes, and its Python has to be of the same version.
 FROM_SPARK = ("pyspark", "py4j")
+STANDALONE = "standalone"
 _STANDALONE = re.compile(r"(?P<source>.+)#sha256=(?P<sha256>[0-9a-f]{64})")
 
 
@@ -55,8 +56,11 @@ class Recipe:
             "python": self.runtime.python,
             "glibc": self.runtime.glibc,
             "machine": self.runtime.machine,
-            # Names of files without the mirror that they are fetched from.
-            "interpreter": [[Path(name).name, sha256] for name, sha256 in self.interpreter.files],
+            # Names of files without the mirror that they are fetched from; a standalone may be named in any way.
+            "interpreter": [
+                [Path(name).name if self.interpreter.kind != STANDALONE else STANDALONE, sha256]
+                for name, sha256 in self.interpreter.files
+            ],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

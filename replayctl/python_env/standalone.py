@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import shutil
 import tarfile
+import zlib
 from pathlib import Path
 
+from replayctl import process
 from replayctl.console.events import Reporter
-from replayctl.errors import OperationFailed, Unreachable, UsageProblem
-from replayctl.python_env.recipe import Interpreter, parse_standalone
+from replayctl.errors import NotFound, OperationFailed, RemoteCommandFailed, Unreachable, UsageProblem
+from replayctl.python_env.recipe import STANDALONE, Interpreter, parse_standalone
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 60.0
 _MAX_BYTES = 1 << 30
-# Packages that it brings, such as pip, are not in the list; no step has a display.
-_LEFT_OUT = shutil.ignore_patterns("site-packages", "_tkinter*", "libtcl*", "libtk*")
+_SHOWN = 500
+# Packages that it brings, such as pip, are not in the list; no step has a display. `_crypt` needs libcrypt, which not
+# every node has. `libpython*.so` is a link for linkers, and would become a copy.
+_LEFT_OUT = shutil.ignore_patterns("site-packages", "_crypt.*", "libpython*.so", "_tkinter*", "libtcl*", "libtk*")
 
 
 def find_standalone(setting: str) -> Interpreter:
-    """The interpreter that the setting names; SettingsError when it is malformed."""
-    return Interpreter("standalone", (parse_standalone(setting),))
+    """The interpreter that the setting names; SettingsError when it is malformed, UsageProblem for a missing file."""
+    source, sha256 = parse_standalone(setting)
+    if "://" not in source and not Path(source).is_file():
+        raise UsageProblem(f"{source} is not a file", hint="check packages.standalone_python")
+    return Interpreter(STANDALONE, ((source, sha256),))
 
 
 def unpack_standalone(
@@ -32,13 +40,13 @@ def unpack_standalone(
     unpacked = scratch / "standalone"
     unpacked.mkdir()
     try:
-        with tarfile.open(archive) as tar:
+        with tarfile.open(archive, "r:gz") as tar:
             # The filter refuses links and names that point outside.
             tar.extractall(unpacked, filter="data")
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, KeyError) as error:
         raise UsageProblem(f"cannot unpack {source}: {error}", hint="name an install_only archive (.tar.gz)") from error
-    program = next((path for path in unpacked.glob(f"*/bin/python{python}")), None)
-    if program is None:
+    program = next(unpacked.glob(f"*/bin/python{python}"), None)
+    if program is None or not (program.parent.parent / "lib" / f"python{python}" / "os.py").is_file():
         raise UsageProblem(
             f"{source} has no Python {python}", hint="name an archive of that version, or correct packages.python"
         )
@@ -46,16 +54,38 @@ def unpack_standalone(
     (tree / "bin").mkdir(parents=True)
     shutil.copy(program, tree / "bin" / "python3")
     shutil.copytree(root / "lib", tree / "lib", symlinks=True, ignore=_LEFT_OUT)
+    extensions = tree / "lib" / f"python{python}" / "lib-dynload"
+    extensions.mkdir(exist_ok=True)
+    if not any(extensions.iterdir()):
+        # Without the folder Python warns at each start, and an archive has no empty folders.
+        (extensions / "EMPTY").touch()
+    _try_out(tree / "bin" / "python3", python, source)
+
+
+def _try_out(program: Path, python: str, source: str) -> None:
+    """Whether it is that Python, before the packages, which take longer."""
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        version = process.run([str(program), "-I", "-B", "-c", code], timeout_s=_TIMEOUT_S).tail.strip()
+    except (RemoteCommandFailed, NotFound) as error:
+        raise OperationFailed(
+            f"the interpreter of {source} does not run on this machine",
+            details=error.details or str(error),
+            hint="check packages.standalone_python",
+        ) from error
+    if version != python:
+        raise UsageProblem(
+            f"the interpreter of {source} is not Python {python}",
+            details=version[-_SHOWN:],
+            hint="name an archive of that version, or correct packages.python",
+        )
 
 
 def _fetched(source: str, sha256: str, scratch: Path, cache: Path, reporter: Reporter) -> Path:
     """The archive as a file with this checksum, downloaded once."""
     if "://" not in source:
-        path = Path(source).expanduser()
-        if not path.is_file():
-            raise UsageProblem(f"{path} does not exist", hint="check packages.standalone_python")
-        _check(path, source, sha256)
-        return path
+        _check(Path(source), source, sha256)
+        return Path(source)
     path = cache / f"{sha256[:16]}.tar.gz"
     # A crash of the machine may have damaged what was downloaded before.
     if not path.is_file() or _digest(path) != sha256:

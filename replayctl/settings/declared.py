@@ -33,6 +33,7 @@ from replayctl.settings.values import (
     to_properties,
     to_secret,
     to_servers,
+    to_source,
     to_ssh_client,
     to_store,
     to_text,
@@ -259,8 +260,8 @@ class PackageSettings(_Group):
     requirements: Path | None = _setting(
         to_path, "pinned list of the Python environment for steps on YARN; that of the shipped workloads when not set"
     )
-    standalone_python: str | None = _setting(
-        to_text, "standalone CPython to pack, as URL#sha256=HEX; Debian's packages when not set"
+    standalone_python: Path | str | None = _setting(
+        to_source, "standalone CPython to pack, as URL#sha256=HEX; Debian's packages when not set"
     )
     store: str = _setting(to_store, "where packages are stored: folder (folders.spark_submit_files) or hdfs", "folder")
     environment: bool = _setting(

@@ -61,6 +61,12 @@ def to_folder(value: Any) -> Path | str:
     return address
 
 
+def to_source(value: Any) -> Path | str:
+    """An address, or a path with `~` for the home folder."""
+    text = to_text(value)
+    return text if "://" in text else to_path(text)
+
+
 def to_paths(value: Any) -> tuple[Path, ...]:
     """A path in each line."""
     return tuple(to_path(line.strip()) for line in _to_lines(value).splitlines() if line.strip())

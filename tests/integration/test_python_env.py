@@ -22,7 +22,13 @@ pytestmark = [
     pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="needs a Python 3.11 to take apart"),
 ]
 
-_C_LIBRARY = re.compile(r"lib(c|m|dl|pthread|rt|util|gcc_s|stdc\+\+)\.so|ld-linux")
+# What a standalone CPython does not bring: the C library, what PEP 600 expects of every system, OpenMP.
+_NOT_BROUGHT = re.compile(r"lib(c|m|dl|pthread|rt|util|gcc_s|stdc\+\+|z|gomp)\.so|ld-linux")
+# Packages of the shipped list: a compiled one that needs libz and others that need libgomp, a pure one, one with data.
+_PACKAGES = (
+    *("numpy", "scipy", "scikit-learn", "joblib", "threadpoolctl", "lightgbm", "narwhals"),
+    *("python-dateutil", "six", "tzdata"),
+)
 _IN_USE = re.compile(r"(\S+) => (/\S+)")
 _USER = "environments"
 
@@ -56,7 +62,7 @@ def standalone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in [root / "bin" / "python3.11", *(root / "lib" / "python3.11" / "lib-dynload").glob("*.so")]:
         linked = subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout
         for name, source in _IN_USE.findall(linked):
-            if not _C_LIBRARY.match(name):
+            if not _NOT_BROUGHT.match(name):
                 shutil.copy(source, root / "lib" / name)
         subprocess.run([patchelf, "--force-rpath", "--set-rpath", "$ORIGIN/../lib:$ORIGIN/../..", path], check=True)
     archive = root.parent / "cpython-3.11-install_only.tar.gz"
@@ -66,8 +72,11 @@ def standalone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(home: Path, standalone: str, glibc: str = "2.36") -> Answer:
-    """`build-python-env` of a small list with a compiled package, a pure one and one that has data."""
-    (home / "small.txt").write_text("numpy==2.4.6\npython-dateutil==2.9.0.post0\nsix==1.17.0\ntzdata==2026.6\n")
+    """`build-python-env` of a part of the shipped list."""
+    shipped = (ROOT / "docker" / "requirements" / "workload-spark.txt").read_text().splitlines()
+    small = [line for line in shipped if line.partition("==")[0] in _PACKAGES]
+    assert len(small) == len(_PACKAGES)
+    (home / "small.txt").write_text("\n".join(small))
     packages = {"standalone_python": standalone, "requirements": str(home / "small.txt"), "glibc": glibc}
     settings = {"profiles": {"nodes": {"packages": packages, "cache_dir": str(home / "cache")}}}
     (home / "replayctl.yaml").write_text(json.dumps({"default_profile": "nodes", **settings}))
@@ -90,18 +99,21 @@ def test_a_standalone_python_runs_wherever_it_is_unpacked(standalone: Path, tmp_
     # Pure Python is in two zips.
     assert not [name for name in names if "/json/" in name or "/tzdata/" in name]
     code = """
-import dateutil.rrule, decimal, importlib.metadata, json, numpy, sqlite3, ssl, sys, traceback, zoneinfo
+import dateutil.rrule, decimal, importlib.metadata, json, lightgbm, numpy, sqlite3, ssl, sys, traceback, zoneinfo
+lightgbm.train({"verbose": -1}, lightgbm.Dataset(numpy.eye(40), numpy.arange(40)), 1)
+openmp = {line.split()[-1] for line in open("/proc/self/maps") if "libgomp" in line}
 zoneinfo.reset_tzpath([])
 try:
     json.loads("{")
 except ValueError:
     text = traceback.format_exc()
 print(json.dumps([sys.base_prefix, str(zoneinfo.ZoneInfo("Asia/Tokyo")), numpy.ones(2).sum(),
-    importlib.metadata.version("six"), json.__file__, text]))
+    importlib.metadata.version("six"), json.__file__, text, sorted(openmp)]))
 """
     program = tmp_path / "elsewhere" / "bin" / "python3"
     done = subprocess.run([program, "-I", "-c", code], env={}, capture_output=True, text=True, check=True)
-    prefix, zone, total, version, module, text = json.loads(done.stdout)
+    prefix, zone, total, version, module, text, openmp = json.loads(done.stdout)
+    assert f"{prefix}/lib/libgomp.so.1" in openmp
     assert (prefix, zone, total, version) == (str(program.parent.parent), "Asia/Tokyo", 2, "1.17.0")
     assert module == f"{prefix}/lib/python311.zip/json/__init__.pyc"
     # Tracebacks show the lines of what is in a zip.

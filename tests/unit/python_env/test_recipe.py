@@ -44,8 +44,10 @@ def test_every_input_counts() -> None:
     ]
     assert len({usual.inputs, *(other.inputs for other in others)}) == 6
     # The mirror and the Scala of Spark do not.
-    moved = Interpreter("standalone", ((f"https://mirror/{INTERPRETER.files[0][0]}", SHA),))
+    moved = Interpreter(INTERPRETER.kind, ((f"https://mirror/{INTERPRETER.files[0][0]}", SHA),))
     assert recipe("numpy==2.4.6", interpreter=moved).inputs == usual.inputs
+    standalones = [Interpreter("standalone", ((name, SHA),)) for name in ("https://host/a.tar.gz", "/files/b.tar.gz")]
+    assert len({recipe("numpy==2.4.6", interpreter=interpreter).inputs for interpreter in standalones}) == 1
     assert recipe("numpy==2.4.6", runtime=Runtime("3.11", "2.13", "2.36", "x86_64")).inputs == usual.inputs
 
 

@@ -11,7 +11,8 @@ import pytest
 from replayctl.bundle.package_files import Runtime
 from replayctl.errors import OperationFailed, UsageProblem
 from replayctl.python_env.archive import pack
-from replayctl.python_env.check import check_glibc, check_tree, imports_of, installed_modules, resolve_links
+from replayctl.python_env.check import check_interpreter, check_tree, imports_of, installed_modules, resolve_links
+from replayctl.python_env.recipe import Interpreter
 from replayctl.python_env.trim import trim
 from replayctl.python_env.zips import may_be_zipped
 
@@ -73,7 +74,7 @@ def test_links_inside_become_files_and_links_outside_are_refused(tmp_path: Path)
     with pytest.raises(OperationFailed, match=r"bin/python3 points to /usr/bin/python3"):
         resolve_links(tmp_path)
     with pytest.raises(OperationFailed, match="bin/python3 is a link"):
-        check_tree(tmp_path, RUNTIME)
+        check_tree(tmp_path, RUNTIME, "debian")
 
 
 @pytest.mark.parametrize(("needed", "fits"), [(b"GLIBC_2.17", True), (b"GLIBC_2.36", True), (b"GLIBC_2.38", False)])
@@ -82,20 +83,34 @@ def test_the_c_library_of_the_nodes_is_the_limit(tmp_path: Path, needed: bytes, 
     # A text that mentions one needs none.
     write(tmp_path, "lib/notes.txt", content=b"\0GLIBC_2.99\0")
     if fits:
-        check_tree(tmp_path, RUNTIME)
+        check_tree(tmp_path, RUNTIME, "debian")
         return
     with pytest.raises(OperationFailed, match=r"lib/a.so requires glibc 2.38, the cluster's nodes have 2.36"):
-        check_tree(tmp_path, RUNTIME)
+        check_tree(tmp_path, RUNTIME, "debian")
 
 
 def test_an_interpreter_that_is_too_new_is_refused_with_a_hint_to_paste() -> None:
-    check_glibc("Debian's Python", None, RUNTIME)
-    check_glibc("Debian's Python", "2.9", RUNTIME)
-    check_glibc("Debian's Python", "2.36", RUNTIME)
+    for glibc in (None, "2.9", "2.36"):
+        check_interpreter(Interpreter("debian", (), glibc), RUNTIME)
     with pytest.raises(OperationFailed, match=r"requires glibc 2.37, the cluster's nodes have 2.36") as raised:
-        check_glibc("Debian's Python", "2.37", RUNTIME)
+        check_interpreter(Interpreter("debian", (), "2.37"), RUNTIME)
     assert "export REPLAYCTL_PACKAGES_STANDALONE_PYTHON=" in (raised.value.hint or "")
     assert "export REPLAYCTL_PACKAGES_GLIBC=2.37" in (raised.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "way_out"),
+    [
+        ("bin/python3", "debian", "name a standalone CPython (cpython-"),
+        ("bin/python3", "standalone", "name a standalone CPython that was built for an older C library"),
+        (f"{PACKAGES}/a/b.so", "standalone", "pin a version that has a wheel for the nodes' C library"),
+    ],
+)
+def test_what_is_too_new_decides_what_to_do(tmp_path: Path, name: str, kind: str, way_out: str) -> None:
+    write(tmp_path, name, content=b"\x7fELF\0GLIBC_2.38\0")
+    with pytest.raises(OperationFailed, match=r"requires glibc 2\.38") as raised:
+        check_tree(tmp_path, RUNTIME, kind)
+    assert (raised.value.hint or "").startswith(way_out)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +179,7 @@ def test_large_libraries_are_not_read_into_memory(tmp_path: Path) -> None:
     write(tmp_path, "lib/a.so", "lib/b.dat", content=b"\x7fELF\0GLIBC_2.17\0" + b"x" * (64 << 20))
     (tmp_path / "lib" / "b.dat").write_bytes(b"x" * (64 << 20))
     tracemalloc.start()
-    check_tree(tmp_path, RUNTIME)
+    check_tree(tmp_path, RUNTIME, "debian")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8 << 20
