@@ -9,7 +9,7 @@ import typer
 
 from replayctl.commands.options import DryRun
 from replayctl.console.result import Block, Fields, Lines, Result, Status, Table
-from replayctl.errors import ReplayctlError, SettingsError, UsageProblem
+from replayctl.errors import NotFound, ReplayctlError, SettingsError, UsageProblem
 from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
@@ -152,10 +152,10 @@ def push_airflow_image(
 
 
 def _in_registry_alone(engine: Engine, reference: Reference, *, dry_run: bool) -> Result:
-    """The answer for an image that the engine does not have; UsageProblem when the registry has none, either."""
+    """The answer for an image that the engine does not have; NotFound when the registry has none, either."""
     digest = engine.registry_digest(reference)
     if digest is None:
-        raise UsageProblem(
+        raise NotFound(
             f"image {reference} does not exist in the Docker engine", hint="run `replayctl build-airflow-image`"
         )
     pinned = f"{reference.name}@{digest}"

@@ -42,7 +42,12 @@ def upd_wheels_and_jars(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove old builds of each package instead of uploading.")
     ] = False,
-    keep: Annotated[int, typer.Option(help="Number of builds of each package that --prune keeps.")] = _KEEP,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Number of builds of each package that --prune keeps; {_KEEP} by default.", show_default=False
+        ),
+    ] = None,
     include_used: Annotated[
         bool, typer.Option("--include-used", help="Let --prune remove builds that a stored release uses.")
     ] = False,
@@ -67,15 +72,17 @@ def upd_wheels_and_jars(
 
     app: AppContext = ctx.obj
     _require_compatible(show_list, prune, files or ())
-    if include_used and not prune:
-        raise UsageProblem("--include-used has no effect without --prune", hint="pass --prune, or leave it out")
+    for option in [*(("--include-used",) if include_used else ()), *(("--keep",) if keep is not None else ())]:
+        if not prune:
+            raise UsageProblem(f"{option} has no effect without --prune", hint="pass --prune, or leave it out")
     workspace = app.workspace(shared=shared)
     with open_store(workspace, to) as store:
         in_pods = store.root
         if show_list:
             return _listed(store, in_pods)
         if prune:
-            return _pruned(app, workspace, store, keep, include_used=include_used, dry_run=dry_run)
+            kept = _KEEP if keep is None else keep
+            return _pruned(app, workspace, store, kept, include_used=include_used, dry_run=dry_run)
         # Imported here because no other command needs it.
         import tempfile
 
@@ -193,7 +200,8 @@ def _pruned(
     used = [package for package in surplus if uses.of(package)]
     # A removal cannot be undone, and a release that cannot be read may use any of them.
     old = [] if uses.unread else [package for package in surplus if not uses.of(package)]
-    leftovers = 0 if dry_run else packages.prune(store, old)
+    # Only a removal looks for them.
+    leftovers = None if dry_run else packages.prune(store, old)
     rows = [_stored_row(package, store.path, store.root) for package in old]
     in_use = [{**_stored_row(package, store.path, store.root), "used_by": uses.of(package)} for package in used]
     data = {"target": store.name, "removed": rows, "kept": len(stored) - len(old), "dry_run": dry_run}
@@ -201,6 +209,7 @@ def _pruned(
     lines = [f"{'would remove' if dry_run else 'removed'} {len(old)} of {len(stored)} packages"]
     lines += [f"kept {row['name']}: used by {', '.join(row['used_by'])}" for row in in_use]
     lines += ["to remove those as well, pass --include-used"] if in_use or uses.unread else []
+    lines += ["would remove what interrupted uploads left more than a week ago"] if dry_run else []
     lines += [f"removed {leftovers} leftovers of interrupted uploads"] if leftovers else []
     warnings = tuple(
         f"no build is removed: cannot read the releases of {name}, which may use them" for name in uses.unread

@@ -374,3 +374,12 @@ def test_a_bug_is_reported_even_if_its_traceback_cannot_be_saved(
     (problem,) = json.loads(out)["errors"]
     assert (code, problem["code"]) == (70, "bug")
     assert "ZeroDivisionError" in problem["details"]
+
+
+@pytest.mark.parametrize("option", [("--keep", "3"), ("--include-used",)])
+def test_options_of_prune_need_it(
+    capfd: pytest.CaptureFixture[str], clean_environment: Path, option: tuple[str, ...]
+) -> None:
+    code, _, err = run(capfd, "upd-wheels-and-jars", *option)
+    assert code == 2
+    assert f"error: {option[0]} has no effect without --prune" in err

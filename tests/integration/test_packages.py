@@ -201,7 +201,7 @@ def test_old_leftovers_are_swept_also_when_no_build_is_old(workstation: Workstat
     for name, days in (("part." + "a" * 64, 8), ("work." + "b" * 64 + ".0", 8), ("part." + "c" * 64, 5)):
         (parts / name).write_bytes(b"x")
         os.utime(parts / name, (time.time() - days * 86400,) * 2)
-    assert workstation.run("--prune", "--dry-run")["data"]["leftovers"] == 0
+    assert workstation.run("--prune", "--dry-run")["data"]["leftovers"] is None
     assert workstation.run("--prune")["data"]["leftovers"] == 2
     assert [path.name for path in parts.iterdir()] == ["part." + "c" * 64]
     log = (workstation.stored / "audit.log").read_text()

@@ -26,10 +26,10 @@ def test_a_traceback_of_the_driver_wins_over_the_noise_of_java() -> None:
 
 
 def test_what_a_step_says_to_its_user_wins_over_its_exit_code() -> None:
-    said = "StepError: data/log.csv has no column rating"
-    causes = diagnosed((DRIVER, "stderr", DRIVER_NOISE), (DRIVER, "stdout", f"  warnings.warn(\n{said}\n"))
-    assert (causes[0].summary, causes[0].excerpt) == (said, (said,))
-    assert not of_driver(f"2026-11-26 08:59:28,403 replay INFO {said}\n")
+    message = "StepError: data/log.csv has no column rating"
+    causes = diagnosed((DRIVER, "stderr", DRIVER_NOISE), (DRIVER, "stdout", f"  warnings.warn(\n{message}\n"))
+    assert (causes[0].summary, causes[0].excerpt) == (message, (message,))
+    assert not of_driver(f"2026-11-26 08:59:28,403 replay INFO {message}\n")
 
 
 def test_a_failure_in_a_udf_is_the_python_one() -> None:
