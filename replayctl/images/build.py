@@ -20,7 +20,7 @@ from replayctl.console.events import Reporter
 from replayctl.errors import OperationFailed, ReplayctlError
 from replayctl.images.context import BuildContext
 from replayctl.images.engine import Engine, explain
-from replayctl.images.reference import Reference, parse_reference
+from replayctl.images.reference import Reference, parse_pinned, parse_reference
 
 INPUT_LABEL = "replayctl.input-digest"
 _REVISION_LABEL = "org.opencontainers.image.revision"
@@ -79,9 +79,7 @@ def plan_build(
 
     Raises UsageProblem for invalid names, Unreachable when neither engine nor registry can resolve the base image.
     """
-    base_reference = parse_reference(base)
-    if base_reference.tag is None:
-        base_reference = parse_reference(f"{base}:latest")
+    base_reference = parse_pinned(base)
     base_digest = _digest_of(engine, base_reference)
     # Docker's own client goes by the variable, too.
     architecture = os.environ.get("DOCKER_DEFAULT_PLATFORM") or engine.architecture()

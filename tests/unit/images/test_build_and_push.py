@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from replayctl.errors import AuthFailed, OperationFailed, ReplayctlError, Unreachable
+from replayctl.errors import AuthFailed, OperationFailed, ReplayctlError, Unreachable, UsageProblem
 from replayctl.images import build as building
 from replayctl.images.build import INPUT_LABEL, BuildPlan, BuildxLog, build, find_built, plan_build
 from replayctl.images.context import plan_context
@@ -103,6 +103,19 @@ def docker_dir(tmp_path: Path) -> Path:
 def planned(engine: FakeEngine, docker_dir: Path, **arguments: str) -> BuildPlan:
     context = plan_context(docker_dir, "x.Dockerfile")
     return plan_build(engine, context, "localhost:5000/worker", "alice", base="base:1", arguments=arguments)  # type: ignore[arg-type]
+
+
+def test_a_base_may_be_pinned_by_its_digest(docker_dir: Path) -> None:
+    engine = FakeEngine()
+    engine.remote[f"base@{DIGEST}"] = DIGEST
+    context = plan_context(docker_dir, "x.Dockerfile")
+    for base in (f"base@{DIGEST}", f"base:1@{DIGEST}"):
+        engine.remote[base] = DIGEST
+        plan = plan_build(engine, context, "localhost:5000/worker", "alice", base=base, arguments={})  # type: ignore[arg-type]
+        assert (str(plan.base), plan.base_digest) == (base, DIGEST)
+    for wrong in ("base@sha256:12", "base@", "@" + DIGEST):
+        with pytest.raises(UsageProblem):
+            plan_build(engine, context, "localhost:5000/worker", "alice", base=wrong, arguments={})  # type: ignore[arg-type]
 
 
 STEPS = (
