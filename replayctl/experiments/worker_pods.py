@@ -15,7 +15,7 @@ from replayctl.clients.airflow_runs import RunInfo, TaskInfo, TaskLog
 from replayctl.cluster.api import Kubernetes
 from replayctl.errors import OperationFailed
 
-_LOG_LINES = 40
+_LOG_END = "tailLines=40&limitBytes=1000000"
 _SELECTOR = "kubernetes_executor=True"
 _WORKER = "base"
 # What every container waits for at first: its image and volumes, or the containers before it.
@@ -46,7 +46,7 @@ class WorkerPods:
                 continue
             name = pod["metadata"]["name"]
             lines = [f"pod {name}: {_why_ended(pod) or _why_not_started(pod) or 'no reason known'}"]
-            path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/log?container={_WORKER}&tailLines={_LOG_LINES}"
+            path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/log?container={_WORKER}&{_LOG_END}"
             # A container that has never started has none, and the reason is answer enough.
             with contextlib.suppress(OperationFailed):
                 lines += self.cluster.text(path, f"the log of pod {name}").splitlines()

@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from replayctl.bundle.package_files import PackageFile, Runtime, product_of
+from replayctl.bundle.package_files import ENVIRONMENT_SUFFIX, PackageFile, Runtime, product_of
 from replayctl.bundle.python_list import read_requirements
 from replayctl.console.events import Reporter
 from replayctl.errors import NotFound
@@ -23,6 +23,7 @@ from replayctl.python_env.zips import zip_modules
 from replayctl.settings.declared import Settings
 
 _TOOLS = "packing"
+_KEPT = 3
 _DISK_HINT = "choose another folder: export REPLAYCTL_CACHE_DIR=<folder>"
 
 
@@ -90,7 +91,19 @@ def build(recipe: Recipe, settings: Settings, dags: Path, reporter: Reporter, *,
             for leftover in folder.glob(f"{glob.escape(prefix)}*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as scratch:
-                return _build(recipe, settings, dags, Path(scratch), path, reporter)
+                environment = _build(recipe, settings, dags, Path(scratch), path, reporter)
+            _remove_old(path)
+            return environment
+
+
+def _remove_old(path: Path) -> None:
+    """Removes all but the newest archives of the same list: each has hundreds of megabytes, and can be built again."""
+    product = product_of(path.name)
+    siblings = [other for other in path.parent.glob(f"*{ENVIRONMENT_SUFFIX}") if product_of(other.name) == product]
+    for old in sorted(siblings, key=lambda other: other.stat().st_mtime, reverse=True)[_KEPT:]:
+        # Without its facts it counts as not built.
+        _facts_path(old).unlink(missing_ok=True)
+        old.unlink(missing_ok=True)
 
 
 def _build(
