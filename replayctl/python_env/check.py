@@ -39,6 +39,7 @@ _COMPILER_LIBRARIES = ("libgcc_s.so.1", "libstdc++.so.6", "libz.so.1")
 _LOADERS = ("lib64/ld-linux-x86-64.so.2", "lib/ld-linux-aarch64.so.1")
 _LIBRARY_FOLDERS = ("lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "lib64", "usr/lib64", "lib")
 _SHOWN = 8
+_NO_LIBRARY = re.compile(r"(\S+): cannot open shared object file")
 
 
 _STANDALONE = (
@@ -170,8 +171,17 @@ def _judge(output: str) -> None:
         raise OperationFailed(
             f"the environment would not run on another machine: {len(failures)} modules do not load",
             details="\n".join(f"{name}: {reason}" for name, reason in first),
-            hint="add missing modules to packages.requirements; missing libraries must come with a package",
+            hint=_missing_hint(failures.values()),
         )
+
+
+def _missing_hint(reasons: Iterable[str]) -> str:
+    libraries = sorted({match[1] for reason in reasons if (match := _NO_LIBRARY.search(reason))})
+    if not libraries:
+        return "add what is missing to packages.requirements"
+    return (
+        f"in packages.requirements, name packages whose wheels bring {', '.join(libraries)}, or leave out those above"
+    )
 
 
 def _prepare_root(root: Path, *, with_compiler_libraries: bool) -> str | None:

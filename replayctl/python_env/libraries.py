@@ -19,9 +19,7 @@ def bundle_libraries(tree: Path, packages: Path, patchelf: Path) -> None:
 
     Raises OperationFailed if no wheel has it.
     """
-    present = {path.name for path in tree.rglob("*.so*")}
-    missing = [name for name in _FROM_WHEELS if name not in present]
-    for name in missing:
+    for name in [name for name in _FROM_WHEELS if not (tree / "lib" / name).exists()]:
         needing = next((path for path in sorted(packages.rglob("*.so*")) if name in names_in_elf(path, (name,))), None)
         if needing is None:
             continue

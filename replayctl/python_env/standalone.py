@@ -19,8 +19,8 @@ _TIMEOUT_S = 60.0
 _MAX_BYTES = 1 << 30
 _SHOWN = 500
 # Packages that it brings, such as pip, are not in the list; no step has a display. `_crypt` needs libcrypt, which not
-# every node has. `libpython*.so` is a link for linkers, and would become a copy.
-_LEFT_OUT = shutil.ignore_patterns("site-packages", "_crypt.*", "libpython*.so", "_tkinter*", "libtcl*", "libtk*")
+# every node has.
+_LEFT_OUT = shutil.ignore_patterns("site-packages", "_crypt.*", "_tkinter*", "libtcl*", "libtk*")
 
 
 def find_standalone(setting: str) -> Interpreter:
@@ -53,7 +53,7 @@ def unpack_standalone(
     root = program.parent.parent
     (tree / "bin").mkdir(parents=True)
     shutil.copy(program, tree / "bin" / "python3")
-    shutil.copytree(root / "lib", tree / "lib", symlinks=True, ignore=_LEFT_OUT)
+    shutil.copytree(root / "lib", tree / "lib", symlinks=True, ignore=_left_out)
     extensions = tree / "lib" / f"python{python}" / "lib-dynload"
     extensions.mkdir(exist_ok=True)
     if not any(extensions.iterdir()):
@@ -62,15 +62,22 @@ def unpack_standalone(
     _try_out(tree / "bin" / "python3", python, source)
 
 
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    # Links for linkers would become copies of the library; where it is a file, the interpreter needs it.
+    links = {name for name in names if Path(name).match("libpython*.so") and Path(folder, name).is_symlink()}
+    return links | _LEFT_OUT(folder, names)
+
+
 def _try_out(program: Path, python: str, source: str) -> None:
     """Whether it is that Python, before the packages, which take longer."""
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
         version = process.run([str(program), "-I", "-B", "-c", code], timeout_s=_TIMEOUT_S).tail.strip()
-    except (RemoteCommandFailed, NotFound) as error:
+    except (RemoteCommandFailed, NotFound, OSError) as error:
+        # OSError: a program of another processor.
         raise OperationFailed(
             f"the interpreter of {source} does not run on this machine",
-            details=error.details or str(error),
+            details=getattr(error, "details", None) or str(error),
             hint="check packages.standalone_python",
         ) from error
     if version != python:

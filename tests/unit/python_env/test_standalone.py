@@ -77,7 +77,13 @@ def test_a_download_that_fails_leaves_nothing_in_the_cache(
     assert list(folders[1].iterdir()) == []
 
 
-def archive(tmp_path: Path, members: dict[str, str], *, links: dict[str, str] | None = None) -> Path:
+def archive(
+    tmp_path: Path,
+    members: dict[str, str],
+    *,
+    links: dict[str, str] | None = None,
+    symlinks: dict[str, str] | None = None,
+) -> Path:
     """An install_only archive; what lies in bin/ is executable."""
     path = tmp_path / "cpython-install_only.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
@@ -85,10 +91,11 @@ def archive(tmp_path: Path, members: dict[str, str], *, links: dict[str, str] | 
             entry = tarfile.TarInfo(f"python/{name}")
             entry.size, entry.mode = len(text.encode()), 0o755 if name.startswith("bin/") else 0o644
             tar.addfile(entry, io.BytesIO(text.encode()))
-        for name, target in (links or {}).items():
-            entry = tarfile.TarInfo(f"python/{name}")
-            entry.type, entry.linkname = tarfile.LNKTYPE, target
-            tar.addfile(entry)
+        for kind, entries in ((tarfile.LNKTYPE, links), (tarfile.SYMTYPE, symlinks)):
+            for name, target in (entries or {}).items():
+                entry = tarfile.TarInfo(f"python/{name}")
+                entry.type, entry.linkname = kind, target
+                tar.addfile(entry)
     return path
 
 
@@ -106,8 +113,9 @@ WHOLE = {"bin/python3.11": "#!/bin/sh\necho 3.11\n", "lib/python3.11/os.py": "",
 
 
 def test_what_steps_do_not_need_or_nodes_do_not_have_is_left_out(tmp_path: Path) -> None:
-    more = ("lib/libpython3.11.so", "lib/python3.11/lib-dynload/_crypt.cpython-311-x86_64-linux-gnu.so")
-    tree = unpack(tmp_path, archive(tmp_path, {**WHOLE, **dict.fromkeys(more, "")}))
+    crypt = "lib/python3.11/lib-dynload/_crypt.cpython-311-x86_64-linux-gnu.so"
+    link = {"lib/libpython3.11.so": "libpython3.11.so.1.0"}
+    tree = unpack(tmp_path, archive(tmp_path, {**WHOLE, crypt: ""}, symlinks=link))
     assert sorted(str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()) == [
         "bin/python3",
         "lib/libpython3.11.so.1.0",
@@ -135,11 +143,17 @@ def test_an_archive_that_cannot_be_used_is_named(
     assert raised.value.hint
 
 
-def test_an_interpreter_that_does_not_run_is_noticed_before_any_package(tmp_path: Path) -> None:
-    path = archive(tmp_path, WHOLE | {"bin/python3.11": "#!/bin/sh\necho no such CPU >&2; exit 4\n"})
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [("#!/bin/sh\necho no such CPU >&2; exit 4\n", "no such CPU"), ("\x7fELF of another", "Exec format error")],
+)
+def test_an_interpreter_that_does_not_run_is_noticed_before_any_package(
+    tmp_path: Path, program: str, words: str
+) -> None:
+    path = archive(tmp_path, WHOLE | {"bin/python3.11": program})
     with pytest.raises(OperationFailed, match="does not run on this machine") as raised:
         unpack(tmp_path, path)
-    assert "no such CPU" in (raised.value.details or "")
+    assert words in (raised.value.details or "")
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "no gzip"])
