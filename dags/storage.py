@@ -6,11 +6,13 @@ One type of path for both, with the few operations that artifacts need. Standard
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
 import hashlib
 import io
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -146,7 +148,17 @@ class LocalPath:
         return os.path.lexists(self.path)
 
     def open(self) -> IO[bytes]:
-        return self.path.open("rb")
+        # Others may write to a shared folder: no link is followed, and a named pipe would be waited for.
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):
+                raise FileNotFoundError(f"{self} is not a file") from error
+            raise
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise FileNotFoundError(f"{self} is not a file")
+        return os.fdopen(descriptor, "rb")
 
     def write(self, content: IO[bytes]) -> None:
         with self.path.open("wb") as file:
@@ -283,8 +295,9 @@ class HdfsPath:
 def open_path(address: str, hdfs: Mapping[str, str | None] | None) -> StoragePath:
     """The path at an absolute path, a `file://` or an `hdfs://` URL.
 
-    `hdfs` has the connection to HDFS: `url`, the NameNode's web address, and `user`. Raises ValueError for other kinds
-    of addresses, and for an `hdfs://` one if there is no connection.
+    `hdfs` has the connection to HDFS: `url`, the NameNode's web address, `user`, and `patience_s`, how long requests
+    wait for a server that is away, if not as long as a task. Raises ValueError for other kinds of addresses, and for an
+    `hdfs://` one if there is no connection.
     """
     scheme, separator, rest = address.partition("://")
     if separator and scheme == "hdfs":
@@ -296,7 +309,9 @@ def open_path(address: str, hdfs: Mapping[str, str | None] | None) -> StoragePat
         url = (hdfs or {}).get("url")
         if not url:
             raise ValueError(f"{address}: the deployment does not name WebHDFS's address (set hdfs.url_in_pods)")
-        return HdfsPath(WebHdfs(url, (hdfs or {}).get("user") or _own_name()), f"hdfs://{name}", path)
+        patience = (hdfs or {}).get("patience_s")
+        options = {"patience_s": float(patience)} if patience else {}
+        return HdfsPath(WebHdfs(url, (hdfs or {}).get("user") or _own_name(), **options), f"hdfs://{name}", path)
     if separator and scheme != "file":
         raise ValueError(f"{address}: {scheme}:// is not supported, only hdfs:// and folders of this machine are")
     if not (rest if separator else address).startswith("/"):

@@ -6,8 +6,10 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.http_server import serving
 
 _BEGAN_MS = int(time.time() * 1000)
 
@@ -135,11 +137,6 @@ def fake_hdfs() -> Iterator[Any]:
     """The class of its handler, with its `url`, files and faults."""
     server_of: dict[str, Any] = {"files": {}, "faults": {}, "operations": [], "numbers": iter(range(1, 1 << 30))}
     handler = type("Handler", (FakeHdfs,), {**server_of, "lock": threading.RLock()})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    handler.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield handler
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(handler) as address:
+        handler.url = f"http://{address}"
+        yield handler

@@ -6,7 +6,6 @@ process only waits for a second one that loads the modules, and then kills all p
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import importlib
@@ -112,19 +111,22 @@ def _load(answer: str, folder: str, release: str, *, view: dict[str, Any] | None
                     "steps": steps,
                 }
             )
-    prospects = _prospects(documents, reuse)
-    for described in dags:
-        for step in described["steps"]:
-            step["prospect"] = prospects.get(step["identity"])
     if os.getpid() != process:
         # A copy of this process, forked by a module.
         os._exit(0)
+    prospects = _prospects(documents, reuse) if documents else {}
+    for described in dags:
+        for step in described["steps"]:
+            step["prospect"] = prospects.get(step["identity"])
     with open(answer, "w", encoding="utf-8") as file:
         json.dump({"dags": dags, "broken": broken}, file)
 
 
 def _prospects(documents: dict[str, Any], reuse: Any) -> dict[str, dict[str, Any]]:
     """What a run would do about each step, by its identity; after one failure to look, the others are unknown, too."""
+    # Imported here because only dry runs look.
+    from concurrent.futures import ThreadPoolExecutor
+
     trouble = ""
 
     def ask(document: Any) -> dict[str, Any]:
@@ -135,7 +137,7 @@ def _prospects(documents: dict[str, Any], reuse: Any) -> dict[str, dict[str, Any
             trouble = str(error)
             return {"outcome": "unknown", "why": trouble}
 
-    with concurrent.futures.ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
         return dict(zip(documents, pool.map(ask, documents.values()), strict=True))
 
 

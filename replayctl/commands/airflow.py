@@ -60,7 +60,11 @@ def airflow_config(
     data: dict[str, object] = asdict(config)
     if pod_template:
         if config.pod_template is None:
-            raise NotFound("no pod template was read", details="\n".join(config.warnings) or None)
+            raise NotFound(
+                "no pod template was read",
+                hint="set airflow.config_maps to the ConfigMap that has it",
+                details="\n".join(config.warnings) or None,
+            )
         return Result("airflow-config", data, (Lines((config.pod_template.rstrip(),)),), warnings=config.warnings)
     warnings, version, dag_image = list(config.warnings), None, None
     try:

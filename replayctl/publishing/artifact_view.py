@@ -16,6 +16,7 @@ from replayctl.settings.load import LOCAL_PROFILE
 from replayctl.settings.workspace import Workspace
 
 _LOOK_S = 60.0
+_PATIENCE_S = "2"
 
 
 @contextlib.contextmanager
@@ -67,9 +68,10 @@ def open_view(workspace: Workspace) -> Iterator[ArtifactView]:
 
         user = settings.hdfs.user or workspace.namespace.user or "replayctl"
         with open_hdfs_address(settings, os.environ, workspace.reporter) as url:
-            # Shows within seconds whether it answers: the modules of a release wait for minutes.
+            # Its error says what to do about it; that of the modules of a release is for tasks.
             WebHdfs(url, user, _nowhere).entries(urllib.parse.urlsplit(root).path)
-            yield ArtifactView(root, {"url": url, "user": user})
+            # A DataNode may be out of reach from here, and waiting for it does not change that.
+            yield ArtifactView(root, {"url": url, "user": user, "patience_s": _PATIENCE_S})
         return
     own = folders.artifacts if settings.ssh.host is None else None
     for folder in (own, root):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import shutil
@@ -99,8 +100,13 @@ def build(recipe: Recipe, settings: Settings, dags: Path, reporter: Reporter, *,
 def _remove_old(path: Path) -> None:
     """Removes all but the newest archives of the same list: each has hundreds of megabytes, and can be built again."""
     product = product_of(path.name)
-    siblings = [other for other in path.parent.glob(f"*{ENVIRONMENT_SUFFIX}") if product_of(other.name) == product]
-    for old in sorted(siblings, key=lambda other: other.stat().st_mtime, reverse=True)[_KEPT:]:
+    moments = {}
+    for other in path.parent.glob(f"*{ENVIRONMENT_SUFFIX}"):
+        # Another build may remove it at the same time.
+        with contextlib.suppress(FileNotFoundError):
+            if product_of(other.name) == product:
+                moments[other] = other.stat().st_mtime
+    for old in sorted(moments, key=lambda other: moments[other], reverse=True)[_KEPT:]:
         # Without its facts it counts as not built.
         _facts_path(old).unlink(missing_ok=True)
         old.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dags import reuse
 from dags.artifacts import Artifact, ArtifactError, remove_abandoned
 from dags.storage import LocalPath
 from tests.artifact_suite import ROOT, ArtifactSuite, Place, pass_days, write
@@ -141,3 +142,10 @@ def test_killed_anywhere_the_artifact_is_whole_or_not_there(tmp_path: Path) -> N
     assert write(artifact, "task", "after", replace=True)
     assert artifact.manifest() == {"text": "after"}
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")] == []
+
+
+def test_a_pipe_beside_an_artifact_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / "split" / "planted").mkdir(parents=True)
+    os.mkfifo(tmp_path / "split" / "planted" / "manifest.json")
+    document = {"output": str(tmp_path / "split" / "mine"), "parameters": {}, "code": {}, "inputs": []}
+    assert reuse.prospect(document) == {"outcome": "compute", "why": ""}

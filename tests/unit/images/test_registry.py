@@ -2,9 +2,8 @@
 
 import base64
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from replayctl.errors import AuthFailed, NotFound, OperationFailed, Unreachable,
 from replayctl.images.digests import pin
 from replayctl.images.reference import Reference, parse_reference
 from replayctl.images.registry import Registry
+from tests.http_server import serving
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -64,13 +64,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Handler) as address:
+        yield address
 
 
 def log_in(home: Path, registry: str, password: str, user: str = "lab") -> None:

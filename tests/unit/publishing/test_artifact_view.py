@@ -105,6 +105,32 @@ def test_artifacts_on_hdfs(tmp_path: Path) -> None:
         assert "HDFS does not let user alice OPEN" in prospect["why"]
 
 
+def test_a_datanode_out_of_reach_is_not_waited_for(tmp_path: Path) -> None:
+    def elsewhere(handler: Any, _: str) -> bool:
+        handler.send(307, Location="http://127.0.0.1:1/data")
+        return True
+
+    with fake_hdfs() as hdfs:
+        hdfs.files |= {"/": (next(hdfs.numbers), None)}
+        place = workspace(
+            tmp_path,
+            {
+                "folders": folders(tmp_path, artifacts_in_pods="hdfs://namenode:9000/shared/artifacts"),
+                "hdfs": {"url": hdfs.url, "url_in_pods": "http://namenode:9870"},
+            },
+        )
+        path = split_of(place).artifact.removeprefix("hdfs://namenode:9000")
+        for depth in range(2, len(path.split("/")) + 1):
+            hdfs.files["/".join(path.split("/")[:depth])] = (next(hdfs.numbers), None)
+        for name in ("_SUCCESS", "manifest.json"):
+            hdfs.files[f"{path}/{name}"] = (next(hdfs.numbers), b"{}")
+        hdfs.faults["OPEN"] = [elsewhere] * 100
+        prospect = split_of(place).prospect
+    assert prospect is not None
+    assert prospect["outcome"] == "unknown"
+    assert "127.0.0.1:1 does not answer" in prospect["why"]
+
+
 def test_hdfs_that_does_not_answer_hinders_no_dry_run(tmp_path: Path) -> None:
     place = workspace(
         tmp_path,

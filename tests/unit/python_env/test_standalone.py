@@ -4,15 +4,15 @@ import hashlib
 import io
 import os
 import tarfile
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from replayctl.errors import OperationFailed, UsageProblem
 from replayctl.python_env import standalone
+from tests.http_server import serving
 from tests.reporters import RecordingReporter
 
 CONTENT = b"an archive" * 1000
@@ -36,13 +36,8 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def source(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(Handler, "requests", 0)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/cpython.tar.gz"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Handler) as address:
+        yield f"http://{address}/cpython.tar.gz"
 
 
 @pytest.fixture
