@@ -41,6 +41,12 @@ def folders(tmp_path: Path, **more: str) -> dict[str, str]:
     return here | {"artifacts_in_pods": str(tmp_path / "nowhere")} | more
 
 
+def on_hdfs(tmp_path: Path, url: str) -> Workspace:
+    hdfs = {"url": url, "url_in_pods": "http://namenode:9870"}
+    artifacts = "hdfs://namenode:9000/shared/artifacts"
+    return workspace(tmp_path, {"folders": folders(tmp_path, artifacts_in_pods=artifacts), "hdfs": hdfs})
+
+
 def split_of(place: Workspace) -> Step:
     folder = Path(place.settings.folders.dags or "") / "source"
     if not folder.exists():
@@ -80,13 +86,7 @@ def test_a_folder_of_another_machine_is_not_looked_for_here(tmp_path: Path) -> N
 def test_artifacts_on_hdfs(tmp_path: Path) -> None:
     with fake_hdfs() as hdfs:
         hdfs.files |= {"/": (next(hdfs.numbers), None)}
-        place = workspace(
-            tmp_path,
-            {
-                "folders": folders(tmp_path, artifacts_in_pods="hdfs://namenode:9000/shared/artifacts"),
-                "hdfs": {"url": hdfs.url, "url_in_pods": "http://namenode:9870"},
-            },
-        )
+        place = on_hdfs(tmp_path, hdfs.url)
         step = split_of(place)
         assert step.prospect == {"outcome": "compute", "why": ""}
         path = step.artifact.removeprefix("hdfs://namenode:9000")
@@ -112,13 +112,7 @@ def test_a_datanode_out_of_reach_is_not_waited_for(tmp_path: Path) -> None:
 
     with fake_hdfs() as hdfs:
         hdfs.files |= {"/": (next(hdfs.numbers), None)}
-        place = workspace(
-            tmp_path,
-            {
-                "folders": folders(tmp_path, artifacts_in_pods="hdfs://namenode:9000/shared/artifacts"),
-                "hdfs": {"url": hdfs.url, "url_in_pods": "http://namenode:9870"},
-            },
-        )
+        place = on_hdfs(tmp_path, hdfs.url)
         path = split_of(place).artifact.removeprefix("hdfs://namenode:9000")
         for depth in range(2, len(path.split("/")) + 1):
             hdfs.files["/".join(path.split("/")[:depth])] = (next(hdfs.numbers), None)
@@ -132,13 +126,7 @@ def test_a_datanode_out_of_reach_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_hdfs_that_does_not_answer_hinders_no_dry_run(tmp_path: Path) -> None:
-    place = workspace(
-        tmp_path,
-        {
-            "folders": folders(tmp_path, artifacts_in_pods="hdfs://namenode:9000/shared/artifacts"),
-            "hdfs": {"url": "http://127.0.0.1:1", "url_in_pods": "http://namenode:9870"},
-        },
-    )
+    place = on_hdfs(tmp_path, "http://127.0.0.1:1")
     prospect = split_of(place).prospect
     assert prospect is not None
     assert prospect["outcome"] == "unknown"
