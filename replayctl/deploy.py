@@ -205,8 +205,8 @@ def _check(dags_dir: Path, workspace: Workspace, options: SyncOptions) -> _Check
             reporter.warn(str(finding))
     else:
         reporter.warn("validation is off: faults in the code will show up on the server, for all users")
-    started = time.monotonic()
     with open_loader(workspace, look=options.dry_run) as load:
+        started = time.monotonic()
         dags = load(release)
         loaded_s = time.monotonic() - started
         reporter.step(f"loaded {len(dags)} DAGs in {loaded_s:.2f} s")

@@ -47,13 +47,15 @@ class Entry:
 class WebHdfs:
     """HDFS at the web address of its NameNode, as `user`; without one HDFS takes everybody for the same.
 
-    `route` gives the base address at which a DataNode's `host:port` can be reached from here.
+    `route` gives the base address at which a DataNode's `host:port` can be reached from here, `timeout_s` is how long a
+    server may be silent.
     """
 
-    def __init__(self, url: str, user: str, route: Callable[[str, int], str]) -> None:
+    def __init__(self, url: str, user: str, route: Callable[[str, int], str], *, timeout_s: float = _TIMEOUT_S) -> None:
         self.url = url.rstrip("/")
         self.user = user
         self._route = route
+        self._timeout_s = timeout_s
 
     def entries(self, path: str) -> list[Entry] | None:
         """What is in a folder; None when it does not exist."""
@@ -213,7 +215,7 @@ class WebHdfs:
                 url,
                 body=body,
                 headers=headers,
-                timeout=_TIMEOUT_S,
+                timeout=self._timeout_s,
                 preload_content=False,
                 redirect=False,
                 # A stream cannot be sent twice.

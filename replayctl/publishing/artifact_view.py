@@ -16,6 +16,7 @@ from replayctl.settings.load import LOCAL_PROFILE
 from replayctl.settings.workspace import Workspace
 
 _LOOK_S = 60.0
+_ANSWER_S = 10.0
 _PATIENCE_S = "2"
 
 
@@ -28,6 +29,7 @@ def open_loader(workspace: Workspace, *, look: bool) -> Iterator[Callable[[Relea
     with contextlib.ExitStack() as stack:
         view, why = None, ""
         if look:
+            workspace.reporter.status("looking for artifacts")
             try:
                 view = stack.enter_context(open_view(workspace))
             except ReplayctlError as error:
@@ -69,7 +71,7 @@ def open_view(workspace: Workspace) -> Iterator[ArtifactView]:
         user = settings.hdfs.user or workspace.namespace.user or "replayctl"
         with open_hdfs_address(settings, os.environ, workspace.reporter) as url:
             # Its error says what to do about it; that of the modules of a release is for tasks.
-            WebHdfs(url, user, _nowhere).entries(urllib.parse.urlsplit(root).path)
+            WebHdfs(url, user, _nowhere, timeout_s=_ANSWER_S).entries(urllib.parse.urlsplit(root).path)
             # A DataNode may be out of reach from here, and waiting for it does not change that.
             yield ArtifactView(root, {"url": url, "user": user, "patience_s": _PATIENCE_S})
         return

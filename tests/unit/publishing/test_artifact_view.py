@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -147,3 +148,13 @@ def test_a_look_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pyt
         "outcome": "unknown",
         "why": "the artifacts could not be read within 60 s",
     }
+
+
+def test_hdfs_that_hangs_is_given_up_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifact_view, "_ANSWER_S", 0.2)
+    # The system takes the connection, and nobody reads it.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        prospect = split_of(on_hdfs(tmp_path, f"http://127.0.0.1:{server.getsockname()[1]}")).prospect
+    assert prospect is not None
+    assert prospect["outcome"] == "unknown"
+    assert "does not answer" in prospect["why"]
