@@ -142,23 +142,21 @@ class Connection:
     async def run(self) -> None:
         """Serves the connection to its end. Raises only CancelledError."""
         listening = asyncio.create_task(self._listen_to_client())
+        is_delivered = False
         try:
-            ended_well = await self._serve()
-        except (OSError, asyncio.CancelledError) as error:
-            reset(self._writer)
-            if isinstance(error, asyncio.CancelledError):
-                raise
-            return
+            with contextlib.suppress(OSError):
+                if await self._serve():
+                    listening.cancel()
+                    await self._writer.drain()
+                    self._writer.close()
+                    await self._writer.wait_closed()
+                    is_delivered = True
         finally:
+            # Also if this task is cancelled at any of these steps.
+            if not is_delivered:
+                reset(self._writer)
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
-        if not ended_well:
-            reset(self._writer)
-            return
-        with contextlib.suppress(OSError):
-            await self._writer.drain()
-            self._writer.close()
-            await self._writer.wait_closed()
 
     async def _serve(self) -> bool:
         """Finds a pod that accepts the connection and serves it to its end; False if it must end in a reset."""

@@ -14,7 +14,7 @@ from replayctl.cluster.api import Endpoint, Kubernetes
 from replayctl.cluster.tunnels import Tunnels
 from replayctl.console.events import Reporter
 from replayctl.errors import AuthFailed, OperationFailed, PortTaken, ReplayctlError
-from replayctl.forwarding.connection import CHUNK, Connection, PodChoice
+from replayctl.forwarding.connection import CHUNK, Connection, PodChoice, reset
 
 _BACKLOG = 512
 
@@ -46,6 +46,7 @@ class Forwarder:
         self._tunnels = Tunnels(cluster)
         self._servers: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     async def __aenter__(self) -> Forwarder:
         return self
@@ -53,11 +54,18 @@ class Forwarder:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # asyncio of Python 3.11 loses a connection that it has accepted when its server is closed a step later.
+        loop = asyncio.get_running_loop()
+        for listening in (sock for server in self._servers for sock in server.sockets):
+            loop.remove_reader(listening.fileno())
+        await asyncio.sleep(0)
         for server in self._servers:
             server.close()
+        self._is_closed = True
         for task in self._connections:
             task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        if self._connections:
+            await asyncio.wait(self._connections)
         await self._tunnels.close()
 
     async def open(self, listener: Listener) -> Listener:
@@ -92,16 +100,29 @@ class Forwarder:
     ) -> Listener:
         """Listens on the listener's port, and serves each connection."""
 
-        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            self._connections.add(task)
-            try:
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if self._is_closed:
+                # The loop had accepted it before the listener was closed.
+                reset(writer)
+                return
+
+            async def run() -> None:
                 # Cancelled only at the end, by this class; the streams would log it.
                 with contextlib.suppress(asyncio.CancelledError):
                     await serve(reader, writer)
-            finally:
+
+            def finish(task: asyncio.Task[None]) -> None:
                 self._connections.discard(task)
+                # A task that is cancelled before it starts has closed nothing.
+                if not writer.is_closing():
+                    reset(writer)
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    context = {"message": f"{listener.name}: a connection ended with an error", "exception": error}
+                    task.get_loop().call_exception_handler(context)
+
+            task = asyncio.get_running_loop().create_task(run())
+            self._connections.add(task)
+            task.add_done_callback(finish)
 
         try:
             server = await asyncio.start_server(accept, "127.0.0.1", listener.port, limit=CHUNK, backlog=_BACKLOG)

@@ -170,22 +170,23 @@ class BrowserConnection:
         """Serves requests until one side ends the connection."""
         import h11
 
-        whole = False
+        is_delivered = False
         try:
             with contextlib.suppress(_CutError, OSError, h11.ProtocolError):
                 while await self._serve_one():
                     pass
-                whole = True
+                await self._leave_pod()
+                self._writer.close()
+                await self._writer.wait_closed()
+                is_delivered = True
         finally:
-            if not whole:
+            # Also if this task is cancelled at any of these steps.
+            if not is_delivered:
                 reset(self._writer)
             if self._ahead is not None:
                 self._ahead.cancel()
                 await asyncio.gather(self._ahead, return_exceptions=True)
             await self._leave_pod()
-        with contextlib.suppress(OSError):
-            self._writer.close()
-            await self._writer.wait_closed()
 
     async def _serve_one(self) -> bool:
         """Serves one request; False if the connection has ended."""

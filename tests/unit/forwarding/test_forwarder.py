@@ -1,0 +1,104 @@
+"""What a forwarder leaves behind when it ends in the middle of connections: nothing."""
+
+import asyncio
+import gc
+import socket
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from replayctl.cluster.api import Endpoint
+from replayctl.forwarding.connection import Connection
+from replayctl.forwarding.forwarder import Forwarder, Listener
+from tests.reporters import RecordingReporter
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+STEPS = range(24)
+
+
+class Stream:
+    """A pod's stream that answers at once, and ends."""
+
+    def __init__(self) -> None:
+        self.answers = [b"answer"]
+
+    async def read(self) -> bytes:
+        return self.answers.pop() if self.answers else b""
+
+    async def write(self, data: bytes) -> None:
+        await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        await asyncio.sleep(0)
+
+
+class Choice:
+    """A pod, its tunnels, and the answers about its life."""
+
+    def __init__(self) -> None:
+        self.tunnels = self
+
+    async def get(self) -> tuple[None, int]:
+        return None, 80
+
+    async def dial(self, pod: None, port: int) -> Stream:
+        return Stream()
+
+    async def has_just_died(self, pod: None) -> bool:
+        await asyncio.sleep(0)
+        return False
+
+
+def end_after(steps: int, serve: Serve) -> list[bytes | None]:
+    """Ends a forwarder the given number of steps of the event loop after its clients connected.
+
+    Returns what each client received before the end of its connection; None if that was a reset.
+    """
+    received: list[bytes | None] = []
+
+    async def work() -> None:
+        clients = []
+        async with Forwarder(None, RecordingReporter()) as forwarder:  # type: ignore[arg-type] # it asks no cluster
+            listener = await forwarder.listen(Listener("web", Endpoint("ns", "svc", "web"), 0), serve)
+            for _ in range(3):
+                clients.append(socket.create_connection(("127.0.0.1", listener.port), timeout=5))
+                clients[-1].sendall(b"request")
+            for _ in range(steps):
+                await asyncio.sleep(0)
+        # The loop may have accepted a connection, and not have told the listener yet.
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for client in clients:
+            with client:
+                try:
+                    received.append(client.recv(100))
+                except ConnectionResetError:
+                    received.append(None)
+
+    asyncio.run(work())
+    # Python reports transports that nobody closed when it collects them.
+    gc.collect()
+    return received
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_every_connection_is_closed_wherever_the_end_finds_it(steps: int) -> None:
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await Connection("web", Choice(), reader, writer, RecordingReporter()).run()  # type: ignore[arg-type]
+
+    assert set(end_after(steps, carry)) <= {b"answer", None}
+
+
+def test_an_error_in_one_connection_resets_it_and_no_other() -> None:
+    count = 0
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        count += 1
+        if count == 1:
+            raise RuntimeError("not foreseen")
+        writer.write(b"answer")
+        writer.close()
+
+    assert end_after(50, carry) == [None, b"answer", b"answer"]
