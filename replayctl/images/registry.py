@@ -92,8 +92,12 @@ class Registry:
         except urllib3.exceptions.HTTPError as error:
             raise Unreachable(f"{self.name} does not answer: {in_words(error)}") from error
 
-    def _answer(self, method: str, url: str, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
-        with self._pool.request(method, url, headers=headers, redirect=False, preload_content=False) as answer:
+    def _answer(
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None = None
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        with self._pool.request(
+            method, url, body=content, headers=headers, redirect=False, preload_content=False
+        ) as answer:
             body = answer.read(_MAX_ANSWER_BYTES + 1)
         if len(body) > _MAX_ANSWER_BYTES:
             raise OperationFailed(f"the answer of {url} is longer than {_MAX_ANSWER_BYTES} bytes")
@@ -107,11 +111,8 @@ class Registry:
             raise OperationFailed(message) from error
 
     def _sign_in(self, challenge: str, repository: str) -> None:
-        import urllib3
-
-        stored: Mapping[str, Any] = credentials(self.name) or {}
-        user = stored.get("username") or stored.get("Username")
-        password = stored.get("password") or stored.get("Password")
+        stored = {name.lower(): value for name, value in (credentials(self.name) or {}).items()}
+        user, password = stored.get("username"), stored.get("password")
         encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
         basic = {"Authorization": f"Basic {encoded}"} if user else {}
         if not challenge.lower().startswith("bearer"):
@@ -122,12 +123,28 @@ class Registry:
         if not realm.startswith("https://") and not (realm.startswith("http://") and self._base.startswith("http://")):
             raise OperationFailed(f"cannot sign in to {self.name}: its token address {realm!r} is not encrypted")
         query = {"service": parameters.get("service", ""), "scope": f"repository:{repository}:pull"}
+        token = self._token(realm, query, basic, stored.get("identitytoken"))
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    def _token(self, realm: str, query: Mapping[str, str], basic: Mapping[str, str], identity: str | None) -> str:
+        """A token for one repository; empty when the login is refused.
+
+        A login by browser or by a cloud's own program leaves an identity token in place of a password; it goes in the
+        body of a request (https://distribution.github.io/distribution/spec/auth/oauth/).
+        """
+        import urllib3
+
         try:
-            status, _, body = self._answer("GET", f"{realm}?{urllib.parse.urlencode(query)}", basic)
+            if identity:
+                form = {"grant_type": "refresh_token", "client_id": "replayctl", "refresh_token": identity, **query}
+                kind = {"Content-Type": "application/x-www-form-urlencoded"}
+                status, _, body = self._answer("POST", realm, kind, urllib.parse.urlencode(form).encode())
+            else:
+                status, _, body = self._answer("GET", f"{realm}?{urllib.parse.urlencode(query)}", basic)
         except urllib3.exceptions.HTTPError as error:
             raise Unreachable(f"{realm} does not answer: {in_words(error)}") from error
-        token = self._document(body, realm) if status == 200 else {}
-        self._headers = {"Authorization": f"Bearer {token.get('token') or token.get('access_token') or ''}"}
+        document = self._document(body, realm) if status == 200 else {}
+        return str(document.get("token") or document.get("access_token") or "")
 
 
 def _below(url: str) -> str:

@@ -1,7 +1,9 @@
-"""A registry by its HTTP API: pages of tags, digests, and both ways of signing in."""
+"""A registry by its HTTP API: pages of tags, digests, and the ways of signing in."""
 
 import base64
 import json
+import os
+import urllib.parse
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -51,6 +53,12 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/v2/worker/manifests/a":
             return self.answer(200, {}, {"Docker-Content-Digest": DIGEST})
         return self.answer(404, {})
+
+    def do_POST(self) -> None:
+        form = dict(urllib.parse.parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode()))
+        assert (self.path, form["scope"], form["service"]) == ("/token", "repository:worker:pull", "reg")
+        ok = (form["grant_type"], form["refresh_token"]) == ("refresh_token", "id/t0k3n+")
+        self.answer(200 if ok else 401, {"access_token": "t0k3n"} if ok else {})
 
     def answer(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
         data = json.dumps(body).encode()
@@ -106,6 +114,32 @@ def test_a_login_may_have_any_letters(
     monkeypatch.setattr(Handler, "login", "алиса:пароль".encode())
     log_in(clean_environment, server, "пароль", user="алиса")
     assert Registry(server).tags("worker") == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("by_helper", [False, True])
+@pytest.mark.parametrize("token", ["id/t0k3n+", "expired"])
+def test_a_login_may_be_an_identity_token(
+    server: str, monkeypatch: pytest.MonkeyPatch, clean_environment: Path, by_helper: bool, token: str
+) -> None:
+    monkeypatch.setattr(Handler, "scheme", "bearer")
+    (clean_environment / ".docker").mkdir()
+    nobody = base64.b64encode(b"00000000-0000-0000-0000-000000000000:").decode()
+    document: dict[str, object] = {"auths": {server: {"auth": nobody, "identitytoken": token}}}
+    if by_helper:
+        helper = clean_environment / "docker-credential-cloud"
+        helper.write_text(
+            f"""#!/bin/sh\necho '{{"ServerURL": "{server}", "Username": "<token>", "Secret": "{token}"}}'\n"""
+        )
+        helper.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{clean_environment}:{os.environ['PATH']}")
+        document = {"credHelpers": {server: "cloud"}}
+    (clean_environment / ".docker" / "config.json").write_text(json.dumps(document))
+    if token != "expired":
+        assert Registry(server).tags("worker") == ["a", "b", "c"]
+        return
+    with pytest.raises(AuthFailed) as excinfo:
+        Registry(server).tags("worker")
+    assert excinfo.value.hint == f"docker login {server}"
 
 
 def test_the_next_page_may_be_named_with_its_host(server: str) -> None:
