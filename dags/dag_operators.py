@@ -20,9 +20,11 @@ from .dag_pages import describe
 from .dag_process import StepProcess, StepProcessError, python_of
 from .dag_specs import RELEASE_LINE, DagSpec, Deployment, StepSpec
 from .evaluations import has_unrecorded_runs
+from .raw_files import changed_data
 from .release_package import import_from
-from .reuse import origin_of, parameter_changes, parameters_text, read_manifest, reused_text, warnings_of, why_computed
+from .reuse import origin_of, parameters_text, read_manifest, reused_text, warnings_of, why_computed
 from .run_notes import NOTE, RunNotes
+from .step_inputs import missing_inputs
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
@@ -126,12 +128,15 @@ class WorkloadOperator(BaseOperator):
         if manifest := artifact.find_manifest():
             done = self._ended_note(notes, manifest, run_id, **words)
             if not forced or done["origin"]["run_id"] == run_id:
+                if trouble := changed_data(artifact, self.step_document):
+                    raise AirflowException(trouble)
                 self.log.info("%s: %s", reused_text(parameters, done["origin"]), artifact)
                 instance.xcom_push(NOTE, done)
                 if has_unrecorded_runs(artifact, self.step_document):
                     self._compute(context, artifact, forced=False)
                 return
-        self._check_inputs(notes)
+        if trouble := missing_inputs(self.step_document, self.task_id, self.identities, notes):
+            raise AirflowException(trouble)
         why = "forced" if forced else why_computed(artifact, self.step_document)
         values = f" ({words['parameters']})" if words["parameters"] else ""
         self.log.info("computing %s%s%s", self.task_id, values, f": {why}" if why else "")
@@ -147,38 +152,6 @@ class WorkloadOperator(BaseOperator):
 
     def _note(self, notes: RunNotes, **result: Any) -> dict[str, Any]:
         return notes.note(self.task_id, str(self.step_document["package"]), self.step_document, **result)
-
-    def _check_inputs(self, notes: RunNotes) -> None:
-        hdfs = self.step_document["hdfs"]
-        missing = [entry for entry in self.step_document["inputs"] if not Artifact(entry["path"], hdfs).is_whole()]
-        if not missing:
-            return
-        moved = [
-            name
-            for name, identity in self.identities.items()
-            if name != self.task_id and (note := notes.of(name)) and note["identity"] != identity
-        ]
-        lines = [self._missing(entry, notes) for entry in missing]
-        if moved:
-            lines.append(
-                f"clear {', '.join(moved)} too: {self.step_document['package']} has been used since, and has to "
-                "compute them again"
-            )
-        raise AirflowException("; ".join(lines))
-
-    def _missing(self, entry: dict[str, Any], notes: RunNotes) -> str:
-        step, note = entry["step"], notes.of(entry["step"])
-        if step not in self.identities:
-            return f"input {step} ({entry['path']}) is incomplete: run the DAG that computes it"
-        if note is None or note["identity"] == entry["identity"]:
-            return f"input {step} ({entry['path']}) is incomplete: clear task {step}"
-        changes = parameter_changes(
-            read_manifest(note["artifact"], self.step_document["hdfs"]).get("parameters", {}), entry["parameters"]
-        )
-        return (
-            f"input {step} has changed from {note['identity']}, computed by {note['release']}, to {entry['identity']} "
-            f"({', '.join(changes) or 'its code or its own inputs have changed'})"
-        )
 
     def _compute(self, context: Context, artifact: Artifact, *, forced: bool) -> None:
         run_id, instance = context["run_id"], context["ti"]

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .artifacts import Artifact, ArtifactError
+from .raw_files import changed_data
 from .webhdfs import HdfsError
 
 _LOOKED_AT = 50
@@ -57,13 +58,16 @@ def reused_text(parameters: Mapping[str, Any], origin: Mapping[str, Any]) -> str
 
 
 def prospect(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run would do about a step (`Deployment.step_document`): `reuse` with its origin, or `compute` and why.
+    """A step's outcome in a run (of `Deployment.step_document`): `reuse` with its origin, `compute` or `fail` with why.
 
     It does not predict what a run computes on the way, so its inputs have to be checked, too.
     """
     artifact = Artifact(str(document["output"]), document.get("hdfs"))
     try:
-        return {"outcome": "reuse", "origin": origin_of(artifact.manifest())}
+        manifest = artifact.manifest()
+        if changes := changed_data(artifact, document):
+            return {"outcome": "fail", "why": changes}
+        return {"outcome": "reuse", "origin": origin_of(manifest)}
     except (ArtifactError, OSError, ValueError):
         return {"outcome": "compute", "why": why_computed(artifact, document)}
 

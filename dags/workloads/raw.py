@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from ..raw_files import raw_files
 from .context import StepError
 from .raw_cells import RawCells
 
@@ -166,18 +167,12 @@ def _batches(path: Path, log_format: LogFormat) -> Iterator[pa.RecordBatch]:
 
 
 def _files(path: Path, file_format: str) -> Sequence[Path]:
-    if not path.is_dir():
-        if not path.exists():
-            raise StepError(f"raw data are missing: {path} does not exist")
-        return [path]
-    files = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
-    if not files:
+    files = raw_files(path)
+    if files:
+        return files
+    if path.is_dir():
         raise StepError(f"raw data are missing: folder {path} has no {file_format} files")
-    return files
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.parts)
+    raise StepError(f"raw data are missing: {path} does not exist")
 
 
 def _check_header(file: Path, names: Sequence[str], log_format: LogFormat) -> None:

@@ -14,6 +14,7 @@ import ibis
 import pyarrow.compute as pc
 
 from ..artifacts import Artifact
+from ..raw_files import RAW_FILES, raw_record, raw_state
 from . import raw, tables
 from .context import StepContext, StepError
 
@@ -40,7 +41,13 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
     log_format = raw.LogFormat(
         parameters["file_format"], parameters["columns"], parameters["delimiter"], parameters["timestamp_unit"]
     )
+    state = raw_state(path)
     imported = raw.import_log(path, log_format, int(parameters["split"]["seed"]), context.scratch)
+    output.add(RAW_FILES, raw_record(path, state))
+    if raw_state(path) != state:
+        raise StepError(
+            f"the raw data at {path} have changed while they were read: run the DAG again when nobody writes them"
+        )
     warnings = _check(imported, parameters["dataset"])
     if context.document["engine"] == "embedded":
         _refuse_what_does_not_fit(imported.rows, context.memory_gib)

@@ -142,8 +142,8 @@ def _prospect(step: Step) -> str:
         origin = step.prospect["origin"]
         at = short_moment(datetime.datetime.fromisoformat(origin["at"]))
         return f"reuse the artifact of {origin['dag_id'] or 'an unknown DAG'} from {at}"
-    why = step.prospect["why"]
-    return f"compute{f': {why}' if why else ''}"
+    outcome, why = step.prospect["outcome"], step.prospect["why"]
+    return f"{outcome}: {why}" if why else str(outcome)
 
 
 def releases(

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from dags.dag_operators import WorkloadOperator, build_dag, encoded, make_operat
 from dags.dag_specs import DagSpec, Deployment, StepSpec
 from dags.dag_two_stage_scenarios import dag_specs
 from dags.evaluations import has_unrecorded_runs, mark_name
+from dags.raw_files import RAW_FILES, raw_record, raw_state
 
 
 @pytest.fixture
@@ -104,6 +106,25 @@ def test_a_complete_artifact_is_not_computed_again(deployment: Deployment, submi
     assert len(submissions) == 1
     assert submissions[0]["run"]["run_id"] == "run1"
     assert submissions[0]["force"] is False
+
+
+def test_a_split_of_other_data_is_not_reused(deployment: Deployment, submissions: list[dict], tmp_path: Path) -> None:
+    document = operator(replace(deployment, data_root=str(tmp_path / "data"))).step_document
+    data = tmp_path / "data" / document["parameters"]["log_path"]
+    data.parent.mkdir(parents=True)
+    data.write_text("user,item\n")
+    task = operator(replace(deployment, data_root=str(tmp_path / "data")))
+    artifact = Artifact(document["output"])
+    temporary = artifact.begin("x")
+    temporary.add(RAW_FILES, raw_record(data, raw_state(data)))
+    artifact.commit(temporary, {"run": {"run_id": "run1"}})
+    task.execute(context("run2"))
+    data.write_text("user,item,rating\n")
+    with pytest.raises(AirflowException, match=r"the data of ml100k have changed .* had 10 bytes and has 17"):
+        task.execute(context("run3"))
+    assert not submissions
+    task.execute(context("run4", force=["all"]))
+    assert len(submissions) == 1
 
 
 def test_a_deleted_artifact_is_computed_again(deployment: Deployment, submissions: list[dict]) -> None:

@@ -331,6 +331,8 @@ class Terminal:
         while self.has_echo():
             assert time.monotonic() < deadline, "what is typed would be shown"
             time.sleep(0.02)
+        # A signal that comes before the program reads is noticed only after what it reads. No person is as quick.
+        time.sleep(0.5)
         self.output = b""
         os.write(self._ours, text)
 
