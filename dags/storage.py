@@ -251,7 +251,7 @@ class HdfsPath:
         status = self.hdfs.status(self.path)
         if status is None or status.is_folder:
             raise FileNotFoundError(f"{self} is not a file")
-        return io.BufferedReader(HdfsFile(self.hdfs, self.path, status.size), _READ_AHEAD)
+        return io.BufferedReader(HdfsFile(self.hdfs, self.path, status), _READ_AHEAD)
 
     def write(self, content: IO[bytes]) -> None:
         size = content.seek(0, io.SEEK_END)

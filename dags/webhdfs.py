@@ -24,6 +24,7 @@ from typing import IO, Any, TypeVar
 log = logging.getLogger("replay")
 
 _PREFIX = "/webhdfs/v1"
+_INODES = "/.reserved/.inodes"
 _BLOCK = 1 << 20
 _MAX_ANSWER_BYTES = 256 << 20
 _MAX_HOPS = 3
@@ -241,14 +242,21 @@ class WebHdfs:
 
 
 class HdfsFile(io.RawIOBase):
-    """A file on HDFS for readers that seek; each read is a request."""
+    """A file on HDFS for readers that seek; each read is a request.
 
-    def __init__(self, hdfs: WebHdfs, path: str, size: int) -> None:
+    It is read by its number, so that it stays the same file while another one takes its name; reads raise
+    FileNotFoundError once it is removed.
+    https://hadoop.apache.org/docs/r3.4.1/hadoop-project-dist/hadoop-hdfs/HdfsNfsGateway.html (`/.reserved/.inodes`)
+    """
+
+    def __init__(self, hdfs: WebHdfs, path: str, status: HdfsStatus) -> None:
         super().__init__()
         self._hdfs = hdfs
         self._path = path
-        self._size = size
+        self._number = status.number
+        self._size = status.size
         self._place = 0
+        self._has_numbers = True
 
     def readable(self) -> bool:
         """Always."""
@@ -272,9 +280,23 @@ class HdfsFile(io.RawIOBase):
         """Reads up to the size of `buffer` or the end of the file."""
         view = memoryview(buffer).cast("B")
         length = max(0, min(len(view), self._size - self._place))
-        view[:length] = self._hdfs.read(self._path, self._place, length)
+        view[:length] = self._read(length)
         self._place += length
         return length
+
+    def _read(self, length: int) -> bytes:
+        if self._has_numbers:
+            try:
+                return self._hdfs.read(f"{_INODES}/{self._number}", self._place, length)
+            except HdfsUnavailable:
+                raise
+            except (FileNotFoundError, HdfsError):
+                # Removed, or a proxy in front of HDFS that knows files by their paths alone.
+                self._has_numbers = False
+        status = self._hdfs.status(self._path)
+        if status is None or status.number != self._number:
+            raise FileNotFoundError(f"{self._path} was replaced or removed while it was read")
+        return self._hdfs.read(self._path, self._place, length)
 
 
 class _Body:

@@ -1,5 +1,6 @@
 """Tests that every kind of storage of artifacts must pass. Their modules subclass this suite and set the storage."""
 
+import contextlib
 import io
 import json
 import signal
@@ -144,6 +145,26 @@ class ArtifactSuite:
                 assert file.read(length) == content[offset : offset + length]
             assert file.seek(-2, io.SEEK_END) == len(content) - 2
             assert file.read() == content[-2:]
+
+    @pytest.mark.parametrize("size", [6_000_000, 10_000_000, 3_000_000])
+    def test_a_file_that_is_replaced_while_it_is_read_is_never_mixed_with_the_new_one(
+        self, place: Place, size: int
+    ) -> None:
+        artifact = place.artifact()
+        for text, length in ((b"old", 6_000_000), (b"new", size)):
+            temporary = artifact.begin(text.decode())
+            temporary.add("data", io.BytesIO(text[:1] * length))
+            if text == b"old":
+                artifact.commit(temporary, {})
+                continue
+            with (artifact.folder / "data").open() as file:
+                assert file.read(10) == b"o" * 10
+                artifact.commit(temporary, {}, replace=True)
+                file.seek(5_000_000)
+                # An open file of this machine outlives its name; on HDFS it does not.
+                with contextlib.suppress(FileNotFoundError):
+                    assert file.read() == b"o" * 1_000_000
+        assert artifact.read("data", size)[-3:] == b"nnn"
 
     def test_a_file_that_a_program_writes_by_name_arrives_whole(self, place: Place, tmp_path: Path) -> None:
         folder = place.folder

@@ -120,10 +120,15 @@ class FakeHdfs(BaseHTTPRequestHandler):
 
     def answer_open(self, path: str) -> None:
         if self.redirected():
-            return
+            return None
+        if path.startswith("/.reserved/.inodes/"):
+            number = int(path.rpartition("/")[2])
+            path = next((name for name, (other, _) in self.files.items() if other == number), path)
+        if path not in self.files:
+            return self.refuse("FileNotFoundException", code=404)
         content = self.files[path][1] or b""
         start, length = int(self.query["offset"]), int(self.query["length"])
-        self.send(200, content[start : start + length])
+        return self.send(200, content[start : start + length])
 
     def answer_getfilechecksum(self, path: str) -> None:
         if self.redirected():

@@ -289,3 +289,16 @@ def test_the_copy_for_programs_goes_away(fake: Any, tmp_path: Path, monkeypatch:
         assert path.is_relative_to(tmp_path)
         path.write_bytes(b"x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_behind_a_proxy_that_knows_no_numbers_a_file_is_read_by_its_path(fake: Any, hdfs: WebHdfs) -> None:
+    artifact = Artifact("hdfs://fake:9000/tmp/1", {"url": fake.url, "user": "alice"})
+    write(artifact, "task", "old")
+    fake.faults["OPEN"] = [refusing("AccessControlException")]
+    with (artifact.folder / "text").open() as file:
+        assert file.read() == b"old"
+    fake.faults["OPEN"] = [refusing("AccessControlException")]
+    with (artifact.folder / "text").open() as file:
+        write(artifact, "task", "new", replace=True)
+        with pytest.raises(FileNotFoundError, match="1/text was replaced or removed while it was read"):
+            file.read()
