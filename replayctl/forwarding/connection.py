@@ -229,7 +229,11 @@ class Connection:
 
     async def _listen_to_client(self) -> None:
         while True:
-            data = await self._reader.read(CHUNK)
+            try:
+                data = await self._reader.read(CHUNK)
+            except OSError:
+                # A reset, after which the transport is closed: the client has gone.
+                data = b""
             if not data:
                 self._client_done.set()
                 return

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import socket
+import struct
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -88,6 +89,57 @@ def test_every_connection_is_closed_wherever_the_end_finds_it(steps: int) -> Non
         await Connection("web", Choice(), reader, writer, RecordingReporter()).run()  # type: ignore[arg-type]
 
     assert set(end_after(steps, carry)) <= {b"answer", None}
+
+
+class SilentStream(Stream):
+    """A pod's stream that says nothing until it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = asyncio.Event()
+
+    async def read(self) -> bytes:
+        await self.closed.wait()
+        return b""
+
+    async def close(self) -> None:
+        self.closed.set()
+
+
+class SilentChoice(Choice):
+    """A pod that accepts connections and does not answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.streams: list[SilentStream] = []
+
+    async def dial(self, pod: None, port: int) -> SilentStream:
+        self.streams.append(SilentStream())
+        return self.streams[-1]
+
+    async def has_died(self, pod: None) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_a_client_that_leaves_ends_its_stream_to_a_silent_pod(is_reset: bool) -> None:
+    choice = SilentChoice()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await Connection("web", choice, reader, writer, RecordingReporter()).run()  # type: ignore[arg-type]
+
+    async def work() -> None:
+        async with Forwarder(None, RecordingReporter()) as forwarder:  # type: ignore[arg-type] # it asks no cluster
+            listener = await forwarder.listen(Listener("web", Endpoint("ns", "svc", "web"), 0), carry)
+            with socket.create_connection(("127.0.0.1", listener.port), timeout=5) as client:
+                client.sendall(b"request")
+                while not choice.streams:
+                    await asyncio.sleep(0.01)
+                if is_reset:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await asyncio.wait_for(choice.streams[0].closed.wait(), 10)
+
+    asyncio.run(work())
 
 
 def test_an_error_in_one_connection_resets_it_and_no_other() -> None:
