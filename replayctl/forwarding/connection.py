@@ -135,6 +135,7 @@ class Connection:
         self._may_repeat = True
         self._answered = False
         self._client_done = asyncio.Event()
+        self._is_sending = False
         self._stream: PodStream | None = None
         self._last_byte = time.monotonic()
         self._pod_died = False
@@ -247,16 +248,21 @@ class Connection:
                 self._said += data
             elif not self._answered:
                 self._may_repeat = False
+            self._is_sending = True
             await self._stream.write(data)
+            self._is_sending = False
 
     async def _watch_client(self, stream: PodStream) -> None:
         """Ends the stream of a client that has disconnected; one that has only stopped sending still gets its answer.
 
         The protocol has no half-closed connections, so the system is asked whether the client still listens.
         """
-        await self._client_done.wait()
         while not self._client_is_gone():
-            await asyncio.sleep(_LOOK_EVERY_S)
+            if self._client_done.is_set():
+                await asyncio.sleep(_LOOK_EVERY_S)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._client_done.wait(), _LOOK_EVERY_S)
         await stream.close()
 
     async def _watch_pod(self, stream: PodStream, pod: Pod) -> None:
@@ -273,7 +279,8 @@ class Connection:
         if self._writer.transport.is_closing():
             return True
         if not self._client_done.is_set():
-            return False
+            # Its end is behind data that the pod does not take, and so is not read.
+            return self._is_sending and bool(has_left(self._writer))
         has_gone = has_left(self._writer)
         return time.monotonic() - self._last_byte > _SILENT_FOR_S if has_gone is None else has_gone
 

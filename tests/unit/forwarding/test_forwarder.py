@@ -1,9 +1,11 @@
 """What a forwarder leaves behind when it ends in the middle of connections: nothing."""
 
 import asyncio
+import contextlib
 import gc
 import socket
 import struct
+import sys
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -106,15 +108,23 @@ class SilentStream(Stream):
         self.closed.set()
 
 
+class FullStream(SilentStream):
+    """A pod's stream that takes no data, either."""
+
+    async def write(self, data: bytes) -> None:
+        await self.closed.wait()
+
+
 class SilentChoice(Choice):
     """A pod that accepts connections and does not answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: type[SilentStream] = SilentStream) -> None:
         super().__init__()
+        self.stream = stream
         self.streams: list[SilentStream] = []
 
     async def dial(self, pod: None, port: int) -> SilentStream:
-        self.streams.append(SilentStream())
+        self.streams.append(self.stream())
         return self.streams[-1]
 
     async def has_died(self, pod: None) -> bool:
@@ -135,6 +145,33 @@ def test_a_client_that_leaves_ends_its_stream_to_a_silent_pod(is_reset: bool) ->
                 client.sendall(b"request")
                 while not choice.streams:
                     await asyncio.sleep(0.01)
+                if is_reset:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await asyncio.wait_for(choice.streams[0].closed.wait(), 10)
+
+    asyncio.run(work())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells whether a client has left")
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_a_client_that_leaves_ends_its_stream_to_a_pod_that_takes_no_data(is_reset: bool) -> None:
+    choice = SilentChoice(FullStream)
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await Connection("web", choice, reader, writer, RecordingReporter()).run()  # type: ignore[arg-type]
+
+    async def work() -> None:
+        async with Forwarder(None, RecordingReporter()) as forwarder:  # type: ignore[arg-type] # it asks no cluster
+            listener = await forwarder.listen(Listener("web", Endpoint("ns", "svc", "web"), 0), carry)
+            with socket.create_connection(("127.0.0.1", listener.port), timeout=5) as client:
+                client.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        client.send(bytes(1 << 16))
+                        await asyncio.sleep(0.01)
+                # A client that only waits keeps its connection.
+                await asyncio.sleep(2.5)
+                assert not choice.streams[0].closed.is_set()
                 if is_reset:
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             await asyncio.wait_for(choice.streams[0].closed.wait(), 10)
