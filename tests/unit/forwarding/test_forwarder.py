@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from replayctl.cluster.api import Endpoint
+from replayctl.errors import PortTaken
 from replayctl.forwarding.connection import Connection
 from replayctl.forwarding.forwarder import Forwarder, Listener
 from tests.reporters import RecordingReporter
@@ -91,6 +92,44 @@ def test_every_connection_is_closed_wherever_the_end_finds_it(steps: int) -> Non
         await Connection("web", Choice(), reader, writer, RecordingReporter()).run()  # type: ignore[arg-type]
 
     assert set(end_after(steps, carry)) <= {b"answer", None}
+
+
+@pytest.mark.parametrize("steps", range(8))
+def test_a_listener_is_closed_though_its_opening_is_cancelled(steps: int) -> None:
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def forward(port: int) -> None:
+        async with Forwarder(None, RecordingReporter()) as forwarder:  # type: ignore[arg-type] # it asks no cluster
+            await forwarder.listen(Listener("web", Endpoint("ns", "svc", "web"), port), carry)
+            await asyncio.Event().wait()
+
+    async def work() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            address = free.getsockname()
+        forwarding = asyncio.create_task(forward(address[1]))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        forwarding.cancel()
+        await asyncio.gather(forwarding, return_exceptions=True)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, timeout=5).close()
+
+    asyncio.run(work())
+
+
+def test_a_taken_port_is_refused() -> None:
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def work() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            listener = Listener("web", Endpoint("ns", "svc", "web"), taken.getsockname()[1])
+            async with Forwarder(None, RecordingReporter()) as forwarder:  # type: ignore[arg-type] # it asks no cluster
+                with pytest.raises(PortTaken):
+                    await forwarder.listen(listener, carry)
+
+    asyncio.run(work())
 
 
 class SilentStream(Stream):
