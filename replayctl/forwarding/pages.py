@@ -73,7 +73,7 @@ class Pages:
         self._addresses = addresses
         self._reporter = reporter
         self._open: dict[Endpoint, Listener] = {}
-        # One lookup at a time, so that lookups do not use up the threads that forwards need.
+        # One lookup at a time: a page may have thousands of addresses, and each lookup takes a thread.
         self._locating = asyncio.Lock()
         self._told: set[str] = set()
         self._located: dict[tuple[str, int, str], tuple[float, str | None]] = {}
