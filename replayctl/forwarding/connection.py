@@ -36,6 +36,8 @@ _LOOK_EVERY_S = 1.0
 _SILENT_BEFORE_LOOK_S = 2.0
 _REFUSED = ("connection refused", "failed to connect", "unable to connect", "no such host", "not found", "dial")
 
+Life = tuple[str, ...]
+
 
 @dataclass
 class PodChoice:
@@ -48,10 +50,11 @@ class PodChoice:
     port: int = 0
     asked_at: float = float("-inf")
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    looked_at: dict[str, float] = field(default_factory=dict)
-    dead: dict[str, bool] = field(default_factory=dict)
+    # What is known of a pod is not true of its successor, which may have the same name.
+    looked_at: dict[Life, float] = field(default_factory=dict)
+    dead: dict[Life, bool] = field(default_factory=dict)
     looking: asyncio.Lock = field(default_factory=asyncio.Lock)
-    last_look: tuple[str, float, tuple[bool, bool]] = ("", 0.0, (False, False))
+    last_look: tuple[Life, float, tuple[bool, bool]] = (("",), 0.0, (False, False))
 
     async def get(self) -> tuple[Pod, int]:
         """A ready pod and its port. Raises what `Kubernetes.ready_pod` and `port_of` raise."""
@@ -65,10 +68,11 @@ class PodChoice:
     async def has_died(self, pod: Pod) -> bool:
         """Whether a pod was deleted or restarted; one request serves all its connections."""
         async with self.lock:
-            if time.monotonic() - self.looked_at.get(pod.name, float("-inf")) > _POD_KEPT_S:
-                self.dead[pod.name] = (await asyncio.to_thread(self._look, pod))[0]
-                self.looked_at[pod.name] = time.monotonic()
-            return self.dead[pod.name]
+            life = (pod.name, *pod.life)
+            if time.monotonic() - self.looked_at.get(life, float("-inf")) > _POD_KEPT_S:
+                self.dead[life] = (await asyncio.to_thread(self._look, pod))[0]
+                self.looked_at[life] = time.monotonic()
+            return self.dead[life]
 
     async def has_just_died(self, pod: Pod) -> bool:
         """Whether a stream has ended because its pod has: then its data may be incomplete.
@@ -86,9 +90,10 @@ class PodChoice:
         """One check for all callers that come before it starts."""
         asked_at = time.monotonic()
         async with self.looking:
-            if self.last_look[0] != pod.name or self.last_look[1] < asked_at:
+            life = (pod.name, *pod.life)
+            if self.last_look[0] != life or self.last_look[1] < asked_at:
                 began_at = time.monotonic()
-                self.last_look = (pod.name, began_at, await asyncio.to_thread(self._look, pod))
+                self.last_look = (life, began_at, await asyncio.to_thread(self._look, pod))
             return self.last_look[2]
 
     def _look(self, pod: Pod) -> tuple[bool, bool]:
