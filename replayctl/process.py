@@ -25,6 +25,8 @@ _TAIL_LINES = 200
 _TAIL_CHARACTERS = 20_000
 _GRACE_S = 5.0
 _TICK_S = 0.2
+# How long the lines of a program that has ended may take to be read.
+_LAST_LINES_S = 2.0
 _READ_BYTES = 65536
 _PIPE_BYTES = 1 << 20
 
@@ -243,34 +245,46 @@ def signals_deferred() -> Iterator[None]:
 
 def _lines(child: subprocess.Popen[bytes], timeout_s: float | None, argv: Sequence[str]) -> Iterator[str]:
     """The child's lines until it closes its output; a thread reads, so that a silent child cannot block the timeout."""
-    lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    lines: queue.SimpleQueue[tuple[float, bytes] | None] = queue.SimpleQueue()
+    abandoned = threading.Event()
     assert child.stdout is not None
     stream = child.stdout
 
     def read() -> None:
         with stream:
             for line in stream:
-                lines.put(line)
+                if abandoned.is_set():
+                    break
+                lines.put((time.monotonic(), line))
         lines.put(None)
 
     threading.Thread(target=read, daemon=True).start()
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    while True:
-        try:
-            line = lines.get(timeout=_TICK_S)
-        except queue.Empty:
-            # A grandchild may hold the pipe open for longer than the child lives.
-            if child.poll() is not None and lines.empty():
-                return
-            line = b""
-        if line is None:
-            # The output is closed, but the child may still run.
-            _wait(child, deadline, timeout_s, argv)
-            return
-        if line:
-            yield line.decode("utf-8", errors="replace").rstrip("\r\n")
-        if deadline is not None and time.monotonic() > deadline:
-            raise _too_late(argv, timeout_s)
+    ended_at: float | None = None
+    try:
+        while True:
+            if ended_at is None and child.poll() is not None:
+                ended_at = time.monotonic()
+            try:
+                entry = lines.get(timeout=_TICK_S)
+            except queue.Empty:
+                # A grandchild may hold the pipe open for longer than the child lives.
+                if ended_at is not None:
+                    return
+            else:
+                if entry is None:
+                    # The output is closed, but the child may still run.
+                    _wait(child, deadline, timeout_s, argv)
+                    return
+                read_at, line = entry
+                if ended_at is not None and read_at > ended_at + _LAST_LINES_S:
+                    # It may also write to it.
+                    return
+                yield line.decode("utf-8", errors="replace").rstrip("\r\n")
+            if deadline is not None and time.monotonic() > deadline:
+                raise _too_late(argv, timeout_s)
+    finally:
+        abandoned.set()
 
 
 def _wait(child: subprocess.Popen[bytes], deadline: float | None, timeout_s: float | None, argv: Sequence[str]) -> None:

@@ -35,7 +35,10 @@ _EXPIRY_SKEW_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Creates the headers that authenticate a request; `forget` drops cached credentials that were refused."""
+    """Creates the headers that authenticate a request; `forget` drops cached credentials that were refused.
+
+    `headers` raises AuthFailed for credentials that cannot be had or sent.
+    """
 
     headers: Callable[[], Headers]
     forget: Callable[[], None]
@@ -79,6 +82,10 @@ def credentials(user: Entry, cluster: Entry, tls: ssl.SSLContext) -> Credentials
 
     def headers() -> Headers:
         signature = sign()
+        if signature and not _fits_header(signature):
+            raise AuthFailed(
+                f"{user}: its token has characters other than printable ASCII", hint="check it for a line end"
+            )
         return [*([("Authorization", signature)] if signature else []), *impersonated]
 
     return Credentials(headers, forget)
@@ -189,9 +196,14 @@ def impersonation(user: Entry) -> Headers:
         for value in values
     ]
     for _, value in headers:
-        if not value.isprintable():
-            raise SettingsError(f"{user}: cannot impersonate {value!r}: it has control characters")
+        if not _fits_header(value):
+            raise SettingsError(f"{user}: cannot impersonate {value!r}: it has characters other than printable ASCII")
     return headers
+
+
+def _fits_header(value: str) -> bool:
+    # HTTP clients refuse others, some with the value in the message, and do not agree on their encoding.
+    return value.isascii() and value.isprintable()
 
 
 def _extra(user: Entry) -> Mapping[str, list[str]]:

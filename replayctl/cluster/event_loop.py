@@ -11,18 +11,42 @@ import concurrent.futures
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _END_WITHIN_S = 10.0
+
+
+class _Workers(concurrent.futures.ThreadPoolExecutor):
+    """A thread for each call, for which the end of the program does not wait: a server may not answer it any more."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> concurrent.futures.Future[_T]:
+        """Call the function in a thread; the result, or what it raises, is the future's."""
+        future: concurrent.futures.Future[_T] = concurrent.futures.Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the caller gets it
+                future.set_exception(error)
+
+        threading.Thread(target=work, daemon=True, name=self._name).start()
+        return future
 
 
 @contextlib.contextmanager
 def event_loop(name: str) -> Iterator[asyncio.AbstractEventLoop]:
     """A loop that runs for the duration of a block; at the end, all of its tasks are cancelled and awaited."""
     loop = asyncio.new_event_loop()
-    workers = concurrent.futures.ThreadPoolExecutor(thread_name_prefix=f"{name} worker")
-    loop.set_default_executor(workers)
+    loop.set_default_executor(_Workers(f"{name} worker"))
     loop.set_exception_handler(_note)
     thread = threading.Thread(target=loop.run_forever, daemon=True, name=name)
     thread.start()
@@ -34,7 +58,6 @@ def event_loop(name: str) -> Iterator[asyncio.AbstractEventLoop]:
             ending.result(_END_WITHIN_S)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(_END_WITHIN_S)
-        workers.shutdown(wait=False, cancel_futures=True)
         if not thread.is_alive():
             loop.close()
 

@@ -18,6 +18,7 @@ from replayctl.cluster.websocket import DisconnectedError, WebSocket
 _FULL_BYTES = 1 << 19
 _PATIENCE_S = 0.2
 _MOST_KEPT_BYTES = 1 << 30
+_LONGEST_ERROR = 4096
 _TRICKLE_EVERY_S, _TRICKLE_BYTES = 5.0, 1 << 20
 
 
@@ -82,8 +83,8 @@ class PodStream:
             self._carrier.is_full(self)
 
     def blame(self, words: memoryview) -> None:
-        """Receives the text of an error."""
-        self._trouble += bytes(words).decode("utf-8", "replace")
+        """Receives the text of an error, and keeps its beginning."""
+        self._trouble += bytes(words[: _LONGEST_ERROR - len(self._trouble)]).decode("utf-8", "replace")
 
     def end(self, trouble: str = "") -> None:
         """Ends the stream, with an error if `trouble` is not empty."""

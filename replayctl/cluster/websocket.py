@@ -78,18 +78,25 @@ class WebSocket:
     async def _watch(self) -> None:
         from websockets.exceptions import ConnectionClosed
 
-        try:
-            while True:
-                await asyncio.sleep(_PING_EVERY_S)
-                answer = asyncio.ensure_future(await self._stream.ping())
+        while True:
+            await asyncio.sleep(_PING_EVERY_S)
+            answer = asyncio.create_task(self._ping())
+            try:
                 while not answer.done():
                     await asyncio.wait({answer}, timeout=1.0)
                     silent_for = time.monotonic() - self._waits_since if self._waits_since is not None else 0.0
                     if silent_for > _SILENT_FOR_S and not answer.done():
                         self._stream.transport.abort()
                         return
-        except ConnectionClosed:
-            return
+                answer.result()
+            except ConnectionClosed:
+                return
+            finally:
+                answer.cancel()
+
+    async def _ping(self) -> None:
+        # A server that has stopped reading does not even let the ping be sent.
+        await (await self._stream.ping())
 
 
 async def open_websocket(cluster: Kubernetes, path: str, protocols: Sequence[str], what: str) -> WebSocket:

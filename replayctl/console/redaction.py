@@ -69,7 +69,10 @@ def _as_one(lines: Sequence[str], change: Callable[[str], str]) -> list[str]:
 
 
 class LogCleaner:
-    """`clean` for a text in pieces of complete lines: a secret that begins in one piece is masked in the next."""
+    """`clean` for a text in pieces: a secret that begins in one piece is masked in the next.
+
+    The pieces are complete lines, except for lines that are too long.
+    """
 
     def __init__(self) -> None:
         self._context = ""
@@ -84,7 +87,8 @@ class LogCleaner:
 
     @staticmethod
     def _context_after(text: str) -> str:
-        text = text[-_LONGEST_CONTEXT:]
+        # What is repeated is counted in line ends.
+        text = text[: text.rfind("\n") + 1][-_LONGEST_CONTEXT:]
         begin = text.rfind("-----BEGIN ")
         if begin >= 0 and "PRIVATE KEY" in text[begin : begin + 60] and "-----END" not in text[begin:]:
             return text[text.rfind("\n", 0, begin) + 1 :]

@@ -98,9 +98,9 @@ class StderrReporter:
             return
         with self._lock:
             self._waiting = message
-        if self._redraws:
-            self._draw_status()
-            return
+            if self._redraws:
+                self._draw_status()
+                return
         self._periodically(message)
         if self._ticker is None:
             self._ticker = threading.Thread(target=self._tick, name="sign-of-life", daemon=True)
@@ -120,11 +120,12 @@ class StderrReporter:
 
     def close(self) -> None:
         """Remove the status line."""
+        # Forwards report from threads of their own.
         with self._lock:
             self._waiting = None
-        live, self._live = self._live, None
-        if live is not None:
-            live.stop()
+            live, self._live = self._live, None
+            if live is not None:
+                live.stop()
 
     def _draw_status(self) -> None:
         if self._live is not None:

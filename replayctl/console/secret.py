@@ -33,8 +33,9 @@ class Secret:
 
 
 def mask_known(text: str) -> str:
-    """The text without the known secrets of this process: a server may repeat them."""
+    """The text without the known secrets of this process: a server may repeat them. Line ends stay where they are."""
     # Longest first: one may be part of another.
     for secret in sorted(_known, key=len, reverse=True):
-        text = text.replace(secret, MASK)
+        if secret in text:
+            text = text.replace(secret, "\n".join(MASK if line else "" for line in secret.split("\n")))
     return text

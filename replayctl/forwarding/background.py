@@ -38,7 +38,8 @@ class Background:
 def start(words: Sequence[str], options: Sequence[str], settings: Settings) -> Background:
     """Starts `port-forward` in the background and returns when its listeners are open.
 
-    Raises the process's error if it ends, TimedOut if it does not answer.
+    Raises the process's error if it ends, TimedOut if it does not answer. An early end of this call, such as by Ctrl-C,
+    also ends the process.
     """
     import psutil
 
@@ -46,28 +47,40 @@ def start(words: Sequence[str], options: Sequence[str], settings: Settings) -> B
     name = secrets.token_hex(4)
     log = folder / f"{name}.log"
     argv = [sys.executable, "-m", "replayctl", "--profile", settings.profile, "--output", "json"]
-    with process.signals_deferred():
-        pid = process.spawn_detached(
-            [*argv, "port-forward", *options, *words], env=os.environ, cwd=Path.cwd(), log_path=log
-        )
-        started = psutil.Process(pid).create_time()
+    pid, started = 0, 0.0
+    try:
+        with process.signals_deferred():
+            pid = process.spawn_detached(
+                [*argv, "port-forward", *options, *words], env=os.environ, cwd=Path.cwd(), log_path=log
+            )
+            started = psutil.Process(pid).create_time()
+        addresses = _wait_until_open(log, pid, started)
+        background = Background(name, pid, started, settings.profile, addresses, log)
+        document = {"pid": pid, "started": started, "profile": background.profile, "addresses": dict(addresses)}
+        temporary = folder / f"{name}.tmp"
+        temporary.write_text(json.dumps(document), encoding="utf-8")
+        temporary.rename(folder / f"{name}.json")
+    except BaseException:
+        with process.signals_deferred():
+            if pid:
+                _end(pid, started)
+            _forget(folder / f"{name}.json")
+        raise
+    return background
+
+
+def _wait_until_open(log: Path, pid: int, started: float) -> Mapping[str, str]:
+    """The addresses of the process's listeners, once they are open. Raises the error of `start`."""
     deadline = time.monotonic() + _START_DEADLINE_S
     while True:
         answer = _first_document(log)
         if answer is not None and answer.get("status") == "ok":
-            break
+            addresses: Mapping[str, str] = answer["data"]["forwards"]
+            return addresses
         ended = answer is not None or not _runs(pid, started)
         if ended or time.monotonic() > deadline:
-            _end(pid, started)
-            log.unlink(missing_ok=True)
             raise _not_started(answer, ended)
         time.sleep(0.05)
-    background = Background(name, pid, started, settings.profile, answer["data"]["forwards"], log)
-    document = {"pid": pid, "started": started, "profile": background.profile, "addresses": dict(background.addresses)}
-    temporary = folder / f"{name}.tmp"
-    temporary.write_text(json.dumps(document), encoding="utf-8")
-    temporary.rename(folder / f"{name}.json")
-    return background
 
 
 def running(settings: Settings) -> list[Background]:
@@ -119,6 +132,7 @@ def _folder(settings: Settings) -> Path:
 
 def _forget(note: Path) -> None:
     note.unlink(missing_ok=True)
+    note.with_suffix(".tmp").unlink(missing_ok=True)
     note.with_suffix(".log").unlink(missing_ok=True)
 
 

@@ -36,6 +36,8 @@ _LOOK_EVERY_S = 1.0
 _SILENT_BEFORE_LOOK_S = 2.0
 _REFUSED = ("connection refused", "failed to connect", "unable to connect", "no such host", "not found", "dial")
 
+Life = tuple[str, ...]
+
 
 @dataclass
 class PodChoice:
@@ -48,10 +50,11 @@ class PodChoice:
     port: int = 0
     asked_at: float = float("-inf")
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    looked_at: dict[str, float] = field(default_factory=dict)
-    dead: dict[str, bool] = field(default_factory=dict)
+    # What is known of a pod is not true of its successor, which may have the same name.
+    looked_at: dict[Life, float] = field(default_factory=dict)
+    dead: dict[Life, bool] = field(default_factory=dict)
     looking: asyncio.Lock = field(default_factory=asyncio.Lock)
-    last_look: tuple[str, float, tuple[bool, bool]] = ("", 0.0, (False, False))
+    last_look: tuple[Life, float, tuple[bool, bool]] = (("",), 0.0, (False, False))
 
     async def get(self) -> tuple[Pod, int]:
         """A ready pod and its port. Raises what `Kubernetes.ready_pod` and `port_of` raise."""
@@ -65,10 +68,11 @@ class PodChoice:
     async def has_died(self, pod: Pod) -> bool:
         """Whether a pod was deleted or restarted; one request serves all its connections."""
         async with self.lock:
-            if time.monotonic() - self.looked_at.get(pod.name, float("-inf")) > _POD_KEPT_S:
-                self.dead[pod.name] = (await asyncio.to_thread(self._look, pod))[0]
-                self.looked_at[pod.name] = time.monotonic()
-            return self.dead[pod.name]
+            life = (pod.name, *pod.life)
+            if time.monotonic() - self.looked_at.get(life, float("-inf")) > _POD_KEPT_S:
+                self.dead[life] = (await asyncio.to_thread(self._look, pod))[0]
+                self.looked_at[life] = time.monotonic()
+            return self.dead[life]
 
     async def has_just_died(self, pod: Pod) -> bool:
         """Whether a stream has ended because its pod has: then its data may be incomplete.
@@ -86,9 +90,10 @@ class PodChoice:
         """One check for all callers that come before it starts."""
         asked_at = time.monotonic()
         async with self.looking:
-            if self.last_look[0] != pod.name or self.last_look[1] < asked_at:
+            life = (pod.name, *pod.life)
+            if self.last_look[0] != life or self.last_look[1] < asked_at:
                 began_at = time.monotonic()
-                self.last_look = (pod.name, began_at, await asyncio.to_thread(self._look, pod))
+                self.last_look = (life, began_at, await asyncio.to_thread(self._look, pod))
             return self.last_look[2]
 
     def _look(self, pod: Pod) -> tuple[bool, bool]:
@@ -135,6 +140,7 @@ class Connection:
         self._may_repeat = True
         self._answered = False
         self._client_done = asyncio.Event()
+        self._is_sending = False
         self._stream: PodStream | None = None
         self._last_byte = time.monotonic()
         self._pod_died = False
@@ -229,7 +235,11 @@ class Connection:
 
     async def _listen_to_client(self) -> None:
         while True:
-            data = await self._reader.read(CHUNK)
+            try:
+                data = await self._reader.read(CHUNK)
+            except OSError:
+                # A reset, after which the transport is closed: the client has gone.
+                data = b""
             if not data:
                 self._client_done.set()
                 return
@@ -243,16 +253,21 @@ class Connection:
                 self._said += data
             elif not self._answered:
                 self._may_repeat = False
+            self._is_sending = True
             await self._stream.write(data)
+            self._is_sending = False
 
     async def _watch_client(self, stream: PodStream) -> None:
         """Ends the stream of a client that has disconnected; one that has only stopped sending still gets its answer.
 
         The protocol has no half-closed connections, so the system is asked whether the client still listens.
         """
-        await self._client_done.wait()
         while not self._client_is_gone():
-            await asyncio.sleep(_LOOK_EVERY_S)
+            if self._client_done.is_set():
+                await asyncio.sleep(_LOOK_EVERY_S)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._client_done.wait(), _LOOK_EVERY_S)
         await stream.close()
 
     async def _watch_pod(self, stream: PodStream, pod: Pod) -> None:
@@ -269,7 +284,8 @@ class Connection:
         if self._writer.transport.is_closing():
             return True
         if not self._client_done.is_set():
-            return False
+            # Its end is behind data that the pod does not take, and so is not read.
+            return self._is_sending and bool(has_left(self._writer))
         has_gone = has_left(self._writer)
         return time.monotonic() - self._last_byte > _SILENT_FOR_S if has_gone is None else has_gone
 

@@ -125,13 +125,17 @@ class Forwarder:
             task.add_done_callback(finish)
 
         try:
-            server = await asyncio.start_server(accept, "127.0.0.1", listener.port, limit=CHUNK, backlog=_BACKLOG)
+            server = await asyncio.start_server(
+                accept, "127.0.0.1", listener.port, limit=CHUNK, backlog=_BACKLOG, start_serving=False
+            )
+            # Before the next step, at which this task may be cancelled.
+            self._servers.append(server)
+            await server.start_serving()
         except OSError as error:
             raise _not_listening(listener, error) from error
         if not server.sockets:
             # asyncio returns no sockets if the process has too many open files.
             raise OperationFailed(f"cannot open a port for {listener.name}: too many open files")
-        self._servers.append(server)
         return replace(listener, port=server.sockets[0].getsockname()[1])
 
 

@@ -73,7 +73,7 @@ class Pages:
         self._addresses = addresses
         self._reporter = reporter
         self._open: dict[Endpoint, Listener] = {}
-        # One lookup at a time, so that lookups do not use up the threads that forwards need.
+        # One lookup at a time: a page may have thousands of addresses, and each lookup takes a thread.
         self._locating = asyncio.Lock()
         self._told: set[str] = set()
         self._located: dict[tuple[str, int, str], tuple[float, str | None]] = {}
@@ -186,7 +186,7 @@ class BrowserConnection:
             if self._ahead is not None:
                 self._ahead.cancel()
                 await asyncio.gather(self._ahead, return_exceptions=True)
-            await self._leave_pod()
+            await self._leave_pod(at_once=True)
 
     async def _serve_one(self) -> bool:
         """Serves one request; False if the connection has ended."""
@@ -231,7 +231,7 @@ class BrowserConnection:
                     if not isinstance(answer, h11.InformationalResponse):
                         raise _CutError
             except (_CutError, OSError, h11.ProtocolError):
-                await self._leave_pod()
+                await self._leave_pod(at_once=True)
                 if not kept or not repeatable or self._has_left():
                     raise
                 kept = False
@@ -257,7 +257,16 @@ class BrowserConnection:
             if not isinstance(event, h11.Data):
                 raise _CutError
             any_data = True
-            await _send(pod.writer, pod.state.send(h11.Data(data=event.data)))
+            sending = asyncio.ensure_future(_send(pod.writer, pod.state.send(h11.Data(data=event.data))))
+            try:
+                while not sending.done():
+                    await asyncio.wait({sending}, timeout=_LOOK_EVERY_S)
+                    # The browser's end is behind data that the pod does not take.
+                    if not sending.done() and has_left(self._writer):
+                        raise _CutError
+            finally:
+                sending.cancel()
+            sending.result()
         return any_data
 
     async def _answer(self, pod: _PodConnection, answer: h11.Response) -> None:
@@ -329,9 +338,12 @@ class BrowserConnection:
         self._pod = _PodConnection(reader, writer, h11.Connection(h11.CLIENT))
         return self._pod
 
-    async def _leave_pod(self) -> None:
+    async def _leave_pod(self, *, at_once: bool = False) -> None:
+        """Ends the connection to the forward; `at_once` without the data that the pod has not taken, or never will."""
         pod, self._pod = self._pod, None
         if pod is not None:
+            if at_once:
+                pod.writer.transport.abort()
             pod.writer.close()
             with contextlib.suppress(OSError):
                 await pod.writer.wait_closed()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from replayctl.clients.resource_manager import Application, application_id, container_id, log_file
-from replayctl.errors import NotFound, OperationFailed, RemoteCommandFailed, ReplayctlError
+from replayctl.errors import NotFound, OperationFailed, RemoteCommandFailed
 from replayctl.logs.stream import LogFile, Piece, read_pieces
 
 _LISTING_TIMEOUT_S = 120.0
@@ -189,7 +189,7 @@ def _command(app: Application) -> list[str]:
 def _chunks(execute: Execute, argv: list[str]) -> Generator[bytes]:
     """A program's stdout in chunks. The queue is bounded, so that a slow reader slows the program down."""
     chunks: queue.Queue[bytes | None] = queue.Queue(maxsize=64)
-    failed: list[ReplayctlError] = []
+    failed: list[Exception] = []
     stopped = threading.Event()
 
     def take(data: bytes) -> None:
@@ -202,11 +202,10 @@ def _chunks(execute: Execute, argv: list[str]) -> Generator[bytes]:
     def work() -> None:
         try:
             execute(argv, take)
-        except ReplayctlError as error:
+        except Exception as error:  # noqa: BLE001 - raised again by the reader, for which the log is cut
             failed.append(error)
-        finally:
-            with contextlib.suppress(OperationFailed):
-                take(b"")
+        with contextlib.suppress(OperationFailed):
+            take(b"")
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

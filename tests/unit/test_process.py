@@ -81,6 +81,14 @@ def test_a_grandchild_that_holds_the_pipe_does_not_hold_us() -> None:
     os.kill(int(result.tail), signal.SIGKILL)
 
 
+def test_a_grandchild_that_goes_on_writing_does_not_hold_us() -> None:
+    started = time.monotonic()
+    argv = ["sh", "-c", "(for i in $(seq 300); do echo on; sleep 0.1; done) & echo mine"]
+    result = process.run(argv)
+    assert time.monotonic() - started < 15
+    assert "mine" in result.tail.splitlines()
+
+
 _INTERRUPTED = """
 import sys
 from replayctl import process

@@ -113,6 +113,19 @@ def test_many_connections_share_a_tunnel() -> None:
     run(talk)
 
 
+def test_only_the_beginning_of_an_error_is_kept() -> None:
+    async def talk(node: Node, tunnel: Tunnel) -> None:
+        stream = await tunnel.open(1)
+        for _ in range(50):
+            node.say(Session.data(1, b"refused: " + b"x" * (1 << 16)))
+        node.say(Session.data(1, b"", last=True) + Session.data(3, b"", last=True))
+        with pytest.raises(BrokenStreamError, match=r"^refused: x+$") as excinfo:
+            await stream.read()
+        assert len(str(excinfo.value)) <= 4096
+
+    run(talk)
+
+
 def test_an_error_counts_though_it_comes_after_the_end() -> None:
     async def talk(node: Node, tunnel: Tunnel) -> None:
         stream = await tunnel.open(1)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from replayctl.cluster.api import Kubernetes
 from replayctl.cluster.kubeconfig import find_cluster
 from replayctl.errors import AuthFailed, SettingsError
 
@@ -30,6 +31,23 @@ def config(user: dict[str, Any] | None = None, cluster: dict[str, Any] | None = 
 def write(path: Path, document: object) -> Path:
     path.write_text(json.dumps(document))
     return path
+
+
+@pytest.mark.parametrize("token", ["a-secret-token\n", "a-secret-tokéн"])
+@pytest.mark.parametrize("by_plugin", [False, True])
+def test_a_token_that_no_header_can_have_is_refused_and_never_shown(
+    tmp_path: Path, token: str, by_plugin: bool
+) -> None:
+    user: dict[str, Any] = {"token": token}
+    if by_plugin:
+        version = "client.authentication.k8s.io/v1"
+        answer = {"kind": "ExecCredential", "apiVersion": version, "status": {"token": token}}
+        print_answer = ["-c", 'printf %s "$0"', json.dumps(answer)]
+        user = {"exec": {"apiVersion": version, "command": "sh", "args": print_answer, "interactiveMode": "Never"}}
+    cluster = find_cluster(write(tmp_path / "config", config(user)), None, {})
+    with pytest.raises(AuthFailed, match="printable ASCII") as excinfo:
+        Kubernetes(cluster).get("/version", "the version")
+    assert "a-secret" not in "".join(traceback.format_exception(excinfo.value))
 
 
 def test_a_token_is_read_and_never_shown(tmp_path: Path) -> None:
@@ -215,6 +233,7 @@ CERTIFICATE = base64.b64encode(b"anything").decode()
         ({"auth-provider": {"name": "oidc"}}, "has no id-token"),
         ({"token": "t-o-k", "as-groups": ["a"]}, "without as, the user to impersonate"),
         ({"token": "t-o-k", "as": "a\nb"}, "cannot impersonate"),
+        ({"token": "t-o-k", "as": "Дима"}, "cannot impersonate"),
         ({"token": "t-o-k", "as-user-extra": {"a": "b"}, "as": "c"}, "is not a list of strings"),
         ({"token": "t-o-k", "as-nobody-knows": "x"}, "does not support as-nobody-knows"),
         (

@@ -16,7 +16,7 @@ from replayctl.cluster.api import Kubernetes, Pod
 from replayctl.cluster.kubeconfig import ClusterAccess
 from replayctl.cluster.streams import Executed, execute
 from replayctl.cluster.tunnels import Tunnels
-from replayctl.cluster.websocket import open_websocket
+from replayctl.cluster.websocket import DisconnectedError, WebSocket, open_websocket
 from replayctl.errors import AuthFailed, NotFound, OperationFailed, TimedOut, Unreachable
 
 POD = Pod("ns", "pod", ("main",), True, "Running", {})
@@ -245,6 +245,34 @@ def test_a_server_that_is_gone_is_noticed() -> None:
 
     with cluster(talk) as (kubernetes, _), pytest.raises(Unreachable, match="after 1 bytes of stdout"):
         run(kubernetes)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_stops_reading_is_noticed_though_no_ping_can_be_sent() -> None:
+    ended = threading.Event()
+
+    async def talk(connection: ServerConnection) -> None:
+        connection.transport.pause_reading()
+        while not ended.is_set():
+            await asyncio.sleep(0.01)
+        connection.transport.abort()
+
+    async def send(stream: WebSocket) -> None:
+        while True:
+            await stream.send(bytes(1 << 16))
+
+    async def work(kubernetes: Kubernetes) -> None:
+        stream = await open_websocket(kubernetes, "/portforward", ("v4.channel.k8s.io",), "port-forward")
+        try:
+            both = asyncio.gather(send(stream), stream.receive(), return_exceptions=True)
+            ends = await asyncio.wait_for(both, 10)
+            assert [type(end) for end in ends] == [DisconnectedError, DisconnectedError]
+        finally:
+            ended.set()
+            await stream.close()
+
+    with cluster(talk) as (kubernetes, _):
+        asyncio.run(work(kubernetes))
 
 
 def test_a_server_without_tunnels_carries_each_connection_by_itself() -> None:

@@ -64,6 +64,13 @@ def test_a_known_secret_is_masked_wherever_it_turns_up() -> None:
     assert "correct-horse" not in as_json({"list": ["say correct-horse"]})
 
 
+def test_a_known_secret_of_several_lines_leaves_line_ends_where_they_are() -> None:
+    Secret("correct-horse\n\nbattery\n")
+    cleaner = redaction.LogCleaner()
+    assert cleaner.clean("correct-horse\n\nbattery\n") == "***\n\n***\n"
+    assert cleaner.clean("after\n") == "after\n"
+
+
 def test_a_short_secret_does_not_eat_ordinary_words() -> None:
     Secret("on")
     assert redaction.clean("one connection") == "one connection"

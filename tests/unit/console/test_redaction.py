@@ -210,6 +210,12 @@ def test_a_log_in_pieces_is_masked_like_a_whole_one(cut: int) -> None:
     assert output == redaction.clean(text)
 
 
+def test_a_line_in_pieces_is_not_repeated() -> None:
+    pieces = ["one\ntwo words", " and more", " of them\nthree\n", "four\n"]
+    cleaner = redaction.LogCleaner()
+    assert [cleaner.clean(piece) for piece in pieces] == pieces
+
+
 def test_a_secret_in_a_long_log_is_masked_where_it_is() -> None:
     line = "INFO DAGScheduler: submitting 10 tasks\n"
     text = line * 1000 + "conf: fs.s3a.secret.key token=c4nary and\nAuthorization:\n\n Basic c4nary\n" + line * 1000

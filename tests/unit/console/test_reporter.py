@@ -2,10 +2,12 @@
 
 import io
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from rich.live import Live
 
 from replayctl.console import reporter as reporters
 from replayctl.console.reporter import StderrReporter
@@ -42,6 +44,29 @@ def test_a_status_takes_one_line_of_a_terminal_and_is_gone_in_the_end() -> None:
     assert screen.replace("\r\n", "\n").count("done\n") == 1
     assert screen.rindex("\x1b[2K") < screen.index("done")
     assert screen.rindex("\x1b[?25h") < screen.index("done"), "the cursor is back"
+
+
+def test_a_line_of_another_thread_leaves_no_status_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    reporter = StderrReporter(1, stream=screen)
+    another = threading.Thread(target=reporter.note, args=("note",))
+    start = Live.start
+
+    def start_late(live: Live, refresh: bool = False) -> None:
+        another.start()
+        another.join(0.2)
+        start(live, refresh)
+
+    monkeypatch.setattr(Live, "start", start_late)
+    threads = threading.active_count()
+    reporter.status("waiting")
+    another.join(10)
+    assert screen.getvalue().rindex("\x1b[?25h") > screen.getvalue().rindex("\x1b[?25l"), "the cursor is back"
+    assert screen.getvalue().endswith("note\n")
+    deadline = time.monotonic() + 10
+    while threading.active_count() > threads:
+        assert time.monotonic() < deadline, "the status is still drawn"
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("kind", ["dumb", "pipe", "ascii"])

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 
@@ -323,3 +324,41 @@ def test_a_page_cannot_open_any_number_of_ports() -> None:
     assert sum(link is not None for link in links) == 200
     assert links[:2] == [None, None]
     assert len(reporter.messages("note")) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells whether a browser has left")
+def test_a_browser_that_leaves_a_stuck_upload_leaves_nothing_behind() -> None:
+    async def work() -> None:
+        ended = asyncio.Event()
+
+        async def take_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await ended.wait()
+            reset(writer)
+
+        async def browse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await BrowserConnection(reader, writer, server.sockets[0].getsockname()[1], locate).serve()
+            browsed.set()
+
+        browsed = asyncio.Event()
+        server = await asyncio.start_server(take_nothing, "127.0.0.1", 0)
+        front = await asyncio.start_server(browse, "127.0.0.1", 0)
+        with socket.create_connection(front.sockets[0].getsockname()) as browser:
+            browser.setblocking(False)
+            browser.send(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    browser.send(bytes(1 << 16))
+                    await asyncio.sleep(0.01)
+            # A browser that only waits keeps its connection.
+            await asyncio.sleep(2.5)
+            assert not browsed.is_set()
+        try:
+            await asyncio.wait_for(browsed.wait(), 10)
+        finally:
+            ended.set()
+            front.close()
+            server.close()
+            await asyncio.sleep(0.05)
+
+    asyncio.run(work())

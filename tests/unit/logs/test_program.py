@@ -144,3 +144,13 @@ def test_without_logs_the_programs_message_is_shown() -> None:
     with LogProgram(execute) as program, pytest.raises(NotFound) as error:
         program.files(APP)
     assert error.value.details == "Can not find the appOwner"
+
+
+def test_any_error_of_the_program_ends_its_logs_with_it() -> None:
+    def execute(argv: list[str], on_stdout: Callable[[bytes], None], timeout_s: float | None = None) -> None:
+        on_stdout(b"Container: ")
+        raise ValueError("not foreseen")
+
+    file = LogFile(container(1), "node", "stdout", 5, running=False)
+    with LogProgram(execute) as program, pytest.raises(ValueError, match="not foreseen"):
+        list(program.pieces(APP, file, None))
