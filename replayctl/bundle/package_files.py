@@ -35,7 +35,11 @@ _OLDEST_GLIBC = 5
 _SCALA = re.compile(r"_(2\.1[0-9](?=[-_.])|3(?=[-_]|\.jar$))")
 # Up to there, numbers are part of the name: `spark-sql-kafka-0-10_2.12-3.5.1`.
 _SCALA_PRODUCT = re.compile(r"(?P<product>.+_(?:2\.1[0-9][0-9.]*|3))-v?[0-9].*")
-_VERSION = re.compile(r"-v?[0-9].*$")
+# A version starts at the first number. One with at most two parts belongs to the name, though, if a number with more
+# than one part comes after it: `hive-shims-0.23-2.3.9` and `log4j-1.2-api-2.20.0` are not builds of `hive-shims` and
+# `log4j`. The time of a snapshot (`1.0-20260131.120000-1`) is part of the version.
+_NUMBER_IN_NAME = r"[0-9]+(?:\.[0-9]+)?-(?:.*-)?(?![0-9]{8}\.[0-9]{6}-)[0-9]+\.[0-9]"
+_VERSION = re.compile(rf"-(?!{_NUMBER_IN_NAME})v?[0-9].*$")
 # What zipfile raises for damaged files, beside its own error.
 _ZIP_ERRORS = (
     *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
@@ -85,7 +89,11 @@ def kind_of(name: str) -> Kind | None:
 
 
 def product_of(name: str) -> str:
-    """A package's name without its version; `prune` keeps a number of builds per product."""
+    """A package's name without its version; files with one name on a classpath would hide each other's classes.
+
+    Without the Maven coordinates, some names have two readings. Then the longer name is returned: different packages
+    are never taken for builds of one, which would refuse or prune one of them.
+    """
     if name.endswith(".whl"):
         return re.sub(r"[-_.]+", "-", name.partition("-")[0]).lower()
     if name.endswith(ENVIRONMENT_SUFFIX):
