@@ -1,4 +1,5 @@
 # The start of every script. POSIX sh; answers are lines on stdout, or a line that ends with the size of the text after it.
+# Names of files and users are printed by printf: in some shells, echo takes a backslash in them for the start of an escape.
 #
 # Others may write to the shared folders, so no path is used that they could redirect: folders are entered one name at a time and
 # checked from inside (nobody can replace a working directory), temporary files are in a folder that only we can enter, and names

@@ -21,14 +21,14 @@ is_young() {
 sweep() { # NAME
     place=${here#"$root/"}/$1
     if is_young "$1"; then
-        echo "young $place"
+        printf 'young %s\n' "$place"
     elif [ "$dry_run" = 1 ]; then
-        if [ -w . ] && [ -w "./$1" ]; then echo "removed $place"; else nature "$1"; echo "left $owner_name $place"; fi
+        if [ -w . ] && [ -w "./$1" ]; then printf 'removed %s\n' "$place"; else nature "$1"; printf 'left %s %s\n' "$owner_name" "$place"; fi
     else
         # The mark goes first: without it a writer that is alive after all publishes nothing, rather than a part.
         (enter "$1" && rm -f -- ./.open) 2>/dev/null || :
         rm -rf -- "./$1" 2>/dev/null || :
-        if is_there "$1"; then nature "$1"; echo "left $owner_name $place"; else echo "removed $place"; fi
+        if is_there "$1"; then nature "$1"; printf 'left %s %s\n' "$owner_name" "$place"; else printf 'removed %s\n' "$place"; fi
     fi
 }
 
