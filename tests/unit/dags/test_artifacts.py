@@ -103,6 +103,18 @@ def test_a_manifest_that_is_not_a_file_is_not_opened(tmp_path: Path) -> None:
     assert artifact.what_is_missing() == "no manifest.json"
 
 
+@pytest.mark.parametrize(
+    "text", ["[1]", "[" * 100_000, '{"files": [1]}', '{"files": {"text": {"bytes": Infinity}}}', "1", "\udcff", ""]
+)
+def test_a_manifest_that_is_none_is_one_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+    artifact = Artifact(str(tmp_path / "1"))
+    write(artifact, "run", "old")
+    (artifact.path / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert artifact.what_is_missing() == "manifest.json cannot be read"
+    document = {"output": str(tmp_path / "2"), "parameters": {}, "code": {}, "inputs": []}
+    assert reuse.prospect(document)["outcome"] == "compute"
+
+
 _WRITER = """
 import sys
 sys.path.insert(0, sys.argv[1])
