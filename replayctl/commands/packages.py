@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -131,7 +132,8 @@ def _paths(
         raise UsageProblem("--dags-dir cannot be combined with --no-workloads", hint="leave out one of them")
     for number, path in enumerate((*settings.packages.wheels, *settings.packages.jars, *files)):
         entry = app.cwd / path
-        if not entry.is_dir():
+        # Also false for a path in a folder that may not be looked into: reading it says so.
+        if not os.path.isdir(entry):
             paths.append(entry)
         elif (entry / "pyproject.toml").is_file():
             app.reporter.step(f"building the wheel of {entry}")

@@ -63,3 +63,15 @@ def test_what_may_be_in_use_is_kept(
     document = json.loads(capfd.readouterr().out)
     assert (code, store.removed, document["data"]["kept"]) == (0, removed, 2 - len(removed))
     assert bool(document["warnings"]) == (bool(uses.unread) and not options)
+
+
+def test_a_path_that_may_not_be_looked_at_is_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(package_stores, "open_store", lambda *_: FakeStore())
+    (tmp_path / "replayctl.yaml").write_text(json.dumps({"profiles": {"p": {"user": "alice"}}}))
+    monkeypatch.chdir(tmp_path)
+    # Root may look everywhere, but a path of this length exists nowhere.
+    path = f"{'f' * 300}/a-1.jar"
+    assert cli.run(["upd-wheels-and-jars", "--no-workloads", "--profile", "p", path]) == 2
+    assert "cannot read" in capfd.readouterr().err

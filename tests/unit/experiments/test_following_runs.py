@@ -206,6 +206,12 @@ def test_a_failed_task_has_its_log_as_it_was_and_says_where_the_whole_is() -> No
     assert failed.log_source == "/logs/attempt=1.log"
 
 
+def test_a_log_on_the_server_need_not_be_a_path_that_exists_here() -> None:
+    # What a user may not look at raises the same kind of error as a name that is too long.
+    failed = runs.FailedTask("als", 1, None, (), f"/root/airflow/{'l' * 300}.log", "http://airflow/log")
+    assert commands._problem(failed).hint == "see the complete log: http://airflow/log"
+
+
 def test_the_lines_of_the_cause_come_from_the_log_that_has_it() -> None:
     server = Airflow(answers=["failed"], tasks_now=[task("als", "failed")])
     cause = runs.FailureCause("KeyError: 'x'", "", ("Traceback (most recent call last):", "KeyError: 'x'"))
