@@ -206,6 +206,24 @@ def test_a_failed_task_has_its_log_as_it_was_and_says_where_the_whole_is() -> No
     assert failed.log_source == "/logs/attempt=1.log"
 
 
+@pytest.mark.parametrize(
+    ("error", "tries"), [(NotFound("no log"), 1), (AuthFailed("not yours"), 1), (ServerTrouble("HTTP 500"), 5)]
+)
+def test_a_failed_run_is_reported_without_a_log_that_cannot_be_read(error: Exception, tries: int) -> None:
+    requests = []
+
+    class WithoutLogs(Airflow):
+        def task_log(self, dag_id: str, run_id: str, task: TaskInfo) -> TaskLog:
+            requests.append(task.task_id)
+            raise error
+
+    server = WithoutLogs(answers=["failed"], tasks_now=[task("als", "failed"), task("split", "success")])
+    report = watch(server, RecordingReporter(), timeout_s=5)
+    (failed,) = report.failed
+    assert (report.outcome, failed.cause, failed.log_tail) == ("failed", None, (f"its log cannot be read: {error}",))
+    assert len(requests) == tries
+
+
 def test_a_log_on_the_server_need_not_be_a_path_that_exists_here() -> None:
     # What a user may not look at raises the same kind of error as a name that is too long.
     failed = runs.FailedTask("als", 1, None, (), f"/root/airflow/{'l' * 300}.log", "http://airflow/log")
