@@ -73,6 +73,8 @@ class Airflow:
         return stub_text("dag_x", self.owners[dag_id])
 
     def run(self, dag_id: str, run_id: str) -> RunInfo:
+        if not self.answers:
+            raise NotFound(run_id)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -283,6 +285,21 @@ def test_the_reason_why_a_run_waits_is_shown() -> None:
     assert why(Airflow(paused=True), "queued") == "two_stage_ml1m_alice is paused"
     dead = Airflow(states={"scheduler": "unhealthy"})
     assert why(dead, "running", task("a", "running")) == "Airflow's scheduler is unhealthy, so no task is started"
+
+
+def test_a_run_that_is_older_than_those_listed_is_found_by_its_id() -> None:
+    class WithOldRun(Airflow):
+        def run(self, dag_id: str, run_id: str) -> RunInfo:
+            if run_id != "old":
+                raise NotFound(run_id)
+            return RunInfo(dag_id, run_id, "success", NOW, NOW)
+
+    server: Any = WithOldRun(all_runs=[RunInfo("d", "new", "success", None, None)])
+    dag = DagInfo("d", "", "", False, False)
+    assert finding.find_run(server, dag, "old").run_id == "old"
+    for run_id, unfinished in (("older", False), ("old", True)):
+        with pytest.raises(NotFound, match=f"run '{run_id}'"):
+            finding.find_run(server, dag, run_id, unfinished=unfinished)
 
 
 def test_a_run_is_found_by_the_beginning_of_its_id_and_never_guessed() -> None:
