@@ -110,6 +110,15 @@ check_folder() {
     is_ours || in_the_way "$1"
 }
 
+# NAME: whether it is a folder that we may look into; reports one that is closed to us, which others need not be.
+may_enter() {
+    is_folder "$1" || return 1
+    if [ -r "$1" ] && [ -x "$1" ]; then return 0; fi
+    nature "$1"
+    printf 'closed %s %s\n' "$owner_name" "$here/$1"
+    return 1
+}
+
 # Enters a PATH from the settings, whose parents are trusted.
 go() { # PATH
     cd -P -- "$1" 2>/dev/null || return 1
@@ -123,7 +132,12 @@ enter() {
         here=$PWD
         return 0
     fi
-    cd -P -- "$above/" && in_the_way "$1"
+    cd -P -- "$above/"
+    if is_folder "$1" && ! [ -x "$1" ]; then
+        nature "$1"
+        fail "you may not look into $above/$1, which belongs to $owner_name" 73 "ask $owner_name for access"
+    fi
+    in_the_way "$1"
 }
 
 # NAME: the same for a folder that must be ours.

@@ -37,12 +37,12 @@ if is_there "$owner"; then
     root=$here
     for dataset in *; do
         case $dataset in *[[:cntrl:]]*) continue ;; esac
-        is_folder "$dataset" || continue
+        may_enter "$dataset" || continue
         enter "$dataset"
         base=$here
         for workload in *; do
             case $workload in *[[:cntrl:]]*) continue ;; esac
-            is_folder "$workload" || continue
+            may_enter "$workload" || continue
             enter "$workload"
             for name in .*; do ! is_unfinished "$name" || sweep "$name"; done
             go "$base" || fail "$base was moved meanwhile"
