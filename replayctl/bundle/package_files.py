@@ -10,7 +10,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -41,10 +41,15 @@ _SCALA_PRODUCT = re.compile(r"(?P<product>.+_(?:2\.1[0-9][0-9.]*|3))-v?[0-9].*")
 _NUMBER_IN_NAME = r"[0-9]+(?:\.[0-9]+)?-(?:.*-)?(?![0-9]{8}\.[0-9]{6}-)[0-9]+\.[0-9]"
 _VERSION = re.compile(rf"-(?!{_NUMBER_IN_NAME})v?[0-9].*$")
 # What zipfile raises for damaged files, beside its own error.
-_ZIP_ERRORS = (
+_ZIP_ERRORS: tuple[type[Exception], ...] = (
     *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
     *(RuntimeError, ValueError, NotImplementedError),
 )
+# A Python that was built without it reads no members that need it, which zipfile reports as a RuntimeError.
+with suppress(ImportError):
+    from lzma import LZMAError
+
+    _ZIP_ERRORS = (*_ZIP_ERRORS, LZMAError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,6 +237,19 @@ def test_a_jar_is_named_without_its_own_version(name: str, product: str) -> None
     assert product_of(name) == product
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_is_found_whatever_the_compression(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "a-1.0.jar"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a/B.class", os.urandom(1000))
+    content = bytearray(path.read_bytes())
+    for place in range(80, 200):
+        content[place] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(UsageProblem, match="damaged"):
+        check_contents(read_package(path, RUNTIME))
+
+
 def test_jars_whose_names_have_numbers_are_no_twins(tmp_path: Path) -> None:
     names = ("hive-shims-2.3.9.jar", "hive-shims-0.23-2.3.9.jar", "log4j-1.2.17.jar", "log4j-1.2-api-2.20.0.jar")
     refuse_twins([read_package(jar(tmp_path, name), RUNTIME) for name in names])
