@@ -212,7 +212,9 @@ def _pruned(
     lines += [f"kept {row['name']}: used by {', '.join(row['used_by'])}" for row in in_use]
     lines += ["to remove those as well, pass --include-used"] if in_use or uses.unread else []
     lines += ["would remove what interrupted uploads left more than a week ago"] if dry_run else []
-    lines += [f"removed {leftovers} leftovers of interrupted uploads"] if leftovers else []
+    lines += (
+        [f"removed {leftovers} leftover{'s' if leftovers != 1 else ''} of interrupted uploads"] if leftovers else []
+    )
     warnings = tuple(
         f"no build is removed: cannot read the releases of {name}, which may use them" for name in uses.unread
     )

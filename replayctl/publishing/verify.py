@@ -208,7 +208,9 @@ class Watcher:
         why = f" ({changed} changed: Airflow updates them every min_serialized_dag_update_interval)" * bool(changed)
         why = why if nudged else f" ({_NOTHING_TO_NUDGE})"
         count = len(pending) + len(stubs)
-        self._reporter.status(f"waiting for Airflow to show {expected.release}: {count} DAGs left{why}")
+        self._reporter.status(
+            f"waiting for Airflow to show {expected.release}: {count} DAG{'s' if count != 1 else ''} left{why}"
+        )
 
 
 def nudge(server: DagServer, files: Set[str]) -> bool:

@@ -11,7 +11,7 @@ from replayctl.errors import AuthFailed, Conflict, NotFound, OperationFailed, Ti
 from replayctl.publishing.verify import Expected, Watcher
 from replayctl.settings.load import load_settings
 from replayctl.storage.target import Publication
-from tests.reporters import SilentReporter
+from tests.reporters import RecordingReporter, SilentReporter
 
 RELEASE = "r_0123456789abcdef"
 NOTHING_DECLARED = Expected(
@@ -67,6 +67,15 @@ def test_a_module_without_tasks_does_not_prove_a_release(watcher: Watcher) -> No
         wait(watcher, Server({"free": tasks, "loose": {}}), NOTHING_DECLARED)
     assert "tasks" in str(excinfo.value)
     wait(watcher, Server({"free": tasks, "loose": tasks}), NOTHING_DECLARED)
+
+
+@pytest.mark.parametrize(("names", "words"), [(("one",), "1 DAG left"), (("one", "two"), "2 DAGs left")])
+def test_one_dag_is_not_several(watcher: Watcher, names: Iterable[str], words: str) -> None:
+    watcher._reporter = reporter = RecordingReporter()
+    expected = Expected(RELEASE, dags=dict.fromkeys(names), stubs=frozenset(), free_stubs=frozenset())
+    with pytest.raises(TimedOut):
+        wait(watcher, Server({name: {} for name in names}), expected)
+    assert words in reporter.messages("status")[0]
 
 
 def test_a_release_whose_tasks_are_not_known_needs_one_that_shows_it(watcher: Watcher) -> None:
