@@ -96,7 +96,8 @@ class Artifact:
             listed = {str(name): (int(entry["bytes"]), dict(entry)) for name, entry in files.items()}
         except FileNotFoundError:
             return f"no {MANIFEST}", {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            # In a shared folder, anyone may have written it.
             return f"{MANIFEST} cannot be read", {}
         for name, (size, evidence) in listed.items():
             if (trouble := self._trouble(name, tree.get(name), size, evidence)) is not None:
@@ -128,7 +129,10 @@ class Artifact:
         return manifest
 
     def _read_manifest(self) -> dict[str, Any]:
-        return dict(json.loads(self.read(MANIFEST, _MAX_MANIFEST_BYTES)))
+        try:
+            return dict(json.loads(self.read(MANIFEST, _MAX_MANIFEST_BYTES)))
+        except (TypeError, RecursionError) as error:
+            raise ValueError(f"{MANIFEST} is not an object of JSON, or is nested too deeply") from error
 
     def read(self, name: str, limit: int) -> bytes:
         """The content of one file. Raises FileNotFoundError, or ValueError if it has more than `limit` bytes."""

@@ -70,7 +70,8 @@ class StoragePath(Protocol):
     def write(self, content: IO[bytes]) -> None:
         """Writes the file, and syncs it to the disk, from a file that is open at its beginning.
 
-        Raises FileNotFoundError if its folder no longer exists.
+        Raises FileNotFoundError if its folder no longer exists, on this machine OSError if something else than a file
+        is at this path.
         """
 
     def make_folder(self) -> None:
@@ -161,7 +162,11 @@ class LocalPath:
         return os.fdopen(descriptor, "rb")
 
     def write(self, content: IO[bytes]) -> None:
-        with self.path.open("wb") as file:
+        # As in `open`: a link is not written through.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with os.fdopen(os.open(self.path, flags, 0o666), "wb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EEXIST, "not a regular file", str(self.path))
             shutil.copyfileobj(content, file, 1 << 20)
             file.flush()
             os.fsync(file.fileno())
@@ -200,7 +205,12 @@ class LocalPath:
         return self.path
 
     def _digest(self) -> str:
-        return hashlib.blake2b(self.path.read_bytes(), digest_size=16).hexdigest()
+        digest = hashlib.blake2b(digest_size=16)
+        with self.open() as file:
+            # The manifest decides which files are compared by content, and it may name a large one.
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,7 +209,7 @@ def _check(dags_dir: Path, workspace: Workspace, options: SyncOptions) -> _Check
         started = time.monotonic()
         dags = load(release)
         loaded_s = time.monotonic() - started
-        reporter.step(f"loaded {len(dags)} DAGs in {loaded_s:.2f} s")
+        reporter.step(f"loaded {len(dags)} DAG{'s' if len(dags) != 1 else ''} in {loaded_s:.2f} s")
         check_dag_ids(dags, namespace)
         images = _image_digests(settings, dags)
         packages = _packages(workspace, dags)

@@ -25,13 +25,14 @@ def commit_of(folder: Path) -> Commit | None:
         return None
     try:
         branch = process.run(["git", "-C", str(folder), "rev-parse", "--abbrev-ref", "HEAD"], timeout_s=10.0)
-        changed = process.run(
-            ["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=all", "--", "."], timeout_s=30.0
-        )
+        changed: list[str] = []
+        # Line by line, because of a long output only the end is kept.
+        status = ["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=all", "--", "."]
+        process.run(status, on_line=changed.append, timeout_s=30.0)
     except ReplayctlError:
         # A deploy must not fail because its commit is unknown.
         return None
-    return Commit(head, branch.tail.strip(), len(changed.tail.splitlines()))
+    return Commit(head, branch.tail.strip(), len(changed))
 
 
 def head_of(folder: Path) -> str | None:

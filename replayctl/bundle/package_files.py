@@ -10,7 +10,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -35,12 +35,21 @@ _OLDEST_GLIBC = 5
 _SCALA = re.compile(r"_(2\.1[0-9](?=[-_.])|3(?=[-_]|\.jar$))")
 # Up to there, numbers are part of the name: `spark-sql-kafka-0-10_2.12-3.5.1`.
 _SCALA_PRODUCT = re.compile(r"(?P<product>.+_(?:2\.1[0-9][0-9.]*|3))-v?[0-9].*")
-_VERSION = re.compile(r"-v?[0-9].*$")
+# A version starts at the first number. One with at most two parts belongs to the name, though, if a number with more
+# than one part comes after it: `hive-shims-0.23-2.3.9` and `log4j-1.2-api-2.20.0` are not builds of `hive-shims` and
+# `log4j`. The time of a snapshot (`1.0-20260131.120000-1`) is part of the version.
+_NUMBER_IN_NAME = r"[0-9]+(?:\.[0-9]+)?-(?:.*-)?(?![0-9]{8}\.[0-9]{6}-)[0-9]+\.[0-9]"
+_VERSION = re.compile(rf"-(?!{_NUMBER_IN_NAME})v?[0-9].*$")
 # What zipfile raises for damaged files, beside its own error.
-_ZIP_ERRORS = (
+_ZIP_ERRORS: tuple[type[Exception], ...] = (
     *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
     *(RuntimeError, ValueError, NotImplementedError),
 )
+# A Python that was built without it reads no members that need it, which zipfile reports as a RuntimeError.
+with suppress(ImportError):
+    from lzma import LZMAError
+
+    _ZIP_ERRORS = (*_ZIP_ERRORS, LZMAError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +94,11 @@ def kind_of(name: str) -> Kind | None:
 
 
 def product_of(name: str) -> str:
-    """A package's name without its version; `prune` keeps a number of builds per product."""
+    """A package's name without its version; files with one name on a classpath would hide each other's classes.
+
+    Without the Maven coordinates, some names have two readings. Then the longer name is returned: different packages
+    are never taken for builds of one, which would refuse or prune one of them.
+    """
     if name.endswith(".whl"):
         return re.sub(r"[-_.]+", "-", name.partition("-")[0]).lower()
     if name.endswith(ENVIRONMENT_SUFFIX):

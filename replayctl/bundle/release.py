@@ -28,7 +28,7 @@ MANIFEST = ".manifest"
 METADATA = ".release.json"
 _SUFFIXES = frozenset({".py", ".json", ".yaml", ".yml", ".sql", ".txt", ".md"})
 # In bytes: the limits of a POSIX tar archive.
-_MAX_NAME, _MAX_FOLDER = 100, 140
+MAX_NAME, _MAX_FOLDER = 100, 140
 _MAX_FILE_BYTES = 5 * 1024 * 1024
 _MAX_TOTAL_BYTES = 512 * 1024 * 1024
 # The first one that a module defines counts, as in dag_release.
@@ -134,10 +134,10 @@ def _check_name(source: SourceFile) -> None:
             hint="rename it; letters, digits and '_' are safe",
         )
     folder, _, last = relative.rpartition("/")
-    if len(last.encode()) > _MAX_NAME or len(folder.encode()) > _MAX_FOLDER:
+    if len(last.encode()) > MAX_NAME or len(folder.encode()) > _MAX_FOLDER:
         raise UsageProblem(
             f"{str(source.path)!r} cannot be deployed: its name is too long",
-            hint=f"use at most {_MAX_NAME} bytes for a file's name and {_MAX_FOLDER} for its folders",
+            hint=f"use at most {MAX_NAME} bytes for a file's name and {_MAX_FOLDER} for its folders",
         )
 
 

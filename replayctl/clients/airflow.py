@@ -79,7 +79,8 @@ class AirflowApi(RunsApi):
             )
             for dag in page.dags:
                 yield DagInfo(dag.dag_id, dag.fileloc, dag.file_token, dag.is_paused, dag.is_stale)
-            offset += PAGE
+            # The server may be set to smaller pages.
+            offset += len(page.dags)
             if offset >= page.total_entries or not page.dags:
                 return
 

@@ -19,6 +19,7 @@ _LIVE_TASK_STATES = (
 )
 _AIRFLOW = "/site-packages/airflow/"
 FINAL_RUN_STATES = frozenset({"success", "failed"})
+LIVE_RUN_STATES = ("queued", "running")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +79,29 @@ class RunsApi(AirflowSession):
         return _run_info(self._call(f"run {run_id}", lambda client: DagRunApi(client).get_dag_run(dag_id, run_id)))
 
     def runs(self, dag_id: str, *, states: Sequence[str] = (), limit: int = PAGE) -> list[RunInfo]:
-        """The newest runs of a DAG (`~`: of all DAGs) in these states, or in any; empty for an unknown DAG."""
+        """The newest `limit` runs of a DAG (`~`: of all DAGs) in these states, or in any; empty for an unknown DAG."""
         from airflow_client.client import DagRunApi
 
-        try:
-            page = self._call(
-                f"DAG {dag_id}",
-                lambda client: DagRunApi(client).get_dag_runs(
-                    dag_id, state=list(states) or None, order_by=["-run_after"], limit=limit
-                ),
-            )
-        except NotFound:
-            return []
-        return [_run_info(run) for run in page.dag_runs]
+        runs: list[RunInfo] = []
+        while True:
+            start = len(runs)
+            try:
+                page = self._call(
+                    f"DAG {dag_id}",
+                    # The server returns no more than a page at once, whatever the limit.
+                    lambda client, start=start: DagRunApi(client).get_dag_runs(
+                        dag_id,
+                        state=list(states) or None,
+                        order_by=["-run_after"],
+                        limit=min(PAGE, limit - start),
+                        offset=start,
+                    ),
+                )
+            except NotFound:
+                return runs
+            runs += [_run_info(run) for run in page.dag_runs]
+            if not page.dag_runs or len(runs) >= min(limit, page.total_entries or 0):
+                return runs
 
     def live_runs(self, dag_ids: Sequence[str]) -> list[RunInfo]:
         """The runs of these DAGs that have not ended, oldest first."""
@@ -101,7 +112,7 @@ class RunsApi(AirflowSession):
             page = self._call(
                 "the live runs",
                 lambda client, seen=seen: DagRunApi(client).get_dag_runs(
-                    "~", state=["queued", "running"], order_by=["id"], limit=PAGE, offset=seen
+                    "~", state=list(LIVE_RUN_STATES), order_by=["id"], limit=PAGE, offset=seen
                 ),
             )
             runs += [_run_info(run) for run in page.dag_runs if run.dag_id in ids]

@@ -111,7 +111,13 @@ class AirflowSession:
         if response.status not in (200, 201):
             kind = ServerTrouble if response.status >= 500 else OperationFailed
             raise kind(f"Airflow at {self.url} did not issue a token (HTTP {response.status})")
-        return str(json.loads(body)["access_token"])
+        try:
+            return str(json.loads(body)["access_token"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise OperationFailed(
+                f"{self.url} answered the sign-in with something else than a token: is it Airflow?",
+                hint="run `replayctl settings show` to check airflow.url",
+            ) from error
 
 
 def _ahead(date: str | None) -> datetime.timedelta:
@@ -121,7 +127,8 @@ def _ahead(date: str | None) -> datetime.timedelta:
     now = datetime.datetime.now(tz=datetime.UTC)
     try:
         return parsedate_to_datetime(date or "") - now
-    except ValueError:
+    except (ValueError, TypeError):
+        # No date, or one without a time zone.
         return datetime.timedelta()
 
 

@@ -60,9 +60,11 @@ class WebHdfs:
     def entries(self, path: str) -> list[Entry] | None:
         """What is in a folder; None when it does not exist."""
         try:
-            answer = self._ask("GET", path, op="LISTSTATUS")
+            rows = self._ask("GET", path, op="LISTSTATUS")["FileStatuses"]["FileStatus"]
         except NotFound:
             return None
+        except (KeyError, TypeError) as error:
+            raise OperationFailed(f"{self.url} did not answer as HDFS does") from error
         return [
             Entry(
                 name=str(row["pathSuffix"]),
@@ -71,7 +73,7 @@ class WebHdfs:
                 modified_s=int(row["modificationTime"]) / 1000,
                 owner=str(row.get("owner", "")),
             )
-            for row in answer["FileStatuses"]["FileStatus"]
+            for row in rows
         ]
 
     def attributes(self, path: str) -> dict[str, str]:
@@ -114,12 +116,12 @@ class WebHdfs:
         method = "POST" if append else "PUT"
         with self._request(method, self._address(path, words)) as answer:
             location = answer.headers.get("Location") if answer.status == 307 else None
-            content = answer.read(_MAX_ANSWER_BYTES)
+            content = self._content(answer)
         if not location:
             raise self._refusal(answer.status, content, path)
         with self._request(method, self._routed(location), body=iter(chunks)) as answer:
             if answer.status not in (200, 201):
-                raise self._refusal(answer.status, answer.read(_MAX_ANSWER_BYTES), path)
+                raise self._refusal(answer.status, self._content(answer), path)
 
     def append_line(self, path: str, line: str) -> None:
         """Adds a line to a file, which is created if it does not exist. Conflict while others keep writing to it."""
@@ -169,13 +171,22 @@ class WebHdfs:
     def _read(self, path: str) -> Iterator[bytes]:
         with self._request("GET", self._address(path, {"op": "OPEN"})) as answer:
             location = answer.headers.get("Location") if answer.status == 307 else None
-            content = answer.read(_MAX_ANSWER_BYTES)
+            content = self._content(answer)
         if not location:
             raise self._refusal(answer.status, content, path)
         with self._request("GET", self._routed(location)) as answer:
             if answer.status != 200:
-                raise self._refusal(answer.status, answer.read(_MAX_ANSWER_BYTES), path)
+                raise self._refusal(answer.status, self._content(answer), path)
             yield from self._errors(answer.stream(_CHUNK_BYTES))
+
+    def _content(self, answer: Any) -> bytes:
+        """The body of an answer. Raises Unreachable if it is cut off."""
+        import urllib3
+
+        try:
+            return bytes(answer.read(_MAX_ANSWER_BYTES))
+        except urllib3.exceptions.HTTPError as error:
+            raise self._away(error) from error
 
     def _errors(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         import urllib3
@@ -187,12 +198,12 @@ class WebHdfs:
 
     def _ask(self, method: str, path: str, **words: str) -> dict[str, Any]:
         with self._request(method, self._address(path, words)) as answer:
-            content = bytes(answer.read(_MAX_ANSWER_BYTES))
+            content = self._content(answer)
         if answer.status != 200:
             raise self._refusal(answer.status, content, path)
         try:
             return dict(json.loads(content)) if content else {}
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise OperationFailed(f"{self.url} did not answer as HDFS does") from error
 
     def _address(self, path: str, words: Mapping[str, str]) -> str:

@@ -87,7 +87,7 @@ def _summary(report: SyncReport) -> Fields:
         fields.append(("live runs", f"{runs}{more}; they continue with the release they started with"))
     foreign = sum(action.action == "foreign" for action in report.actions)
     if foreign:
-        fields.append(("unchanged", f"{foreign} DAG files of other users"))
+        fields.append(("unchanged", f"{foreign} DAG file{'s' if foreign != 1 else ''} of other users"))
     return Fields(tuple(fields))
 
 

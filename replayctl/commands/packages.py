@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -131,7 +132,8 @@ def _paths(
         raise UsageProblem("--dags-dir cannot be combined with --no-workloads", hint="leave out one of them")
     for number, path in enumerate((*settings.packages.wheels, *settings.packages.jars, *files)):
         entry = app.cwd / path
-        if not entry.is_dir():
+        # Also false for a path in a folder that may not be looked into: reading it says so.
+        if not os.path.isdir(entry):
             paths.append(entry)
         elif (entry / "pyproject.toml").is_file():
             app.reporter.step(f"building the wheel of {entry}")
@@ -210,7 +212,9 @@ def _pruned(
     lines += [f"kept {row['name']}: used by {', '.join(row['used_by'])}" for row in in_use]
     lines += ["to remove those as well, pass --include-used"] if in_use or uses.unread else []
     lines += ["would remove what interrupted uploads left more than a week ago"] if dry_run else []
-    lines += [f"removed {leftovers} leftovers of interrupted uploads"] if leftovers else []
+    lines += (
+        [f"removed {leftovers} leftover{'s' if leftovers != 1 else ''} of interrupted uploads"] if leftovers else []
+    )
     warnings = tuple(
         f"no build is removed: cannot read the releases of {name}, which may use them" for name in uses.unread
     )

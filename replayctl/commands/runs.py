@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -268,8 +268,8 @@ def _problem(task: FailedTask) -> Problem:
         message += f": {task.cause.summary}"
         lines = [line for line in lines if line != task.cause.summary] if len(lines) == 1 else lines
         lines = [*([task.cause.explanation, ""] if task.cause.explanation else []), *lines]
-    # Elsewhere it is a path of the server.
-    is_here = task.log_source is not None and Path(task.log_source).is_file()
+    # Elsewhere it is a path of the server, of which this user may not be allowed to look into the folders.
+    is_here = task.log_source is not None and os.path.isfile(task.log_source)
     hint = f"see the complete log: {task.log_source if is_here else task.log_url}"
     if task.application:
         hint = f"run `replayctl yarn-logs {task.application}` to see the complete log"

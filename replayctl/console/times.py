@@ -35,10 +35,13 @@ def duration(seconds: float | None) -> datetime.timedelta | None:
 
 
 def moment(text: object) -> datetime.datetime | str | None:
-    """An ISO 8601 time as a table cell; other text is returned unchanged."""
+    """An ISO 8601 time as a table cell; other text is returned unchanged, and so is a time that no clock shows."""
     if not isinstance(text, str) or not text:
         return None
     try:
-        return datetime.datetime.fromisoformat(text)
-    except ValueError:
+        parsed = datetime.datetime.fromisoformat(text)
+        # Whoever may write to a shared folder chooses the text; the year 1 has no local time everywhere.
+        parsed.astimezone()
+    except (ValueError, OverflowError, OSError):
         return text
+    return parsed

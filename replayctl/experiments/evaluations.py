@@ -11,7 +11,7 @@ from replayctl.errors import NotFound, SettingsError
 from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
 from replayctl.settings.workspace import Workspace
-from replayctl.storage.answers import records_of
+from replayctl.storage.answers import records_of, warn_of_closed
 from replayctl.storage.target import shell_of
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def read_shared_evaluations(workspace: Workspace) -> dict[str, str]:
         records = records_of(shell.run("evaluations", variables), shell.name)
     finally:
         shell.close()
+    warn_of_closed(records, workspace.reporter)
     return {record.name: record.text for record in records if record.kind == "evaluation"}
 
 

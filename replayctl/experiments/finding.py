@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterable, Sequence
 
 from replayctl.bundle.stubs import read_header
 from replayctl.clients.airflow import AirflowApi, DagInfo
-from replayctl.clients.airflow_runs import FINAL_RUN_STATES, RunInfo
+from replayctl.clients.airflow_runs import LIVE_RUN_STATES, RunInfo
 from replayctl.errors import AuthFailed, NotFound, UsageProblem
 from replayctl.settings.namespace import Namespace
 
@@ -46,15 +47,19 @@ def check_force(api: AirflowApi, dag: DagInfo, force: Sequence[str]) -> None:
 
 
 def find_run(api: AirflowApi, dag: DagInfo, run_id: str | None, *, unfinished: bool = False) -> RunInfo:
-    """The run of a DAG with this ID or prefix; the newest run with None.
+    """The run of a DAG with this ID, or this prefix among the newest ones; the newest run with None.
 
     With `unfinished`, only runs that have not ended count. Raises NotFound if there is none, UsageProblem if several
     match.
     """
-    runs = [run for run in api.runs(dag.dag_id) if not unfinished or run.state not in FINAL_RUN_STATES]
+    runs = api.runs(dag.dag_id, states=LIVE_RUN_STATES if unfinished else ())
     kind = "unfinished run" if unfinished else "run"
     exact = [run for run in runs if run.run_id == run_id]
     matches = exact or [run for run in runs if run.run_id.startswith(run_id or "")]
+    if not matches and run_id and not unfinished:
+        # It may be older than those that are listed.
+        with contextlib.suppress(NotFound):
+            matches = [api.run(dag.dag_id, run_id)]
     if not matches:
         which = f" {run_id!r}" if run_id else ""
         raise NotFound(

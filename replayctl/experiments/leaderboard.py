@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ def read_leaderboard(
         newest = max(runs, key=lambda run: run.start_unix_ms).tags.get(_EVALUATION)
         runs = [run for run in runs if run.tags.get(_EVALUATION) == newest]
     key = _shown(metric)
-    rows = sorted((_row(run) for run in runs), key=lambda row: (-row.metrics.get(key, -1.0), row.model))
+    rows = sorted((_row(run) for run in runs), key=lambda row: (-_comparable(row.metrics.get(key)), row.model))
     if all(key not in row.metrics for row in rows):
         known = ", ".join(sorted(rows[0].metrics))
         raise UsageProblem(f"metric {metric!r} does not exist", hint=f"use one of: {known}")
@@ -136,6 +137,11 @@ def _recorded_whole(finished: Sequence[MlflowRun]) -> list[MlflowRun]:
     whole = {run.run_id for run in finished if run.tags.get(_LEVEL) == "experiment"}
     levels = ("first", "second")
     return [run for run in finished if run.tags.get(_LEVEL) in levels and run.tags.get(_PARENT) in whole]
+
+
+def _comparable(metric: float | None) -> float:
+    """Without a value, and with NaN, which is neither better nor worse than another, a model is the last."""
+    return -math.inf if metric is None or math.isnan(metric) else metric
 
 
 def _shown(metric: str) -> str:
@@ -154,8 +160,16 @@ def _how_to_record(plain: str) -> str:
     return f"run `replayctl run {plain} --wait`; its evaluate step records the results"
 
 
+def _seconds(text: str | None) -> float | None:
+    """A duration as the evaluation wrote it; None for what anybody may have written there since."""
+    try:
+        seconds = float(text or "")
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < datetime.timedelta.max.total_seconds() else None
+
+
 def _row(run: MlflowRun) -> Row:
-    seconds = run.tags.get(_SECONDS)
     return Row(
         model=run.tags.get(_ROW, run.name),
         level=run.tags[_LEVEL],
@@ -163,7 +177,7 @@ def _row(run: MlflowRun) -> Row:
         parameters=run.params,
         evaluation=run.tags.get(_EVALUATION, ""),
         release=run.tags.get(_RELEASE, ""),
-        seconds=float(seconds) if seconds else None,
+        seconds=_seconds(run.tags.get(_SECONDS)),
         engine=run.tags.get(_ENGINE, ""),
         implementation=run.tags.get(_IMPLEMENTATION, ""),
         recorded=datetime.datetime.fromtimestamp(run.start_unix_ms / 1000, tz=datetime.UTC),

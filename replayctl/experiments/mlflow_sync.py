@@ -126,7 +126,7 @@ def _synced(evaluation: Evaluation, api: MlflowApi, *, dry_run: bool) -> Synced:
     except NotFound:
         if dry_run:
             return _result(evaluation, "missing")
-        experiment_id = api.create_experiment(evaluation.experiment)
+        experiment_id = _created(api, evaluation.experiment)
     complete = _complete(_runs(api, experiment_id, evaluation), evaluation)
     if complete and all(run.is_deleted for run in complete):
         return _result(evaluation, "deleted")
@@ -143,6 +143,17 @@ def _synced(evaluation: Evaluation, api: MlflowApi, *, dry_run: bool) -> Synced:
         if not _complete(_runs(api, experiment_id, evaluation), evaluation):
             raise
     return _result(evaluation, "recorded", _leave_one(evaluation, api, experiment_id))
+
+
+def _created(api: MlflowApi, experiment: str) -> str:
+    try:
+        return api.create_experiment(experiment)
+    except OperationFailed as error:
+        # A task or another sync may have created it just now.
+        try:
+            return api.experiment_id(experiment)
+        except NotFound:
+            raise error from None
 
 
 def _record(evaluation: Evaluation, api: MlflowApi, experiment_id: str) -> None:

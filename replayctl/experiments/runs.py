@@ -13,7 +13,7 @@ from replayctl.clients.airflow_runs import FINAL_RUN_STATES, RunInfo, TaskInfo
 from replayctl.clients.patience import wait_until
 from replayctl.console.events import Reporter
 from replayctl.console.times import short_duration, short_moment
-from replayctl.errors import OperationFailed, ReplayctlError, TimedOut
+from replayctl.errors import AuthFailed, NotFound, OperationFailed, ReplayctlError, ServerTrouble, TimedOut
 from replayctl.experiments.delays import FOR_A_WORKER, why_waiting
 from replayctl.experiments.log_excerpt import failed_application, log_excerpt
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _LOG_LINES = 40
+# How often logs are asked for while the server fails on them.
+_LOG_TRIES = 5
 _SHOWN_STATES = frozenset({"running", "success", "failed", "upstream_failed", "up_for_retry", "skipped"})
 # Finding out why a run waits takes several requests.
 _ASK_WHY_EVERY_S = 10.0
@@ -50,7 +52,8 @@ Explain = Callable[[Sequence[str]], FailureCause | None]
 class FailedTask:
     """A failed task: the cause, the last lines of its log that are about the step, and where the complete log is.
 
-    `application` is the one on YARN that has failed with it; None without one.
+    `application` is the one on YARN that has failed with it; None without one. Of a log that cannot be read, the only
+    line says why.
     """
 
     task_id: str
@@ -184,6 +187,7 @@ class _Follower:
     notes: dict[tuple[str, int], Mapping[str, Any] | None] = field(default_factory=dict)
     why: str | None = None
     asked_at: float = 0.0
+    log_troubles: int = 0
 
     def look(self) -> RunReport | None:
         """Reports what has changed; returns the report once the run has ended."""
@@ -285,8 +289,15 @@ class _Follower:
 
     def _failed(self, task: TaskInfo) -> FailedTask:
         log = self._ask_pods(lambda pods: pods.last_words(self.run, task)) if task.start is None else None
-        log = log or self.api.task_log(self.run.dag_id, self.run.run_id, task)
         url = f"{run_url(self.api, self.run)}/tasks/{task.task_id}?try_number={task.try_number}"
+        try:
+            log = log or self.api.task_log(self.run.dag_id, self.run.run_id, task)
+        except (NotFound, AuthFailed, OperationFailed) as error:
+            self.log_troubles += 1
+            if isinstance(error, ServerTrouble) and self.log_troubles < _LOG_TRIES:
+                raise
+            # The run has failed, whatever has become of its log.
+            return FailedTask(task.task_id, task.try_number, None, (f"its log cannot be read: {error}",), None, url)
         cause = self.explain(log.lines)
         tail = log_excerpt(cause.excerpt if cause and cause.excerpt else log.lines, _LOG_LINES)
         application = failed_application(log.lines)

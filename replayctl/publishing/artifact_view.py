@@ -77,8 +77,8 @@ def open_view(workspace: Workspace) -> Iterator[ArtifactView]:
         return
     own = folders.artifacts if settings.ssh.host is None else None
     for folder in (own, root):
-        # The local stack makes its folder with the first artifact.
-        if folder is not None and (folder.is_dir() or settings.profile == LOCAL_PROFILE):
+        # The workers' folder may lie where this user may not look. The local stack makes its with the first artifact.
+        if folder is not None and (os.path.isdir(folder) or settings.profile == LOCAL_PROFILE):
             yield ArtifactView(str(folder))
             return
     raise NotFound(f"this machine has no folder {own or root}")

@@ -16,6 +16,7 @@ from replayctl.bundle.package_files import (
     check_package,
     chunks_of,
     digest_of_start,
+    kind_of,
     product_of,
     read_package,
     refuse_twins,
@@ -152,13 +153,16 @@ def send(store: Store, uploads: Sequence[Upload], reporter: Reporter) -> None:
 
 
 def surplus(stored: Mapping[str, StoredPackage], keep: int) -> tuple[StoredPackage, ...]:
-    """What `prune` removes: all but the `keep` newest builds of each product, by time of upload."""
+    """What `prune` removes: all but the `keep` newest builds of each product, by time of upload.
+
+    A wheel and a jar of the same name are two products. Raises UsageProblem if nothing would be kept.
+    """
     if keep < 1:
         raise UsageProblem(f"--keep {keep} would remove every build", hint="pass --keep 1 or more")
-    seen: dict[str, int] = {}
+    seen: dict[tuple[str | None, str], int] = {}
     old = []
     for package in newest_first(stored.values()):
-        product = product_of(package.name)
+        product = (kind_of(package.name), product_of(package.name))
         seen[product] = seen.get(product, 0) + 1
         if seen[product] > keep:
             old.append(package)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from replayctl.bundle.release import Release
+from replayctl.bundle.release import MAX_NAME, Release
 from replayctl.bundle.specs import Dag
 from replayctl.bundle.stubs import is_edited, read_header, stub_name, stubs_of
 from replayctl.errors import Conflict, UsageProblem
@@ -50,12 +50,18 @@ class Plan:
 
 
 def check_modules(release: Release, namespace: Namespace) -> None:
-    """Raises UsageProblem for a module that already ends in the suffix of the namespace."""
+    """Raises UsageProblem for a module that ends in the suffix of the namespace, or has no room for it in its name."""
     for module in release.modules:
         if namespace.suffix and module.endswith(namespace.suffix):
             raise UsageProblem(
                 f"{module}.py ends in {namespace.suffix!r}, which the deploy appends",
                 hint=f"rename it to {module.removesuffix(namespace.suffix)}.py",
+            )
+        stub = stub_name(module, namespace.suffix)
+        if len(stub) > MAX_NAME:
+            raise UsageProblem(
+                f"{module}.py cannot be deployed: {stub} has more than {MAX_NAME} characters",
+                hint=f"shorten its name by {len(stub) - MAX_NAME} characters",
             )
 
 

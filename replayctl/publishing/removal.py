@@ -85,7 +85,8 @@ def gc(
             assert state.history is not None
             removal = _collected(namespace, state, state.history, target, server, keep, dry_run=False)
             if removal.removed:
-                workspace.reporter.step(f"removing {len(removal.removed)} releases")
+                count = len(removal.removed)
+                workspace.reporter.step(f"removing {count} release{'s' if count != 1 else ''}")
                 _remove(target, token, removal.removed, workspace.reporter)
     return removal
 
@@ -123,7 +124,7 @@ def undeploy(
             dag_ids = _dag_ids(server, mine, state.history)
             _refuse_live_runs(server, dag_ids, namespace)
             if mine or state.pointer:
-                reporter.step(f"removing {len(mine)} stubs and the pointer")
+                reporter.step(f"removing {len(mine)} stub{'s' if len(mine) != 1 else ''} and the pointer")
                 audit = audit_line("undeploy", previous=state.pointer)
                 target.publish(token, Publication(None, audit, removed_stubs=mine))
             if stored:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from replayctl.errors import AuthFailed, SettingsError
 from replayctl.settings.folders import find_folders
 from replayctl.settings.workspace import Workspace
-from replayctl.storage.answers import records_of
+from replayctl.storage.answers import records_of, warn_of_closed
 from replayctl.storage.target import shell_of
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def _removed_in_folder(workspace: Workspace, *, dry_run: bool) -> Unfinished:
         records = records_of(shell.run("unfinished", variables), shell.name)
     finally:
         shell.close()
+    warn_of_closed(records, workspace.reporter)
     foreign = [record.name.partition(" ") for record in records if record.kind == "left"]
     return Unfinished(
         folder=f"{artifacts}/{owner} on {shell.name}",

@@ -112,20 +112,31 @@ class Watcher:
         self._known_before = {dag.dag_id for dag in self.server.dags() if not dag.is_stale}
 
     def wait_or_give_back(self, expected: Expected, target: Target, token: str, back: Publication | None) -> float:
-        """Like `wait`; if the server cannot load the release, publishes `back` before it raises. Needs the lock."""
+        """Like `wait`; if the server cannot load the release, publishes `back` before it raises. Needs the lock.
+
+        If that fails as well, the OperationFailed says so beside the server's traceback.
+        """
         try:
             return self.wait(expected)
         except _DoesNotLoad as error:
             if back is None:
                 raise
-            target.publish(token, back)
+            try:
+                target.publish(token, back)
+            except ReplayctlError as second:
+                raise OperationFailed(
+                    f"{error}; {back.release or 'the state before it'} could not be published again: {second}",
+                    details=error.details,
+                    hint=second.hint or "run `replayctl rollback`",
+                ) from second
             # Airflow drops the DAGs of a file that does not load; a parse brings them back at once.
             with contextlib.suppress(ReplayctlError):
                 nudge(self.server, expected.stubs)
             what = f"{back.release} is published again" if back.release else "the stubs were removed again"
             raise OperationFailed(f"{error}; {what}", details=error.details, hint=error.hint) from error
         except AuthFailed as error:
-            raise AuthFailed(f"{error}; published {expected.release} without verifying it") from error
+            message = f"{error}; published {expected.release} without verifying it"
+            raise AuthFailed(message, details=error.details, hint=error.hint) from error
 
     def wait(self, expected: Expected, sleep: Callable[[float], None] = time.sleep) -> float:
         """Returns the seconds until every expected DAG shows the release on each of its tasks.
@@ -197,7 +208,9 @@ class Watcher:
         why = f" ({changed} changed: Airflow updates them every min_serialized_dag_update_interval)" * bool(changed)
         why = why if nudged else f" ({_NOTHING_TO_NUDGE})"
         count = len(pending) + len(stubs)
-        self._reporter.status(f"waiting for Airflow to show {expected.release}: {count} DAGs left{why}")
+        self._reporter.status(
+            f"waiting for Airflow to show {expected.release}: {count} DAG{'s' if count != 1 else ''} left{why}"
+        )
 
 
 def nudge(server: DagServer, files: Set[str]) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from replayctl.bundle.release import MANIFEST, METADATA, SUBMIT_SCRIPT, Release, posix_cksum
+from replayctl.console.events import Reporter
 from replayctl.errors import OperationFailed
 
 _MAX_PID = 2**31
@@ -125,6 +126,14 @@ def records_of(answer: bytes, machine: str) -> list[Record]:
     if not records or records[-1].kind not in ("whole", "taken"):
         raise OperationFailed(f"{machine} sent a truncated answer", hint="run the same command again")
     return records
+
+
+def warn_of_closed(records: Sequence[Record], reporter: Reporter) -> None:
+    """Names the folders that this user may not look into, so that their content is missing in the answer."""
+    for record in records:
+        if record.kind == "closed":
+            owner, _, path = record.name.partition(" ")
+            reporter.warn(f"{path} was skipped: it belongs to {owner}, and you may not look into it")
 
 
 def state_of(records: Sequence[Record], release: Release | None = None) -> TargetState:

@@ -137,9 +137,11 @@ class SignIn:
         """The private key in a file; None when it cannot be used, which is noted."""
         import paramiko
 
-        if path.suffix == ".pub" or not path.is_file():
+        if path.suffix == ".pub":
             return None
         try:
+            if not path.is_file():
+                return None
             status = path.stat()
             if status.st_uid == os.getuid() and status.st_mode & 0o077:
                 self._notes.append(f"{path} is not used: others can read it; run: chmod 600 {path}")

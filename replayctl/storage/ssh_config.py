@@ -21,6 +21,8 @@ _DEFAULT_KEYS = ("id_rsa", "id_ecdsa", "id_ed25519")
 # As in ssh: files that include each other are an error.
 _MOST_NESTED = 16
 _SSH_PORT = 22
+# `Keyword value` or `Keyword=value`.
+_OPTION = re.compile(r"([A-Za-z0-9]+)(?:\s*=\s*|\s+)(.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,8 @@ def _text(path: Path, *, is_users: bool, nested: int = 0) -> str:
     lines = []
     is_top_level = True
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        keyword, _, rest = line.strip().replace("=", " ", 1).partition(" ")
+        match = _OPTION.fullmatch(line.strip())
+        keyword, rest = (match[1], match[2]) if match else ("", "")
         if keyword.lower() == "include" and rest.strip():
             if is_top_level:
                 lines += [_text(file, is_users=is_users, nested=nested + 1) for file in _included(rest, is_users)]

@@ -300,6 +300,16 @@ def test_a_dag_outside_the_namespace_is_refused(place: tuple) -> None:
         run(place)
 
 
+def test_a_module_whose_stub_would_have_too_long_a_name_is_refused(place: tuple) -> None:
+    fits, too_long = (f"dag_{'x' * (100 - len('dag__alice.py') + more)}" for more in (0, 1))
+    (place[2] / "dag_mine.py").write_text("def dag_specs(namespace):\n    return ()\n")
+    (place[2] / "dag_mine.py").rename(place[2] / f"{fits}.py")
+    assert ("create", f"{fits}_alice.py") in [(action.action, action.what) for action in run(place).actions]
+    (place[2] / f"{fits}.py").rename(place[2] / f"{too_long}.py")
+    with pytest.raises(UsageProblem, match="has more than 100 characters"):
+        run(place)
+
+
 def test_a_missing_dag_folder_is_named(place: tuple) -> None:
     shutil.rmtree(place[3].dags_folder)
     with pytest.raises(NotFound, match="does not exist"):

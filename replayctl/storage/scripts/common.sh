@@ -1,4 +1,5 @@
 # The start of every script. POSIX sh; answers are lines on stdout, or a line that ends with the size of the text after it.
+# Names of files and users are printed by printf: in some shells, echo takes a backslash in them for the start of an escape.
 #
 # Others may write to the shared folders, so no path is used that they could redirect: folders are entered one name at a time and
 # checked from inside (nobody can replace a working directory), temporary files are in a folder that only we can enter, and names
@@ -109,6 +110,15 @@ check_folder() {
     is_ours || in_the_way "$1"
 }
 
+# NAME: whether it is a folder that we may look into; reports one that is closed to us, which others need not be.
+may_enter() {
+    is_folder "$1" || return 1
+    if [ -r "$1" ] && [ -x "$1" ]; then return 0; fi
+    nature "$1"
+    printf 'closed %s %s\n' "$owner_name" "$here/$1"
+    return 1
+}
+
 # Enters a PATH from the settings, whose parents are trusted.
 go() { # PATH
     cd -P -- "$1" 2>/dev/null || return 1
@@ -122,7 +132,12 @@ enter() {
         here=$PWD
         return 0
     fi
-    cd -P -- "$above/" && in_the_way "$1"
+    cd -P -- "$above/"
+    if is_folder "$1" && ! [ -x "$1" ]; then
+        nature "$1"
+        fail "you may not look into $above/$1, which belongs to $owner_name" 73 "ask $owner_name for access"
+    fi
+    in_the_way "$1"
 }
 
 # NAME: the same for a folder that must be ours.

@@ -7,14 +7,14 @@ if is_there "$owner"; then
     enter "$owner"
     base=$here
     for dataset in *; do
-        is_folder "$dataset" || continue
+        may_enter "$dataset" || continue
         enter "$dataset"
-        if is_folder evaluate; then
+        if may_enter evaluate; then
             enter evaluate
             evaluations=$here
             for identity in *; do
                 case $identity in *[!0-9a-f]*) continue ;; esac
-                is_folder "$identity" || continue
+                may_enter "$identity" || continue
                 enter "$identity"
                 ! is_file _SUCCESS || ! is_file mlflow.json || emit evaluation "$identity" mlflow.json
                 go "$evaluations" || fail "$evaluations was moved meanwhile"

@@ -38,7 +38,7 @@ if is_there "$STORE" && enter "$STORE" && is_there "$owner"; then
         kind='' owner_name=''
         is_file .lock || nature .lock
         echo "mark $mark"
-        [ -z "$kind" ] || echo "nature $kind $owner_name"
+        [ -z "$kind" ] || printf 'nature %s %s\n' "$kind" "$owner_name"
         printf 'lock - %d\n%s\n' "${#lock}" "$lock"
     fi
     releases release .release.json
@@ -55,7 +55,7 @@ for file in dag_*.py; do
     is_there "$file" || continue
     case $file in *"$suffix.py") ! is_file "$file" || { set -- "$@" "$file" && continue; } ;; esac
     case $requested in
-        *" $file "*) nature "$file" && echo "obstacle $file $kind $owner_name" ;;
+        *" $file "*) nature "$file" && printf 'obstacle %s %s %s\n' "$file" "$kind" "$owner_name" ;;
         *) echo "foreign $file" ;;
     esac
 done
@@ -75,7 +75,7 @@ done
         set -- $line
         uid=$3
         shift $(($# - 1))
-        is_ours || { nature "$1" && echo "obstacle $1 $kind $owner_name"; }
+        is_ours || { nature "$1" && printf 'obstacle %s %s %s\n' "$1" "$kind" "$owner_name"; }
     done
     unset IFS
 }

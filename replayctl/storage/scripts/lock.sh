@@ -83,7 +83,7 @@ while :; do
     is_file .lock || nature .lock
     echo "clock $now"
     echo "mark $mark"
-    [ -z "$kind" ] || echo "nature $kind $owner_name"
+    [ -z "$kind" ] || printf 'nature %s %s\n' "$kind" "$owner_name"
     printf 'taken - %d\n%s\n' "${#lock}" "$lock"
     exit 0
 done

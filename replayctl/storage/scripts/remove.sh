@@ -20,7 +20,7 @@ remove() {
     done
     leave_private
     # We may not be allowed to remove files that another user's process left there.
-    ! is_there ".tmp.$token" || echo "left $here/.tmp.$token"
+    ! is_there ".tmp.$token" || printf 'left %s\n' "$here/.tmp.$token"
 }
 # The zip goes last: a release without its zip is incomplete, a zip without its release is only a leftover.
 remove "$@"

@@ -21,14 +21,14 @@ is_young() {
 sweep() { # NAME
     place=${here#"$root/"}/$1
     if is_young "$1"; then
-        echo "young $place"
+        printf 'young %s\n' "$place"
     elif [ "$dry_run" = 1 ]; then
-        if [ -w . ] && [ -w "./$1" ]; then echo "removed $place"; else nature "$1"; echo "left $owner_name $place"; fi
+        if [ -w . ] && [ -w "./$1" ]; then printf 'removed %s\n' "$place"; else nature "$1"; printf 'left %s %s\n' "$owner_name" "$place"; fi
     else
         # The mark goes first: without it a writer that is alive after all publishes nothing, rather than a part.
         (enter "$1" && rm -f -- ./.open) 2>/dev/null || :
         rm -rf -- "./$1" 2>/dev/null || :
-        if is_there "$1"; then nature "$1"; echo "left $owner_name $place"; else echo "removed $place"; fi
+        if is_there "$1"; then nature "$1"; printf 'left %s %s\n' "$owner_name" "$place"; else printf 'removed %s\n' "$place"; fi
     fi
 }
 
@@ -37,12 +37,12 @@ if is_there "$owner"; then
     root=$here
     for dataset in *; do
         case $dataset in *[[:cntrl:]]*) continue ;; esac
-        is_folder "$dataset" || continue
+        may_enter "$dataset" || continue
         enter "$dataset"
         base=$here
         for workload in *; do
             case $workload in *[[:cntrl:]]*) continue ;; esac
-            is_folder "$workload" || continue
+            may_enter "$workload" || continue
             enter "$workload"
             for name in .*; do ! is_unfinished "$name" || sweep "$name"; done
             go "$base" || fail "$base was moved meanwhile"

@@ -216,10 +216,47 @@ def test_a_product_is_the_same_in_all_its_versions(product: str, version: str) -
         ("replay_2.12.jar", "replay_2.12"),
         ("delta-1.0_2.12.jar", "delta"),
         ("guava-31.1-jre.jar", "guava"),
+        ("hive-shims-2.3.9.jar", "hive-shims"),
+        ("hive-shims-0.23-2.3.9.jar", "hive-shims-0.23"),
+        ("hive-shims-common-2.3.9.jar", "hive-shims-common"),
+        ("log4j-1.2.17.jar", "log4j"),
+        ("log4j-1.2-api-2.20.0.jar", "log4j-1.2-api"),
+        ("flink-shaded-hadoop-2-uber-2.8.3-10.0.jar", "flink-shaded-hadoop-2-uber"),
+        ("jsr-275-1.0-beta-2.jar", "jsr-275"),
+        ("geotools-wrapper-1.6.0-28.2.jar", "geotools-wrapper"),
+        ("hadoop-common-3.1.1.7.1.7.0-551.jar", "hadoop-common"),
+        ("hadoop-lzo-0.4.15-cdh5.16.2.jar", "hadoop-lzo"),
+        ("google-api-services-storage-v1-rev20230301-2.0.0.jar", "google-api-services-storage"),
+        ("geronimo-jcache_1.0_spec-1.0-alpha-1.jar", "geronimo-jcache_1.0_spec"),
+        ("replay-0.1-SNAPSHOT.jar", "replay"),
+        ("replay-0.1-20260131.120000-1.jar", "replay"),
+        ("netty-tcnative-2.0.61.Final-linux-x86_64.jar", "netty-tcnative"),
     ],
 )
 def test_a_jar_is_named_without_its_own_version(name: str, product: str) -> None:
     assert product_of(name) == product
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_is_found_whatever_the_compression(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "a-1.0.jar"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a/B.class", os.urandom(1000))
+    content = bytearray(path.read_bytes())
+    for place in range(80, 200):
+        content[place] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(UsageProblem, match="damaged"):
+        check_contents(read_package(path, RUNTIME))
+
+
+def test_jars_whose_names_have_numbers_are_no_twins(tmp_path: Path) -> None:
+    names = ("hive-shims-2.3.9.jar", "hive-shims-0.23-2.3.9.jar", "log4j-1.2.17.jar", "log4j-1.2-api-2.20.0.jar")
+    refuse_twins([read_package(jar(tmp_path, name), RUNTIME) for name in names])
+    with pytest.raises(UsageProblem, match=r"two builds of hive-shims-0\.23"):
+        refuse_twins(
+            [read_package(jar(tmp_path, f"hive-shims-0.23-{name}.jar"), RUNTIME) for name in ("2.3.9", "3.1.3")]
+        )
 
 
 @given(name=st.text(max_size=40))

@@ -9,7 +9,8 @@ import pytest
 
 from replayctl.clients.airflow import AirflowApi
 from replayctl.clients.airflow_runs import TaskInfo
-from replayctl.errors import AuthFailed, ServerTrouble
+from replayctl.clients.airflow_session import _ahead
+from replayctl.errors import AuthFailed, OperationFailed, ServerTrouble
 
 LOG = [
     {"event": "::group::Log message source details"},
@@ -39,6 +40,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.signed_in = 0
         self.may_sign_in = True
+        self.page: bytes | None = None
         self.status = 200
         self.valid: set[str] = set()
 
@@ -54,6 +56,9 @@ class Handler(BaseHTTPRequestHandler):
         if not self.server.may_sign_in:
             self._say(401, {"detail": "no"})
             return
+        if self.server.page is not None:
+            self._send(200, self.server.page)
+            return
         self.server.signed_in += 1
         token = f"t{self.server.signed_in}"
         self.server.valid.add(token)
@@ -68,7 +73,9 @@ class Handler(BaseHTTPRequestHandler):
         self._say(self.server.status, {"value": {"outcome": "reused"}, "content": LOG})
 
     def _say(self, status: int, document: object) -> None:
-        body = json.dumps(document).encode()
+        self._send(status, json.dumps(document).encode())
+
+    def _send(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -107,6 +114,13 @@ def test_a_password_that_is_not_accepted_any_more_ends_it(server: Server, api: A
         api.task_log("d", "r", TaskInfo("t", "failed", 1, -1, None))
 
 
+@pytest.mark.parametrize("page", [b"<html>sign in</html>", b"{}", b"[]", b"\xff"])
+def test_another_server_at_its_address_is_not_airflow(server: Server, api: AirflowApi, page: bytes) -> None:
+    server.page = page
+    with pytest.raises(OperationFailed, match="is it Airflow"):
+        api.find_dag("d")
+
+
 def test_a_failing_server_is_distinguished_from_a_rejection(server: Server, api: AirflowApi) -> None:
     server.status = 503
     with pytest.raises(ServerTrouble, match="HTTP 503"):
@@ -118,3 +132,8 @@ def test_a_log_keeps_its_indentation_its_exception_and_its_place(server: Server,
     assert log.source == "/logs/attempt=1.log"
     assert log.lines[4:6] == ("  File x", "    raise ValueError")
     assert log.lines[-2:] == ('  File "dag_operators.py", line 7, in make', "AirflowException: input split has moved")
+
+
+@pytest.mark.parametrize("date", [None, "", "yesterday", "Thu, 26 Nov 2026 11:00:00 -0000"])
+def test_a_server_without_a_usable_clock_has_ours(date: str | None) -> None:
+    assert not _ahead(date)

@@ -16,6 +16,7 @@ class FakeStore:
     """A store with two builds of one package."""
 
     path, root, name = "/files", "/pods", "/files on this machine"
+    leftovers = 0
 
     def __init__(self) -> None:
         self.removed: list[str] = []
@@ -33,7 +34,7 @@ class FakeStore:
 
     def prune(self, folders: Sequence[str], audit: str) -> int:
         self.removed += folders
-        return 0
+        return self.leftovers
 
 
 @pytest.mark.parametrize(
@@ -63,3 +64,27 @@ def test_what_may_be_in_use_is_kept(
     document = json.loads(capfd.readouterr().out)
     assert (code, store.removed, document["data"]["kept"]) == (0, removed, 2 - len(removed))
     assert bool(document["warnings"]) == (bool(uses.unread) and not options)
+
+
+def test_a_path_that_may_not_be_looked_at_is_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(package_stores, "open_store", lambda *_: FakeStore())
+    (tmp_path / "replayctl.yaml").write_text(json.dumps({"profiles": {"p": {"user": "alice"}}}))
+    monkeypatch.chdir(tmp_path)
+    # Root may look everywhere, but a path of this length exists nowhere.
+    path = f"{'f' * 300}/a-1.jar"
+    assert cli.run(["upd-wheels-and-jars", "--no-workloads", "--profile", "p", path]) == 2
+    assert "cannot read" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "removed 1 leftover of"), (2, "removed 2 leftovers of")])
+def test_one_leftover_is_not_several(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, count: int, words: str
+) -> None:
+    monkeypatch.setattr(FakeStore, "leftovers", count)
+    monkeypatch.setattr(package_stores, "open_store", lambda *_: FakeStore())
+    (tmp_path / "replayctl.yaml").write_text(json.dumps({"profiles": {"p": {"user": "alice"}}}))
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["upd-wheels-and-jars", "--prune", "--profile", "p"]) == 0
+    assert words in capfd.readouterr().out

@@ -151,3 +151,9 @@ def test_a_moment_that_is_none_is_shown_as_it_is() -> None:
     assert moment("2030-11-25T19:02:03+00:00") == STARTED
     assert moment("yesterday") == "yesterday"
     assert moment(None) is moment("") is None
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])
+def test_a_moment_without_a_local_time_is_shown_as_it_is(show: Show, text: str) -> None:
+    assert moment(text) == text
+    assert text in show(Table(("uploaded",), [(moment(text),)]), 80)

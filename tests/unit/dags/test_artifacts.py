@@ -1,18 +1,20 @@
 """Artifacts on this machine's file systems: what holds everywhere, and what is the file system's own."""
 
+import io
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from dags import reuse
 from dags.artifacts import Artifact, ArtifactError, remove_abandoned
-from dags.storage import LocalPath
+from dags.storage import Entry, LocalPath
 from tests.artifact_suite import ROOT, ArtifactSuite, Place, pass_days, write
 
 
@@ -101,6 +103,49 @@ def test_a_manifest_that_is_not_a_file_is_not_opened(tmp_path: Path) -> None:
     # Opened, it would wait for a writer.
     os.mkfifo(artifact.path / "manifest.json")
     assert artifact.what_is_missing() == "no manifest.json"
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", "[" * 100_000, '{"files": [1]}', '{"files": {"text": {"bytes": Infinity}}}', "1", "\udcff", ""]
+)
+def test_a_manifest_that_is_none_is_one_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+    artifact = Artifact(str(tmp_path / "1"))
+    write(artifact, "run", "old")
+    (artifact.path / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert artifact.what_is_missing() == "manifest.json cannot be read"
+    document = {"output": str(tmp_path / "2"), "parameters": {}, "code": {}, "inputs": []}
+    assert reuse.prospect(document)["outcome"] == "compute"
+
+
+def test_what_replaces_a_file_is_neither_waited_for_nor_followed(tmp_path: Path) -> None:
+    entry = Entry(False, 0, 0.0)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "precious").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "precious")
+    for name in ("pipe", "link"):
+        path = LocalPath(tmp_path / name)
+        with pytest.raises(FileNotFoundError):
+            path.has_changed(entry, {"blake2b": "x"})
+        with pytest.raises(OSError, match=f"/{name}'"):
+            path.write(io.BytesIO(b"overwritten"))
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(FileExistsError):
+            LocalPath(tmp_path / "pipe").write(io.BytesIO(b"lost"))
+    finally:
+        os.close(reader)
+    assert (tmp_path / "precious").read_text() == "x"
+
+
+def test_a_large_file_is_not_read_into_memory_to_be_compared(tmp_path: Path) -> None:
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(64 << 20)
+    tracemalloc.start()
+    try:
+        assert LocalPath(tmp_path / "large").has_changed(Entry(False, 64 << 20, 0.0), {"blake2b": "x"})
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
 
 
 _WRITER = """

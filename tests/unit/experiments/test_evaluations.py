@@ -1,6 +1,8 @@
 """Stored evaluations are read, and files that others have put there are not."""
 
 import json
+import os
+import shutil
 import threading
 import urllib.parse
 from collections.abc import Iterator
@@ -10,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from replayctl.errors import NotFound, ReplayctlError, SettingsError
+from replayctl import process
+from replayctl.errors import Conflict, NotFound, ReplayctlError, SettingsError
 from replayctl.experiments import evaluations
 from replayctl.experiments.evaluations import is_on_hdfs, read_hdfs_evaluations, read_shared_evaluations
+from replayctl.publishing.unfinished import remove_unfinished
 from replayctl.settings.load import load_settings
 from replayctl.settings.namespace import find_namespace
 from replayctl.settings.workspace import Workspace
@@ -72,6 +76,45 @@ def test_links_are_not_followed_and_large_files_are_cut(tmp_path: Path) -> None:
     (root / "alice").symlink_to(root / "bob")
     with pytest.raises(ReplayctlError, match="is a link that belongs to"):
         read_shared_evaluations(place)
+
+
+@pytest.fixture
+def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A data set of alice's that nobody may look into, not even root."""
+    (folder := tmp_path / "artifacts" / "alice" / "closed").mkdir(parents=True)
+    folder.chmod(0)
+    if os.getuid() == 0:
+        if not (setpriv := shutil.which("setpriv")):
+            pytest.skip("root can look into every folder, and setpriv is not installed")
+        argv = (setpriv, "--bounding-set=-dac_override,-dac_read_search")
+        exchange = process.exchange
+        monkeypatch.setattr(process, "exchange", lambda words, *args, **more: exchange([*argv, *words], *args, **more))
+    yield folder
+    folder.chmod(0o700)
+
+
+def test_a_folder_that_is_closed_hides_no_other_and_is_named(tmp_path: Path, closed: Path) -> None:
+    root = tmp_path / "artifacts"
+    store(root / "alice" / "ml" / "evaluate" / "0a", "{}")
+    for path in (root, root / "alice" / "ml"):
+        (path / "split" / f".1.{'0' * 12}.{'1' * 32}.tmp").mkdir(parents=True)
+    place = workspace(tmp_path, artifacts=str(root), artifacts_in_pods="/opt/artifacts")
+    assert read_shared_evaluations(place) == {"0a": "{}"}
+    assert len(remove_unfinished(place, {}).kept) == 1
+    assert isinstance(place.reporter, RecordingReporter)
+    words = f"{closed} was skipped: it belongs to {closed.owner()}, and you may not look into it"
+    assert place.reporter.messages("warn") == [words, words]
+
+
+def test_a_namespace_that_is_closed_is_not_to_be_removed(tmp_path: Path, closed: Path) -> None:
+    place = workspace(tmp_path, artifacts=str(tmp_path / "artifacts"), artifacts_in_pods="/opt/artifacts")
+    closed.parent.chmod(0)
+    try:
+        with pytest.raises(Conflict, match="you may not look into") as excinfo:
+            read_shared_evaluations(place)
+    finally:
+        closed.parent.chmod(0o700)
+    assert excinfo.value.hint == f"ask {closed.owner()} for access"
 
 
 def test_a_profile_without_their_location_is_an_error(tmp_path: Path) -> None:

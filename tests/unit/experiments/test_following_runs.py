@@ -73,6 +73,8 @@ class Airflow:
         return stub_text("dag_x", self.owners[dag_id])
 
     def run(self, dag_id: str, run_id: str) -> RunInfo:
+        if not self.answers:
+            raise NotFound(run_id)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -206,6 +208,30 @@ def test_a_failed_task_has_its_log_as_it_was_and_says_where_the_whole_is() -> No
     assert failed.log_source == "/logs/attempt=1.log"
 
 
+@pytest.mark.parametrize(
+    ("error", "tries"), [(NotFound("no log"), 1), (AuthFailed("not yours"), 1), (ServerTrouble("HTTP 500"), 5)]
+)
+def test_a_failed_run_is_reported_without_a_log_that_cannot_be_read(error: Exception, tries: int) -> None:
+    requests = []
+
+    class WithoutLogs(Airflow):
+        def task_log(self, dag_id: str, run_id: str, task: TaskInfo) -> TaskLog:
+            requests.append(task.task_id)
+            raise error
+
+    server = WithoutLogs(answers=["failed"], tasks_now=[task("als", "failed"), task("split", "success")])
+    report = watch(server, RecordingReporter(), timeout_s=5)
+    (failed,) = report.failed
+    assert (report.outcome, failed.cause, failed.log_tail) == ("failed", None, (f"its log cannot be read: {error}",))
+    assert len(requests) == tries
+
+
+def test_a_log_on_the_server_need_not_be_a_path_that_exists_here() -> None:
+    # What a user may not look at raises the same kind of error as a name that is too long.
+    failed = runs.FailedTask("als", 1, None, (), f"/root/airflow/{'l' * 300}.log", "http://airflow/log")
+    assert commands._problem(failed).hint == "see the complete log: http://airflow/log"
+
+
 def test_the_lines_of_the_cause_come_from_the_log_that_has_it() -> None:
     server = Airflow(answers=["failed"], tasks_now=[task("als", "failed")])
     cause = runs.FailureCause("KeyError: 'x'", "", ("Traceback (most recent call last):", "KeyError: 'x'"))
@@ -259,6 +285,21 @@ def test_the_reason_why_a_run_waits_is_shown() -> None:
     assert why(Airflow(paused=True), "queued") == "two_stage_ml1m_alice is paused"
     dead = Airflow(states={"scheduler": "unhealthy"})
     assert why(dead, "running", task("a", "running")) == "Airflow's scheduler is unhealthy, so no task is started"
+
+
+def test_a_run_that_is_older_than_those_listed_is_found_by_its_id() -> None:
+    class WithOldRun(Airflow):
+        def run(self, dag_id: str, run_id: str) -> RunInfo:
+            if run_id != "old":
+                raise NotFound(run_id)
+            return RunInfo(dag_id, run_id, "success", NOW, NOW)
+
+    server: Any = WithOldRun(all_runs=[RunInfo("d", "new", "success", None, None)])
+    dag = DagInfo("d", "", "", False, False)
+    assert finding.find_run(server, dag, "old").run_id == "old"
+    for run_id, unfinished in (("older", False), ("old", True)):
+        with pytest.raises(NotFound, match=f"run '{run_id}'"):
+            finding.find_run(server, dag, run_id, unfinished=unfinished)
 
 
 def test_a_run_is_found_by_the_beginning_of_its_id_and_never_guessed() -> None:

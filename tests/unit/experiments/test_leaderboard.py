@@ -1,6 +1,7 @@
 """The leaderboard: evaluations that are recorded completely, the newest or all, and what differs between them."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -54,6 +55,24 @@ def two_evaluations() -> FakeMlflow:
     new = replace(new, run_id="new", params={"rank": "32", "seed": "42", "alpha": "2"}, metrics={"NDCG.10": 0.3})
     other = replace(run("slim", "first", 2, "p2"), params={"beta": "1"}, metrics={"NDCG.10": 0.2})
     return FakeMlflow(new, other, run("p2", "experiment", 2), old, run("p1", "experiment", 1))
+
+
+def test_a_metric_that_is_not_a_number_is_the_last_and_mixes_up_no_others() -> None:
+    values = {"als": 0.1, "ease": float("nan"), "slim": 0.3, "knn": 0.2}
+    for order in itertools.permutations(values):
+        rows = [replace(run(name, "first", 1, "p1"), metrics={"NDCG.10": values[name]}) for name in order]
+        board = read_leaderboard(FakeMlflow(*rows, run("p1", "experiment", 1)), Namespace("alice"), "two_stage")
+        assert [row.model for row in board.rows] == ["slim", "knn", "als", "ease"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("4.5", 4.5), ("", None), ("soon", None), ("nan", None), ("1e300", None), ("-1", None)]
+)
+def test_a_duration_that_is_none_is_unknown(text: str, seconds: float | None) -> None:
+    model = run("als", "first", 1, "p1")
+    model = replace(model, tags={**model.tags, "replayctl.seconds": text})
+    board = read_leaderboard(FakeMlflow(model, run("p1", "experiment", 1)), Namespace("alice"), "two_stage")
+    assert board.rows[0].seconds == seconds
 
 
 def test_the_newest_evaluation_is_shown_or_every_one(two_evaluations: FakeMlflow) -> None:

@@ -236,6 +236,19 @@ def test_of_two_recordings_at_once_one_stays() -> None:
     assert len(api.active()) == 3
 
 
+@pytest.mark.parametrize("created", [True, False])
+def test_an_experiment_that_a_task_creates_at_the_same_time_is_used(created: bool) -> None:
+    class Busy(FakeMlflow):
+        def create_experiment(self, name: str) -> str:
+            if created:
+                super().create_experiment(name)
+            raise OperationFailed("MLflow failed on experiments/create (HTTP 400)")
+
+    (result,) = synced(api := Busy(), evaluation())
+    assert (result.state, len(api.active())) == (("recorded", 3) if created else ("failed", 0))
+    assert result.error == (None if created else "MLflow failed on experiments/create (HTTP 400)")
+
+
 def test_each_evaluation_goes_to_its_server_and_one_that_is_away_hinders_no_other() -> None:
     second = FakeMlflow()
 

@@ -84,6 +84,13 @@ def test_a_folder_of_another_machine_is_not_looked_for_here(tmp_path: Path) -> N
     }
 
 
+def test_a_folder_that_may_not_be_looked_into_is_not_there(tmp_path: Path) -> None:
+    # Root may look everywhere, but a name of this length exists nowhere.
+    far = f"/opt/{'a' * 300}"
+    place = workspace(tmp_path, {"folders": folders(tmp_path, artifacts_in_pods=far)})
+    assert split_of(place).prospect == {"outcome": "unknown", "why": f"this machine has no folder {far}"}
+
+
 def test_artifacts_on_hdfs(tmp_path: Path) -> None:
     with fake_hdfs() as hdfs:
         hdfs.files |= {"/": (next(hdfs.numbers), None)}

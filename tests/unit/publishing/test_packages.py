@@ -63,6 +63,12 @@ def test_prune_keeps_the_newest_of_each_product() -> None:
         surplus(by_folder, 0)
 
 
+def test_prune_does_not_take_a_wheel_and_a_jar_for_builds_of_one_product() -> None:
+    names = ("replay-0.1-py3-none-any.whl", "replay-0.1.jar", "replay-py3.11-0a-0b.tar.gz")
+    by_folder = {name: StoredPackage(name, name, 1, facts={"at": "2026-01-01T00:00:00+00:00"}) for name in names}
+    assert surplus(by_folder, 1) == ()
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> PackageStore:
     (tmp_path / "spark").mkdir()

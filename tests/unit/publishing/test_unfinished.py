@@ -95,6 +95,15 @@ def test_only_unfinished_artifacts_of_the_own_namespace_are_removed(tmp_path: Pa
     assert all(os.path.lexists(path) for path in expected)
 
 
+def test_backslashes_in_names_are_only_backslashes(tmp_path: Path, root: Path) -> None:
+    old = [age(unfinished(root / "alice" / name / "split")) for name in (r"a\nremoved b", r"c\c", r"d\0101")]
+    young = unfinished(root / "alice" / r"e\nyoung f" / "split")
+    names = [str(path.relative_to(root / "alice")) for path in old]
+    for dry_run in (True, False):
+        report = remove(tmp_path, root, dry_run=dry_run)
+        assert (sorted(report.removed), list(report.kept)) == (names, [str(young.relative_to(root / "alice"))])
+
+
 def test_the_age_is_that_of_the_newest_file_and_of_what_replaces_it(tmp_path: Path, root: Path) -> None:
     split = root / "alice" / "ml" / "split"
     age(unfinished(split))

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from replayctl.clients.airflow import DagInfo, ImportProblem
-from replayctl.errors import NotFound, OperationFailed, TimedOut
+from replayctl.errors import AuthFailed, Conflict, NotFound, OperationFailed, TimedOut
 from replayctl.publishing.verify import Expected, Watcher
 from replayctl.settings.load import load_settings
-from tests.reporters import SilentReporter
+from replayctl.storage.target import Publication
+from tests.reporters import RecordingReporter, SilentReporter
 
 RELEASE = "r_0123456789abcdef"
 NOTHING_DECLARED = Expected(
@@ -68,6 +69,15 @@ def test_a_module_without_tasks_does_not_prove_a_release(watcher: Watcher) -> No
     wait(watcher, Server({"free": tasks, "loose": tasks}), NOTHING_DECLARED)
 
 
+@pytest.mark.parametrize(("names", "words"), [(("one",), "1 DAG left"), (("one", "two"), "2 DAGs left")])
+def test_one_dag_is_not_several(watcher: Watcher, names: Iterable[str], words: str) -> None:
+    watcher._reporter = reporter = RecordingReporter()
+    expected = Expected(RELEASE, dags=dict.fromkeys(names), stubs=frozenset(), free_stubs=frozenset())
+    with pytest.raises(TimedOut):
+        wait(watcher, Server({name: {} for name in names}), expected)
+    assert words in reporter.messages("status")[0]
+
+
 def test_a_release_whose_tasks_are_not_known_needs_one_that_shows_it(watcher: Watcher) -> None:
     expected = Expected(RELEASE, dags={"one": None}, stubs=frozenset(), free_stubs=frozenset())
     with pytest.raises(TimedOut):
@@ -109,3 +119,33 @@ def test_the_servers_words_about_a_module_come_with_the_error(watcher: Watcher) 
     with pytest.raises(OperationFailed, match="cannot load dag_free_alice.py") as excinfo:
         wait(watcher, server, NOTHING_DECLARED)
     assert "boom" in (excinfo.value.details or "")
+
+
+class Broken:
+    """A target whose lock was broken meanwhile."""
+
+    def publish(self, token: str, publication: Publication) -> None:
+        raise Conflict("the lock was broken by someone else", hint="deploy again")
+
+
+def test_what_cannot_be_taken_back_does_not_hide_why(watcher: Watcher) -> None:
+    now = datetime.datetime.now(tz=datetime.UTC)
+    server = Server({})
+    server.problems = [ImportProblem("/dags/dag_free_alice.py", f"in {RELEASE}: boom", now)]
+    watcher.server = server
+    back = Publication("r_before", "{}")
+    with pytest.raises(OperationFailed, match="cannot load dag_free_alice.py") as excinfo:
+        watcher.wait_or_give_back(NOTHING_DECLARED, Broken(), "token", back)  # type: ignore[arg-type]
+    assert "r_before could not be published again: the lock was broken" in str(excinfo.value)
+    assert (excinfo.value.details, excinfo.value.hint) == (f"in {RELEASE}: boom", "deploy again")
+
+
+def test_a_server_that_does_not_answer_this_user_says_why(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise AuthFailed("Airflow refused user 'u'", details="locked", hint="check airflow.username")
+
+    watcher.server = Server({})
+    monkeypatch.setattr(watcher.server, "import_problems", refuse)
+    with pytest.raises(AuthFailed, match=f"published {RELEASE} without verifying") as excinfo:
+        watcher.wait_or_give_back(NOTHING_DECLARED, Broken(), "token", None)  # type: ignore[arg-type]
+    assert (excinfo.value.details, excinfo.value.hint) == ("locked", "check airflow.username")

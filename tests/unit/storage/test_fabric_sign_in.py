@@ -84,6 +84,16 @@ def test_without_anybody_it_ends_at_once() -> None:
     assert (server.attempts, len(person.questions)) == (1, 1)
 
 
+def test_a_key_where_nobody_may_look_is_not_used() -> None:
+    # Root may look everywhere, but a name of this length exists nowhere.
+    options = {**OPTIONS.options, "identityfile": [f"/{'k' * 300}"]}
+    with pytest.raises(AuthFailed) as excinfo:
+        SignIn(HostOptions("cluster", "alice", 22, options), Person(), Memory()).authenticate(
+            Server(methods=["publickey"])
+        )
+    assert "cannot be used: File name too long" in (excinfo.value.details or "")
+
+
 def test_ctrl_c_at_a_question_is_ctrl_c() -> None:
     with pytest.raises(KeyboardInterrupt):
         SignIn(OPTIONS, Person(KeyboardInterrupt()), Memory()).authenticate(Server("secret"))

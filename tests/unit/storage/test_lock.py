@@ -89,6 +89,23 @@ def test_a_lock_without_a_holder_is_never_considered_stale(target: Target) -> No
     assert "breaking the lock of an unnamed holder" in reporter.messages("warn")
 
 
+def test_a_user_of_a_windows_domain_is_named(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with lock.held(target, RecordingReporter(), what="x", timeout_s=1):
+        pass
+    lock_file(target).mkdir()
+    (program := tmp_path / "bin" / "ls").parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\n"
+        "[ \"$1\" != -ld ] || { printf '%s\\n' 'drwxr-xr-x 2 CORP\\nina users 60 Nov 25 19:02 x'; exit; }\n"
+        'exec /bin/ls "$@"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    assert str(target.inspect().lock) == r"a folder of CORP\nina in place of the lock"
+    answer = target.lock("t", lock.whoami())
+    assert str(answer) == r"a folder of CORP\nina in place of the lock"
+
+
 def test_stealing_takes_only_the_lock_that_was_seen(target: Target) -> None:
     target.lock("one", {"user": "a"})
     holder = target.lock("two", {"user": "b"})

@@ -44,6 +44,17 @@ def test_an_alias_sets_host_user_port_and_files(home: Path) -> None:
     assert not cluster.only_these_keys
 
 
+@pytest.mark.parametrize(
+    "line", ["Include more", "Include\tmore", "include \t more", "Include=more", "Include\t= more"]
+)
+def test_spaces_and_tabs_separate_alike(home: Path, line: str) -> None:
+    (home / ".ssh" / "more").write_text("Host cluster\n\tHostName\tnode1\n")
+    assert options(f"{line}\n").host == "node1"
+    # In a block for another host it does not count.
+    assert options(f"Host\tother\n\t{line}\n").host == "cluster"
+    assert options(f"Host\t*\n\t{line}\n").host == "node1"
+
+
 def test_settings_of_replayctl_take_precedence_in_proxy_commands_too(home: Path) -> None:
     cluster = options("Host *\n  User bob\n  Port 2\n  ProxyCommand nc %h %p %r\n", user="alice", port=2222)
     assert (cluster.user, cluster.port, cluster.proxy_command) == ("alice", 2222, "nc cluster 2222 alice")
