@@ -106,7 +106,9 @@ def test_artifacts_on_hdfs(tmp_path: Path) -> None:
         assert prospect is not None
         assert (prospect["outcome"], prospect["origin"]["dag_id"]) == ("reuse", "older_alice")
 
-        hdfs.faults["OPEN"] = [lambda handler, _: bool(handler.refuse("AccessControlException", "not yours")) or True]
+        # By its number, and by its path.
+        refusal = lambda handler, _: bool(handler.refuse("AccessControlException", "not yours")) or True  # noqa: E731
+        hdfs.faults["OPEN"] = [refusal, refusal]
         prospect = split_of(place).prospect
         assert prospect is not None
         assert prospect["outcome"] == "unknown"
