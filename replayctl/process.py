@@ -220,6 +220,26 @@ def _start(
         raise NotFound(f"cannot run {argv[0]}: {error.strerror}") from error
 
 
+def start_of(pid: int) -> float:
+    """When a process of this machine started, in seconds: the same whenever it is asked, and only good to compare.
+
+    On Linux it counts from the boot, since the date of the start moves with every step of the clock. Raises
+    psutil.NoSuchProcess, or another psutil.Error if the system does not tell.
+    """
+    import psutil
+
+    if sys.platform != "linux":
+        return float(psutil.Process(pid).create_time())
+    try:
+        status = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        raise psutil.NoSuchProcess(pid) from None
+    except OSError:
+        raise psutil.AccessDenied(pid) from None
+    # proc_pid_stat(5): the 22nd field. The second one is a name, which may have anything in it but ends the brackets.
+    return int(status.rpartition(b")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+
+
 @contextlib.contextmanager
 def signals_deferred() -> Iterator[None]:
     """Defers Ctrl-C, TERM and HUP for the few moments in which a partial change could be lost.

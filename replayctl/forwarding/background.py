@@ -29,7 +29,7 @@ class Background:
 
     id: str
     pid: int
-    started_unix_s: float
+    started_s: float
     profile: str
     addresses: Mapping[str, str]
     log: Path
@@ -41,7 +41,6 @@ def start(words: Sequence[str], options: Sequence[str], settings: Settings) -> B
     Raises the process's error if it ends, TimedOut if it does not answer. An early end of this call, such as by Ctrl-C,
     also ends the process.
     """
-    import psutil
 
     folder = _folder(settings)
     name = secrets.token_hex(4)
@@ -53,7 +52,7 @@ def start(words: Sequence[str], options: Sequence[str], settings: Settings) -> B
             pid = process.spawn_detached(
                 [*argv, "port-forward", *options, *words], env=os.environ, cwd=Path.cwd(), log_path=log
             )
-            started = psutil.Process(pid).create_time()
+            started = process.start_of(pid)
         addresses = _wait_until_open(log, pid, started)
         background = Background(name, pid, started, settings.profile, addresses, log)
         document = {"pid": pid, "started": started, "profile": background.profile, "addresses": dict(addresses)}
@@ -97,9 +96,9 @@ def running(settings: Settings) -> list[Background]:
                 noted["addresses"],
                 path.with_suffix(".log"),
             )
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
-        if _runs(background.pid, background.started_unix_s):
+        if _runs(background.pid, background.started_s):
             backgrounds.append(background)
         else:
             _forget(path)
@@ -119,7 +118,7 @@ def stop(names: Sequence[str], settings: Settings, *, every: bool, dry_run: bool
     selected = [there[name] for name in names] if names else list(there.values())
     if not dry_run:
         for background in selected:
-            _end(background.pid, background.started_unix_s)
+            _end(background.pid, background.started_s)
             _forget(_folder(settings) / f"{background.id}.json")
     return selected
 
@@ -160,8 +159,7 @@ def _runs(pid: int, started: float) -> bool:
     import psutil
 
     try:
-        candidate = psutil.Process(pid)
-        return bool(abs(candidate.create_time() - started) < 1.0 and candidate.status() != psutil.STATUS_ZOMBIE)
+        return process.start_of(pid) == started and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 

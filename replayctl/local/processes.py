@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from replayctl.process import start_of
+
 if TYPE_CHECKING:
     import psutil
 
@@ -23,7 +25,6 @@ MARK_VARIABLE = "REPLAYCTL_MARK"
 _STOP_DEADLINE_S = 30.0
 _KILL_DEADLINE_S = 5.0
 _KILL_ROUNDS = 5
-_SAME_START_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Leader:
     """A process that replayctl has started, in a session of its own."""
 
     pid: int
-    started_unix_s: float
+    started_s: float
 
 
 def is_alive(leader: Leader) -> bool:
@@ -47,9 +48,8 @@ def is_alive(leader: Leader) -> bool:
 
 def leader_of(pid: int) -> Leader:
     """The process with its start time; raises psutil.NoSuchProcess when it has already ended."""
-    import psutil
 
-    return Leader(pid, psutil.Process(pid).create_time())
+    return Leader(pid, start_of(pid))
 
 
 def find_marked(accepts: Callable[[str], bool], leaders: Collection[Leader] = ()) -> dict[psutil.Process, str]:
@@ -82,7 +82,7 @@ def find_marked(accepts: Callable[[str], bool], leaders: Collection[Leader] = ()
             if ancestor is None or process in belonging or mark is not None:
                 continue
             with contextlib.suppress(psutil.Error):
-                if process.create_time() >= ancestor.create_time():
+                if start_of(process.pid) >= start_of(ancestor.pid):
                     belonging[process] = belonging[ancestor]
                     by_pid[process.pid] = process
                     added = True
@@ -180,7 +180,7 @@ def _in_session_of(process: psutil.Process, leaders: Collection[Leader], belongi
     try:
         session = os.getsid(process.pid)
         for leader in leaders:
-            if session == leader.pid and process.create_time() >= leader.started_unix_s - _SAME_START_S:
+            if session == leader.pid and start_of(process.pid) >= leader.started_s:
                 return not psutil.pid_exists(session) or psutil.Process(session) in belonging
     except (OSError, psutil.Error):
         return False
@@ -188,7 +188,7 @@ def _in_session_of(process: psutil.Process, leaders: Collection[Leader], belongi
 
 
 def _is(process: psutil.Process, leader: Leader) -> bool:
-    return bool(process.pid == leader.pid and abs(process.create_time() - leader.started_unix_s) < _SAME_START_S)
+    return bool(process.pid == leader.pid and start_of(process.pid) == leader.started_s)
 
 
 def _status(process: psutil.Process) -> str:

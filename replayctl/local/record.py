@@ -39,7 +39,7 @@ def read_record(home: Path) -> tuple[Part, ...]:
 def write_record(home: Path, parts: tuple[Part, ...]) -> None:
     """Replaces the record; raises OSError when it cannot be written."""
     entries = [
-        {"name": part.name, "pid": part.leader.pid, "started_unix_s": part.leader.started_unix_s, "port": part.port}
+        {"name": part.name, "pid": part.leader.pid, "started_s": part.leader.started_s, "port": part.port}
         for part in parts
     ]
     write_private(home / "stack.json", json.dumps({"parts": entries}, indent=2) + "\n")
@@ -106,5 +106,5 @@ def _is_copy(home: Path, identity: str, path: str) -> bool:
 
 def _part(entry: Any) -> Part:
     port = entry["port"]
-    leader = Leader(int(entry["pid"]), float(entry["started_unix_s"]))
+    leader = Leader(int(entry["pid"]), float(entry["started_s"]))
     return Part(str(entry["name"]), leader, None if port is None else int(port))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from replayctl import process
 from replayctl.bundle.release import Release
 from replayctl.console.events import Reporter
 from replayctl.errors import AuthFailed, Conflict, ReplayctlError
@@ -96,8 +97,6 @@ def _take(
 
 def whoami() -> dict[str, object]:
     """The user, host and process of this call, for a lock or an audit line."""
-    import psutil
-
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -106,7 +105,7 @@ def whoami() -> dict[str, object]:
         "user": user,
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "started": psutil.Process().create_time(),
+        "started": process.start_of(os.getpid()),
         "boot": _machine_run(),
     }
 
@@ -122,7 +121,7 @@ def is_dead(holder: LockHolder) -> bool:
         # Another machine or container of the same name, or this one before a reboot: its process ids mean nothing here.
         return False
     try:
-        return bool(abs(psutil.Process(pid).create_time() - started) > 1.0)
+        return process.start_of(pid) != started
     except psutil.NoSuchProcess:
         return True
     except psutil.Error:

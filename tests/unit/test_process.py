@@ -154,3 +154,18 @@ def test_an_error_of_the_source_ends_the_program() -> None:
 
     with pytest.raises(ValueError, match="the file changed"):
         process.feed(["cat"], broken(), silence_s=20)
+
+
+def test_the_start_of_a_process_stays_the_same_when_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        started = process.start_of(child.pid)
+        assert started == process.start_of(child.pid)
+        assert process.start_of(os.getpid()) <= started
+        if sys.platform == "linux":
+            # What psutil adds to the time since the boot is the date of the boot, which depends on the clock.
+            monkeypatch.setattr(psutil.Process, "create_time", lambda _: 0.0)
+        assert process.start_of(child.pid) == started
+        assert child.stdin is not None
+        child.stdin.write(b"\n")
+    with pytest.raises(psutil.NoSuchProcess):
+        process.start_of(child.pid)

@@ -93,3 +93,15 @@ def test_the_error_of_the_process_is_raised(
         background.start(["yarn"], [], settings)
     assert not started[0].is_running()
     assert not list((settings.state_dir / "forwards").iterdir())
+
+
+@pytest.mark.parametrize(
+    "record", ["[]", "{}", '{"pid": -1, "started": 0, "profile": "p", "addresses": {}}', "[" * 10_000, '{"pid": 1e400}']
+)
+def test_a_damaged_record_hides_no_other_forward(
+    settings: Settings, started: list[psutil.Process], monkeypatch: pytest.MonkeyPatch, record: str
+) -> None:
+    monkeypatch.setenv("SAYS", json.dumps(ANSWER))
+    forward = background.start(["yarn"], [], settings)
+    (settings.state_dir / "forwards" / "0.json").write_text(record)
+    assert background.running(settings) == [forward]

@@ -106,7 +106,7 @@ def test_who_ignores_a_polite_end_is_killed_with_what_it_has_started_meanwhile(
 def test_a_reused_id_is_not_the_leader() -> None:
     me = processes.leader_of(os.getpid())
     assert processes.is_alive(me)
-    assert not processes.is_alive(Leader(me.pid, me.started_unix_s - 60))
+    assert not processes.is_alive(Leader(me.pid, me.started_s - 60))
 
 
 def test_a_socket_belongs_to_who_listens_on_it(start: Callable[..., subprocess.Popen[str]]) -> None:

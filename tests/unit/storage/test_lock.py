@@ -8,9 +8,9 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
+from replayctl import process
 from replayctl.errors import Conflict
 from replayctl.storage import lock
 from replayctl.storage.answers import LockHolder
@@ -65,7 +65,7 @@ def test_a_dead_holder_of_this_machine_is_taken_over(target: Target) -> None:
 def test_only_the_surely_dead_are_dead() -> None:
     me = lock.whoami()
     assert not lock.is_dead(LockHolder("", 1.0, me))
-    assert lock.is_dead(LockHolder("", 1.0, {**me, "started": psutil.Process().create_time() - 100}))
+    assert lock.is_dead(LockHolder("", 1.0, {**me, "started": process.start_of(os.getpid()) - 100}))
     assert lock.is_dead(LockHolder("", 1.0, {**me, "pid": 2**22 + 1}))
     for other in ({"host": "elsewhere"}, {"pid": "7"}, {"started": None}):
         assert not lock.is_dead(LockHolder("", 1.0, {**me, "pid": 2**22 + 1, **other}))
