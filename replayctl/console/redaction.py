@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 from replayctl.console.secret import MASK, mask_known
 
-# Tabs and line ends stay; all other control characters are removed.
+# Tabs and line ends stay; all other control characters are removed, also those that turn the direction of a text, by
+# which a line can be made to read as another one.
 # Patterns are compiled where they are first used, by re itself: help needs none of them.
-_ANY_CONTROL = r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+_ANY_CONTROL = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 _CONTROL = r"\x1b\[[0-9;?]*[ -/]*[@-~]|" + _ANY_CONTROL
 _ASCII_CONTROL = dict.fromkeys([*range(9), *range(0x0B, 0x20), 0x7F])
 # As far as the masks look back: a header's name and its value in lines of their own, or a private key's whole block.

@@ -236,3 +236,10 @@ def test_values_are_masked_by_the_name_that_stands_elsewhere() -> None:
 def test_any_name_is_a_secrets_or_none(name: str) -> None:
     kind = secret_kind(name)
     assert kind is None or secret_kind(f"prefix_{name}") is not None or name.lower().startswith(("pass", "key"))
+
+
+@pytest.mark.parametrize("sign", ["\u202e", "\u2066", "\u2069", "\x9b", "\x00"])
+def test_no_sign_turns_a_text_or_steers_the_terminal(sign: str) -> None:
+    assert redaction.clean(f"safe{sign}kcol") == "safekcol"
+    readable = "שלום, \u200fфыж 👩\u200d🔬"
+    assert redaction.clean(readable) == readable
