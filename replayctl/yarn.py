@@ -100,7 +100,8 @@ def kill(cluster: Yarn, applications: Sequence[Application], reporter: Reporter,
             command = ["yarn", "application", "-kill", application_id(application.id)]
             try:
                 cluster.execute(command, lambda _: None, timeout_s=120.0)
-            except RemoteCommandFailed as error:
+            except (RemoteCommandFailed, TimedOut) as error:
+                # The others are killed all the same; whether this one has ended is seen below.
                 notes[application.id] = f"{error}: {error.details or ''}".strip(": ")
     latest = list(applications)
 

@@ -8,7 +8,7 @@ import pytest
 
 from replayctl import yarn
 from replayctl.clients.resource_manager import Application
-from replayctl.errors import RemoteCommandFailed, Unreachable
+from replayctl.errors import RemoteCommandFailed, TimedOut, Unreachable
 from tests.reporters import RecordingReporter
 
 FIRST = Application(
@@ -82,6 +82,17 @@ def test_the_programs_message_is_shown_for_an_application_that_continues() -> No
     ((state, ended, note),) = kill(cluster, FIRST, timeout_s=0.01).values()
     assert (state, ended) == ("RUNNING", False)
     assert "not yours" in note
+
+
+def test_a_program_that_hangs_keeps_no_other_application_from_being_killed() -> None:
+    cluster = Cluster(a0001=["RUNNING"], a0002=["RUNNING", "KILLED"])
+    cluster.may_kill = False
+    cluster.trouble = TimedOut("yarn application in pod rm did not end within 120 s")
+    outcomes = kill(cluster, FIRST, SECOND, timeout_s=0.5)
+    assert len(cluster.programs) == 2
+    assert outcomes["0001"][:2] == ("RUNNING", False)
+    assert "did not end within 120 s" in outcomes["0001"][2]
+    assert outcomes["0002"] == ("KILLED", True, "killed")
 
 
 def test_a_manager_that_is_away_for_a_moment_is_asked_again() -> None:
