@@ -33,8 +33,12 @@ def origin_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The origin of an artifact: DAG, run, release, time of completion (ISO 8601, UTC) and duration in seconds."""
     run = manifest.get("run")
     run = run if isinstance(run, Mapping) else {}
-    seconds = float(manifest.get("seconds") or 0.0)
-    at = datetime.datetime.fromtimestamp(float(manifest.get("started_unix_s") or 0.0) + seconds, tz=datetime.UTC)
+    try:
+        seconds = float(manifest.get("seconds") or 0.0)
+        at = datetime.datetime.fromtimestamp(float(manifest.get("started_unix_s") or 0.0) + seconds, tz=datetime.UTC)
+    except (ValueError, TypeError, OverflowError, OSError):
+        # In a shared folder, anyone may have written it.
+        seconds, at = 0.0, datetime.datetime.fromtimestamp(0, tz=datetime.UTC)
     return {
         "dag_id": str(run.get("dag_id") or ""),
         "run_id": str(run.get("run_id") or ""),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -51,17 +51,21 @@ class MlflowApi:
 
     def experiment_id(self, name: str) -> str:
         """The ID of an experiment. Raises NotFound if it does not exist, DeletedExperiment if it was deleted."""
-        experiment = self._call("GET", "experiments/get-by-name", {"experiment_name": name})["experiment"]
-        if experiment.get("lifecycle_stage") == "deleted":
+        with self._as_mlflow("experiments/get-by-name"):
+            experiment = self._call("GET", "experiments/get-by-name", {"experiment_name": name})["experiment"]
+            is_deleted, identifier = experiment.get("lifecycle_stage") == "deleted", str(experiment["experiment_id"])
+        if is_deleted:
             raise DeletedExperiment(f"experiment {name!r} was deleted in MLflow at {self.url}")
-        return str(experiment["experiment_id"])
+        return identifier
 
     def experiment_names(self) -> Iterator[str]:
         """The names of all experiments that are not deleted."""
         token: str | None = None
         while True:
             answer = self._call("POST", "experiments/search", {"max_results": _PAGE, "page_token": token or ""})
-            yield from (str(experiment["name"]) for experiment in answer.get("experiments", []))
+            with self._as_mlflow("experiments/search"):
+                names = [str(experiment["name"]) for experiment in answer.get("experiments", [])]
+            yield from names
             token = answer.get("next_page_token")
             if not token:
                 return
@@ -77,7 +81,8 @@ class MlflowApi:
 
     def create_experiment(self, name: str) -> str:
         """Creates an experiment; returns its id."""
-        return str(self._call("POST", "experiments/create", {"name": name})["experiment_id"])
+        with self._as_mlflow("experiments/create"):
+            return str(self._call("POST", "experiments/create", {"name": name})["experiment_id"])
 
     def record(
         self,
@@ -92,7 +97,8 @@ class MlflowApi:
         """Records a run, which stays unfinished until `finish`; returns its id."""
         labels = [{"key": key, "value": value} for key, value in tags.items()]
         request = {"experiment_id": experiment_id, "run_name": name, "start_time": start_unix_ms, "tags": labels}
-        run_id = str(self._call("POST", "runs/create", request)["run"]["info"]["run_id"])
+        with self._as_mlflow("runs/create"):
+            run_id = str(self._call("POST", "runs/create", request)["run"]["info"]["run_id"])
         values = [{"key": key, "value": value, "timestamp": start_unix_ms, "step": 0} for key, value in metrics.items()]
         parameters = [{"key": key, "value": value} for key, value in params.items()]
         self._call("POST", "runs/log-batch", {"run_id": run_id, "params": parameters, "metrics": values})
@@ -123,8 +129,9 @@ class MlflowApi:
             if token:
                 body["page_token"] = token
             answer = self._call("POST", "runs/search", body)
-            for run in answer.get("runs", []):
-                yield _parse_run(run)
+            with self._as_mlflow("runs/search"):
+                runs = [_parse_run(run) for run in answer.get("runs", [])]
+            yield from runs
             token = answer.get("next_page_token")
             if not token:
                 return
@@ -147,7 +154,9 @@ class MlflowApi:
             ) from error
         try:
             content = answer.json()
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            if not isinstance(content, dict):
+                raise TypeError(type(content))
+        except (ValueError, TypeError, RecursionError) as error:
             if answer.status >= 500:
                 # A proxy's page.
                 raise Unreachable(f"MLflow at {self.url} failed on {path} (HTTP {answer.status})") from error
@@ -160,7 +169,18 @@ class MlflowApi:
             raise OperationFailed(
                 f"MLflow at {self.url} failed on {path} (HTTP {answer.status})", details=str(content.get("message"))
             )
-        return dict(content)
+        return content
+
+    @contextlib.contextmanager
+    def _as_mlflow(self, path: str) -> Iterator[None]:
+        """Raises OperationFailed where an answer lacks what MLflow's have: another server may be at the address."""
+        try:
+            yield
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise OperationFailed(
+                f"{self.url} did not answer {path} as MLflow does",
+                hint="run `replayctl settings show` to check mlflow.url",
+            ) from error
 
 
 def _parse_run(run: Mapping[str, Any]) -> MlflowRun:

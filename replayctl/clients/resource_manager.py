@@ -172,9 +172,12 @@ class HttpService:
         if answer.status != 200:
             raise self.refusal(answer.status, answer.data, what)
         try:
-            return dict(json.loads(answer.data))
-        except ValueError as error:
-            raise OperationFailed(f"cannot read {what} from {self.name}: the answer is not JSON") from error
+            document = json.loads(answer.data)
+            if not isinstance(document, dict):
+                raise TypeError(type(document))
+            return document
+        except (ValueError, TypeError, RecursionError) as error:
+            raise OperationFailed(f"cannot read {what} from {self.name}: the answer is not a JSON object") from error
 
     def request(
         self,
@@ -212,7 +215,7 @@ class HttpService:
         """The error for an answer other than success."""
         try:
             message = str(json.loads(body)["RemoteException"].get("message") or "")
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             message = ""
         if status in (401, 403):
             return AuthFailed(f"{self.name} does not allow {what}", details=message or None)
@@ -250,13 +253,19 @@ class ResourceManager(HttpService):
         if started_since:
             parameters["startedTimeBegin"] = str(int(started_since.timestamp() * 1000))
         answer = self.json("/ws/v1/cluster/apps", "the list of applications", parameters)
-        rows = (answer.get("apps") or {}).get("app") or []
-        return sorted((_application(row) for row in rows), key=_age, reverse=True)
+        try:
+            applications = [_application(row) for row in (answer.get("apps") or {}).get("app") or []]
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise _not_yarn(self.url, "the list of applications") from error
+        return sorted(applications, key=_age, reverse=True)
 
     def application(self, name: str) -> Application:
         """One application by its ID. Raises NotFound for one that the ResourceManager does not know."""
         answer = self.json(f"/ws/v1/cluster/apps/{application_id(name)}", name)
-        return _application(answer["app"])
+        try:
+            return _application(answer["app"])
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise _not_yarn(self.url, name) from error
 
     def kill(self, name: str) -> bool:
         """Ask the ResourceManager to kill an application; False when it does not allow it."""
@@ -267,6 +276,10 @@ class ResourceManager(HttpService):
         if answer.status in (401, 403):
             return False
         raise self.refusal(answer.status, answer.data, f"the request to kill {name}")
+
+
+def _not_yarn(url: str, what: str) -> OperationFailed:
+    return OperationFailed(f"{url} did not answer the request for {what} as a ResourceManager does")
 
 
 def _application(row: Mapping[str, Any]) -> Application:
@@ -308,4 +321,7 @@ def _age(app: Application) -> tuple[float, str]:
 def _moment(milliseconds: object) -> datetime.datetime | None:
     if not isinstance(milliseconds, int) or milliseconds <= 0:
         return None
-    return datetime.datetime.fromtimestamp(milliseconds / 1000, tz=datetime.UTC)
+    try:
+        return datetime.datetime.fromtimestamp(milliseconds / 1000, tz=datetime.UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
