@@ -20,7 +20,9 @@ from replayctl.images.digests import pin
 from replayctl.images.reference import parse_reference
 from replayctl.publishing.artifact_view import open_loader
 from replayctl.publishing.deployment import deployment_json
+from replayctl.publishing.history import published_source
 from replayctl.publishing.plan import Plan, PlannedAction, check_dag_ids, check_modules, make_plan
+from replayctl.publishing.source import Source, source_of
 from replayctl.publishing.verify import DagServer, Watcher, check_owners, expected_of
 from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
@@ -38,11 +40,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SyncOptions:
-    """How to deploy: `force` overwrites hand edits on the target, `break_lock` takes the lock from its holder."""
+    """How to deploy.
+
+    `force` overwrites hand edits on the target, `replace` removes DAG modules that came from another folder,
+    `break_lock` takes the lock from its holder.
+    """
 
     dry_run: bool = False
     validate: bool = True
     force: bool = False
+    replace: bool = False
     break_lock: bool = False
 
 
@@ -100,13 +107,19 @@ def find_dags_dir(option: Path | None, cwd: Path) -> Path | None:
     return option or (own if own.is_dir() else None)
 
 
-def _refuse_loss(plan: Plan, *, shipped: bool) -> None:
-    """Raises UsageProblem if the shipped DAGs would replace the user's own, as in a folder without `dags/`."""
-    if shipped and plan.of("delete"):
-        raise UsageProblem(
-            f"the shipped DAGs would replace yours: {', '.join(plan.of('delete'))} would be deleted",
-            hint="change to the folder with your dags/, or pass --dags-dir; to start over, run `replayctl undeploy`",
-        )
+def _refuse_loss(plan: Plan, source: Source, target: Target, options: SyncOptions) -> None:
+    """Raises UsageProblem if DAG modules that came from another folder would be removed, unless options say so."""
+    going = plan.of("delete")
+    if options.replace or not going:
+        return
+    before = published_source(target.history())
+    if before is None or before.is_same(source):
+        return
+    raise UsageProblem(
+        f"{source.folder} would replace DAGs of another project: {', '.join(going)} came from {before}",
+        hint="pass --dags-dir to deploy that folder, copy its modules into yours to keep both, "
+        "or pass --replace to remove them",
+    )
 
 
 def sync(
@@ -124,10 +137,10 @@ def sync(
     """
     options = options or SyncOptions()
     namespace, reporter = workspace.namespace, workspace.reporter
-    shipped, dags_dir = dags_dir is None, dags_dir or shipped_dir("dags")
+    source, dags_dir = source_of(dags_dir), dags_dir or shipped_dir("dags")
     checked = _check(dags_dir, workspace, options)
     if options.dry_run:
-        return _dry_run(checked, workspace, find_server, options, shipped=shipped)
+        return _dry_run(checked, workspace, find_server, options, source)
     watcher = Watcher(find_server(), workspace.settings, reporter) if find_server else None
     commit = commit_of(dags_dir)
     started = time.monotonic()
@@ -143,13 +156,13 @@ def sync(
             release=checked.release,
         ) as (token, state):
             plan = make_plan(checked.release, checked.dags, namespace, state, force=options.force)
-            _refuse_loss(plan, shipped=shipped)
+            _refuse_loss(plan, source, target, options)
             if watcher:
                 watcher.look()
                 check_owners(plan, watcher.server)
             if plan.changes:
                 reporter.step(f"publishing {plan.release.name} to {target.dags} on {target.shell.name}")
-                target.publish(token, _publication(plan, commit))
+                target.publish(token, _publication(plan, commit, source))
             published_s = time.monotonic() - started
             seen_after_s = None
             if watcher:
@@ -167,15 +180,14 @@ def _dry_run(
     workspace: Workspace,
     find_server: Callable[[], DagServer] | None,
     options: SyncOptions,
-    *,
-    shipped: bool,
+    source: Source,
 ) -> SyncReport:
     namespace = workspace.namespace
     with open_target(workspace) as target:
         names = list(stubs_of(checked.release.modules, namespace.suffix, namespace.directory))
         state = target.inspect(names, release=checked.release)
         plan = make_plan(checked.release, checked.dags, namespace, state, force=options.force)
-        _refuse_loss(plan, shipped=shipped)
+        _refuse_loss(plan, source, target, options)
         report = _report(plan, checked, namespace, target, options)
         try:
             if find_server:
@@ -241,27 +253,27 @@ def _image_digests(settings: Settings, dags: Sequence[Dag]) -> dict[str, str]:
     return {name: pin(image, worker) for name, image in names.items() if image}
 
 
-def _publication(plan: Plan, commit: Commit | None) -> Publication:
+def _publication(plan: Plan, commit: Commit | None, source: Source) -> Publication:
     git = asdict(commit) if commit else None
     dags: dict[str, list[str] | None] = {
         module: [dag.dag_id for dag in plan.dags if dag.module == module] for module in plan.release.modules
     }
     # Only the server knows which DAGs they define.
     dags |= dict.fromkeys(plan.release.free_modules)
-    who = lock.whoami()
     at = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")
     metadata = {
         "release": plan.release.name,
         "at": at,
-        "user": who["user"],
-        "host": who["host"],
+        "user": source.user,
+        "host": source.host,
+        "folder": source.folder,
         "git": git,
         "dags": dags,
     }
     upload = plan.release if plan.of("upload", "repair") else None
     return Publication(
         release=plan.release.name,
-        audit=audit_line("publish", release=plan.release.name, previous=plan.previous, git=git),
+        audit=audit_line("publish", release=plan.release.name, previous=plan.previous, folder=source.folder, git=git),
         upload=upload,
         metadata=json.dumps(metadata, sort_keys=True) + "\n" if upload else "",
         stubs={name: plan.stubs[name] for name in plan.of("create", "update")},

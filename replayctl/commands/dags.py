@@ -41,6 +41,9 @@ def sync_dags(
         bool, typer.Option("--validate/--no-validate", help="Check the code that Airflow runs when it parses DAGs.")
     ] = True,
     force: Force = False,
+    replace_others: Annotated[
+        bool, typer.Option("--replace", help="Remove DAG modules that were deployed from another folder.")
+    ] = False,
     break_lock: BreakLock = False,
     dry_run: DryRun = False,
 ) -> Result:
@@ -63,7 +66,9 @@ def sync_dags(
         deploy.find_dags_dir(dags_dir, app.cwd),
         workspace,
         find_server=find_server,
-        options=deploy.SyncOptions(dry_run=dry_run, validate=validate, force=force, break_lock=break_lock),
+        options=deploy.SyncOptions(
+            dry_run=dry_run, validate=validate, force=force, replace=replace_others, break_lock=break_lock
+        ),
     )
     view = [_summary(report), *_changes(report), *_steps_table(report.plan)]
     return Result(
@@ -151,7 +156,7 @@ def releases(
     audit: Annotated[bool, typer.Option("--audit", help="Show the audit log instead of the stored releases.")] = False,
     shared: Shared = False,
 ) -> Result:
-    """List your releases, with who deployed them, when and from which commit.
+    """List your releases, with who deployed them, when, and from which folder and commit.
 
     \b
     Examples:
@@ -177,6 +182,7 @@ def releases(
             record.name,
             moment(record.published_at or record.made_at),
             f"{record.user}@{record.host}",
+            record.source.folder if record.source else "-",
             _commit(record.commit, record.changed_files),
             _count(record.dags),
         )
@@ -184,8 +190,8 @@ def releases(
     ]
     if not rows:
         return Result("releases", report, (Lines((f"no releases in {report.target}",)),))
-    columns = ("", "release", "published", "by", "commit", "DAGs")
-    return Result("releases", report, (Table(columns, rows, title=report.target, numeric=(5,)),))
+    columns = ("", "release", "published", "by", "folder", "commit", "DAGs")
+    return Result("releases", report, (Table(columns, rows, title=report.target, numeric=(6,), wrap=(4,)),))
 
 
 def rollback(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from replayctl.errors import NotFound, UsageProblem
+from replayctl.publishing.source import Source, recorded_source
 from replayctl.settings.workspace import Workspace
 from replayctl.storage.answers import History
 from replayctl.storage.target import open_target
@@ -19,7 +20,8 @@ _MOVING = ("publish", "rollback", "withdraw", "undeploy")
 class ReleaseRecord:
     """One stored release: who deployed it, when, from which commit, and when it was last published.
 
-    `dags` are the dag_ids by module; None for a module that builds its DAGs with Airflow's API.
+    `dags` are the dag_ids by module; None for a module that builds its DAGs with Airflow's API. `source` is the folder
+    of its last deploy, None if it is not recorded.
     """
 
     name: str
@@ -31,6 +33,7 @@ class ReleaseRecord:
     changed_files: int | None
     dags: Mapping[str, tuple[str, ...] | None]
     published_at: str | None
+    source: Source | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ def records_of(history: History) -> tuple[ReleaseRecord, ...]:
     kept = _publishes(history)
     published = {release: at for release, at in kept}
     order = {release: number for number, (release, _) in enumerate(kept)}
+    sources = _sources(history)
     records = []
     for name, metadata in history.releases.items():
         git = metadata.get("git")
@@ -71,6 +75,7 @@ def records_of(history: History) -> tuple[ReleaseRecord, ...]:
                 changed_files=commit.get("changed_files"),
                 dags=dags_of(metadata),
                 published_at=published.get(name),
+                source=sources.get(name),
             )
         )
 
@@ -78,6 +83,22 @@ def records_of(history: History) -> tuple[ReleaseRecord, ...]:
         return record.current, order.get(record.name, -1), record.made_at or ""
 
     return tuple(sorted(records, key=newest, reverse=True))
+
+
+def published_source(history: History) -> Source | None:
+    """The folder that the published release was last deployed from; None if there is none, or it is not recorded."""
+    return _sources(history).get(history.pointer or "")
+
+
+def _sources(history: History) -> dict[str, Source]:
+    """Release → the folder of its last deploy: two folders with the same content are one release."""
+    lines = [(name, metadata) for name, metadata in history.releases.items()]
+    lines += [
+        (move.release, history.audit[move.line])
+        for move in _moves(history)
+        if move.action == "publish" and move.release and move.line is not None
+    ]
+    return {name: source for name, line in lines if (source := recorded_source(line))}
 
 
 def choose(release: str | None, history: History) -> ReleaseRecord:

@@ -28,6 +28,7 @@ from replayctl.errors import (
     UsageProblem,
 )
 from replayctl.publishing.deployment import deployment_json
+from replayctl.publishing.history import releases
 from replayctl.settings.declared import Settings
 from replayctl.settings.folders import find_folders
 from replayctl.settings.load import load_settings
@@ -244,7 +245,7 @@ def test_the_shipped_dags_never_replace_own_dags(place: tuple) -> None:
     (folder / "dag_mine.py").write_text("def dag_specs(namespace):\n    return []\n")
     run(place)
     for dry_run in (True, False):
-        with pytest.raises(UsageProblem, match="dag_mine_alice.py would be deleted"):
+        with pytest.raises(UsageProblem, match="the shipped DAGs would replace .* dag_mine_alice.py came from"):
             deploy.sync(
                 None,
                 Workspace(settings, namespace, RecordingReporter()),
@@ -252,6 +253,36 @@ def test_the_shipped_dags_never_replace_own_dags(place: tuple) -> None:
                 options=deploy.SyncOptions(dry_run=dry_run),
             )
     assert (server.dags_folder / "dag_mine_alice.py").exists()
+
+
+def test_a_second_project_removes_dags_of_the_first_only_on_request(place: tuple, tmp_path: Path) -> None:
+    settings, namespace, first, server = place
+    second = shutil.copytree(first, tmp_path / "second" / "dags")
+    (first / "dag_mine.py").write_text("def dag_specs(namespace):\n    return []\n")
+    run(place)
+    for dry_run in (True, False):
+        with pytest.raises(UsageProblem, match=f"dag_mine_alice.py came from {re.escape(str(first))} of .* on "):
+            run((settings, namespace, second, server), dry_run=dry_run)
+    assert (server.dags_folder / "dag_mine_alice.py").exists()
+    run((settings, namespace, second, server), replace=True)
+    assert not (server.dags_folder / "dag_mine_alice.py").exists()
+    workspace = Workspace(settings, namespace, RecordingReporter())
+    assert [record.source.folder for record in releases(workspace).releases if record.source] == [
+        str(second),
+        str(first),
+    ]
+
+
+def test_a_release_belongs_to_the_folder_that_published_it_last(place: tuple, tmp_path: Path) -> None:
+    settings, namespace, first, server = place
+    (first / "dag_mine.py").write_text("def dag_specs(namespace):\n    return []\n")
+    second = shutil.copytree(first, tmp_path / "second" / "dags")
+    run(place)
+    (first / "dag_mine.py").unlink()
+    run(place)
+    run((settings, namespace, second, server))
+    with pytest.raises(UsageProblem, match=re.escape(str(second))):
+        run(place)
 
 
 def test_a_dangling_link_at_a_stubs_name_is_not_overwritten(place: tuple) -> None:
