@@ -118,7 +118,7 @@ def run(lab: Lab) -> None:
         finally:
             station.call("runs", "stop", _DAG)
             # As long as a task runs, its DAG cannot go.
-            while station.call("undeploy", "--delete-from-airflow", timeout=400).code == 7:
+            while station.call("undeploy", "--delete-from-airflow", "--yes", timeout=400).code == 7:
                 time.sleep(2)
             _artifacts(lab).folder.delete()
 

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import datetime
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from replayctl.commands import dags_views
 from replayctl.commands.options import BreakLock, DryRun, Force, Shared, Wait
 from replayctl.console.result import Block, Fields, Lines, Problem, Result, Status, Table
-from replayctl.console.times import moment, short_moment
+from replayctl.console.times import moment
 from replayctl.errors import ReplayctlError, SettingsError, UsageProblem
 from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from replayctl.bundle.specs import Dag, Step
     from replayctl.clients.airflow import AirflowApi
-    from replayctl.deploy import SyncReport
     from replayctl.publishing.removal import Removal
     from replayctl.publishing.unfinished import Unfinished
 
-_RUNS_SHOWN = 3
 _FAILED_SHOWN = 3
 _NOT_VERIFIED = "the release was not verified: Airflow was not asked"
 
@@ -70,7 +68,7 @@ def sync_dags(
             dry_run=dry_run, validate=validate, force=force, replace=replace_others, break_lock=break_lock
         ),
     )
-    view = [_summary(report), *_changes(report), *_steps_table(report.plan)]
+    view = dags_views.sync_view(report)
     return Result(
         "sync-dags",
         report,
@@ -78,77 +76,6 @@ def sync_dags(
         status="ok" if report.changed else "nothing-to-do",
         warnings=() if find_server or dry_run else (_NOT_VERIFIED,),
     )
-
-
-def _summary(report: SyncReport) -> Fields:
-    """What was deployed, the target, and the live runs."""
-    fields = [("release", report.release), ("user", report.user or "(shared)"), ("target", report.target)]
-    fields.append(("DAGs", str(len(report.dags))))
-    if report.seen_after_s is not None:
-        fields.append(("shown by Airflow", f"after {report.seen_after_s:.1f} s"))
-    if report.runs:
-        runs = ", ".join(f"{run.run_id} of {run.dag_id}" for run in report.runs[:_RUNS_SHOWN])
-        more = f" and {len(report.runs) - _RUNS_SHOWN} more" if len(report.runs) > _RUNS_SHOWN else ""
-        fields.append(("live runs", f"{runs}{more}; they continue with the release they started with"))
-    foreign = sum(action.action == "foreign" for action in report.actions)
-    if foreign:
-        fields.append(("unchanged", f"{foreign} DAG file{'s' if foreign != 1 else ''} of other users"))
-    return Fields(tuple(fields))
-
-
-def _changes(report: SyncReport) -> list[Block]:
-    rows = [(action.action, action.what) for action in report.actions if action.action not in ("same", "foreign")]
-    return [Table(("action", "what"), rows, wrap=(1,))] if rows else []
-
-
-def _steps_table(dags: Sequence[Dag]) -> list[Block]:
-    """What a run would do: one row per artifact, with the first DAG that has a step for it.
-
-    Data sets of which nothing has been computed share a line, unless that is true of all.
-    """
-    steps: dict[str, tuple[Dag, Step]] = {}
-    for dag in dags:
-        for step in dag.steps:
-            steps.setdefault(step.identity, (dag, step))
-    everything = dict.fromkeys(step.dataset for _, step in steps.values())
-    unknown = dict.fromkeys(
-        step.prospect["why"] for _, step in steps.values() if step.prospect and step.prospect["outcome"] == "unknown"
-    )
-    if unknown:
-        lines = (f"what a run would reuse is unknown: {why} (parameters: --output json)" for why in unknown)
-        return [Lines(tuple(lines))]
-    in_use = {step.dataset for _, step in steps.values() if not _is_new(step)} or set(everything)
-    rows = [
-        (step.dataset, step.name, dag.dag_id, _parameters(step), _prospect(step))
-        for dag, step in steps.values()
-        if step.dataset in in_use
-    ]
-    blocks: list[Block] = []
-    if rows:
-        blocks.append(Table(("data set", "step", "DAG", "parameters", "a run would"), rows, title="steps", wrap=(3, 4)))
-    if rest := [dataset for dataset in everything if dataset not in in_use]:
-        blocks.append(Lines((f"compute every step: {', '.join(rest)} (for their parameters: --output json)",)))
-    return blocks
-
-
-def _is_new(step: Step) -> bool:
-    """Whether nothing has been computed yet by a step of this kind."""
-    return step.prospect is not None and step.prospect["outcome"] == "compute" and not step.prospect["why"]
-
-
-def _parameters(step: Step) -> str:
-    own = ", ".join(f"{name}: {value}" for name, value in step.overridden.items())
-    return f"{step.parameters_text}{f' (the data set overrides {own})' if own else ''}"
-
-
-def _prospect(step: Step) -> str:
-    assert step.prospect is not None
-    if step.prospect["outcome"] == "reuse":
-        origin = step.prospect["origin"]
-        at = short_moment(datetime.datetime.fromisoformat(origin["at"]))
-        return f"reuse the artifact of {origin['dag_id'] or 'an unknown DAG'} from {at}"
-    outcome, why = step.prospect["outcome"], step.prospect["why"]
-    return f"{outcome}: {why}" if why else str(outcome)
 
 
 def releases(
@@ -294,10 +221,11 @@ def undeploy(
         bool, typer.Option("--delete-from-airflow", help="Also delete the DAGs and their runs in Airflow.")
     ] = False,
     shared: Shared = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking for confirmation.")] = False,
     break_lock: BreakLock = False,
     dry_run: DryRun = False,
 ) -> Result:
-    """Remove your DAGs and releases from the shared folders.
+    """Remove your DAGs and releases from the shared folders, after you have confirmed it.
 
     Artifacts and metrics are kept, and so is the audit log. Stop live runs first.
 
@@ -312,14 +240,33 @@ def undeploy(
     find_server = _server(ctx)
     if delete_from_airflow and find_server is None:
         raise _no_airflow(app, "--delete-from-airflow")
-    report = removal.undeploy(
+    remove = functools.partial(
+        removal.undeploy,
         app.workspace(shared=shared),
         server=find_server() if find_server else None,
         delete_from_airflow=delete_from_airflow,
         break_lock=break_lock,
-        dry_run=dry_run,
     )
+    report = remove(dry_run=True) if dry_run or not yes else remove()
+    if not dry_run and not yes:
+        if question := _question(report):
+            app.confirm(question)
+        report = remove()
     return _removed("undeploy", report)
+
+
+def _question(plan: Removal) -> str | None:
+    """What to confirm before an undeploy; None if it would remove nothing."""
+    subjects = [
+        f"{len(names)} {what}{'' if len(names) == 1 else 's'}"
+        for names, what in ((plan.stubs, "DAG file"), (plan.removed, "release"))
+        if names
+    ]
+    question = f"{' and '.join(subjects)} in {plan.target}, with no release left to roll back to" if subjects else ""
+    if plan.dags_deleted:
+        dags = f"{len(plan.dags_deleted)} DAG{'' if len(plan.dags_deleted) == 1 else 's'} and all their runs in Airflow"
+        question = f"{question}, and {dags}" if question else dags
+    return f"Remove {question}?" if question else None
 
 
 def _removed(command: str, report: Removal) -> Result:

@@ -184,7 +184,9 @@ def _remove(cluster: Cluster) -> None:
             cluster.call("runs", "stop", _DAG, unfinished["run_id"])
     deadline = time.monotonic() + 300
     # A task outlives its run until Airflow has heard of its end.
-    while (removed := cluster.call("undeploy", "--delete-from-airflow")).code == 7 and time.monotonic() < deadline:
+    while (
+        removed := cluster.call("undeploy", "--delete-from-airflow", "--yes")
+    ).code == 7 and time.monotonic() < deadline:
         time.sleep(2)
     cluster.hdfs("-rm", "-r", "-f", "-skipTrash", _ARTIFACTS, f"/shared/replay/packages/{_USER}")
     for folder in (_DAGS / "replayctl_releases", _DATA / "spark_submit_files"):

@@ -301,7 +301,7 @@ def test_old_releases_go_and_undeploy_leaves_nothing_but_the_audit(person: Calla
     assert {path.name for path in (mia.share / "files" / "mia").iterdir()} == set(names[2:])
     plan = mia.call("undeploy", "--delete-from-airflow", "--dry-run").data
     assert plan["dags_deleted"] == ["small_mia"]
-    answer = mia.call("undeploy", "--delete-from-airflow")
+    answer = mia.call("undeploy", "--delete-from-airflow", "--yes")
     assert answer.code == 0, answer.document
     assert answer.data["dags_deleted"] == ["small_mia"]
     assert mia.stubs() == []

@@ -240,7 +240,7 @@ def steps(lab: Lab, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) 
     finally:
         probes.call("yarn-kill", "--mine", "--yes")
         # A task outlives its application, and its pod, until Airflow has heard of their end.
-        words = ("undeploy", "--delete-from-airflow")
+        words = ("undeploy", "--delete-from-airflow", "--yes")
         removed = until("the tasks are over", lambda: (answer := probes.call(*words)).code != 7 and answer, 400)
         deleted = sorted(removed.document["data"]["dags_deleted"])
         dags = sorted(f"{name}_{_USER}" for name in ("yarn_fails", "yarn_packages", "yarn_raises", _DAG))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from replayctl.bundle.specs import Dag, Step
-from replayctl.commands.dags import _steps_table
+from replayctl.commands.dags_views import steps_table
 from replayctl.console.result import Block, Lines, Table
 
 NEW = {"outcome": "compute", "why": ""}
@@ -25,25 +25,25 @@ def rows(blocks: list[Block]) -> list[tuple[str, ...]]:
 
 
 def test_a_step_of_two_dags_is_one_row_under_the_first() -> None:
-    blocks = _steps_table([dag("a", "ml1m", split=REUSED, als=CHANGED), dag("b", "ml1m", split=REUSED, knn=NEW)])
+    blocks = steps_table([dag("a", "ml1m", split=REUSED, als=CHANGED), dag("b", "ml1m", split=REUSED, knn=NEW)])
     assert rows(blocks) == [("ml1m", "split", "a"), ("ml1m", "als", "a"), ("ml1m", "knn", "b")]
     assert len(blocks) == 1
 
 
 def test_data_sets_without_a_result_share_a_line() -> None:
     dags = [dag("a", "ml1m", split=NEW, als=NEW), dag("b", "ml100k", split=REUSED, als=NEW), dag("c", "msd", split=NEW)]
-    blocks = _steps_table(dags)
+    blocks = steps_table(dags)
     assert rows(blocks) == [("ml100k", "split", "b"), ("ml100k", "als", "b")]
     assert blocks[1] == Lines(("compute every step: ml1m, msd (for their parameters: --output json)",))
 
 
 def test_before_the_first_run_every_step_is_shown() -> None:
-    assert len(rows(_steps_table([dag("a", "ml1m", split=NEW), dag("b", "msd", split=NEW)]))) == 2
-    assert _steps_table([]) == []
+    assert len(rows(steps_table([dag("a", "ml1m", split=NEW), dag("b", "msd", split=NEW)]))) == 2
+    assert steps_table([]) == []
 
 
 def test_artifacts_out_of_sight_are_one_line_with_the_reason() -> None:
     unseen = {"outcome": "unknown", "why": "this machine has no folder /x"}
-    assert _steps_table([dag("a", "ml1m", split=unseen), dag("b", "msd", split=unseen)]) == [
+    assert steps_table([dag("a", "ml1m", split=unseen), dag("b", "msd", split=unseen)]) == [
         Lines(("what a run would reuse is unknown: this machine has no folder /x (parameters: --output json)",))
     ]
