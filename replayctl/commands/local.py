@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from replayctl.settings.declared import Settings
 
 
+_KEPT = "keeping the environments, since they are in use by"
 _WithEngine = Annotated[Engine, typer.Option(help="Engine of the steps; spark adds its environment and requires Java.")]
 
 
@@ -78,21 +79,30 @@ def down(
         _confirm_purge(app, settings)
     stopped = stack.running_parts(settings) if dry_run else stack.down(settings, app.reporter)
     app.reporter.status("measuring disk usage")
-    kept = leftovers.find_leftovers(settings)
+    listing = leftovers.find_leftovers(settings)
+    removed = [leftover for leftover in listing if purge and leftover.in_use_by is None]
+    kept = [leftover for leftover in listing if leftover not in removed]
     if purge and not dry_run:
-        leftovers.purge(settings, kept, app.reporter)
+        leftovers.purge(settings, removed, app.reporter)
     verb = "would stop" if dry_run else "stopped"
     line = f"{verb} {', '.join(stopped)}" if stopped else "the local stack is not running"
     data = {
         "stopped": stopped,
         "home": settings.local.home,
-        "kept": () if purge else kept,
-        "removed": kept if purge else (),
+        "kept": kept,
+        "removed": removed,
         "dry_run": dry_run,
     }
-    status: Status = "ok" if stopped or (purge and kept) else "nothing-to-do"
+    status: Status = "ok" if stopped or removed else "nothing-to-do"
+    verb = "would be removed" if dry_run else "removed"
+    view = (Lines((line,)), *_leftovers_view(verb, removed), *_leftovers_view("kept", kept))
+    hint = Fields((("remove with", "replayctl local down --purge"),))
     return Result(
-        "local down", data, (Lines((line,)), *_leftovers_view(kept, purge=purge, dry_run=dry_run)), status=status
+        "local down",
+        data,
+        (*view, *([hint] if kept and not purge else [])),
+        status=status,
+        warnings=tuple(f"{_KEPT} {user}" for user in _users(kept) if purge),
     )
 
 
@@ -101,20 +111,25 @@ def _confirm_purge(app: AppContext, settings: Settings) -> None:
 
     app.reporter.status("measuring disk usage")
     kept = leftovers.find_leftovers(settings)
-    for leftover in kept:
+    going = [leftover for leftover in kept if leftover.in_use_by is None]
+    for leftover in going:
         app.reporter.step(f"{format_bytes(leftover.bytes):>8}  {leftover.path}  ({leftover.purpose})")
-    app.confirm(f"Stop the stack and remove these files, {format_bytes(_total(kept))}?")
+    for user in _users(kept):
+        app.reporter.step(f"{_KEPT} {user}")
+    app.confirm(f"Stop the stack and remove these files, {format_bytes(_total(going))}?")
 
 
-def _leftovers_view(kept: Sequence[Leftover], *, purge: bool, dry_run: bool) -> list[Block]:
-    if not kept:
+def _users(kept: Sequence[Leftover]) -> list[str]:
+    return list(dict.fromkeys(leftover.in_use_by for leftover in kept if leftover.in_use_by is not None))
+
+
+def _leftovers_view(verb: str, leftovers: Sequence[Leftover]) -> list[Block]:
+    if not leftovers:
         return []
-    verb = ("would be removed" if dry_run else "removed") if purge else "kept"
-    rows = [(format_bytes(leftover.bytes), str(leftover.path), leftover.purpose) for leftover in kept]
-    hint = () if purge else (("remove with", "replayctl local down --purge"),)
+    rows = [(format_bytes(leftover.bytes), str(leftover.path), leftover.purpose) for leftover in leftovers]
     return [
         Table((verb, "path", "content"), rows, numeric=(0,), wrap=(1, 2)),
-        Fields((("total", format_bytes(_total(kept))), *hint)),
+        Fields((("total", format_bytes(_total(leftovers))),)),
     ]
 
 

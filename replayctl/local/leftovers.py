@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replayctl.console.events import Reporter
-from replayctl.errors import Conflict, OperationFailed
-from replayctl.local import processes
+from replayctl.errors import OperationFailed
+from replayctl.local import processes, record
 from replayctl.local.disk import size_of, write_like
 from replayctl.local.locking import exclusive
+from replayctl.local.state import processes_in
 from replayctl.settings.declared import Settings
 
 _STATE = {
@@ -38,37 +39,48 @@ _COMPLETIONS = (".bash_completions/replayctl.sh", ".zfunc/_replayctl", ".config/
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """One file or folder that is kept; `bytes` is its size on the disk."""
+    """One file or folder that is kept; `bytes` is its size on the disk.
+
+    `in_use_by` names the programs outside this stack for which a purge keeps it; None if there are none.
+    """
 
     path: Path
     purpose: str
     bytes: int
+    in_use_by: str | None = None
 
 
 def find_leftovers(settings: Settings) -> tuple[Leftover, ...]:
     """Everything that is kept while the stack is stopped, with sizes measured now."""
     home = settings.local.home
+    environments = _environments(settings.cache_dir)
+    users = _other_users(home, environments)
     candidates = [(home / name, purpose) for name, purpose in _STATE.items()]
-    candidates += [(path, "environment, shared by all stacks") for path in _environments(settings.cache_dir)]
+    candidates += [(path, "environment, shared by all stacks") for path in environments]
     candidates += [(Path.home() / name, "shell completion") for name in _COMPLETIONS]
     return tuple(
-        Leftover(path, purpose, size_of(path)) for path, purpose in candidates if path.is_symlink() or path.exists()
+        Leftover(path, purpose, size_of(path), users if path in environments else None)
+        for path, purpose in candidates
+        if path.is_symlink() or path.exists()
     )
 
 
-def purge(settings: Settings, leftovers: Sequence[Leftover], reporter: Reporter) -> tuple[Leftover, ...]:
-    """Removes the leftovers and returns them. The stack must be stopped.
+def _other_users(home: Path, environments: Sequence[Path]) -> str | None:
+    """What runs from the environments and does not belong to this stack: other stacks by their folders."""
+    own = set(processes_in(home))
+    others = [process for process in processes.find_running_from(environments) if process not in own]
+    folders = dict.fromkeys(record.folder_in_mark(processes.mark_of(process)) for process in others)
+    unmarked = [process for process in others if not record.folder_in_mark(processes.mark_of(process))]
+    names = [f"the local stack in {folder}" for folder in folders if folder]
+    return ", ".join([*names, *([processes.describe(unmarked)] if unmarked else [])]) or None
 
-    Raises Conflict, before anything is removed, when a program still uses an environment, and OperationFailed that
-    names what could not be removed.
+
+def purge(settings: Settings, leftovers: Sequence[Leftover], reporter: Reporter) -> tuple[Leftover, ...]:
+    """Removes the leftovers and returns those removed. The stack must be stopped.
+
+    Environments that others use stay. Raises OperationFailed that names what could not be removed.
     """
-    environments = [leftover.path for leftover in leftovers if _is_environment(leftover.path, settings.cache_dir)]
-    users = processes.find_running_from(environments)
-    if users:
-        raise Conflict(
-            f"the environments are in use by {processes.describe(users)}",
-            hint="stop the other local stack: REPLAYCTL_LOCAL_HOME=<its folder> replayctl local down",
-        )
+    leftovers = [leftover for leftover in leftovers if leftover.in_use_by is None]
     with _state_lock(settings.local.home, reporter):
         for leftover in leftovers:
             reporter.status(f"removing {leftover.path}")

@@ -145,6 +145,15 @@ def find_running_from(folders: Collection[Path]) -> list[psutil.Process]:
     return users
 
 
+def mark_of(process: psutil.Process) -> str:
+    """The mark in a process's environment; empty without one, and where the environment is not readable."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error, OSError):
+        return str(process.environ().get(MARK_VARIABLE, ""))
+    return ""
+
+
 def describe(processes: Sequence[psutil.Process]) -> str:
     """Process ids and program names, for messages."""
     import psutil

@@ -71,6 +71,12 @@ def part_in_mark(mark: str) -> str:
     return words[2] if len(words) == 4 else ""
 
 
+def folder_in_mark(mark: str) -> str:
+    """The state folder in a mark; empty for an invalid mark."""
+    words = mark.split(" ", 3)
+    return words[3] if len(words) == 4 else ""
+
+
 def is_marked_by(home: Path, mark: str) -> bool:
     """Whether a mark belongs to the stack of this folder.
 

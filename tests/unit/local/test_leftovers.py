@@ -1,15 +1,17 @@
 """Files that remain on the disk are listed with their sizes, and a purge removes them and nothing else."""
 
 import json
+import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from replayctl import cli
 from replayctl.commands.local import format_bytes
-from replayctl.errors import Conflict
 from replayctl.local import leftovers
 from replayctl.local.disk import size_of
 from replayctl.settings.declared import Settings
@@ -62,21 +64,53 @@ def test_a_purge_removes_what_was_listed_and_nothing_else(populated: Settings, t
     assert rc_file.stat().st_mode & 0o777 == 0o640
 
 
-def test_environments_that_a_program_uses_stay_with_everything_else(populated: Settings) -> None:
+@pytest.fixture
+def running(populated: Settings) -> Iterator[Callable[[str], int]]:
+    """Starts programs of the environment with a mark; returns their process ids."""
     python = populated.cache_dir / "environments" / "airflow-0123456789ab" / "bin" / "python"
     python.symlink_to(sys.executable)
-    user = subprocess.Popen(
-        [str(python), "-c", "print(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert user.stdout is not None
-    user.stdout.readline()
-    try:
-        listing = leftovers.find_leftovers(populated)
-        with pytest.raises(Conflict, match=str(user.pid)):
-            leftovers.purge(populated, listing, RecordingReporter())
-        assert leftovers.find_leftovers(populated) == listing
-    finally:
-        user.communicate(b"\n")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(mark: str) -> int:
+        user = subprocess.Popen(
+            [str(python), "-c", "print(flush=True); input()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "REPLAYCTL_MARK": mark},
+        )
+        started.append(user)
+        assert user.stdout is not None
+        user.stdout.readline()
+        return user.pid
+
+    yield start
+    for user in started:
+        user.kill()
+        user.communicate()
+
+
+@pytest.mark.parametrize(
+    ("mark", "name"), [("stack 0a mlflow /other", "the local stack in /other"), ("", r"\d+ \(\S+\)")]
+)
+def test_environments_that_others_use_stay_and_the_rest_goes(
+    populated: Settings, running: Callable[[str], int], capfd: pytest.CaptureFixture[str], mark: str, name: str
+) -> None:
+    running(mark)
+    code, answer = call(capfd, "local", "down", "--purge", "--yes")
+    assert (code, answer["status"]) == (0, "ok")
+    (warning,) = answer["warnings"]
+    assert re.fullmatch(f"keeping the environments, since they are in use by {name}", warning)
+    assert [Path(leftover["path"]).name for leftover in answer["data"]["kept"]] == ["airflow-0123456789ab"]
+    assert not (populated.local.home / "data").exists()
+    assert (populated.cache_dir / "environments" / "airflow-0123456789ab" / "bin" / "python").exists()
+
+
+def test_programs_of_this_stack_do_not_keep_its_environments(
+    populated: Settings, running: Callable[[str], int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    running(f"stack 0a mlflow {populated.local.home}")
+    _, answer = call(capfd, "local", "down", "--purge", "--dry-run")
+    assert (answer["data"]["stopped"], answer["data"]["kept"]) == (["mlflow"], [])
 
 
 def call(capfd: pytest.CaptureFixture[str], *argv: str) -> tuple[int, dict]:
