@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from replayctl import shipped
 from replayctl.commands.options import DryRun, Engine
 from replayctl.console.result import Block, Fields, Lines, Problem, Result, Status, Table
 from replayctl.errors import UsageProblem
@@ -69,7 +71,7 @@ def down(
       replayctl local down
       replayctl local down --purge --dry-run
     """
-    from replayctl.local import leftovers, stack
+    from replayctl.local import installer, leftovers, stack
 
     settings = _local_settings(ctx)
     app: AppContext = ctx.obj
@@ -86,21 +88,26 @@ def down(
         leftovers.purge(settings, removed, app.reporter)
     verb = "would stop" if dry_run else "stopped"
     line = f"{verb} {', '.join(stopped)}" if stopped else "the local stack is not running"
+    uv_cache = installer.cache_of_uv()
     data = {
         "stopped": stopped,
         "home": settings.local.home,
         "kept": kept,
         "removed": removed,
+        "uv_cache": uv_cache,
         "dry_run": dry_run,
     }
     status: Status = "ok" if stopped or removed else "nothing-to-do"
     verb = "would be removed" if dry_run else "removed"
     view = (Lines((line,)), *_leftovers_view(verb, removed), *_leftovers_view("kept", kept))
-    hint = Fields((("remove with", "replayctl local down --purge"),))
+    hints = [("remove with", "replayctl local down --purge")] if kept and not purge else []
+    if uv_cache:
+        command = f"{shlex.quote(shipped.uv_program())} cache clean"
+        hints.append(("uv's cache", f"{uv_cache}, shared with your other projects; empty it with: {command}"))
     return Result(
         "local down",
         data,
-        (*view, *([hint] if kept and not purge else [])),
+        (*view, *([Fields(tuple(hints))] if hints else [])),
         status=status,
         warnings=tuple(f"{_KEPT} {user}" for user in _users(kept) if purge),
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from replayctl import process, shipped
-from replayctl.errors import NotFound, RemoteCommandFailed, TimedOut
+from replayctl.errors import NotFound, RemoteCommandFailed, ReplayctlError, TimedOut
 
 # Bounds the wait for a program that hangs.
 _CONFIGURATION_DEADLINE_S = 20.0
@@ -30,6 +30,16 @@ _VARIABLES = {
 }
 # In pip, a later one takes precedence.
 _SECTIONS = ("global", "install", ":env:")
+
+
+def cache_of_uv() -> Path | None:
+    """uv's cache, which all projects of this user share; None if there is none, or no uv."""
+    try:
+        answer = process.run([shipped.uv_program(), "cache", "dir"], timeout_s=10.0)
+    except ReplayctlError:
+        return None
+    folder = Path(answer.tail.strip())
+    return folder if folder.is_dir() else None
 
 
 def create(python: Path, path: Path, env: Mapping[str, str]) -> None:

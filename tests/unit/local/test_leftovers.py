@@ -151,3 +151,14 @@ def test_sizes_count_shared_blocks_once(tmp_path: Path) -> None:
 )
 def test_sizes_are_written_shortly(size: int, text: str) -> None:
     assert format_bytes(size) == text
+
+
+def test_the_cache_of_uv_is_named_and_kept(
+    populated: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    assert call(capfd, "local", "down")[1]["data"]["uv_cache"] is None
+    (tmp_path / "cache").mkdir()
+    assert cli.run(["local", "down", "--purge", "--yes"]) == 0
+    assert f"{tmp_path / 'cache'}, shared with your other projects" in capfd.readouterr().out
+    assert (tmp_path / "cache").exists()
