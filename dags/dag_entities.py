@@ -284,12 +284,12 @@ SECOND_LEVEL_MODELS: Mapping[str, Mapping[str, object]] = {
 def model_params(*names: str, dataset: DatasetInfo | None = None) -> dict[str, FirstLevelModel]:
     """First-level models by short name, with the overrides that the data set declares.
 
-    Raises KeyError with the known names for an unknown one.
+    Raises ValueError with the known names for an unknown one.
     """
     models = {}
     for name in names:
         if name not in FIRST_LEVEL_MODELS:
-            raise KeyError(f"unknown first-level model {name!r}; known: {', '.join(sorted(FIRST_LEVEL_MODELS))}")
+            raise ValueError(f"unknown first-level model {name!r}; known: {', '.join(sorted(FIRST_LEVEL_MODELS))}")
         model = FIRST_LEVEL_MODELS[name]
         overrides = dataset.model_overrides.get(name, {}) if dataset else {}
         overridden = {key: model.parameters.get(key) for key in overrides}

@@ -9,6 +9,7 @@ import ast
 import hashlib
 import io
 import os
+import traceback
 import warnings
 import zipfile
 import zlib
@@ -155,7 +156,10 @@ def _entry_function(path: Path, content: bytes) -> str | None:
         ) from error
     except (SyntaxError, ValueError, LookupError, OverflowError, SystemError) as error:
         line = getattr(error, "lineno", None)
-        raise UsageProblem(f"{path}{f':{line}' if line else ''} does not compile: {error}") from error
+        raise UsageProblem(
+            f"{path}{f':{line}' if line else ''} does not compile: {getattr(error, 'msg', None) or error}",
+            details="".join(traceback.format_exception_only(error)).rstrip() if line else None,
+        ) from error
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     entries = [name for name in ENTRY_FUNCTIONS if name in defined]
     return entries[0] if entries else None

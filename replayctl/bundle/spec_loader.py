@@ -95,7 +95,7 @@ def _load(answer: str, folder: str, release: str, *, view: dict[str, Any] | None
         try:
             specs = entry.load_specs(module, deployment)
         except Exception as error:  # noqa: BLE001 - a module may raise anything
-            broken[module] = ["".join(traceback.format_exception(error)), f"{type(error).__name__}: {error}"]
+            broken[module] = [_trace(error, folder), f"{type(error).__name__}: {error}"]
             continue
         for dag in specs:
             steps = [_describe(dag, step, deployment, reuse) for step in dag.steps]
@@ -120,6 +120,22 @@ def _load(answer: str, folder: str, release: str, *, view: dict[str, Any] | None
             step["prospect"] = prospects.get(step["identity"])
     with open(answer, "w", encoding="utf-8") as file:
         json.dump({"dags": dags, "broken": broken}, file)
+
+
+def _trace(error: BaseException, folder: str) -> str:
+    """The traceback, and those of its causes, without the frames of the loader and of Python's import."""
+    whole = traceback.TracebackException.from_exception(error)
+    pending: list[traceback.TracebackException | None] = [whole]
+    while pending:
+        part = pending.pop()
+        if part is not None:
+            part.stack = traceback.StackSummary.from_list(
+                frame
+                for frame in part.stack
+                if frame.filename.startswith(f"{folder}/") and frame.filename != f"{folder}/release_package.py"
+            )
+            pending += [part.__cause__, part.__context__]
+    return "".join(whole.format())
 
 
 def _prospects(documents: dict[str, Any], reuse: Any) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ from replayctl import process
 from replayctl.bundle.release import Release
 from replayctl.errors import TimedOut, UsageProblem
 
+_REPEATED_SHOWN = 3
 _LOADER = Path(__file__).with_name("spec_loader.py")
 
 
@@ -92,20 +93,36 @@ def load_specs(release: Release, *, timeout_s: float, view: ArtifactView | None 
             )
         document = json.loads(answer.read_text(encoding="utf-8"))
         if document["broken"]:
-            raise _broken(document["broken"], str(folder))
+            raise _broken(document["broken"], folder)
         dags = _parse(document["dags"])
-    ids = [dag.dag_id for dag in dags]
-    repeated = sorted({dag_id for dag_id in ids if ids.count(dag_id) > 1})
-    if repeated:
-        raise UsageProblem(f"two DAGs have the same dag_id: {', '.join(repeated)}")
+    _refuse_repeated(dags)
     return dags
 
 
-def _broken(modules: Mapping[str, tuple[str, str]], folder: str) -> UsageProblem:
+def _refuse_repeated(dags: Sequence[Dag]) -> None:
+    """Raises UsageProblem if two DAGs share an id, with the modules that define them."""
+    modules: dict[str, list[str]] = {}
+    for dag in dags:
+        modules.setdefault(dag.dag_id, []).append(f"{dag.module}.py")
+    repeated = {dag_id: names for dag_id, names in modules.items() if len(names) > 1}
+    if repeated:
+        where = [f"{dag_id} (in {' and '.join(dict.fromkeys(names))})" for dag_id, names in sorted(repeated.items())]
+        more = f" and {len(where) - _REPEATED_SHOWN} more" if len(where) > _REPEATED_SHOWN else ""
+        raise UsageProblem(
+            f"several DAGs have the same dag_id: {', '.join(where[:_REPEATED_SHOWN])}{more}",
+            hint="rename one of them; nothing was deployed",
+        )
+
+
+def _broken(modules: Mapping[str, tuple[str, str]], folder: Path) -> UsageProblem:
+    def shown(text: str) -> str:
+        # The folder first, since its path ends in the release's name.
+        return text.replace(str(folder), "dags").replace(f"{folder.name}.", "dags.")
+
     words = [f"{module}.py cannot be loaded: {summary}" for module, (_, summary) in modules.items()]
     return UsageProblem(
-        "; ".join(words).replace(folder, "dags"),
-        details="\n".join(text.strip() for text, _ in modules.values()).replace(folder, "dags"),
+        shown("; ".join(words)),
+        details=shown("\n".join(text.strip() for text, _ in modules.values())),
         hint=f"correct {', '.join(f'{module}.py' for module in modules)}; nothing was deployed",
     )
 

@@ -63,7 +63,7 @@ def test_there_are_nine_data_sets_and_three_dags_for_each() -> None:
 
 
 def test_an_unknown_model_is_named_with_the_known_ones() -> None:
-    with pytest.raises(KeyError, match="als.*poprec"):
+    with pytest.raises(ValueError, match="als.*poprec"):
         model_params("alss")
 
 
