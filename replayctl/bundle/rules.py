@@ -27,7 +27,6 @@ CALLS: dict[str, tuple[str, ...]] = {
         "time.ctime",
         "time.asctime",
         "time.strftime",
-        "time.sleep",
         "timeit.",
         "os.times",
         "arrow.now",
@@ -41,6 +40,7 @@ CALLS: dict[str, tuple[str, ...]] = {
         "airflow.utils.timezone.utcnow",
         "airflow.sdk.timezone.utcnow",
     ),
+    "wait": ("time.sleep", "asyncio.sleep", "signal.pause"),
     "environment": (
         "os.getenv",
         "os.putenv",
@@ -195,6 +195,7 @@ HEAVY = frozenset(
 MEANING = {
     "random": "returns another value at each parse, so Airflow sees a new DAG every time",
     "clock": "returns another value at each parse, so Airflow sees a new DAG every time",
+    "wait": "parsing must not wait: it runs every few seconds, and a slow module delays all others",
     "environment": "the DAG processor has another environment than you",
     "read": "files may differ between machines; only those beside __file__ belong to the release",
     "write": "parsing must not write: it runs every few seconds, in several processes",

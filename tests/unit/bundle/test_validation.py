@@ -64,6 +64,7 @@ def test_the_shipped_dags_have_no_findings(folder: Path) -> None:
         ("import gzip\nX = gzip.open('x')", "read"),
         ("import sqlite3\nX = sqlite3.connect('x')", "read"),
         ("import time\nX = time.monotonic()", "clock"),
+        ("import time\ntime.sleep(1)", "wait"),
         ("from time import perf_counter as now\nX = now()", "clock"),
         ("import time\nnow = time.time\nX = now()", "clock"),
         ("import time\nnow: object = time.perf_counter_ns\nX = now()", "clock"),
