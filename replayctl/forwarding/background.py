@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from replayctl import process
-from replayctl.errors import NotFound, ReplayctlError, TimedOut, UsageProblem, error_of
+from replayctl.errors import NotFound, OperationFailed, ReplayctlError, TimedOut, UsageProblem, error_of
 from replayctl.settings.declared import Settings
 
 _START_DEADLINE_S = 30.0
@@ -41,8 +41,7 @@ def start(words: Sequence[str], options: Sequence[str], settings: Settings) -> B
     Raises the process's error if it ends, TimedOut if it does not answer. An early end of this call, such as by Ctrl-C,
     also ends the process.
     """
-
-    folder = _folder(settings)
+    folder = _created_folder(settings)
     name = secrets.token_hex(4)
     log = folder / f"{name}.log"
     argv = [sys.executable, "-m", "replayctl", "--profile", settings.profile, "--output", "json"]
@@ -124,15 +123,27 @@ def stop(names: Sequence[str], settings: Settings, *, every: bool, dry_run: bool
 
 
 def _folder(settings: Settings) -> Path:
-    folder = settings.state_dir / "forwards"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return settings.state_dir / "forwards"
+
+
+def _created_folder(settings: Settings) -> Path:
+    folder = _folder(settings)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise OperationFailed(
+            f"cannot create folder {folder}: {error.strerror}",
+            hint="choose another folder: export REPLAYCTL_STATE_DIR=<folder>",
+        ) from error
     return folder
 
 
 def _forget(note: Path) -> None:
-    note.unlink(missing_ok=True)
-    note.with_suffix(".tmp").unlink(missing_ok=True)
-    note.with_suffix(".log").unlink(missing_ok=True)
+    # In a folder that has become read-only, they stay.
+    with contextlib.suppress(OSError):
+        note.unlink(missing_ok=True)
+        note.with_suffix(".tmp").unlink(missing_ok=True)
+        note.with_suffix(".log").unlink(missing_ok=True)
 
 
 def _first_document(log: Path) -> dict[str, Any] | None:
