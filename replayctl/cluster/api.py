@@ -13,18 +13,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from replayctl.cluster.kubeconfig import ClusterAccess, find_cluster
+from replayctl.cluster.kubeconfig import ClusterAccess, find_cluster, kubeconfig_paths
 from replayctl.errors import (
     AuthFailed,
     NotFound,
     NotReady,
     OperationFailed,
     ReplayctlError,
+    SettingsError,
     Unreachable,
     UsageProblem,
     in_words,
 )
 from replayctl.settings.declared import Settings
+from replayctl.settings.load import LOCAL_PROFILE
 
 if TYPE_CHECKING:
     import urllib3
@@ -270,6 +272,12 @@ class Kubernetes:
 
 def find_kubernetes(settings: Settings, environ: Mapping[str, str]) -> Kubernetes:
     """The profile's cluster. Raises SettingsError without a kubeconfig for it."""
+    paths = kubeconfig_paths(settings.kubernetes.kubeconfig, environ)
+    if settings.profile == LOCAL_PROFILE and not any(path.is_file() for path in paths):
+        raise SettingsError(
+            f"profile {settings.profile!r} has neither Kubernetes nor YARN: it is this machine",
+            hint="pass --profile with the name of a cluster's profile; list them: `replayctl settings profiles`",
+        )
     return Kubernetes(find_cluster(settings.kubernetes.kubeconfig, settings.kubernetes.context, environ))
 
 

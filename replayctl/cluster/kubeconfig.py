@@ -45,15 +45,21 @@ class ClusterAccess:
     forget: Callable[[], None] = field(default=lambda: None)
 
 
+def kubeconfig_paths(kubeconfig: Path | None, environ: Mapping[str, str]) -> list[Path]:
+    """The files to read, whether they exist or not: `kubeconfig`, else $KUBECONFIG, else ~/.kube/config."""
+    named = str(kubeconfig) if kubeconfig else environ.get("KUBECONFIG", "")
+    paths = [Path(part) for part in named.split(os.pathsep) if part] or [Path.home() / ".kube" / "config"]
+    return list(dict.fromkeys(paths))
+
+
 def find_cluster(kubeconfig: Path | None, context: str | None, environ: Mapping[str, str]) -> ClusterAccess:
-    """The cluster of a context (None: the current one), from `kubeconfig`, $KUBECONFIG or ~/.kube/config.
+    """The cluster of a context (None: the current one), from the files of `kubeconfig_paths`.
 
     With several files, the first one that defines a name or the current-context counts. Raises SettingsError that names
     the file and what is missing or not supported, AuthFailed if an exec plugin returns no credentials.
     """
-    named = str(kubeconfig) if kubeconfig else environ.get("KUBECONFIG", "")
-    paths = [Path(part) for part in named.split(os.pathsep) if part] or [Path.home() / ".kube" / "config"]
-    present = [path for path in dict.fromkeys(paths) if path.is_file()]
+    paths = kubeconfig_paths(kubeconfig, environ)
+    present = [path for path in paths if path.is_file()]
     if not present:
         raise SettingsError(
             f"cannot find a kubeconfig: {', '.join(map(str, paths))}",

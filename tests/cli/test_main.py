@@ -212,6 +212,30 @@ def test_local_commands_belong_to_the_local_profile(
     assert "--profile local" in err
 
 
+@pytest.mark.parametrize(
+    "argv", [("yarn-apps",), ("yarn-logs", "--last"), ("airflow-config",), ("port-forward", "yarn"), ("open", "yarn")]
+)
+def test_commands_of_a_cluster_name_the_profile_that_has_none(
+    capfd: pytest.CaptureFixture[str], argv: tuple[str, ...]
+) -> None:
+    code, _, err = run(capfd, *argv)
+    assert code == 3
+    assert err.splitlines()[-2] == "error: profile 'local' has neither Kubernetes nor YARN: it is this machine"
+    assert "--profile" in err.splitlines()[-1]
+
+
+def test_a_list_of_forwards_creates_no_folder_and_a_forward_names_one_that_it_cannot_create(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("REPLAYCTL_STATE_DIR", str(tmp_path / "file" / "state"))
+    assert run(capfd, "forwards", "list")[:2] == (0, "no forwards are running\n")
+    code, _, err = run(capfd, "port-forward", "yarn", "--detach")
+    assert code == 1
+    assert err.startswith("error: cannot create folder ")
+    assert "export REPLAYCTL_STATE_DIR=<folder>" in err
+
+
 def test_status_and_down_of_nothing_are_successes(capfd: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capfd, "local", "status", "--output", "json")
     assert (code, json.loads(out)["data"]["running"]) == (0, False)
