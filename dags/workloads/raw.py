@@ -172,7 +172,10 @@ def _files(path: Path, file_format: str) -> Sequence[Path]:
         return files
     if path.is_dir():
         raise StepError(f"raw data are missing: folder {path} has no {file_format} files")
-    raise StepError(f"raw data are missing: {path} does not exist")
+    raise StepError(
+        f"raw data are missing: {path} does not exist; put the data set's file there, "
+        "or set log_path in its DatasetInfo"
+    )
 
 
 def _check_header(file: Path, names: Sequence[str], log_format: LogFormat) -> None:

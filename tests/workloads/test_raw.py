@@ -124,6 +124,11 @@ def test_no_unit_of_our_time_passes_for_another(tmp_path: Path, unit: str, other
             imported(path, tmp_path, timestamp_unit=other)
 
 
+def test_missing_raw_data_are_named_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(StepError, match="log.csv does not exist; put the data set's file there, or set log_path in"):
+        imported(tmp_path / "log.csv", tmp_path)
+
+
 def test_cells_are_separated_by_the_declared_delimiter(tmp_path: Path) -> None:
     text = 'user;item;rating;time\nu;"i;1";4.5;7\n'
     assert imported(csv_file(tmp_path, text), tmp_path, delimiter=";") == [("u", "i;1", 4.5, 7)]
