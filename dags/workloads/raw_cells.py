@@ -159,9 +159,9 @@ class RawCells:
             return
         place = pc.index(bad, True).as_py()
         cell = self.column[place].as_py()
-        text = "" if cell in (None, "", b"") else f" {_shown(cell)}"
+        subject = "the cell" if cell in (None, "", b"") else f"{self.key} {_shown(cell)}"
         where = f"{self.file}, row {self.first_row + place}, column {self.name!r}"
-        raise StepError(f"{where}: {self.key}{text} {why}")
+        raise StepError(f"{where}: {subject} {why}")
 
 
 def _shown(cell: object) -> str:

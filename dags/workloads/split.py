@@ -68,7 +68,12 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
     counts = _counts(engine, encoded, output)
     empty = [part for part in PARTS if not counts[part]]
     if empty:
-        raise StepError(f"the split leaves no rows in {empty[0]}: {counts}")
+        rows = {"raw": imported.rows, "positive": counts["positives"], **{part: counts[part] for part in PARTS}}
+        numbers = ", ".join(f"{name}: {count}" for name, count in rows.items())
+        raise StepError(
+            f"the split leaves no rows in {empty[0]} ({numbers}); "
+            "use more data, lower positive_threshold, or raise the shares of `split` in its DatasetInfo"
+        )
     return {"raw_rows": imported.rows, "checksum": imported.checksum, **counts, "warnings": warnings}
 
 
@@ -85,7 +90,7 @@ def _check(imported: raw.RawLog, dataset: Mapping[str, Any]) -> list[str]:
     if declared != imported.checksum:
         raise StepError(
             f"the data of {dataset['name']} {dataset['version']} have changed: the declared checksum is {declared}, "
-            f"and theirs is {imported.checksum}. New data need a new version: set version and "
+            f"and the file's is {imported.checksum}. New data need a new version: set version and "
             f'checksum="{imported.checksum}" in its DatasetInfo'
         )
     return []

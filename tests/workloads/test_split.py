@@ -128,11 +128,15 @@ def own(tmp_path: Path, rows: list[tuple[Any, ...]], checksum: str | None = None
         (
             sample_rows()[:50],
             "50-0000000000000000",
-            "have changed: the declared checksum is 50-0000000000000000, and theirs is 50-",
+            "have changed: the declared checksum is 50-0000000000000000, and the file's is 50-",
         ),
         ([(1, 2, "bad", 3)], None, "row 2, column 'rating': rating 'bad' is not a number"),
         ([], None, "is empty"),
-        ([(1, 2, 5, 3)], None, "leaves no rows in second_level_train"),
+        (
+            [(1, 2, 5, 3)],
+            None,
+            r"second_level_train \(raw: 1, positive: 1, first_level_train: 1, second_level_train: 0,",
+        ),
     ],
 )
 def test_data_that_cannot_be_trusted_are_refused(
