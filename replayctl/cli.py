@@ -302,8 +302,19 @@ def _answer(words: Sequence[str], out: output.Output, command: str) -> Result | 
     return int(answer or 0)
 
 
+# The longer ones first.
+_PARSERS_WORDS = {
+    "is not a valid int range": "is not an integer",
+    "is not a valid float range": "is not a number",
+    "is not a valid int": "is not an integer",
+    "is not a valid float": "is not a number",
+}
+
+
 def _plain(message: str) -> str:
-    """A message of the parser in the form of ours: no capital at the start, no full stop at the end."""
+    """A message of the parser in the form of ours: no capital at the start, no full stop at the end, plain words."""
+    for words, plain in _PARSERS_WORDS.items():
+        message = message.replace(words, plain)
     return f"{message[:1].lower()}{message[1:]}".removesuffix(".")
 
 

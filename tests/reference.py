@@ -18,8 +18,8 @@ _HOME = "/home/replayctl-user"
 _INTRODUCTION = """# Commands
 
 Global options stand before or after the command. Every command that changes something has `--dry-run`, and every one
-answers with one JSON document under `--output json` ([its shape](json-output.md)). What stands here is what
-`replayctl COMMAND --help` shows.
+answers with one JSON document under `--output json` ([its shape](json-output.md)). `replayctl COMMAND --help` shows the
+same texts, and default values as well.
 
 <!-- Written by `python -m tests.reference` from the program itself: change help texts there. -->
 """
@@ -60,7 +60,7 @@ def _command(name: str, command: Any) -> Iterator[str]:
         for word, subcommand in command.commands.items():
             yield from _command(f"{name} {word}", subcommand)
         return
-    arguments = " ".join(_metavar(parameter) for parameter in command.params if parameter.param_type_name == "argument")
+    arguments = " ".join(parameter.metavar for parameter in command.params if parameter.param_type_name == "argument")
     usage = f"{name} [OPTIONS] {arguments}".strip()
     yield f"```\n{usage}\n```\n"
     yield _options(command)
@@ -85,29 +85,21 @@ def _options(command: Any) -> str:
     if not rows:
         return ""
     return (
-        "\n".join(["| option | what it does |", "|---|---|", *(f"| {name} | {_cell(text)} |" for name, text in rows)])
+        "\n".join(
+            ["| option | what it does |", "|---|---|", *(f"| {_cell(name)} | {_cell(text)} |" for name, text in rows)]
+        )
         + "\n"
     )
 
 
 def _names(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        return f"`{_metavar(parameter)}`"
+        return f"`{parameter.metavar}`"
     names = [*parameter.opts, *parameter.secondary_opts]
     if "--help" in names:
         return ""
-    value = "" if parameter.is_flag or parameter.count else f" {_value(parameter)}"
+    value = "" if parameter.is_flag or parameter.count else f" {parameter.metavar}"
     return ", ".join(f"`{name}{value if name.startswith('--') else ''}`" for name in names)
-
-
-def _value(parameter: Any) -> str:
-    kind = getattr(parameter.type, "name", "text")
-    return {"integer": "N", "int": "N", "float": "SECONDS", "path": "PATH"}.get(kind.lower().strip("<>"), "TEXT")
-
-
-def _metavar(parameter: Any) -> str:
-    name = parameter.name.upper()
-    return f"{f'[{name}]' if not parameter.required else name}{'...' if parameter.nargs == -1 else ''}"
 
 
 def _default(value: object) -> str:

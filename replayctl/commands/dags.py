@@ -172,7 +172,6 @@ def gc(
         int | None,
         typer.Option(
             min=1,
-            metavar="<int>",
             help="Number of releases to keep; deploy.keep_releases by default.",
             show_default=False,
         ),

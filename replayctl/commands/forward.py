@@ -75,7 +75,9 @@ def port_forward(
     return Result("port-forward", answer, (table, stop))
 
 
-def airflow_port_forward(ctx: typer.Context, port: _Port = None, open_pages: _Open = False) -> Result:
+def airflow_port_forward(
+    ctx: typer.Context, port: _Port = None, open_pages: _Open = False, dry_run: DryRun = False
+) -> Result:
     """Forward a local port to Airflow.
 
     The same as `port-forward airflow`.
@@ -84,7 +86,7 @@ def airflow_port_forward(ctx: typer.Context, port: _Port = None, open_pages: _Op
     Examples:
       replayctl airflow-port-forward --open
     """
-    return port_forward(ctx, ["airflow"], port=port, open_pages=open_pages)
+    return port_forward(ctx, ["airflow"], port=port, open_pages=open_pages, dry_run=dry_run)
 
 
 def open_page(

@@ -84,7 +84,7 @@ def list_runs(
     dag: Annotated[
         str | None, typer.Argument(help="One of your DAGs; all of them by default.", show_default=False)
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, metavar="<int>", help="List at most this many runs of each DAG.")] = 10,
+    limit: Annotated[int, typer.Option(min=1, help="List at most this many runs of each DAG.")] = 10,
     shared: Shared = False,
 ) -> Result:
     """List the runs of your DAGs, newest first.

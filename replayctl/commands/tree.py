@@ -6,6 +6,7 @@ and one call uses one.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -21,6 +22,8 @@ Entry = str | tuple[str, Mapping[str, str]]
 # The help's group → its commands.
 Groups = Mapping[str, Mapping[str, Entry]]
 Markup = Literal["rich"] | None
+# The type of an option's value → its name.
+_VALUES = {"int": "N", "integer": "N", "float": "SECONDS", "path": "PATH"}
 # Characters of a command's first sentence: all of them.
 _WHOLE = 1000
 
@@ -61,6 +64,37 @@ class Grouped(typer.core.TyperGroup):
                 formatter.write_dl(rows)
 
 
+class _Command(typer.core.TyperCommand):
+    """Names values as its reader does, in help and errors: `DAG`, `[RELEASE]`, `SECONDS`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        name_values(self)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The words after the command's name; Typer puts required arguments in braces."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
+
+def name_values(command: Any) -> None:
+    """Gives each parameter without a name for its value one by its type, each argument its own name."""
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            # Rich help shows the type beside the name; a copy, since arguments share their types.
+            parameter.type = copy.copy(parameter.type)
+            parameter.type.get_metavar = lambda **_: ""
+        if parameter.metavar is not None or getattr(parameter, "is_flag", False) or getattr(parameter, "count", False):
+            continue
+        if parameter.param_type_name == "argument":
+            name = parameter.name.upper()
+            parameter.metavar = f"{name if parameter.required else f'[{name}]'}{'...' if parameter.nargs == -1 else ''}"
+        elif choices := getattr(parameter.type, "choices", None):
+            parameter.metavar = "|".join(choices)
+        else:
+            kind = parameter.type.name.partition(" ")[0]
+            parameter.metavar = _VALUES.get(kind.strip("<>"), "TEXT")
+
+
 class _Commands(Mapping[str, Any]):
     """Commands by name, built at their first use."""
 
@@ -96,6 +130,7 @@ def build(app: typer.Typer, groups: Groups, markup: Markup) -> Any:
     """The program: what `app` has itself, after the commands of `groups`."""
     app.rich_markup_mode = markup
     root: Any = typer.main.get_command(app)
+    name_values(root)
     root.commands = _Commands(root.commands, groups, markup)
     return root
 
@@ -132,7 +167,7 @@ def _build(name: str, entry: Entry, group: str, markup: Markup) -> Any:
     )
     for word, path in commands.items():
         function = _function(path)
-        app.command(word, help=unwrapped(function.__doc__ or ""))(function)
+        app.command(word, cls=_Command, help=unwrapped(function.__doc__ or ""))(function)
     built: Any = typer.main.get_group(app) if text else typer.main.get_command(app)
     built.rich_help_panel = group
     return built

@@ -60,7 +60,6 @@ _Tail = Annotated[
         "-n",
         "--tail",
         min=0,
-        metavar="<int>",
         help="Show this many last lines of each log file; with --follow, new lines as well.",
         show_default=False,
         rich_help_panel=_OUTPUT,
@@ -132,7 +131,7 @@ def yarn_apps(
             rich_help_panel=_SELECTION,
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, metavar="<int>", help="List at most this many applications.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="List at most this many applications.")] = 50,
 ) -> Result:
     """List applications on YARN, newest first.
 

@@ -99,6 +99,16 @@ def test_help_is_available_in_every_form(capfd: pytest.CaptureFixture[str], comm
     assert "-h, --help" in out
 
 
+def test_help_errors_and_reference_name_values_alike(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "Usage: replayctl run [OPTIONS] DAG\n" in run(capfd, "run", "--help")[1]
+    assert "--timeout SECONDS" in run(capfd, "run", "--help")[1]
+    assert run(capfd, "run")[2].startswith("error: missing argument 'DAG'\n")
+    assert "'x' is not an integer\n" in run(capfd, "gc", "--keep", "x")[2]
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text()
+    assert "replayctl run [OPTIONS] DAG\n" in page
+    assert "| `--timeout SECONDS` |" in page
+
+
 def test_help_of_what_is_not_there_names_what_is_near(capfd: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capfd, "help", "yarn-log")
     assert (code, out) == (2, "")
@@ -143,7 +153,7 @@ def test_an_end_leaves_nothing_to_collect(monkeypatch: pytest.MonkeyPatch, capfd
 
 def test_usage_errors_have_the_form_of_all_errors(capfd: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capfd, "open")
-    assert (code, err) == (2, "error: missing argument 'target'\nhint: run `replayctl open --help`\n")
+    assert (code, err) == (2, "error: missing argument 'TARGET'\nhint: run `replayctl open --help`\n")
 
 
 @pytest.mark.parametrize("argv", [("releases",), ("rollback",), ("mlflow-sync",), ("upd-wheels-and-jars", "--list")])
