@@ -55,9 +55,9 @@ def warnings_of(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def reused_text(parameters: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
-    """`reused (rank=32, made Nov 25 19:30 UTC by two_stage_ml100k)`."""
+    """`reused (rank=32, made 2026-11-25 19:30 UTC by two_stage_ml100k)`."""
     at = datetime.datetime.fromisoformat(str(origin["at"]))
-    words = [parameters_text(parameters), f"made {at:%b %d %H:%M} UTC by {origin['dag_id'] or 'an unknown DAG'}"]
+    words = [parameters_text(parameters), f"made {_minute(at)} by {origin['dag_id'] or 'an unknown DAG'}"]
     return f"reused ({', '.join(word for word in words if word)})"
 
 
@@ -87,7 +87,7 @@ def why_computed(artifact: Artifact, document: Mapping[str, Any]) -> str:
         return ""
     nearest, manifest = min(differences, key=lambda pair: (len(pair[0]), -float(pair[1].get("started_unix_s") or 0)))
     origin = origin_of(manifest)
-    return f"{'; '.join(nearest)} (since {origin['at'][:16].replace('T', ' ')} UTC, {origin['dag_id']})"
+    return f"{'; '.join(nearest)} (since {_minute(datetime.datetime.fromisoformat(origin['at']))}, {origin['dag_id']})"
 
 
 def parameter_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -126,8 +126,10 @@ def _differences(manifest: Mapping[str, Any], document: Mapping[str, Any]) -> It
     if isinstance(old, Mapping) and old != new:
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name):
-                declared = f' (same results? {{"{new[name]}": "{old[name]}"}})' if name in old and name in new else ""
-                yield f"code of {name} changed{declared}"
+                advice = ""
+                if name in old and name in new:
+                    advice = f' (same results? then add to it: SAME_RESULTS = {{"{new[name]}": "{old[name]}"}})'
+                yield f"code of {name} changed{advice}"
     if manifest.get("inputs") != [entry["identity"] for entry in document["inputs"]]:
         yield "other inputs"
 
@@ -139,6 +141,10 @@ def flat_parameters(values: Mapping[str, Any], prefix: str = "") -> Iterator[tup
             yield from flat_parameters(value, "" if name == "kwargs" else f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def _minute(at: datetime.datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
 def _text(value: object) -> str:

@@ -6,7 +6,6 @@ import datetime
 from typing import TYPE_CHECKING
 
 from replayctl.console.result import Block, Fields, Lines, Table
-from replayctl.console.times import short_moment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +66,7 @@ def steps_table(dags: Sequence[Dag]) -> list[Block]:
     ]
     blocks: list[Block] = []
     if rows:
-        blocks.append(Table(("data set", "step", "DAG", "parameters", "a run would"), rows, title="steps", wrap=(3, 4)))
+        blocks.append(Table(("data set", "step", "DAG", "parameters", "plan"), rows, title="steps", wrap=(3, 4)))
     if rest := [dataset for dataset in everything if dataset not in in_use]:
         blocks.append(Lines((f"compute every step: {', '.join(rest)} (for their parameters: --output json)",)))
     return blocks
@@ -87,7 +86,8 @@ def _prospect(step: Step) -> str:
     assert step.prospect is not None
     if step.prospect["outcome"] == "reuse":
         origin = step.prospect["origin"]
-        at = short_moment(datetime.datetime.fromisoformat(origin["at"]))
+        # As in the reasons, which the release writes.
+        at = f"{datetime.datetime.fromisoformat(origin['at']):%Y-%m-%d %H:%M} UTC"
         return f"reuse the artifact of {origin['dag_id'] or 'an unknown DAG'} from {at}"
     outcome, why = step.prospect["outcome"], step.prospect["why"]
     return f"{outcome}: {why}" if why else str(outcome)

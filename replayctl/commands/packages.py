@@ -158,8 +158,8 @@ def _uploaded(app: AppContext, store: Store, in_pods: str, paths: Sequence[Path]
     rows = [_row(upload, store.path, in_pods, dry_run=dry_run) for upload in uploads]
     data = {"target": store.name, "packages": rows, "dry_run": dry_run}
     cells = [(row["name"], row["outcome"], row["sent_bytes"], row["path_in_pods"]) for row in rows]
-    sent = "would send" if dry_run else "sent"
-    view = (Table(("package", "outcome", f"bytes {sent}", "path in pods"), cells, title=store.name, numeric=(2,)),)
+    head = "bytes to send" if dry_run else "bytes sent"
+    view = (Table(("package", "outcome", head, "path in pods"), cells, title=store.name, numeric=(2,)),)
     changed = any(upload.outcome != "unchanged" for upload in uploads)
     warnings = tuple(warning for file in files for warning in file.warnings)
     return Result(_COMMAND, data, view, status="ok" if changed else "nothing-to-do", warnings=warnings)

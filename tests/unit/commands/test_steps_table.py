@@ -47,3 +47,9 @@ def test_artifacts_out_of_sight_are_one_line_with_the_reason() -> None:
     assert steps_table([dag("a", "ml1m", split=unseen), dag("b", "msd", split=unseen)]) == [
         Lines(("what a run would reuse is unknown: this machine has no folder /x (parameters: --output json)",))
     ]
+
+
+def test_an_artifact_that_is_reused_has_its_time_as_the_reasons_have_theirs() -> None:
+    (table,) = steps_table([dag("a", "ml1m", split=REUSED)])
+    assert isinstance(table, Table)
+    assert table.rows[0][-1] == "reuse the artifact of a from 2026-11-26 03:08 UTC"
