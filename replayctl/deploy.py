@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from replayctl.bundle import validation
 from replayctl.bundle.git import Commit, commit_of
 from replayctl.bundle.release import Release, build_release
-from replayctl.bundle.specs import Dag
+from replayctl.bundle.specs import Dag, dags_text
 from replayctl.bundle.stubs import stubs_of
 from replayctl.errors import NotReady, Unreachable, UsageProblem
 from replayctl.images.digests import pin
@@ -67,7 +67,8 @@ class SyncReport:
     """What a sync did, or with `dry_run` would do. Durations are in seconds.
 
     `seen_after_s` is how long Airflow took to show the release; None if it was not asked. `runs` are the live runs,
-    which continue with the release they started with. `plan` is set by a dry run: what each step would do. `images` has
+    which continue with the release they started with. `dags` are those that are known without Airflow; it alone knows
+    those of `free_modules`. `plan` is set by a dry run: what each step would do. `images` has
     the digests of its pods' images by the names that DAGs have for them; the profile's image has the empty name.
     """
 
@@ -78,6 +79,7 @@ class SyncReport:
     dry_run: bool
     actions: tuple[PlannedAction, ...]
     dags: tuple[str, ...]
+    free_modules: tuple[str, ...]
     findings: tuple[validation.Finding, ...]
     loaded_s: float
     published_s: float | None
@@ -221,7 +223,10 @@ def _check(dags_dir: Path, workspace: Workspace, options: SyncOptions) -> _Check
         started = time.monotonic()
         dags = load(release)
         loaded_s = time.monotonic() - started
-        reporter.step(f"loaded {len(dags)} DAG{'s' if len(dags) != 1 else ''} in {loaded_s:.2f} s")
+        unknown = (
+            f"; {dags_text(0, len(release.free_modules))} are loaded by Airflow alone" if release.free_modules else ""
+        )
+        reporter.step(f"loaded {dags_text(len(dags), 0)} in {loaded_s:.2f} s{unknown}")
         check_dag_ids(dags, namespace)
         images = _image_digests(settings, dags)
         packages = _packages(workspace, dags)
@@ -306,6 +311,7 @@ def _report(
         dry_run=options.dry_run,
         actions=plan.actions,
         dags=tuple(dag.dag_id for dag in plan.dags),
+        free_modules=tuple(plan.release.free_modules),
         findings=checked.findings,
         loaded_s=checked.loaded_s,
         published_s=published_s,

@@ -99,6 +99,15 @@ def load_specs(release: Release, *, timeout_s: float, view: ArtifactView | None 
     return dags
 
 
+def dags_text(dags: int, free_modules: int) -> str:
+    """A number of DAGs in words; those of modules in free form are not counted, since only Airflow knows them."""
+    known = f"{dags} DAG{'' if dags == 1 else 's'}"
+    if not free_modules:
+        return known
+    free = f"those of {free_modules} free-form module{'' if free_modules == 1 else 's'}"
+    return f"{known} and {free}" if dags else free
+
+
 def _refuse_repeated(dags: Sequence[Dag]) -> None:
     """Raises UsageProblem if two DAGs share an id, with the modules that define them."""
     modules: dict[str, list[str]] = {}

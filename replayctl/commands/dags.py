@@ -17,7 +17,7 @@ from replayctl.errors import ReplayctlError, SettingsError, UsageProblem
 from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     from replayctl.clients.airflow import AirflowApi
     from replayctl.publishing.removal import Removal
@@ -90,6 +90,7 @@ def releases(
       replayctl releases
       replayctl releases --audit
     """
+    from replayctl.bundle.specs import dags_text
     from replayctl.publishing import history
 
     app: AppContext = ctx.obj
@@ -111,14 +112,14 @@ def releases(
             f"{record.user}@{record.host}",
             record.source.folder if record.source else "-",
             _commit(record.commit, record.changed_files),
-            _count(record.dags),
+            dags_text(sum(len(ids or ()) for ids in record.dags.values()), list(record.dags.values()).count(None)),
         )
         for record in report.releases
     ]
     if not rows:
         return Result("releases", report, (Lines((f"no releases in {report.target}",)),))
-    columns = ("", "release", "published", "by", "folder", "commit", "DAGs")
-    return Result("releases", report, (Table(columns, rows, title=report.target, numeric=(6,), wrap=(4,)),))
+    columns = ("", "release", "published", "by", "folder", "commit", "content")
+    return Result("releases", report, (Table(columns, rows, title=report.target, wrap=(4, 6)),))
 
 
 def rollback(
@@ -300,11 +301,6 @@ def _not_removed(unfinished: Unfinished | None) -> tuple[str, ...]:
         f"unfinished artifacts stay in {unfinished.folder} until the next task computes a step: "
         f"{', '.join(names[:_FAILED_SHOWN])}{more}",
     )
-
-
-def _count(dags: Mapping[str, Sequence[str] | None]) -> str:
-    known = sum(len(ids or ()) for ids in dags.values())
-    return f"{known} and more" if None in dags.values() else str(known)
 
 
 def _commit(commit: str | None, changed_files: int | None) -> str:

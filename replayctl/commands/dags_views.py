@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING
 
+from replayctl.bundle.specs import dags_text
 from replayctl.console.result import Block, Fields, Lines, Table
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def sync_view(report: SyncReport) -> list[Block]:
 def _summary(report: SyncReport) -> Fields:
     """What was deployed, the target, and the live runs."""
     fields = [("release", report.release), ("user", report.user or "(shared)"), ("target", report.target)]
-    fields.append(("DAGs", str(len(report.dags))))
+    fields.append(("content", dags_text(len(report.dags), len(report.free_modules))))
     if report.seen_after_s is not None:
         fields.append(("shown by Airflow", f"after {report.seen_after_s:.1f} s"))
     if report.runs:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from replayctl.bundle.specs import dags_text
 from replayctl.clients.airflow import DagInfo, ImportProblem
 from replayctl.clients.airflow_runs import RunInfo
 from replayctl.clients.patience import wait_until
@@ -25,6 +26,7 @@ from replayctl.errors import (
 )
 from replayctl.publishing.plan import Plan
 from replayctl.settings.declared import Settings
+from replayctl.settings.load import LOCAL_PROFILE
 from replayctl.storage.target import Publication, Target
 
 # The text that dags/dag_release.py puts on every task.
@@ -33,6 +35,9 @@ _RELEASE = re.compile(r"\br_[0-9a-f]{16}\b")
 _NUDGE_EVERY_S = 5.0
 # How often Airflow looks for new files by itself, unless set otherwise.
 _REFRESH_INTERVAL_S = 300.0
+# `local up` sets min_serialized_dag_update_interval to 0.
+_UPDATES_LOCAL = "within seconds"
+_UPDATES = "every 30 s unless its min_serialized_dag_update_interval is set otherwise"
 _NOTHING_TO_NUDGE = "Airflow looks for new files every refresh_interval, 300 s by default"
 
 
@@ -103,6 +108,7 @@ class Watcher:
         self._timeout_s = settings.deploy.timeout_s
         self._poll_s = settings.deploy.poll_s
         self._reporter = reporter
+        self._updates = _UPDATES_LOCAL if settings.profile == LOCAL_PROFILE else _UPDATES
         self._old_problems: set[tuple[str, datetime.datetime]] = set()
         self._known_before: set[str] = set()
 
@@ -205,12 +211,10 @@ class Watcher:
 
     def _say(self, expected: Expected, pending: Mapping[str, object], stubs: Set[str], *, nudged: bool) -> None:
         changed = len(self._known_before.intersection(pending))
-        why = f" ({changed} changed: Airflow updates them every min_serialized_dag_update_interval)" * bool(changed)
+        why = f" ({changed} changed: Airflow updates such DAGs {self._updates})" * bool(changed)
         why = why if nudged else f" ({_NOTHING_TO_NUDGE})"
-        count = len(pending) + len(stubs)
-        self._reporter.status(
-            f"waiting for Airflow to show {expected.release}: {count} DAG{'s' if count != 1 else ''} left{why}"
-        )
+        rest = dags_text(len(pending), len(stubs))
+        self._reporter.status(f"waiting for Airflow to show {expected.release}: {rest} left{why}")
 
 
 def nudge(server: DagServer, files: Set[str]) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replayctl.bundle import release
-from replayctl.bundle.specs import load_specs
+from replayctl.bundle.specs import dags_text, load_specs
 from replayctl.bundle.stubs import StubHeader, read_header, stub_text
 from replayctl.errors import TimedOut, UsageProblem
 
@@ -162,3 +162,16 @@ def test_a_module_that_never_ends_is_stopped(folder: Path) -> None:
     (folder / "dag_mine.py").write_text("while True:\n    pass\n\ndef dag_specs(namespace):\n    return []\n")
     with pytest.raises(TimedOut, match="dag_mine"):
         load_specs(release.build_release(folder, DEPLOYMENT), timeout_s=1)
+
+
+@pytest.mark.parametrize(
+    ("dags", "modules", "text"),
+    [
+        (29, 0, "29 DAGs"),
+        (1, 1, "1 DAG and those of 1 free-form module"),
+        (0, 2, "those of 2 free-form modules"),
+        (0, 0, "0 DAGs"),
+    ],
+)
+def test_dags_that_only_airflow_knows_are_named_and_not_counted(dags: int, modules: int, text: str) -> None:
+    assert dags_text(dags, modules) == text

@@ -149,3 +149,18 @@ def test_a_server_that_does_not_answer_this_user_says_why(watcher: Watcher, monk
     with pytest.raises(AuthFailed, match=f"published {RELEASE} without verifying") as excinfo:
         watcher.wait_or_give_back(NOTHING_DECLARED, Broken(), "token", None)  # type: ignore[arg-type]
     assert (excinfo.value.details, excinfo.value.hint) == ("locked", "check airflow.username")
+
+
+def test_the_wait_names_a_time_and_counts_only_what_is_known(watcher: Watcher) -> None:
+    reporter = RecordingReporter()
+    watcher._reporter = reporter
+    known = Server({"known": {"split": "Release: r_other"}})
+    watcher.server = known
+    watcher.look()
+    expected = Expected(RELEASE, {"known": frozenset({"split"})}, frozenset(), frozenset({"dag_free_alice.py"}))
+    with pytest.raises(TimedOut):
+        wait(watcher, known, expected)
+    assert any(
+        "1 DAG and those of 1 free-form module left (1 changed: Airflow updates such DAGs within seconds)" in line
+        for _, line in reporter.events
+    )
