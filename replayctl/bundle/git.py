@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,3 +44,13 @@ def head_of(folder: Path) -> str | None:
         # Neither a deploy nor a build may fail because its commit is unknown.
         return None
     return head.tail.strip() if head.returncode == 0 else None
+
+
+def tracked_files(folder: Path) -> frozenset[str]:
+    """The folder's files that git tracks, by their paths in it; empty outside a repository, and without git."""
+    try:
+        listing = process.exchange(["git", "-C", str(folder), "ls-files", "-z", "--", "."], b"", timeout_s=30.0)
+    except ReplayctlError:
+        return frozenset()
+    names = os.fsdecode(listing.stdout).split("\0") if listing.returncode == 0 else []
+    return frozenset(names) - {""}

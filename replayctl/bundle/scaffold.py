@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import keyword
 import re
+import shlex
 import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from replayctl.bundle.git import tracked_files
 from replayctl.errors import Conflict, NotFound, OperationFailed, UsageProblem
 from replayctl.shipped import shipped_dir
 
@@ -68,22 +70,27 @@ class Scaffolded:
 def init(folder: Path, *, dry_run: bool = False) -> Scaffolded:
     """Copies the shipped DAGs and workloads to `folder/dags`, completely or not at all.
 
-    Raises Conflict if `dags` exists, OperationFailed if it cannot be written.
+    Raises UsageProblem for a folder that is named `dags` itself, Conflict if `dags` exists, OperationFailed if it
+    cannot be written.
     """
     shipped, target = shipped_dir("dags"), folder / "dags"
+    if folder.resolve().name == "dags":
+        above = folder.parent if folder.name else folder / ".."
+        raise UsageProblem(
+            f"the copy would be in {target}: init creates the folder dags itself",
+            hint=f"run `replayctl init {shlex.quote(str(above))}`",
+        )
     if target.exists() or target.is_symlink():
         raise Conflict(f"{target} already exists", hint="choose another folder, or remove it first")
-    files = sorted(
-        path.relative_to(shipped).as_posix()
-        for path in shipped.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    )
+    files = _shipped_files(shipped)
     if dry_run:
         return Scaffolded(target, tuple(files), True)
     temporary = folder / f".dags.{uuid.uuid4().hex}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(shipped, temporary, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in files:
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(shipped / name, temporary / name)
         temporary.rename(target)
     except OSError as error:
         raise OperationFailed(f"cannot write {target}: {error.strerror}") from error
@@ -92,11 +99,22 @@ def init(folder: Path, *, dry_run: bool = False) -> Scaffolded:
     return Scaffolded(target, tuple(files), False)
 
 
+def _shipped_files(shipped: Path) -> list[str]:
+    """The files to copy; in a checkout, not those that only its user has there."""
+    tracked = tracked_files(shipped)
+    names = (
+        path.relative_to(shipped).as_posix()
+        for path in shipped.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    )
+    return sorted(name for name in names if not tracked or name in tracked)
+
+
 def new_dag(name: str, dags_dir: Path, *, suffix: str, free_form: bool = False, dry_run: bool = False) -> Scaffolded:
     """Writes `dag_<name>.py` into a DAG folder: an experiment, or with `free_form` a DAG with Airflow's own API.
 
-    `suffix` is the namespace's. Raises UsageProblem for an invalid name, NotFound for a folder that is not a copy of
-    the shipped DAGs, Conflict if the file exists.
+    `suffix` is the namespace's. Raises UsageProblem for an invalid name, NotFound for a folder that does not exist or
+    is not a copy of the shipped DAGs, Conflict if the file exists.
     """
     name = name.removeprefix("dag_").removesuffix(".py")
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
@@ -106,6 +124,11 @@ def new_dag(name: str, dags_dir: Path, *, suffix: str, free_form: bool = False, 
     if suffix and name.endswith(suffix):
         raise UsageProblem(
             f"{name!r} ends in {suffix!r}, which the deploy appends", hint=f"use the name {name.removesuffix(suffix)}"
+        )
+    if not dags_dir.is_dir():
+        raise NotFound(
+            f"folder {dags_dir} does not exist",
+            hint="run `replayctl init .` to create dags, or pass --dags-dir",
         )
     if not (dags_dir / "dag_entities.py").is_file():
         raise NotFound(f"{dags_dir} is not a copy of the shipped DAGs", hint="run `replayctl init .`")

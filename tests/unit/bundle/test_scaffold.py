@@ -1,6 +1,7 @@
 """init and new-dag: what people begin with deploys as it is."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,24 @@ def test_a_name_with_the_suffix_and_a_strange_folder_are_refused(tmp_path: Path)
         scaffold.new_dag("mine_alice", scaffolded.path, suffix="_alice")
     with pytest.raises(NotFound, match="is not a copy of the shipped DAGs"):
         scaffold.new_dag("mine", tmp_path, suffix="_alice")
+
+
+def test_a_copy_has_only_the_tracked_files_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkout = tmp_path / "checkout" / "dags"
+    checkout.mkdir(parents=True)
+    (checkout / "dag_entities.py").touch()
+    monkeypatch.setattr(scaffold, "shipped_dir", lambda _: checkout)
+    assert scaffold.init(tmp_path / "without git").files == ("dag_entities.py",)
+    subprocess.run(["git", "init", "-q", checkout.parent], check=True)
+    subprocess.run(["git", "-C", checkout, "add", "."], check=True)
+    (checkout / "dag_mine.py").touch()
+    assert scaffold.init(tmp_path / "with git").files == ("dag_entities.py",)
+    assert not (tmp_path / "with git" / "dags" / "dag_mine.py").exists()
+
+
+def test_folders_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageProblem, match="init creates the folder dags itself") as excinfo:
+        scaffold.init(tmp_path / "x" / "dags")
+    assert excinfo.value.hint == f"run `replayctl init {tmp_path / 'x'}`"
+    with pytest.raises(NotFound, match="dags does not exist"):
+        scaffold.new_dag("mine", tmp_path / "dags", suffix="")
