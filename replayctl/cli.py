@@ -154,7 +154,9 @@ def _root(
     verbose: Annotated[
         int, typer.Option("--verbose", "-v", count=True, help="Show more detail; repeatable.", show_default=False)
     ] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result, warnings and errors.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Hide progress: print the result, warnings and errors.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
@@ -229,7 +231,9 @@ def run(argv: Sequence[str]) -> int:
         return 0
     except OSError as error:
         silence()
-        StderrReporter().warn(f"cannot write the answer: {error.strerror}")
+        # On stderr in either form: stdout is what cannot be written.
+        problem = Problem("failed", f"cannot write the answer: {error.strerror}")
+        output.Output("human").show_error(line.command, problem, OperationFailed.exit_code)
         return OperationFailed.exit_code
     return code
 

@@ -59,7 +59,7 @@ def test_a_closed_stdout_is_not_a_bug() -> None:
 def test_an_answer_that_cannot_be_written_is_a_failure_and_no_bug(mode: str) -> None:
     result = shell(f"REPLAYCTL settings show --output {mode} >/dev/full")
     assert result.returncode == 1
-    assert "cannot write the answer" in result.stderr
+    assert result.stderr == "error: cannot write the answer: No space left on device\n"
     assert len(result.stderr.splitlines()) == 1
 
 
