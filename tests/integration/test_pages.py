@@ -71,7 +71,8 @@ def reads(browser: webdriver.Chrome, words: str) -> None:
 
 def loaded_again(browser: webdriver.Chrome, there: Callable[[webdriver.Chrome], Any]) -> Any:
     """What is `there`; a page may come before the log or the application that it is to show, and stands still then."""
-    for _ in range(5):
+    # An application waits for those before it in the queue.
+    for _ in range(11):
         with contextlib.suppress(TimeoutException):
             return WebDriverWait(browser, 20).until(there)
         browser.refresh()
