@@ -134,6 +134,8 @@ class WorkloadOperator(BaseOperator):
                 instance.xcom_push(NOTE, done)
                 if has_unrecorded_runs(artifact, self.step_document):
                     self._compute(context, artifact, forced=False)
+                else:
+                    self._mark_as_used(context, artifact, done)
                 return
         if trouble := missing_inputs(self.step_document, self.task_id, self.identities, notes):
             raise AirflowException(trouble)
@@ -142,7 +144,23 @@ class WorkloadOperator(BaseOperator):
         self.log.info("computing %s%s%s", self.task_id, values, f": {why}" if why else "")
         instance.xcom_push(NOTE, self._note(notes, outcome="computing", why=why, **words))
         self._compute(context, artifact, forced=forced)
-        instance.xcom_push(NOTE, self._ended_note(notes, artifact.manifest(), run_id, why=why, **words))
+        done = self._ended_note(notes, artifact.manifest(), run_id, why=why, **words)
+        instance.xcom_push(NOTE, done)
+        if done["outcome"] == "reused":
+            self._mark_as_used(context, artifact, done)
+
+    def _mark_as_used(self, context: Context, artifact: Artifact, done: Mapping[str, Any]) -> None:
+        """If the artifact is a recorded evaluation, says in MLflow that this run has ended with it."""
+        from .workloads.context import StepError
+        from .workloads.recording import mark_as_used
+
+        try:
+            warning = mark_as_used(artifact, {**self.step_document, "run": self._run_of(context)})
+        except StepError as error:
+            raise AirflowException(str(error)) from error
+        if warning:
+            self.log.warning("%s", warning)
+            context["ti"].xcom_push(NOTE, {**done, "warnings": [*done["warnings"], warning]})
 
     def _ended_note(self, notes: RunNotes, manifest: Mapping[str, Any], run_id: str, **words: Any) -> dict[str, Any]:
         origin = origin_of(manifest)
@@ -154,23 +172,25 @@ class WorkloadOperator(BaseOperator):
         return notes.note(self.task_id, str(self.step_document["package"]), self.step_document, **result)
 
     def _compute(self, context: Context, artifact: Artifact, *, forced: bool) -> None:
-        run_id, instance = context["run_id"], context["ti"]
         document = {
             **self.step_document,
             "force": forced,
-            "run": {
-                "dag_id": context["dag_run"].dag_id,
-                "run_id": run_id,
-                "task_id": self.task_id,
-                "map_index": instance.map_index,
-                "try_number": instance.try_number,
-            },
+            "run": self._run_of(context),
             "supervisor_pid": self.supervisor_pid(),
         }
         self.log.info("the step: %s", json.dumps(document))
         self.submit(context, encoded(document))
         if not artifact.is_whole():
             raise AirflowException(f"the step succeeded, but {artifact} is incomplete: {artifact.what_is_missing()}")
+
+    def _run_of(self, context: Context) -> dict[str, Any]:
+        return {
+            "dag_id": context["dag_run"].dag_id,
+            "run_id": context["run_id"],
+            "task_id": self.task_id,
+            "map_index": context["ti"].map_index,
+            "try_number": context["ti"].try_number,
+        }
 
     def submit(self, context: Context, document: str) -> None:
         """Runs the step's process, or Spark's driver, to its end; raises an error if it fails."""

@@ -98,6 +98,10 @@ class MlflowServer:
         }
         self._ask("runs/log-batch", request)
 
+    def set_tag(self, run_id: str, key: str, value: str) -> None:
+        """Sets a tag of a run; MlflowRefused if the run was deleted or does not exist."""
+        self._ask("runs/set-tag", {"run_id": run_id, "key": key, "value": value})
+
     def end_run(self, run_id: str, status: str) -> None:
         """Ends a run as FINISHED or FAILED."""
         self._ask("runs/update", {"run_id": run_id, "status": status, "end_time": _now()})

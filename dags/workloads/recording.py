@@ -3,11 +3,16 @@
 The artifact is published first and keeps the runs (`mlflow.json`), so nothing is computed again if the server is down.
 A recording counts if the experiment's run, which is finished last, and one run for each model are finished. `replayctl
 mlflow-sync` follows the same rules.
+
+The experiment's run also has a tag for each DAG, which names the newest run that ended with the evaluation: a run that
+reuses one records nothing else. Standard library only, because the Airflow worker sets that tag for an artifact that is
+recorded already.
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -21,22 +26,25 @@ from .mlflow_server import MlflowAway, MlflowRefused, MlflowServer, ServerRun
 
 _MAX_BYTES = 16 << 20
 _PARENT = "mlflow.parentRunId"
+# `replayctl leaderboard` reads these; the value has the whole id of the DAG.
+_USED = "replayctl.used."
+_MAX_TAG = 250
+# How MLflow refuses to change a run that was deleted, or that it does not have.
+_NO_SUCH_RUN = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 
 
 def record(artifact: Artifact, document: Mapping[str, Any]) -> None:
-    """Records the runs of an evaluation on its DAG's server, and marks the artifact.
+    """Records the runs of an evaluation on its DAG's server as used by this run, and marks the artifact.
 
     Raises StepError without a tracking server, if the server rejects a request, or if it is down and
     `tracking_required`.
     """
-    uri = document["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        raise StepError("no tracking server is set, neither in the deployment nor in MLFLOW_TRACKING_URI")
     planned = json.loads(artifact.read(RUNS_FILE, _MAX_BYTES))
-    server = MlflowServer(uri)
+    server = _server(document)
     log.info("recording %s in MLflow at %s", artifact, server.url)
     try:
         run_id = _recorded(server, document["mlflow_experiment"], planned)
+        _set_used(server, run_id, document)
     except MlflowAway as error:
         message = f"{error}; the metrics are kept with {artifact}"
         if document["tracking_required"]:
@@ -51,6 +59,51 @@ def record(artifact: Artifact, document: Mapping[str, Any]) -> None:
     except (OSError, HdfsError) as error:
         # The next try finds the runs on the server.
         log.warning("cannot mark %s as recorded: %s", artifact, error)
+
+
+def mark_as_used(artifact: Artifact, document: Mapping[str, Any]) -> str | None:
+    """Marks the recorded runs of an evaluation as used by the run of `document`; nothing for any other artifact.
+
+    Returns a warning if that is not possible. Raises StepError as `record` does.
+    """
+    try:
+        run_id = json.loads(artifact.read(mark_name(document), _MAX_BYTES))["mlflow_run"]
+    except FileNotFoundError:
+        return None
+    except (OSError, HdfsError, ValueError, KeyError, TypeError) as error:
+        return f"cannot read where {artifact} is recorded, so the leaderboard may show an older run: {error}"
+    server = _server(document)
+    try:
+        is_marked = _set_used(server, run_id, document)
+    except MlflowAway as error:
+        message = f"{error}; the leaderboard may show another run than this one"
+        if document["tracking_required"]:
+            raise MlflowAway(f"{message}: clear this task when MLflow answers") from error
+        return f"{message} until the DAG runs again"
+    if is_marked:
+        return None
+    return f"MLflow no longer has the runs of this evaluation: pass `--force {document['step']}` to record it again"
+
+
+def _server(document: Mapping[str, Any]) -> MlflowServer:
+    uri = document["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        raise StepError("no tracking server is set, neither in the deployment nor in MLFLOW_TRACKING_URI")
+    return MlflowServer(uri)
+
+
+def _set_used(server: MlflowServer, run_id: str, document: Mapping[str, Any]) -> bool:
+    """Whether the experiment's run has the tag now; False if the server no longer has that run."""
+    run = document.get("run", {})
+    use = {key: str(run.get(key, "")) for key in ("dag_id", "run_id")}
+    use["at"] = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="milliseconds")
+    try:
+        server.set_tag(run_id, f"{_USED}{use['dag_id']}"[:_MAX_TAG], json.dumps(use))
+    except MlflowRefused as refused:
+        if refused.code not in _NO_SUCH_RUN:
+            raise
+        return False
+    return True
 
 
 def _recorded(server: MlflowServer, experiment: str, planned: Mapping[str, Any]) -> str:

@@ -4,7 +4,10 @@ import base64
 import json
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +21,7 @@ from dags.dag_specs import DagSpec, Deployment, StepSpec
 from dags.dag_two_stage_scenarios import dag_specs
 from dags.evaluations import has_unrecorded_runs, mark_name
 from dags.raw_files import RAW_FILES, raw_record, raw_state
+from tests.http_server import serving
 
 
 @pytest.fixture
@@ -136,8 +140,9 @@ def test_a_deleted_artifact_is_computed_again(deployment: Deployment, submission
 
 @pytest.mark.parametrize("force", [None, ["evaluate"]])
 def test_an_evaluation_that_was_not_recorded_is_recorded_by_the_next_try_and_not_computed(
-    deployment: Deployment, submissions: list[dict], force: list[str] | None
+    deployment: Deployment, submissions: list[dict], force: list[str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    deployment = replace(deployment, tracking_uri="http://mlflow")
     task = operator(deployment, "evaluate")
     make_inputs(deployment, "evaluate")
     task.execute(context("run1", force))
@@ -145,11 +150,102 @@ def test_an_evaluation_that_was_not_recorded_is_recorded_by_the_next_try_and_not
     artifact.add("mlflow.json", b"{}")
     task.execute(context("run1", force))
     assert [document["force"] for document in submissions] == [bool(force), False]
-    artifact.add(mark_name(submissions[0]), b"{}")
+    artifact.add(mark_name(submissions[0]), b'{"mlflow_run": "abc"}')
+    monkeypatch.setattr("dags.workloads.mlflow_server.MlflowServer.set_tag", lambda *words: None)
     task.execute(context("run1", force))
     assert len(submissions) == 2
     assert not has_unrecorded_runs(artifact, submissions[0])
     assert has_unrecorded_runs(artifact, {**submissions[0], "mlflow_server": "mlflow2"})
+
+
+@pytest.fixture
+def tags_set() -> Iterator[tuple[str, list[dict], list[int]]]:
+    """Stands for MLflow: its address, the tags that were set, and the HTTP status with which it answers."""
+    tags: list[dict] = []
+    status = [200]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            assert self.path == "/api/2.0/mlflow/runs/set-tag"
+            if status[0] == 200:
+                tags.append({**body, "value": json.loads(body["value"])})
+            self.send_response(status[0])
+            self.end_headers()
+            code = "RESOURCE_DOES_NOT_EXIST" if status[0] == 404 else "PERMISSION_DENIED"
+            self.wfile.write(json.dumps({"error_code": code}).encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with serving(Handler) as address:
+        yield f"http://{address}", tags, status
+
+
+def evaluated(deployment: Deployment, submissions: list[dict]) -> WorkloadOperator:
+    """The task of an evaluation that run1 has computed and recorded."""
+    task = operator(deployment, "evaluate")
+    make_inputs(deployment, "evaluate")
+    task.execute(context("run1"))
+    artifact = Artifact(submissions[0]["output"])
+    artifact.add("mlflow.json", b"{}")
+    artifact.add(mark_name(submissions[0]), b'{"mlflow_run": "abc"}')
+    return task
+
+
+def test_a_run_that_reuses_an_evaluation_says_so_in_mlflow(
+    deployment: Deployment, submissions: list[dict], tags_set: tuple[str, list[dict], list[int]]
+) -> None:
+    url, tags, _ = tags_set
+    task = evaluated(replace(deployment, tracking_uri=url), submissions)
+    task.execute(again := context("run2"))
+    (tag,) = tags
+    assert (tag["run_id"], tag["key"]) == ("abc", "replayctl.used.two_stage_ml100k_alice")
+    assert (tag["value"]["dag_id"], tag["value"]["run_id"]) == ("two_stage_ml100k_alice", "run2")
+    assert datetime.fromisoformat(tag["value"]["at"]).utcoffset() == timedelta(0)
+    assert len(submissions) == 1
+    assert again["ti"].pushed[-1]["warnings"] == []
+    # Other steps have nothing for MLflow.
+    for _ in range(2):
+        operator(replace(deployment, tracking_uri=url)).execute(context("run2"))
+    assert len(tags) == 1
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_while_mlflow_is_away_a_reused_evaluation_follows_the_rule_for_recordings(
+    deployment: Deployment, submissions: list[dict], required: bool
+) -> None:
+    away = replace(deployment, tracking_uri="http://127.0.0.1:9", tracking_required=required)
+    task = evaluated(away, submissions)
+    again = context("run2")
+    if required:
+        with pytest.raises(AirflowException, match=r"did not answer runs/set-tag.*clear this task"):
+            task.execute(again)
+        return
+    task.execute(again)
+    (warning,) = again["ti"].pushed[-1]["warnings"]
+    assert "the leaderboard may show another run than this one until the DAG runs again" in warning
+
+
+@pytest.mark.parametrize(("status", "fails"), [(404, False), (403, True)])
+def test_a_reused_evaluation_that_was_deleted_in_mlflow_is_a_warning_and_another_refusal_an_error(
+    deployment: Deployment,
+    submissions: list[dict],
+    tags_set: tuple[str, list[dict], list[int]],
+    status: int,
+    fails: bool,
+) -> None:
+    url, _, answers = tags_set
+    answers[0] = status
+    task = evaluated(replace(deployment, tracking_uri=url), submissions)
+    again = context("run2")
+    if fails:
+        with pytest.raises(AirflowException, match="HTTP 403 PERMISSION_DENIED"):
+            task.execute(again)
+        return
+    task.execute(again)
+    (warning,) = again["ti"].pushed[-1]["warnings"]
+    assert "pass `--force evaluate` to record it again" in warning
 
 
 @pytest.mark.parametrize("force", [["split"], ["all"]])

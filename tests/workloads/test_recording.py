@@ -150,6 +150,29 @@ def test_dags_that_share_an_artifact_record_it_in_each_ones_experiment(
     assert_recorded_once(mlflow, other)
 
 
+def test_the_experiments_run_names_the_newest_run_of_each_dag_that_ended_with_the_evaluation(
+    evaluate: Callable[..., dict[str, Any]], mlflow: Mlflow
+) -> None:
+    document = evaluate()
+    artifact = Artifact(document["output"])
+
+    def used() -> dict[str, str]:
+        (parent,) = [run for run in mlflow.runs(document["mlflow_experiment"]) if "rows" in run["params"]]
+        uses = [json.loads(text) for tag, text in parent["tags"].items() if tag.startswith("replayctl.used.")]
+        return {use["dag_id"]: use["run_id"] for use in uses}
+
+    runner.run(document)
+    assert used() == {"two_stage_sample_alice": "run1"}
+    for dag_id, run_id in (("two_stage_sample_alice", "run2"), ("second_level_sample_alice", "run3")):
+        again = {**document, "run": {**document["run"], "dag_id": dag_id, "run_id": run_id}}
+        assert recording.mark_as_used(artifact, again) is None
+    assert used() == {"two_stage_sample_alice": "run2", "second_level_sample_alice": "run3"}
+    assert_recorded_once(mlflow, document["mlflow_experiment"])
+    for run in mlflow.runs(document["mlflow_experiment"]):
+        MlflowServer(mlflow.url).delete_run(run["id"])
+    assert "--force evaluate" in str(recording.mark_as_used(artifact, document))
+
+
 def test_runs_that_were_deleted_in_mlflow_stay_deleted_until_it_is_forced(
     evaluate: Callable[..., dict[str, Any]], mlflow: Mlflow
 ) -> None:
