@@ -38,7 +38,9 @@ def plan(context: StepContext, rows: Sequence[Input], measured: Mapping[str, Map
             "replayctl.releases": ",".join(sorted(releases)),
         },
         "params": {
-            **_params({"dataset": context.dataset, "split": split.parameters["split"]}),
+            # Only evaluations with the same test data are comparable.
+            **_params(split.parameters),
+            "dataset": context.dataset,
             "rows": ",".join(measured),
         },
         "metrics": max(measured.values(), key=lambda metrics: metrics.get("NDCG.10", 0.0)),

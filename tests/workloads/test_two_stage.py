@@ -196,6 +196,8 @@ def test_mlflow_has_one_run_per_model_below_the_experiments(pipeline: Pipeline, 
     knn = next(run for run in runs if run["tags"].get("replayctl.row") == "itemknn")
     assert knn["params"]["num_neighbours"] == "10"
     assert knn["name"] == "itemknn num_neighbours=10"
-    assert parent["params"]["split.test_share"] == "0.2"
+    assert parent["params"]["dataset"] == "sample"
+    data = ("split.test_share", "positive_threshold", "columns.rating", "dataset.version", "dataset.checksum")
+    assert [parent["params"][name] for name in data] == ["0.2", "3.0", "rating", "1998-04", "null"]
     assert parent["tags"]["replayctl.releases"] == "dags"
     assert knn["tags"]["replayctl.artifact"] == pipeline.step("first_level_itemknn").identity
