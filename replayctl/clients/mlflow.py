@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,12 @@ class MlflowRun:
     tags: Mapping[str, str]
     is_finished: bool = True
     is_deleted: bool = False
+    experiment_id: str = ""
+
+    @property
+    def started(self) -> datetime.datetime:
+        """`start_unix_ms` as a time in UTC."""
+        return datetime.datetime.fromtimestamp(self.start_unix_ms / 1000, tz=datetime.UTC)
 
 
 class DeletedExperiment(NotFound):
@@ -58,26 +65,26 @@ class MlflowApi:
             raise DeletedExperiment(f"experiment {name!r} was deleted in MLflow at {self.url}")
         return identifier
 
-    def experiment_names(self) -> Iterator[str]:
-        """The names of all experiments that are not deleted."""
+    def experiments(self) -> Iterator[tuple[str, str]]:
+        """The name and ID of each experiment that is not deleted."""
         token: str | None = None
         while True:
             answer = self._call("POST", "experiments/search", {"max_results": _PAGE, "page_token": token or ""})
             with self._as_mlflow("experiments/search"):
-                names = [str(experiment["name"]) for experiment in answer.get("experiments", [])]
-            yield from names
+                rows = [(str(row["name"]), str(row["experiment_id"])) for row in answer.get("experiments", [])]
+            yield from rows
             token = answer.get("next_page_token")
             if not token:
                 return
 
-    def runs(self, experiment_id: str, filter_string: str = "") -> Iterator[MlflowRun]:
-        """The finished runs of an experiment, newest first."""
+    def runs(self, *experiment_ids: str, filter_string: str = "") -> Iterator[MlflowRun]:
+        """The finished runs of some experiments, newest first."""
         finished = " and ".join(filter(None, ["attributes.status = 'FINISHED'", filter_string]))
-        return self._runs(experiment_id, finished, "ACTIVE_ONLY")
+        return self._runs(experiment_ids, finished, "ACTIVE_ONLY")
 
     def all_runs(self, experiment_id: str, filter_string: str) -> Iterator[MlflowRun]:
         """The runs of an experiment, newest first, with unfinished and deleted ones."""
-        return self._runs(experiment_id, filter_string, "ALL")
+        return self._runs((experiment_id,), filter_string, "ALL")
 
     def create_experiment(self, name: str) -> str:
         """Creates an experiment; returns its id."""
@@ -116,11 +123,11 @@ class MlflowApi:
         """Takes a run out of the bin."""
         self._call("POST", "runs/restore", {"run_id": run_id})
 
-    def _runs(self, experiment_id: str, filter_string: str, view: str) -> Iterator[MlflowRun]:
+    def _runs(self, experiment_ids: Sequence[str], filter_string: str, view: str) -> Iterator[MlflowRun]:
         token: str | None = None
         while True:
             body = {
-                "experiment_ids": [experiment_id],
+                "experiment_ids": list(experiment_ids),
                 "filter": filter_string,
                 "run_view_type": view,
                 "max_results": _PAGE,
@@ -194,4 +201,5 @@ def _parse_run(run: Mapping[str, Any]) -> MlflowRun:
         tags={row["key"]: row["value"] for row in data.get("tags", [])},
         is_finished=info.get("status") == "FINISHED",
         is_deleted=info.get("lifecycle_stage") == "deleted",
+        experiment_id=str(info.get("experiment_id", "")),
     )

@@ -137,6 +137,8 @@ def test_the_next_run_reuses_every_artifact(stack: Stack, finished: Answer) -> N
     answer = stack.call("run", "two_stage_sample", "--wait")
     assert answer.code == 0
     assert {step: stack.manifest(step) for step in STEPS} == before
+    rows = stack.call("leaderboard", "two_stage_sample").data["rows"]
+    assert {row["run_id"] for row in rows} == {answer.data["run_id"]} != {finished.data["run_id"]}
 
 
 def test_a_deleted_artifact_is_made_again_and_only_that(stack: Stack, finished: Answer) -> None:

@@ -14,7 +14,7 @@ from tests.http_server import serving
 APPLICATION = "application_1700000000000_0001"
 REQUESTS: list[Callable[[str], object]] = [
     lambda url: MlflowApi(url).experiment_id("x"),
-    lambda url: list(MlflowApi(url).experiment_names()),
+    lambda url: list(MlflowApi(url).experiments()),
     lambda url: list(MlflowApi(url).runs("1")),
     lambda url: MlflowApi(url).create_experiment("x"),
     lambda url: ResourceManager(url).applications(),
