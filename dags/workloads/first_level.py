@@ -41,13 +41,15 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
     """Writes train_candidates (model fitted on A, unseen there) and candidates (refitted on A and B, unseen there).
 
     Both have query_id, item_id, score, rank (from 1). Returns counts, seconds, and the share of B's rows among the
-    train candidates. Raises StepError for a class or keyword arguments that the engine does not have.
+    train candidates; warns of a model that proposes nothing. Raises StepError for a class or keyword arguments that the
+    engine does not have, or whose values are out of bounds.
     """
     split = context.input("split")
     results = split.artifact.manifest()["results"]
     assert isinstance(results, dict)
     shape = (int(results["queries"]), int(results["items"]))
     seconds: dict[str, float] = {}
+    warnings: list[str] = []
     propose = _propose_on_spark if context.document["engine"] == "spark" else _propose_embedded
     for turn in _ROUNDS:
         rows = pa.concat_tables([tables.read(split.artifact, part, _FITTED_ON) for part in turn.fitted_on])
@@ -55,7 +57,13 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
         queries = pc.unique(tables.read(split.artifact, turn.query_part, ["query_id"]).column("query_id")).to_numpy()
         fit_s, predict_s = propose(context, turn, interactions, np.sort(queries), output)
         seconds |= {f"{turn.name}_fit": fit_s, f"{turn.name}_predict": predict_s}
-        log.info("%s: %s rows, %s", turn.table, tables.rows(output, turn.table), seconds)
+        count = tables.rows(output, turn.table)
+        log.info("%s: %s rows, %s", turn.table, count, seconds)
+        if len(queries) and not count:
+            warnings.append(
+                f"the model proposes nothing to any of the {len(queries)} queries of the {turn.query_part} part: check "
+                "its parameters"
+            )
     positives = tables.rows(split.artifact, "second_level_train")
     proposed = _pairs_in_common(output, split.artifact, shape[1])
     return {
@@ -65,6 +73,7 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
         "second_level_positives_proposed": proposed,
         "second_level_recall": round(proposed / positives, 6) if positives else 0.0,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "warnings": warnings,
     }
 
 

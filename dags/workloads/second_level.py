@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from ..artifacts import Artifact
 from . import tables
-from .context import StepContext
+from .context import StepContext, StepError
+from .models.bounds import check_parameters
 
 if TYPE_CHECKING:
     import lightgbm
@@ -56,9 +57,12 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
 def fit(train: pa.Table, parameters: Mapping[str, Any], *, threads: int) -> lightgbm.Booster:
     """A model of `target` over all feature columns, the same for any order of the rows and any number of threads.
 
-    `lambdarank` learns within each query's rows (Burges 2010, MSR-TR-2010-82), other objectives on single rows.
+    `lambdarank` learns within each query's rows (Burges 2010, MSR-TR-2010-82), other objectives on single rows. Raises
+    StepError for parameters that LightGBM rejects.
     """
     import lightgbm
+
+    check_parameters("lightgbm", parameters)
 
     train = train.sort_by([("query_id", "ascending"), ("item_id", "ascending")])
     features = sorted(name for name in train.column_names if name not in _NOT_FEATURES)
@@ -70,7 +74,10 @@ def fit(train: pa.Table, parameters: Mapping[str, Any], *, threads: int) -> ligh
     data = lightgbm.Dataset(
         _matrix(train, features), label=train.column("target").to_numpy(), group=group, feature_name=features
     )
-    return lightgbm.train(settings, data, num_boost_round=int(parameters["num_boost_round"]))
+    try:
+        return lightgbm.train(settings, data, num_boost_round=parameters["num_boost_round"])
+    except lightgbm.basic.LightGBMError as error:
+        raise StepError(f"LightGBM failed with the parameters of this step: {error}") from error
 
 
 def text_of(model: lightgbm.Booster) -> str:

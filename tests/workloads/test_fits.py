@@ -8,6 +8,7 @@ import pytest
 from dags.dag_entities import EMBEDDED_MODELS, FIRST_LEVEL_MODELS, FirstLevelModel
 from dags.workloads.context import StepError
 from dags.workloads.models import fits, scorer
+from dags.workloads.models.bounds import check_parameters
 from dags.workloads.models.workers import Threads
 
 SHAPE = (60, 150)
@@ -50,7 +51,37 @@ def test_models_of_spark_alone_are_refused_with_the_way_to_run_them(interactions
         fits.fit(model.class_path, model.parameters, interactions, Threads(1))
 
 
-@pytest.mark.parametrize("kwargs", [{"beta": -1.0}, {"lambda_": 0.0}])
-def test_slim_refuses_what_replay_refuses(interactions: fits.Interactions, kwargs: dict[str, float]) -> None:
-    with pytest.raises(StepError, match="SLIM requires"):
-        fits.fit("replay.models.SLIM", kwargs, interactions, Threads(1))
+@pytest.mark.parametrize(
+    ("name", "kwargs", "message"),
+    [
+        (
+            "ItemKNN",
+            {"num_neighbours": 0},
+            "num_neighbours of replay.models.ItemKNN must be a whole number of at least 1",
+        ),
+        ("ItemKNN", {"num_neighbours": 9.5}, "num_neighbours of .* must be a whole number of at least 1, not 9.5"),
+        ("ItemKNN", {"shrink": -1}, "shrink of .* must be a number of at least 0, not -1"),
+        ("ItemKNN", {"weighting": "bm26"}, "weighting of .* must be tf_idf, bm25 or None, not 'bm26'"),
+        ("ItemKNN", {"use_rating": "yes"}, "use_rating of .* must be True or False, not 'yes'"),
+        ("PopRec", {"use_rating": 1}, "use_rating of .* must be True or False, not 1"),
+        ("ALSWrap", {"rank": -4}, "rank of replay.models.ALSWrap must be a whole number of at least 1, not -4"),
+        ("ALSWrap", {"rank": True}, "rank of .* must be a whole number of at least 1, not True"),
+        ("ALSWrap", {"rank": "32"}, "rank of .* must be a whole number of at least 1, not '32'"),
+        ("ALSWrap", {"seed": -1}, "seed of .* must be a whole number from 0 to 4294967295 or None, not -1"),
+        ("SLIM", {"beta": -1.0}, "beta of .* must be a number of at least 0, not -1.0"),
+        ("SLIM", {"lambda_": 0.0}, "lambda_ of .* must be a number greater than 0, not 0.0"),
+        ("SLIM", {"lambda_": float("nan")}, "lambda_ of .* must be a number greater than 0, not nan"),
+    ],
+)
+def test_a_value_out_of_bounds_is_named_with_its_bounds(
+    interactions: fits.Interactions, name: str, kwargs: dict[str, object], message: str
+) -> None:
+    with pytest.raises(StepError, match=f"^parameter {message}"):
+        fits.fit(f"replay.models.{name}", kwargs, interactions, Threads(1))
+
+
+@pytest.mark.parametrize("model", FIRST_LEVEL_MODELS.values(), ids=lambda model: model.class_path)
+def test_the_shipped_values_are_within_the_bounds(model: FirstLevelModel) -> None:
+    check_parameters(model.class_path, model.parameters)
+    with pytest.raises(StepError, match="^parameter "):
+        check_parameters(model.class_path, {name: -1.5 for name in (*model.parameters, "use_rating")})

@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -13,6 +14,7 @@ from dags.artifacts import Artifact
 from dags.workloads import runner, second_level, tables
 from dags.workloads.context import StepContext, StepError
 from dags.workloads.metrics import measure
+from dags.workloads.models import ItemScores, fits
 from tests.mlflow_servers import Mlflow
 
 from .conftest import Pipeline, pairs, rows
@@ -96,6 +98,19 @@ def test_counts_are_those_that_the_models_saw(pipeline: Pipeline) -> None:
         assert all(row["item_count"] == by_item[row["item_id"]] for row in rows(pipeline.path("combine"), table))
 
 
+def test_a_model_that_proposes_nothing_is_a_warning(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit_nothing(interactions: fits.Interactions, workers: object, **kwargs: object) -> ItemScores:
+        return ItemScores(np.full(interactions.shape[1], -np.inf))
+
+    monkeypatch.setitem(fits.FITS, "replay.models.ItemKNN", fit_nothing)
+    other = Pipeline(pipeline.root, itemknn={"num_neighbours": 21})
+    other.run("first_level_itemknn")
+    train, test = other.manifest("first_level_itemknn")["warnings"]
+    assert "proposes nothing to any of the 120 queries of the test part: check its parameters" in test
+    assert "queries of the second_level_train part" in train
+    assert pipeline.manifest("first_level_itemknn")["warnings"] == []
+
+
 def test_labels_come_from_the_second_part_and_what_was_missed_is_counted(pipeline: Pipeline) -> None:
     second = pairs(pipeline.path("split"), "second_level_train")
     candidates = set().union(*(pairs(pipeline.path(f"first_level_{m}"), "train_candidates") for m in MODELS))
@@ -119,6 +134,22 @@ def test_the_reranker_is_the_same_for_any_order_of_its_rows_and_number_of_thread
     for threads in (1, 3, 5):
         assert one == second_level.text_of(second_level.fit(train, parameters, threads=threads))
     assert (pipeline.path("second_level_lightgbm") / "model.txt").read_text() == one
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_boost_round": 0}, "parameter num_boost_round of lightgbm must be a whole number of at least 1, not 0"),
+        ({"learning_rate": -1}, "LightGBM failed with the parameters of this step: .*learning_rate"),
+        ({"objective": "luck"}, "LightGBM failed with the parameters of this step: .*luck"),
+    ],
+)
+def test_parameters_that_the_reranker_cannot_have_are_named(
+    pipeline: Pipeline, change: dict[str, object], message: str
+) -> None:
+    train = tables.read(Artifact(str(pipeline.path("combine"))), "train")
+    with pytest.raises(StepError, match=message):
+        second_level.fit(train, {**pipeline.step("second_level_lightgbm").parameters, **change}, threads=2)
 
 
 def test_recommendations_are_the_reranked_candidates(pipeline: Pipeline) -> None:

@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 
 from ..context import StepError
 from . import Factors, Floats, Ids, ItemScores, ItemSimilarities, Model
+from .bounds import check_parameters
 from .workers import Workers
 
 if TYPE_CHECKING:
@@ -48,8 +49,9 @@ class Interactions:
 def fit(class_path: str, kwargs: Mapping[str, Any], interactions: Interactions, workers: Workers) -> Model:
     """A model by RePlay's class path and keyword arguments.
 
-    Raises StepError for a class or argument that the embedded engine does not support.
+    Raises StepError for a class or argument that the embedded engine does not support, or a value out of bounds.
     """
+    check_parameters(class_path, kwargs)
     if class_path not in FITS:
         raise StepError(
             f"the embedded engine has no model {class_path!r} (it has {', '.join(sorted(FITS))}): run the step on "
@@ -120,8 +122,6 @@ class _Nearest:
 
 
 def _reweighted(matrix: csr_matrix, weighting: str) -> csr_matrix:
-    if weighting not in ("tf_idf", "bm25"):
-        raise StepError(f"unknown weighting {weighting!r}; known: tf_idf, bm25")
     matrix = matrix.copy()
     items = len(np.unique(matrix.indices))
     lengths = np.diff(matrix.indptr)
@@ -181,8 +181,6 @@ def fit_slim(
 
     RePlay computes the same regressions, so with a seed, the similarities are the same; without one, its are random.
     """
-    if beta < 0 or lambda_ <= 0:
-        raise StepError(f"SLIM requires beta >= 0 and lambda_ > 0, not beta={beta} and lambda_={lambda_}")
     from scipy.sparse import csc_matrix, hstack
 
     # The numbers of queries and items affect the regression: RePlay counts up to the greatest id.

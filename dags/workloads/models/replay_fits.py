@@ -17,6 +17,7 @@ from scipy.sparse import csr_matrix
 
 from ..context import StepError
 from . import Factors, Ids, ItemScores, ItemSimilarities, Model, scorer
+from .bounds import check_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +66,8 @@ def fit(
 
 
 def make(class_path: str, kwargs: Mapping[str, Any]) -> Any:
-    """A new RePlay model; StepError if RePlay has no such class or keyword argument."""
+    """A new RePlay model; StepError if RePlay has no such class or keyword argument, or for a value out of bounds."""
+    check_parameters(class_path, kwargs)
     from pyspark.sql import SparkSession
     from replay.utils.session_handler import State
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame
 
+from dags.workloads.context import StepError
 from dags.workloads.engines.spark import SparkEngine
 from dags.workloads.metrics import measure
 from dags.workloads.models import ItemSimilarities, fits, replay_fits, scorer
@@ -135,3 +136,8 @@ def test_metrics_are_replays(tmp_path: Path) -> None:
     assert measure(columns, pairs, ks) == pytest.approx(
         {name.replace("@", "."): value for name, value in theirs.items()}, abs=1e-9
     )
+
+
+def test_a_value_that_spark_would_refuse_is_named_before_it_gets_there(spark_engine: SparkEngine) -> None:
+    with pytest.raises(StepError, match=r"^parameter rank of replay.models.Word2VecRec must be a whole number"):
+        replay_fits.make("replay.models.Word2VecRec", {"rank": 0})
