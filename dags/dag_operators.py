@@ -201,7 +201,8 @@ class WorkloadOperator(BaseOperator):
                 return
             python_of(self.environment or "spark", os.environ)
         except StepProcessError as error:
-            raise AirflowException(str(error)) from error
+            # The message says all: Airflow would print the traceback of its cause, too.
+            raise AirflowException(str(error)) from None
         self._hook = self.local_hook(document)
         self._hook.submit(self.application)
 

@@ -263,11 +263,14 @@ def _result(command: str, report: RunReport) -> Result:
 
 def _problem(task: FailedTask) -> Problem:
     message = f"task {task.task_id} failed (try {task.try_number})"
-    lines = [line if len(line) <= _LINE_WIDTH else f"{line[:_LINE_WIDTH]} …" for line in task.log_tail]
+    tail = task.log_tail
     if task.cause is not None:
         message += f": {task.cause.summary}"
-        lines = [line for line in lines if line != task.cause.summary] if len(lines) == 1 else lines
-        lines = [*([task.cause.explanation, ""] if task.cause.explanation else []), *lines]
+        if tail[-1:] == (task.cause.summary,) and not any(line.startswith("Traceback") for line in tail):
+            tail = tail[:-1]
+    lines = [line if len(line) <= _LINE_WIDTH else f"{line[:_LINE_WIDTH]} …" for line in tail]
+    if task.cause is not None and task.cause.explanation:
+        lines = [task.cause.explanation, "", *lines]
     # Elsewhere it is a path of the server, of which this user may not be allowed to look into the folders.
     is_here = task.log_source is not None and os.path.isfile(task.log_source)
     hint = f"see the complete log: {task.log_source if is_here else task.log_url}"

@@ -8,12 +8,17 @@ from collections.abc import Sequence
 # How Airflow's hook, which dags/dag_yarn.py uses, names the application that has failed.
 _APPLICATION = re.compile(r"YARN application (application_\d{1,20}_\d{1,10}) (?:ended with|returned unexpected) ")
 _TRACEBACK = "Traceback (most recent call last):"
-# Airflow's line before the tracebacks of the operator, which repeat the step's error.
+# Airflow's line before the traceback of the operator's error.
 _OPERATOR = "Task failed with exception"
-# Airflow's pages fold the lines of a group; this one has the log's own path.
-_SOURCES = "::group::Log message source details"
+# The operator's own errors say in words why a step failed, so their traceback does not help.
+_IN_WORDS = "AirflowException: "
+# How the operator (dags/dag_process.py) repeats the last words of a step.
+_REPEATED = "the step failed: "
+_END = "::endgroup::"
+# Groups of lines that Airflow's pages fold: the log's own path, and the start of the worker.
+_BEFORE_THE_STEP = ("::group::Log message source details", "::group::Pre Execute")
 # The last one is the step's whole document as JSON.
-_NOISE = ("::group::", "::endgroup::", "the step: {")
+_NOISE = ("::group::", _END, "the step: {")
 # Airflow's folder of a release, or the archive that Python and Spark import.
 _RELEASE = re.compile(r'(?<=File ")[^"]*/(r_[0-9a-f]{16})(?:\.zip/\1)?/(?=[^"]+", line \d+)')
 
@@ -26,13 +31,32 @@ def failed_application(lines: Sequence[str]) -> str | None:
 def log_excerpt(lines: Sequence[str], count: int) -> tuple[str, ...]:
     """The last `count` lines of a failed task's log that are about the step.
 
-    Where the step has left a traceback, the operator's, which come after it, are left out. Files of a release are
-    named as in the folder that was deployed.
+    The error of the operator, which comes after them, is left out if it repeats the step's, and has no traceback if it
+    is in words. Files of a release are named as in the folder that was deployed.
     """
+    lines = _without_start(lines)
     end = next((number for number, line in enumerate(lines) if line.strip() == _OPERATOR), len(lines))
-    if lines and lines[0].startswith(_SOURCES):
-        start = next((number for number, line in enumerate(lines[:end]) if line.startswith("::endgroup::")), 0)
-        lines, end = lines[start:], end - start
-    if any(line.strip() == _TRACEBACK for line in lines[:end]):
-        lines = lines[:end]
-    return tuple(_RELEASE.sub("", line) for line in lines if not line.startswith(_NOISE))[-count:]
+    relevant = [*lines[:end], *_operators_words(lines[:end], lines[end:])]
+    return tuple(_RELEASE.sub("", line) for line in relevant if not line.startswith(_NOISE))[-count:]
+
+
+def _without_start(lines: Sequence[str]) -> Sequence[str]:
+    """The lines after Airflow's first groups; a group that has no end is where the worker failed."""
+    while lines and lines[0].startswith(_BEFORE_THE_STEP):
+        end = next((number for number, line in enumerate(lines) if line.startswith(_END)), None)
+        if end is None:
+            return lines
+        lines = lines[end + 1 :]
+    return lines
+
+
+def _operators_words(own: Sequence[str], operator: Sequence[str]) -> Sequence[str]:
+    """What the operator adds to the step's own lines."""
+    if any(line.strip() == _TRACEBACK for line in own):
+        return ()
+    start = next((number for number, line in enumerate(operator) if line.startswith(_IN_WORDS)), None)
+    if start is None:
+        return operator
+    words = [operator[start].removeprefix(_IN_WORDS), *operator[start + 1 :]]
+    repeated = words[0].removeprefix(_REPEATED)
+    return () if repeated != words[0] and any(line.strip() == repeated for line in own) else words

@@ -330,8 +330,10 @@ def test_the_embedded_engine_needs_no_spark_submit(deployment: Deployment, monke
     script = Path(deployment.artifacts_root) / "step.py"
     script.write_text("import sys; sys.exit(f'StepError: {sys.argv[1]}')")
     task.application = str(script)
-    with pytest.raises(AirflowException, match="the step failed: StepError: the-document"):
+    with pytest.raises(AirflowException, match="the step failed: StepError: the-document") as excinfo:
         task.submit(context(), "the-document")
+    # Airflow logs a traceback for each error of the chain.
+    assert excinfo.value.__suppress_context__
     assert "airflow.providers.apache.spark.hooks" not in sys.modules or task._hook is None
 
 

@@ -90,7 +90,7 @@ class Airflow:
         return NOTE
 
     def task_log(self, dag_id: str, run_id: str, task: TaskInfo) -> TaskLog:
-        lines = ("::group::Pre Execute", "Traceback:", '    raise ValueError("x")', "::endgroup::")
+        lines = ("Traceback:", '    raise ValueError("x")', "::group::Post Execute", "::endgroup::")
         return TaskLog(lines, "/logs/attempt=1.log")
 
     def health(self) -> dict[str, str]:
@@ -161,7 +161,7 @@ def watch(server: Airflow, reporter: RecordingReporter, timeout_s: float = 60) -
         timeout_s=timeout_s,
         poll_s=0,
         reporter=reporter,
-        explain=lambda lines: runs.FailureCause(lines[-2].strip(), "what to do"),
+        explain=lambda lines: runs.FailureCause(lines[1].strip(), "what to do"),
         sleep=lambda seconds: None,
     )
 
@@ -230,6 +230,16 @@ def test_a_log_on_the_server_need_not_be_a_path_that_exists_here() -> None:
     # What a user may not look at raises the same kind of error as a name that is too long.
     failed = runs.FailedTask("als", 1, None, (), f"/root/airflow/{'l' * 300}.log", "http://airflow/log")
     assert commands._problem(failed).hint == "see the complete log: http://airflow/log"
+
+
+@pytest.mark.parametrize("length", [20, 400])
+def test_the_message_of_a_failed_task_is_shown_once(length: int) -> None:
+    message = f"StepError: {'x' * length}"
+    tail = ("computing als", message)
+    failed = runs.FailedTask("als", 1, runs.FailureCause(message, "What it means."), tail, None, "http://log")
+    problem = commands._problem(failed)
+    assert problem.message == f"task als failed (try 1): {message}"
+    assert problem.details == "What it means.\n\ncomputing als"
 
 
 def test_the_lines_of_the_cause_come_from_the_log_that_has_it() -> None:

@@ -7,10 +7,16 @@ import pytest
 from replayctl.experiments.log_excerpt import failed_application, log_excerpt
 
 RELEASE = "r_05c63310774e85a5"
-STEP = (
+START = (
     "::group::Log message source details",
     "/logs/attempt=1.log",
     "::endgroup::",
+    "::group::Pre Execute",
+    "Filling up the DagBag from /dags/dag_odd_zoe.py",
+    "::endgroup::",
+)
+STEP = (
+    *START,
     "computing combine (mode=union)",
     'the step: {"workload": "combine"}',
     "Traceback (most recent call last):",
@@ -42,12 +48,23 @@ def test_the_steps_traceback_is_shown_and_the_operators_echo_is_not() -> None:
     )
 
 
-def test_a_failure_of_the_operator_itself_is_shown() -> None:
-    assert log_excerpt(OPERATOR, 3) == (
-        "Traceback (most recent call last):",
-        '  File "dag_operators.py", line 205, in submit',
-        OPERATOR[-1],
-    )
+def test_the_message_of_a_step_error_is_shown_once() -> None:
+    own = ("computing combine (mode=union)", "reading candidates", "StepError: no table x")
+    log = (*START, *own, *OPERATOR[:-1], f"AirflowException: the step failed: {own[-1]}", "::group::Post Execute")
+    assert log_excerpt(log, 40) == own
+
+
+def test_what_only_the_operator_says_is_shown_without_its_traceback() -> None:
+    words = "input split (/a) is incomplete: clear task split"
+    log = (*START, *OPERATOR[:-1], f"AirflowException: {words}", "second line", "::group::Post Execute")
+    assert log_excerpt(log, 40) == (words, "second line")
+
+
+def test_a_defect_of_the_operator_and_a_failure_of_the_worker_are_shown_whole() -> None:
+    defect = ("Task failed with exception", "Traceback (most recent call last):", "KeyError: 'x'")
+    assert log_excerpt((*START, *defect), 40) == defect
+    failed_start = ("::group::Pre Execute", "Top level error", "Traceback (most recent call last):", "OSError: x")
+    assert log_excerpt(failed_start, 40) == failed_start[1:]
 
 
 def test_only_the_last_lines_are_shown() -> None:
