@@ -155,6 +155,8 @@ def _server_variables(settings: Settings, ports: Ports) -> dict[str, str]:
         "AIRFLOW__CORE__MIN_SERIALIZED_DAG_FETCH_INTERVAL": "0",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
         "AIRFLOW__DAG_PROCESSOR__PRINT_STATS_INTERVAL": "0",
+        # A supervisor reports a failed task, and ends one that was stopped, up to this many seconds later.
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{airflow_home}/airflow.db",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(airflow_home / "logs"),
         # While a task runs, the API server also asks the log server of its host, with a token. There is none: it asks

@@ -17,6 +17,7 @@ from replayctl.clients.mlflow import MlflowApi
 from replayctl.errors import NotReady
 from replayctl.experiments.services import open_airflow, open_mlflow
 from replayctl.local import environments, housekeeping, parts, processes, record, stack, state
+from replayctl.local.environments import Environment
 from replayctl.local.parts import API_SERVER, MLFLOW, PARTS
 from replayctl.local.processes import MARK_VARIABLE
 from replayctl.local.record import Part
@@ -236,6 +237,13 @@ def test_the_parts_reach_each_other_past_every_proxy(
     assert proxy_bypass("127.0.0.1:8080")
     assert proxy_bypass("localhost")
     assert set(filter(None, no_proxy.split(", "))) <= set(environment["NO_PROXY"].split(","))
+
+
+def test_a_failed_or_stopped_task_is_reported_within_a_second(settings: Settings) -> None:
+    """Airflow's supervisor may miss the end of a task that fails until its next heartbeat, by default after five."""
+    installed = {name: Environment(name, settings.local.home / name) for name in environments.NAMES}
+    variables = parts.airflow_environment(settings, installed, parts.Ports(1, 2), "mark")
+    assert variables["AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL"] == "1"
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff\xfe", None])
