@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from replayctl.clients.airflow_session import PAGE, AirflowSession, quoted
@@ -18,13 +19,16 @@ _LIVE_TASK_STATES = (
     *("up_for_retry", "up_for_reschedule", "deferred", "awaiting_input"),
 )
 _AIRFLOW = "/site-packages/airflow/"
+# What `stop_run` adds to the note of a run: for Airflow both a stopped and a failed run are failed.
+_STOPPED = re.compile(r"^stopped by (?P<user>.+) with replayctl at (?P<at>\S+)$", re.MULTILINE)
+_NOTE_LENGTH = 1000
 FINAL_RUN_STATES = frozenset({"success", "failed"})
 LIVE_RUN_STATES = ("queued", "running")
 
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """One run of a DAG."""
+    """One run of a DAG; `stopped_by` and `stopped_at` are set if `stop_run` has ended it."""
 
     dag_id: str
     run_id: str
@@ -33,6 +37,8 @@ class RunInfo:
     end: datetime.datetime | None
     # When it was triggered, or cleared.
     queued: datetime.datetime | None = None
+    stopped_by: str | None = None
+    stopped_at: datetime.datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,13 @@ class TaskInfo:
     seconds: float | None
     start: datetime.datetime | None = None
     pool: str = ""
+
+    @property
+    def end(self) -> datetime.datetime | None:
+        """When its latest try ended; None before."""
+        if self.start is None or self.seconds is None:
+            return None
+        return self.start + datetime.timedelta(seconds=self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +79,8 @@ class RunsApi(AirflowSession):
         """
         from airflow_client.client import DagRunApi, TriggerDAGRunPostBody
 
-        # Signing in reads the server's clock: a run with a logical date in the future would wait for it.
-        self._client()
-        now = datetime.datetime.now(tz=datetime.UTC) + self._ahead
-        body = TriggerDAGRunPostBody(conf=dict(conf), logical_date=now)
+        # A run with a logical date in the future would wait for it.
+        body = TriggerDAGRunPostBody(conf=dict(conf), logical_date=self._now())
         return _run_info(self._call(f"DAG {dag_id}", lambda client: DagRunApi(client).trigger_dag_run(dag_id, body)))
 
     def run(self, dag_id: str, run_id: str) -> RunInfo:
@@ -120,14 +131,21 @@ class RunsApi(AirflowSession):
             if not page.dag_runs or seen >= (page.total_entries or 0):
                 return runs
 
-    def stop_run(self, dag_id: str, run_id: str) -> RunInfo:
-        """Ends a run as failed: its running tasks are killed, the others are skipped."""
+    def stop_run(self, dag_id: str, run_id: str, *, user: str) -> RunInfo:
+        """Ends a run as failed: its running tasks are killed, the others are skipped. Its note then names `user`."""
         from airflow_client.client import DagRunApi, DagRunMutableStates, DAGRunPatchBody
 
-        body = DAGRunPatchBody(state=DagRunMutableStates.FAILED)
+        run = self._call(f"run {run_id}", lambda client: DagRunApi(client).get_dag_run(dag_id, run_id))
+        note = _with_stop(run.note or "", user, self._now())
+        body = DAGRunPatchBody(state=DagRunMutableStates.FAILED, note=note)
         return _run_info(
             self._call(f"run {run_id}", lambda client: DagRunApi(client).patch_dag_run(dag_id, run_id, body))
         )
+
+    def _now(self) -> datetime.datetime:
+        """The time by the server's clock, which signing in reads; at most a second behind it."""
+        self._client()
+        return datetime.datetime.now(tz=datetime.UTC) + self._ahead
 
     def note(self, dag_id: str, run_id: str, task_id: str) -> Mapping[str, Any] | None:
         """What a task has recorded of its step: release, artifact, outcome. None without a record.
@@ -245,7 +263,24 @@ class RunsApi(AirflowSession):
 
 
 def _run_info(run: Any) -> RunInfo:
-    return RunInfo(run.dag_id, run.dag_run_id, run.state.value, run.start_date, run.end_date, run.queued_at)
+    info = RunInfo(run.dag_id, run.dag_run_id, run.state.value, run.start_date, run.end_date, run.queued_at)
+    stop = _STOPPED.search(run.note or "")
+    if info.state != "failed" or stop is None:
+        return info
+    try:
+        at = datetime.datetime.fromisoformat(stop["at"])
+        # The note stays when the run is cleared, and so begins again.
+        is_old = info.queued is not None and info.queued > at
+    except (ValueError, TypeError):
+        return info
+    return info if is_old else replace(info, stopped_by=stop["user"], stopped_at=at)
+
+
+def _with_stop(note: str, user: str, at: datetime.datetime) -> str:
+    """The note of a run, with the line that says who has stopped it instead of an earlier one."""
+    line = f"stopped by {user} with replayctl at {at.isoformat(timespec='seconds')}"
+    others = _STOPPED.sub("", note).strip()
+    return f"{others}\n{line}" if others and len(others) + len(line) < _NOTE_LENGTH else line
 
 
 def _lines_of(row: Mapping[str, Any]) -> Iterator[str]:

@@ -103,7 +103,7 @@ def list_runs(
     selected.sort(
         key=lambda run: run.queued or run.start or datetime.datetime.min.replace(tzinfo=datetime.UTC), reverse=True
     )
-    rows = [(run.dag_id, run.state, run.start, duration(_seconds(run)), run.run_id) for run in selected]
+    rows = [(run.dag_id, _state(run), run.start, duration(_seconds(run)), run.run_id) for run in selected]
     view: Block = Table(("DAG", "state", "started", "took", "run"), rows) if rows else Lines(("no runs",))
     return Result("runs list", {"runs": selected}, (view,))
 
@@ -137,7 +137,7 @@ def stop(
 ) -> Result:
     """Stop a run.
 
-    Its running tasks are killed and the run is marked as failed. Finished artifacts are kept.
+    Its running tasks are killed, the run is marked as failed, and its note names you. Finished artifacts are kept.
 
     \b
     Examples:
@@ -145,15 +145,17 @@ def stop(
       replayctl runs stop two_stage_ml100k manual__2026-01-31
     """
     from replayctl.experiments import finding, runs
+    from replayctl.storage.lock import whoami
 
     api, find = _server(ctx, shared=shared)
     selected = finding.find_run(api, find(dag), run_id, unfinished=True)
     if dry_run:
         data = {"dag_id": selected.dag_id, "run_id": selected.run_id, "state": selected.state, "dry_run": True}
         return Result("runs stop", data, (Lines((f"would stop {selected.run_id} of {selected.dag_id}",)),))
-    stopped = runs.stop(api, selected, ctx.obj.reporter)
+    user = ctx.obj.settings.user or str(whoami()["user"])
+    stopped = runs.stop(api, selected, ctx.obj.reporter, user=user)
     data = {"dag_id": stopped.dag_id, "run_id": stopped.run_id, "state": stopped.state, "dry_run": False}
-    fields = Fields((("run", stopped.run_id), ("state", stopped.state), ("page", runs.run_url(api, stopped))))
+    fields = Fields((("run", stopped.run_id), ("state", _state(stopped)), ("page", runs.run_url(api, stopped))))
     return Result("runs stop", data, (fields,))
 
 
@@ -245,7 +247,7 @@ def _cause_on_yarn(app: AppContext, name: str) -> FailureCause | None:
 
 def _result(command: str, report: RunReport) -> Result:
     took = f" in {short_duration(report.seconds)}" if report.seconds is not None else ""
-    fields = [("run", report.run_id), ("state", f"{report.state}{took}")]
+    fields = [("run", report.run_id), ("state", f"{_state(report)}{took}")]
     if report.releases:
         fields.append(("release", ", ".join(report.releases)))
     view: list[Block] = [Fields((*fields, ("page", report.url)))]
@@ -254,11 +256,19 @@ def _result(command: str, report: RunReport) -> Result:
     )
     view += [Table(("task", "state", "took", "try", "result"), rows, numeric=(2, 3), wrap=(4,))] if rows else []
     problems = tuple(_problem(task) for task in report.failed)
-    if report.outcome == "failed" and not problems:
+    if report.stopped_by is not None:
+        hint = f"run `replayctl run {report.dag_id}` to compute what is missing"
+        problems += (Problem("failed", f"the run was stopped by {report.stopped_by}", hint, None),)
+    elif report.outcome == "failed" and not problems:
         problems = (Problem("failed", f"the run ended as {report.state}", f"see {report.url}", None),)
     status: Status = "failed" if report.outcome == "failed" else "ok"
     warnings = tuple(f"{task.task_id}: {warning}" for task in report.tasks for warning in task.warnings)
     return Result(command, report, view, status=status, warnings=warnings, problems=problems)
+
+
+def _state(run: RunInfo | RunReport) -> str:
+    """The state of a run; Airflow's own does not tell stopped runs from failed ones."""
+    return run.state if run.stopped_by is None else f"stopped by {run.stopped_by}"
 
 
 def _problem(task: FailedTask) -> Problem:

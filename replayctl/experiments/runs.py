@@ -69,15 +69,15 @@ class FailedTask:
 class TaskReport:
     """One task of a run; `seconds` is the duration of its latest try.
 
-    `outcome` is `computed` or `reused`, and None for tasks that are not steps or have not ended. `made_by` and
-    `made_at` are the DAG and time that the artifact comes from.
+    `outcome` is `computed` or `reused`, `stopped` for a task that ended with the stop of its run, and None for tasks
+    that are not steps or have not ended. `made_by` and `made_at` are the DAG and time that the artifact comes from.
     """
 
     task_id: str
     state: str | None
     try_number: int
     seconds: float | None
-    outcome: Literal["computed", "reused"] | None = None
+    outcome: Literal["computed", "reused", "stopped"] | None = None
     parameters: str | None = None
     release: str | None = None
     made_at: datetime.datetime | None = None
@@ -87,7 +87,7 @@ class TaskReport:
 
     @property
     def result(self) -> str:
-        """`computed`, or `reused (rank=32, made Nov 25 19:30 by two_stage_ml100k)`; empty without an outcome."""
+        """The outcome, as `reused (rank=32, made Nov 25 19:30 by two_stage_ml100k)` for a reused one; empty without."""
         if self.outcome != "reused":
             return self.outcome or ""
         origin = f"made {short_moment(self.made_at)}" if self.made_at else ""
@@ -97,7 +97,11 @@ class TaskReport:
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """One run at the time of its last check. Durations are in seconds."""
+    """One run at the time of its last check. Durations are in seconds.
+
+    `stopped_by` is the user who has stopped it, None for one that ended by itself; `failed` are the tasks that failed
+    before that.
+    """
 
     dag_id: str
     run_id: str
@@ -107,6 +111,7 @@ class RunReport:
     tasks: tuple[TaskReport, ...]
     failed: tuple[FailedTask, ...]
     outcome: Literal["started", "success", "failed", "unfinished"]
+    stopped_by: str | None = None
 
     @property
     def releases(self) -> tuple[str, ...]:
@@ -235,7 +240,7 @@ class _Follower:
         again = f" (try {task.try_number})" if task.try_number > 1 else ""
         ended = task.state in ("success", "failed") and task.seconds is not None
         took = f" in {short_duration(task.seconds or 0.0)}" if ended else ""
-        result = self._task_report(task).result if task.state == "success" else ""
+        result = self._task_report(task).result if ended else ""
         self.reporter.step(f"{task.task_id}: {result or task.state}{again}{took}")
         return True
 
@@ -249,13 +254,13 @@ class _Follower:
         note = self._note(task)
         origin = note.get("origin") if isinstance(note.get("origin"), Mapping) else {}
         assert isinstance(origin, Mapping)
-        outcome = note.get("outcome")
+        outcome: Any = "stopped" if self._was_stopped(task) else note.get("outcome")
         return TaskReport(
             task.task_id,
             task.state,
             task.try_number,
             task.seconds,
-            outcome if outcome in ("computed", "reused") else None,
+            outcome if outcome in ("computed", "reused", "stopped") else None,
             _text(note.get("parameters")),
             _text(note.get("release")),
             _moment(origin.get("at")),
@@ -273,9 +278,17 @@ class _Follower:
             seconds=(run.end - run.start).total_seconds() if run.start and run.end else None,
             url=run_url(self.api, run),
             tasks=tuple(self._task_report(task) for task in ordered),
-            failed=tuple(self._failed(task) for task in ordered if task.state == "failed"),
+            failed=tuple(
+                self._failed(task) for task in ordered if task.state == "failed" and not self._was_stopped(task)
+            ),
             outcome="success" if run.state == "success" else "failed",
+            stopped_by=run.stopped_by,
         )
+
+    def _was_stopped(self, task: TaskInfo) -> bool:
+        """Whether a task has not failed by itself, but with the stop of the run."""
+        stopped_at = self.run.stopped_at
+        return task.state == "failed" and stopped_at is not None and (task.end is None or task.end >= stopped_at)
 
     def _ask_pods(self, question: Callable[[WorkerPods], T | None]) -> T | None:
         """What the pods say, for what it is worth: the run is followed without them, too."""
@@ -309,16 +322,17 @@ def stop(
     run: RunInfo,
     reporter: Reporter,
     *,
+    user: str,
     poll_s: float = 0.5,
     sleep: Callable[[float], None] | None = None,
 ) -> RunInfo:
-    """Ends a run as failed, and returns it once it stays so.
+    """Ends a run as failed, stopped by `user`, and returns it once it stays so.
 
     A scheduler that is about to judge the run when its tasks are skipped takes it for a success, and writes that over
     the state just set: Airflow locks no rows in SQLite. A finished run is not judged again, so that setting the state
     once more lasts. Raises OperationFailed if the run does not end as failed.
     """
-    api.stop_run(run.dag_id, run.run_id)
+    api.stop_run(run.dag_id, run.run_id, user=user)
     state, reads = "unknown", 0
 
     def look() -> RunInfo | None:
@@ -327,7 +341,7 @@ def stop(
         state, reads = current.state, reads + 1
         if state != "failed":
             reporter.note(f"the scheduler has set {run.run_id} to {state}; stopping it again")
-            api.stop_run(run.dag_id, run.run_id)
+            api.stop_run(run.dag_id, run.run_id, user=user)
             reads = 0
         return current if reads * poll_s >= _SCHEDULING_S else None
 

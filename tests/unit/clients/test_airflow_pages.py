@@ -34,6 +34,7 @@ def test_the_limit_of_a_list_of_runs_is_ours(
             start_date=None,
             end_date=None,
             queued_at=None,
+            note=None,
         )
         for number in range(230)
     ]

@@ -10,6 +10,7 @@ import pytest
 
 from dags.dag_entities import Namespace
 from replayctl.bundle.stubs import stub_text
+from replayctl.clients import airflow_runs
 from replayctl.clients.airflow import DagInfo
 from replayctl.clients.airflow_runs import RunInfo, TaskInfo, TaskLog
 from replayctl.commands import runs as commands
@@ -57,7 +58,7 @@ class Airflow:
     stops: int = 0
     stale: bool = False
 
-    def stop_run(self, dag_id: str, run_id: str) -> RunInfo:
+    def stop_run(self, dag_id: str, run_id: str, *, user: str) -> RunInfo:
         self.stops += 1
         return RunInfo(dag_id, run_id, "failed", NOW, NOW)
 
@@ -78,7 +79,7 @@ class Airflow:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
-        return RunInfo(dag_id, run_id, answer, NOW, NOW)
+        return answer if isinstance(answer, RunInfo) else RunInfo(dag_id, run_id, answer, NOW, NOW)
 
     def runs(self, dag_id: str, *, states: tuple[str, ...] = (), limit: int = 100) -> list[RunInfo]:
         return [run for run in self.all_runs if not states or run.state in states]
@@ -266,15 +267,44 @@ RUN = RunInfo("two_stage_ml1m_alice", "run1", "running", NOW, None)
 )
 def test_a_stopped_run_stays_stopped(answers: list[str], stops: int) -> None:
     server = Airflow(answers=answers)
-    stopped = runs.stop(server, RUN, RecordingReporter(), sleep=lambda _seconds: None)  # type: ignore[arg-type]
+    stopped = runs.stop(server, RUN, RecordingReporter(), user="alice", sleep=lambda _seconds: None)  # type: ignore[arg-type]
     assert (stopped.state, server.stops) == ("failed", stops)
+
+
+def test_a_stopped_run_says_who_stopped_it_and_only_earlier_failures_are_explained() -> None:
+    seconds = datetime.timedelta(seconds=1)
+    run = RunInfo("d_alice", "run1", "failed", NOW, NOW, stopped_by="alice", stopped_at=NOW + 10 * seconds)
+    tasks = [TaskInfo(name, "failed", 1, -1, took, NOW) for name, took in (("bad", 5.0), ("killed", 11.0))]
+    reporter = RecordingReporter()
+    report = watch(Airflow(answers=[run], tasks_now=tasks), reporter)
+    assert [failed.task_id for failed in report.failed] == ["bad"]
+    assert "killed: stopped in 11s" in reporter.messages("step")
+    result = commands._result("runs follow", report)
+    assert [problem.message.partition(" (")[0] for problem in result.problems] == [
+        "task bad failed",
+        "the run was stopped by alice",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "queued_s", "stopped_by"), [("failed", -60, "alice b"), ("failed", 60, None), ("success", -60, None)]
+)
+def test_the_note_of_a_run_holds_until_it_is_cleared(state: str, queued_s: int, stopped_by: str | None) -> None:
+    note = airflow_runs._with_stop("tried lr 0.1", "carol", NOW - datetime.timedelta(hours=1))
+    note = airflow_runs._with_stop(note, "alice b", NOW)
+    assert note == f"tried lr 0.1\nstopped by alice b with replayctl at {NOW.isoformat()}"
+    row = SimpleNamespace(dag_id="d", dag_run_id="r", state=SimpleNamespace(value=state), note=note)
+    row.start_date = row.end_date = NOW
+    row.queued_at = NOW + datetime.timedelta(seconds=queued_s)
+    run = airflow_runs._run_info(row)
+    assert (run.stopped_by, run.stopped_at) == (stopped_by, NOW if stopped_by else None)
 
 
 def test_a_run_that_does_not_stop_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "_STOP_TIMEOUT_S", 0.0)
     server = Airflow(answers=["success"])
     with pytest.raises(OperationFailed, match="does not stop run1 of two_stage_ml1m_alice: its state is success"):
-        runs.stop(server, RUN, RecordingReporter(), sleep=lambda _seconds: None)  # type: ignore[arg-type]
+        runs.stop(server, RUN, RecordingReporter(), user="alice", sleep=lambda _seconds: None)  # type: ignore[arg-type]
 
 
 def why(server: Airflow, state: str, *tasks: TaskInfo) -> str | None:
