@@ -228,7 +228,7 @@ def bench_run(settings: Settings, scratch: Path) -> None:
         log = settings.local.home / "data" / "replay" / "ml100k_ratings.csv"
         theirs = engines.script(log, scratch, _python("workload-spark", settings))
     finally:
-        call("local", "down")
+        call("local", "down", "--yes")
     tasks = {task["task_id"]: task["seconds"] for task in run["tasks"]}
     in_steps = sum(json.loads(path.read_text())["seconds"] for path in _manifests(settings))
     print(

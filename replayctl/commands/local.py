@@ -59,12 +59,13 @@ def down(
         bool,
         typer.Option("--purge", help="Also remove data, results, experiments and environments; asks for confirmation."),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation of --purge.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation.")] = False,
     dry_run: DryRun = False,
 ) -> Result:
     """Stop the local stack, and list what remains on the disk.
 
-    Ends every process of the stack. With `--purge`, its files are removed as well.
+    Ends every process of the stack; asks for confirmation if that interrupts a run. With `--purge`, its files are
+    removed as well.
 
     \b
     Examples:
@@ -75,10 +76,10 @@ def down(
 
     settings = _local_settings(ctx)
     app: AppContext = ctx.obj
-    if yes and not purge:
-        raise UsageProblem("--yes requires --purge", hint="add --purge, or remove --yes")
-    if purge and not dry_run and not yes:
-        _confirm_purge(app, settings)
+    runs = stack.running_runs(settings) if dry_run or not yes else []
+    interrupted = [f"this interrupts run {run.run_id} of {run.dag_id}" for run in runs]
+    if not dry_run and not yes:
+        _confirm(app, settings, interrupted, purge=purge)
     stopped = stack.running_parts(settings) if dry_run else stack.down(settings, app.reporter)
     app.reporter.status("measuring disk usage")
     listing = leftovers.find_leftovers(settings)
@@ -109,13 +110,19 @@ def down(
         data,
         (*view, *([Fields(tuple(hints))] if hints else [])),
         status=status,
-        warnings=tuple(f"{_KEPT} {user}" for user in _users(kept) if purge),
+        warnings=(*(interrupted if dry_run else ()), *(f"{_KEPT} {user}" for user in _users(kept) if purge)),
     )
 
 
-def _confirm_purge(app: AppContext, settings: Settings) -> None:
+def _confirm(app: AppContext, settings: Settings, interrupted: Sequence[str], *, purge: bool) -> None:
     from replayctl.local import leftovers
 
+    for warning in interrupted:
+        app.reporter.warn(warning)
+    if not purge:
+        if interrupted:
+            app.confirm(f"Stop the stack and interrupt {len(interrupted)} run{'s' if len(interrupted) > 1 else ''}?")
+        return
     app.reporter.status("measuring disk usage")
     kept = leftovers.find_leftovers(settings)
     going = [leftover for leftover in kept if leftover.in_use_by is None]

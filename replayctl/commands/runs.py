@@ -12,7 +12,7 @@ import typer
 from replayctl.commands.options import DryRun, Engine, Shared
 from replayctl.console.result import Block, Fields, Lines, Problem, Result, Status, Table
 from replayctl.console.times import duration, short_duration
-from replayctl.errors import Interrupted, ReplayctlError, UsageProblem
+from replayctl.errors import ReplayctlError, UsageProblem
 from replayctl.settings.context import AppContext
 
 if TYPE_CHECKING:
@@ -181,24 +181,18 @@ def _dags_with_suffix(app: AppContext, api: AirflowApi) -> list[str]:
 
 def _watched(app: AppContext, api: AirflowApi, run: RunInfo, timeout_s: float) -> RunReport:
     from replayctl.experiments import runs
-    from replayctl.experiments.services import find_pods
+    from replayctl.experiments.services import find_pods, is_stopped
 
-    try:
-        return runs.watch(
-            api,
-            run,
-            timeout_s=timeout_s,
-            poll_s=app.settings.deploy.poll_s,
-            reporter=app.reporter,
-            explain=lambda lines: _cause(app, lines),
-            pods=find_pods(app.settings, app.environ),
-        )
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"stopped waiting for run {run.run_id} of {run.dag_id}, which continues",
-            hint=runs.ways_on(run),
-            data=runs.report_of(api, run, "unfinished"),
-        ) from None
+    return runs.watch(
+        api,
+        run,
+        timeout_s=timeout_s,
+        poll_s=app.settings.deploy.poll_s,
+        reporter=app.reporter,
+        explain=lambda lines: _cause(app, lines),
+        pods=find_pods(app.settings, app.environ),
+        is_stopped=lambda: is_stopped(app.settings),
+    )
 
 
 def _cause(app: AppContext, lines: Sequence[str]) -> FailureCause | None:

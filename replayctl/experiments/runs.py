@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from replayctl.clients.airflow import AirflowApi, DagInfo
 from replayctl.clients.airflow_runs import FINAL_RUN_STATES, RunInfo, TaskInfo
-from replayctl.clients.patience import wait_until
+from replayctl.clients.patience import AWAY, wait_until
 from replayctl.console.events import Reporter
 from replayctl.console.times import short_duration, short_moment
-from replayctl.errors import AuthFailed, NotFound, OperationFailed, ReplayctlError, ServerTrouble, TimedOut
+from replayctl.errors import (
+    AuthFailed,
+    Interrupted,
+    NotFound,
+    OperationFailed,
+    ReplayctlError,
+    ServerTrouble,
+    TimedOut,
+)
 from replayctl.experiments.delays import FOR_A_WORKER, why_waiting
 from replayctl.experiments.log_excerpt import failed_application, log_excerpt
 
@@ -160,25 +168,30 @@ def watch(
     reporter: Reporter,
     explain: Explain,
     pods: WorkerPods | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> RunReport:
     """Follows a run to its end, and reports each change of a task and what the run waits for.
 
     `explain` finds the cause in a failed task's log; `pods` are asked about tasks that have not started. Requests are
-    repeated while Airflow is away. Raises TimedOut, with the unfinished report as its data, if the run takes longer
-    than `timeout_s`.
+    repeated while Airflow is away, unless `is_stopped` knows that it does not come back by itself: OperationFailed.
+    Raises TimedOut if the run takes longer than `timeout_s`, Interrupted after Ctrl-C. These errors have the unfinished
+    report as their data.
     """
-    follower = _Follower(api, reporter, run, explain, pods)
-    return wait_until(
-        follower.look,
-        follower.late,
-        timeout_s=timeout_s,
-        poll_s=poll_s,
-        # Several requests each time: a server that is busy with the run's tasks is not kept busy by us.
-        rest=3.0,
-        reporter=reporter,
-        sleep=sleep,
-    )
+    follower = _Follower(api, reporter, run, explain, pods, is_stopped)
+    try:
+        return wait_until(
+            follower.look,
+            follower.late,
+            timeout_s=timeout_s,
+            poll_s=poll_s,
+            # Several requests each time: a server that is busy with the run's tasks is not kept busy by us.
+            rest=3.0,
+            reporter=reporter,
+            sleep=sleep,
+        )
+    except KeyboardInterrupt:
+        raise follower.interrupted() from None
 
 
 @dataclass
@@ -188,14 +201,32 @@ class _Follower:
     run: RunInfo
     explain: Explain
     pods: WorkerPods | None = None
+    is_stopped: Callable[[], bool] = lambda: False
     seen: dict[tuple[str, int], tuple[str | None, int]] = field(default_factory=dict)
     notes: dict[tuple[str, int], Mapping[str, Any] | None] = field(default_factory=dict)
     why: str | None = None
     asked_at: float = 0.0
     log_troubles: int = 0
+    # Why Airflow's last answer is missing.
+    trouble: ReplayctlError | None = None
 
     def look(self) -> RunReport | None:
         """Reports what has changed; returns the report once the run has ended."""
+        try:
+            report = self._look()
+        except AWAY as error:
+            self.trouble = error
+            if not self.is_stopped():
+                raise
+            raise OperationFailed(
+                f"the local stack was stopped before run {self.run.run_id} of {self.run.dag_id} ended",
+                hint=f"run `replayctl local up`, then `replayctl runs follow {self.run.dag_id} {self.run.run_id}`",
+                data=self._unfinished(),
+            ) from error
+        self.trouble = None
+        return report
+
+    def _look(self) -> RunReport | None:
         self.run = self.api.run(self.run.dag_id, self.run.run_id)
         tasks = self.api.tasks(self.run.dag_id, self.run.run_id)
         changes = [self._report_change(task) for task in sorted(tasks, key=lambda task: task.task_id)]
@@ -214,12 +245,27 @@ class _Follower:
 
     def late(self, waited: float, trouble: ReplayctlError | None) -> TimedOut:
         """The error after the timeout."""
-        last = f"; {trouble}" if trouble else f"; {self.why}" if self.why else ""
+        if trouble:
+            state = f"was {self.run.state} when Airflow last answered, and {waited:.0f} s are over; {trouble}"
+        else:
+            state = f"is still {self.run.state} after {waited:.0f} s{f'; {self.why}' if self.why else ''}"
         return TimedOut(
-            f"run {self.run.run_id} of {self.run.dag_id} is still {self.run.state} after {waited:.0f} s{last}",
-            hint=ways_on(self.run),
-            data=report_of(self.api, self.run, "unfinished"),
+            f"run {self.run.run_id} of {self.run.dag_id} {state}", hint=ways_on(self.run), data=self._unfinished()
         )
+
+    def interrupted(self) -> Interrupted:
+        """The error after Ctrl-C."""
+        what = "continues"
+        if self.trouble is not None:
+            what = f"was {self.run.state} when Airflow last answered; {self.trouble}"
+        return Interrupted(
+            f"stopped waiting for run {self.run.run_id} of {self.run.dag_id}, which {what}",
+            hint=ways_on(self.run),
+            data=self._unfinished(),
+        )
+
+    def _unfinished(self) -> RunReport:
+        return report_of(self.api, self.run, "unfinished")
 
     def _ask_why(self, tasks: Sequence[TaskInfo]) -> None:
         self.asked_at = time.monotonic()

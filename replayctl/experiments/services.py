@@ -23,6 +23,15 @@ def has_airflow(settings: Settings) -> bool:
     return bool(settings.airflow.url or settings.airflow.username) or settings.profile == LOCAL_PROFILE
 
 
+def is_stopped(settings: Settings) -> bool:
+    """Whether the profile's Airflow is the local stack's and no part of that runs; of others, nothing is known."""
+    if settings.airflow.url is not None or settings.profile != LOCAL_PROFILE:
+        return False
+    from replayctl.local import stack
+
+    return not stack.running_parts(settings)
+
+
 @contextlib.contextmanager
 def open_airflow(
     settings: Settings, environ: Mapping[str, str], reporter: Reporter, *, anonymous: bool = False

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from replayctl import process
 from replayctl.clients.airflow import AirflowApi
+from replayctl.clients.airflow_runs import RunInfo
 from replayctl.clients.patience import wait_until
 from replayctl.console.events import Reporter
 from replayctl.console.secret import Secret
@@ -113,6 +114,16 @@ def down(settings: Settings, reporter: Reporter) -> tuple[str, ...]:
 def running_parts(settings: Settings) -> tuple[str, ...]:
     """The names of the parts with running processes."""
     return state.running_parts(settings.local.home)
+
+
+def running_runs(settings: Settings) -> list[RunInfo]:
+    """The runs that `down` would interrupt; none are known if Airflow does not answer."""
+    if API_SERVER not in running_parts(settings):
+        return []
+    try:
+        return airflow_api(settings).runs("~", states=("running",))
+    except ReplayctlError:
+        return []
 
 
 def airflow_api(settings: Settings) -> AirflowApi:

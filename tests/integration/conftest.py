@@ -194,7 +194,7 @@ def stack(
         write_sample(home / "data")
         yield own_stack
     finally:
-        ended = own_stack.call("local", "down")
+        ended = own_stack.call("local", "down", "--yes")
     assert ended.data["stopped"] == ["mlflow", "api-server", "scheduler", "dag-processor", "triggerer"]
     deadline = time.monotonic() + 10
     while (survivors := processes_of(home)) and time.monotonic() < deadline:

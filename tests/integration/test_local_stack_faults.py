@@ -38,7 +38,7 @@ def lone(tmp_path: Path) -> Iterator[Stack]:
     try:
         yield stack
     finally:
-        stack.call("local", "down")
+        stack.call("local", "down", "--yes")
         wait_for(lambda: not processes_of(home), 15)
 
 
@@ -91,9 +91,9 @@ def test_whatever_is_killed_is_named_and_nothing_is_left_or_doubled(lone: Stack)
         assert state.code == 9
         assert any(f"{name} has ended" in error["message"] for error in state.document["errors"])
     assert processes_of(lone.home), "workers outlive their leaders"
-    assert lone.call("local", "down").data["stopped"]
+    assert lone.call("local", "down", "--yes").data["stopped"]
     assert not processes_of(lone.home)
-    assert lone.call("local", "down").document["status"] == "nothing-to-do"
+    assert lone.call("local", "down", "--yes").document["status"] == "nothing-to-do"
 
 
 class Stranger(http.server.ThreadingHTTPServer):
@@ -167,10 +167,10 @@ def test_a_full_disk_ends_up_with_its_cause_and_no_process(tmp_path: Path) -> No
         with (small / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
             while True:
                 filler.write(bytes(4096))
-        for command in (("local", "up"), ("local", "data"), ("local", "down"), ("local", "status")):
+        for command in (("local", "up"), ("local", "data"), ("local", "down", "--yes"), ("local", "status")):
             answer = stack.call(*command)
             assert answer.code in (0, 1), (command, answer.document)
         assert not processes_of(home)
     finally:
-        stack.call("local", "down")
+        stack.call("local", "down", "--yes")
         subprocess.run(["umount", "-l", str(small)], check=True)

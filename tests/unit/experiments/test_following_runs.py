@@ -1,6 +1,7 @@
 """Runs: their owners, following them, and messages while they wait."""
 
 import datetime
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ from replayctl.errors import (
     Unreachable,
     UsageProblem,
 )
-from replayctl.experiments import delays, finding, runs
+from replayctl.experiments import delays, finding, runs, services
 from replayctl.settings.load import load_settings
 from tests.reporters import RecordingReporter
 
@@ -154,7 +155,12 @@ def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
     assert excinfo.value.hint == "did you mean two_stage_ml1m?"
 
 
-def watch(server: Airflow, reporter: RecordingReporter, timeout_s: float = 60) -> runs.RunReport:
+def watch(
+    server: Airflow,
+    reporter: RecordingReporter,
+    timeout_s: float = 60,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> runs.RunReport:
     started = RunInfo("two_stage_ml1m_alice", "run1", "queued", None, None)
     return runs.watch(
         server,  # type: ignore[arg-type]
@@ -163,6 +169,7 @@ def watch(server: Airflow, reporter: RecordingReporter, timeout_s: float = 60) -
         poll_s=0,
         reporter=reporter,
         explain=lambda lines: runs.FailureCause(lines[1].strip(), "what to do"),
+        is_stopped=is_stopped,
         sleep=lambda seconds: None,
     )
 
@@ -182,7 +189,7 @@ def test_a_refusal_ends_the_wait_at_once() -> None:
 
 
 def test_a_server_that_stays_away_is_waited_for_until_the_time_is_over() -> None:
-    with pytest.raises(TimedOut, match="no answer") as excinfo:
+    with pytest.raises(TimedOut, match="was queued when Airflow last answered, and .* over; no answer") as excinfo:
         watch(Airflow(answers=[Unreachable("no answer")]), RecordingReporter(), timeout_s=0.01)
     assert isinstance(excinfo.value.data, runs.RunReport)
     assert (excinfo.value.data.run_id, excinfo.value.data.outcome) == ("run1", "unfinished")
@@ -355,19 +362,43 @@ def test_a_run_is_found_by_the_beginning_of_its_id_and_never_guessed() -> None:
         finding.find_run(server, dag, "x")
 
 
-def test_ctrl_c_names_the_commands_that_follow_and_stop_the_run(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def watch(*_arguments: Any, **_options: Any) -> None:
-        raise KeyboardInterrupt
+class Interrupts(Airflow):
+    """A server whose user presses Ctrl-C after the last answer."""
 
-    monkeypatch.setattr(runs, "watch", watch)
-    settings = load_settings("local", environ={}, cwd=tmp_path)
-    app: Any = SimpleNamespace(settings=settings, environ={}, reporter=RecordingReporter())
-    server: Any = Airflow()
-    with pytest.raises(Interrupted) as excinfo:
-        commands._watched(app, server, RunInfo("d_alice", "run1", "running", None, None), 60)
-    assert "replayctl runs follow d_alice run1" in (excinfo.value.hint or "")
-    assert "replayctl runs stop d_alice run1" in (excinfo.value.hint or "")
+    def run(self, dag_id: str, run_id: str) -> RunInfo:
+        if not self.answers:
+            raise KeyboardInterrupt
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return RunInfo(dag_id, run_id, answer, NOW, None)
+
+
+@pytest.mark.parametrize(
+    ("answers", "state"),
+    [
+        (["running"], "which continues"),
+        (["running", Unreachable("no answer")], "which was running when Airflow last answered; no answer"),
+    ],
+)
+def test_ctrl_c_says_what_is_known_and_how_to_follow_and_stop_the_run(answers: list[Any], state: str) -> None:
+    with pytest.raises(Interrupted, match=state) as excinfo:
+        watch(Interrupts(answers=answers), RecordingReporter())
+    assert "replayctl runs follow two_stage_ml1m_alice run1" in (excinfo.value.hint or "")
+    assert "replayctl runs stop two_stage_ml1m_alice run1" in (excinfo.value.hint or "")
     assert isinstance(excinfo.value.data, runs.RunReport)
     assert (excinfo.value.data.run_id, excinfo.value.data.outcome) == ("run1", "unfinished")
+
+
+def test_a_local_stack_that_was_stopped_ends_the_wait() -> None:
+    answers = ["running", Unreachable("no answer"), Unreachable("no answer")]
+    stopped = iter([False, True])
+    with pytest.raises(OperationFailed, match="the local stack was stopped before run run1") as excinfo:
+        watch(Airflow(answers=answers), RecordingReporter(), is_stopped=lambda: next(stopped))
+    assert "`replayctl local up`, then `replayctl runs follow two_stage_ml1m_alice run1`" in (excinfo.value.hint or "")
+
+
+def test_only_a_local_stack_is_known_to_be_stopped(clean_environment: Path) -> None:
+    assert services.is_stopped(load_settings("local", environ={}, cwd=clean_environment))
+    elsewhere = {"REPLAYCTL_AIRFLOW_URL": "http://airflow"}
+    assert not services.is_stopped(load_settings("local", environ=elsewhere, cwd=clean_environment))

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from replayctl import cli
+from replayctl.clients.airflow_runs import RunInfo
 from replayctl.commands.local import format_bytes
-from replayctl.local import leftovers
+from replayctl.local import leftovers, stack
 from replayctl.local.disk import size_of
 from replayctl.settings.declared import Settings
 from replayctl.settings.load import load_settings
@@ -128,13 +129,26 @@ def test_down_says_what_stays_and_a_purge_has_to_be_agreed_to(
     assert (code, answer["data"]["dry_run"]) == (0, True)
     code, answer = call(capfd, "local", "down", "--purge")
     assert (code, answer["errors"][0]["code"]) == (2, "usage")
-    assert call(capfd, "local", "down", "--yes")[0] == 2
+    assert call(capfd, "local", "down", "--yes")[0] == 0
     assert (populated.local.home / "data").exists()
     code, answer = call(capfd, "local", "down", "--purge", "--yes")
     assert (code, answer["status"], answer["data"]["kept"]) == (0, "ok", [])
     assert not (populated.local.home / "data").exists()
     code, answer = call(capfd, "local", "down", "--purge", "--yes")
     assert (code, answer["status"]) == (0, "nothing-to-do")
+
+
+def test_down_asks_before_it_interrupts_a_run(
+    populated: Settings, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunInfo("two_stage_alice", "run1", "running", None, None)
+    monkeypatch.setattr(stack, "running_runs", lambda settings: [run])
+    code, answer = call(capfd, "local", "down", "--dry-run")
+    assert (code, answer["warnings"]) == (0, ["this interrupts run run1 of two_stage_alice"])
+    code, answer = call(capfd, "local", "down")
+    assert (code, answer["errors"][0]["code"]) == (2, "usage")
+    assert "interrupt 1 run?" in answer["errors"][0]["message"]
+    assert call(capfd, "local", "down", "--yes")[0] == 0
 
 
 def test_sizes_count_shared_blocks_once(tmp_path: Path) -> None:
