@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from replayctl.experiments.runs import FailedTask, FailureCause, RunReport
 
 _Dag = Annotated[str, typer.Argument(help="One of your DAGs, with or without your suffix.", show_default=False)]
-_Timeout = Annotated[float, typer.Option(help="Seconds to wait for the end of the run, which continues afterwards.")]
+_Timeout = Annotated[
+    float,
+    typer.Option(min=0, help="Seconds to wait for the end of the run, which continues afterwards."),
+]
 _RunId = Annotated[
     str | None, typer.Argument(help="Run ID or a prefix of it; the newest run by default.", show_default=False)
 ]
@@ -47,7 +50,14 @@ def run(
         Engine | None,
         typer.Option(help="Engine for the steps of this run that support it.", show_default=False),
     ] = None,
-    timeout: _Timeout = _A_DAY_S,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help=f"Seconds that --wait lasts, {_A_DAY_S} by default; the run continues afterwards.",
+            show_default=False,
+        ),
+    ] = None,
     shared: Shared = False,
     dry_run: DryRun = False,
 ) -> Result:
@@ -62,6 +72,8 @@ def run(
     """
     from replayctl.experiments import finding, runs
 
+    if timeout is not None and not wait:
+        raise UsageProblem("--timeout requires --wait", hint="add --wait, or remove --timeout")
     app: AppContext = ctx.obj
     api, find = _server(ctx, shared=shared, with_stale=False)
     dag_info = find(dag)
@@ -76,7 +88,7 @@ def run(
     started = runs.start(api, dag_info, force or (), app.reporter, engine=engine)
     if not wait:
         return _result("run", runs.report_of(api, started))
-    return _result("run", _watched(app, api, started, timeout))
+    return _result("run", _watched(app, api, started, _A_DAY_S if timeout is None else timeout))
 
 
 def list_runs(

@@ -98,7 +98,7 @@ _Diagnose = Annotated[
         show_default=False,
     ),
 ]
-_WaitFor = Annotated[float, typer.Option(help="Seconds to wait until YARN has aggregated the logs.")]
+_WaitFor = Annotated[float, typer.Option(min=0, help="Seconds to wait until YARN has aggregated the logs.")]
 _AGO = r"([0-9]{1,6})([smhd])"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -247,7 +247,7 @@ def yarn_kill(
         ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Kill without asking for confirmation.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait until the applications have ended.")] = 60,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait until the applications have ended.")] = 60,
     dry_run: DryRun = False,
 ) -> Result:
     """Kill applications on YARN and wait until they have ended.

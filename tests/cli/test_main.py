@@ -175,6 +175,11 @@ def test_before_the_first_local_up_every_command_names_it(
         (("run", "two_stage_ml100k"), 6, "not-ready"),
         (("leaderboard", "two_stage_ml100k"), 6, "not-ready"),
         (("local", "data", "ml25m"), 2, "usage"),
+        (("run", "two_stage_ml100k", "--timeout", "5"), 2, "usage"),
+        (("run", "two_stage_ml100k", "--wait", "--timeout", "-5"), 2, "usage"),
+        (("runs", "follow", "two_stage_ml100k", "--timeout", "-5"), 2, "usage"),
+        (("yarn-kill", "application_1_0001", "--timeout", "-5"), 2, "usage"),
+        (("yarn-logs", "application_1_0001", "--wait-for", "-5"), 2, "usage"),
         (("sync-dags", "--dags-dir", "/nonexistent"), 2, "usage"),
     ],
 )
@@ -191,7 +196,7 @@ def test_failures_have_their_code_in_both_forms(
     assert (exit_code, document["exit_code"], document["status"], document["data"]) == (code, code, "error", None)
     assert [error["code"] for error in document["errors"]] == [word]
     assert (
-        document["command"] == " ".join(argv[:2] if argv[0] in ("local",) else argv[:1])
+        document["command"] == " ".join(argv[:2] if argv[0] in ("local", "runs") else argv[:1])
         or argv[0].startswith("-")
         or argv[0] == "nonsense"
     )
