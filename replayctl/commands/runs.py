@@ -18,7 +18,7 @@ from replayctl.settings.context import AppContext
 if TYPE_CHECKING:
     from replayctl.clients.airflow import AirflowApi, DagInfo
     from replayctl.clients.airflow_runs import RunInfo
-    from replayctl.experiments.runs import FailedTask, FailureCause, RunReport
+    from replayctl.experiments.run_report import FailedTask, FailureCause, RunReport
 
 _Dag = Annotated[str, typer.Argument(help="One of your DAGs, with or without your suffix.", show_default=False)]
 _Timeout = Annotated[
@@ -213,7 +213,7 @@ def _cause(app: AppContext, lines: Sequence[str]) -> FailureCause | None:
     Where the log has none, perhaps because it could not be written, a full disk here.
     """
     from replayctl.experiments.log_excerpt import failed_application
-    from replayctl.experiments.runs import FailureCause
+    from replayctl.experiments.run_report import FailureCause
     from replayctl.local.disk import full_disk_hint, is_full
     from replayctl.logs.diagnose import cause_in_task_log
     from replayctl.settings.load import LOCAL_PROFILE
@@ -233,7 +233,7 @@ def _cause(app: AppContext, lines: Sequence[str]) -> FailureCause | None:
 def _cause_on_yarn(app: AppContext, name: str) -> FailureCause | None:
     """The probable cause in the application's logs; None if they do not show any, or cannot be read."""
     from replayctl import yarn
-    from replayctl.experiments.runs import FailureCause
+    from replayctl.experiments.run_report import FailureCause
 
     try:
         with yarn.open_yarn(app.settings, app.environ, app.reporter) as cluster:

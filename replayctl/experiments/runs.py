@@ -12,7 +12,7 @@ from replayctl.clients.airflow import AirflowApi, DagInfo
 from replayctl.clients.airflow_runs import FINAL_RUN_STATES, RunInfo, TaskInfo
 from replayctl.clients.patience import AWAY, wait_until
 from replayctl.console.events import Reporter
-from replayctl.console.times import short_duration, short_moment
+from replayctl.console.times import short_duration
 from replayctl.errors import (
     AuthFailed,
     Interrupted,
@@ -24,6 +24,7 @@ from replayctl.errors import (
 )
 from replayctl.experiments.delays import FOR_A_WORKER, why_waiting
 from replayctl.experiments.log_excerpt import failed_application, log_excerpt
+from replayctl.experiments.run_report import FailedTask, FailureCause, RunReport, TaskReport
 
 if TYPE_CHECKING:
     from replayctl.experiments.worker_pods import WorkerPods
@@ -38,93 +39,8 @@ _ASK_WHY_EVERY_S = 10.0
 # What a decision of the scheduler about one run takes at most, on a busy machine.
 _SCHEDULING_S = 2.0
 _STOP_TIMEOUT_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class FailureCause:
-    """Why a task failed: the most specific exception, and its explanation (empty if unknown).
-
-    `excerpt` are the lines of another log that the cause is in.
-    """
-
-    summary: str
-    explanation: str
-    excerpt: tuple[str, ...] = ()
-
-
 # Finds the cause in the lines of a task's log, or returns None.
 Explain = Callable[[Sequence[str]], FailureCause | None]
-
-
-@dataclass(frozen=True, slots=True)
-class FailedTask:
-    """A failed task: the cause, the last lines of its log that are about the step, and where the complete log is.
-
-    `application` is the one on YARN that has failed with it; None without one. Of a log that cannot be read, the only
-    line says why.
-    """
-
-    task_id: str
-    try_number: int
-    cause: FailureCause | None
-    log_tail: tuple[str, ...]
-    log_source: str | None
-    log_url: str
-    application: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TaskReport:
-    """One task of a run; `seconds` is the duration of its latest try.
-
-    `outcome` is `computed` or `reused`, `stopped` for a task that ended with the stop of its run, and None for tasks
-    that are not steps or have not ended. `made_by` and `made_at` are the DAG and time that the artifact comes from.
-    """
-
-    task_id: str
-    state: str | None
-    try_number: int
-    seconds: float | None
-    outcome: Literal["computed", "reused", "stopped"] | None = None
-    parameters: str | None = None
-    release: str | None = None
-    made_at: datetime.datetime | None = None
-    made_by: str | None = None
-    # What its workload warned of.
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def result(self) -> str:
-        """The outcome, as `reused (rank=32, made Nov 25 19:30 by two_stage_ml100k)` for a reused one; empty without."""
-        if self.outcome != "reused":
-            return self.outcome or ""
-        origin = f"made {short_moment(self.made_at)}" if self.made_at else ""
-        origin += f" by {self.made_by}" if origin and self.made_by else ""
-        return f"reused ({', '.join(word for word in (self.parameters, origin) if word)})"
-
-
-@dataclass(frozen=True, slots=True)
-class RunReport:
-    """One run at the time of its last check. Durations are in seconds.
-
-    `stopped_by` is the user who has stopped it, None for one that ended by itself; `failed` are the tasks that failed
-    before that.
-    """
-
-    dag_id: str
-    run_id: str
-    state: str
-    seconds: float | None
-    url: str
-    tasks: tuple[TaskReport, ...]
-    failed: tuple[FailedTask, ...]
-    outcome: Literal["started", "success", "failed", "unfinished"]
-    stopped_by: str | None = None
-
-    @property
-    def releases(self) -> tuple[str, ...]:
-        """The releases that its tasks have used."""
-        return tuple(sorted({task.release for task in self.tasks if task.release}))
 
 
 def start(
@@ -229,7 +145,7 @@ class _Follower:
     def _look(self) -> RunReport | None:
         self.run = self.api.run(self.run.dag_id, self.run.run_id)
         tasks = self.api.tasks(self.run.dag_id, self.run.run_id)
-        changes = [self._report_change(task) for task in sorted(tasks, key=lambda task: task.task_id)]
+        changes = [self._report_change(task) for task in sorted(tasks, key=_last_change)]
         if self.run.state in FINAL_RUN_STATES:
             return self._report(tasks)
         if any(changes):
@@ -398,6 +314,12 @@ def stop(
         )
 
     return wait_until(look, late, poll_s=poll_s, timeout_s=_STOP_TIMEOUT_S, reporter=reporter, sleep=sleep)
+
+
+def _last_change(task: TaskInfo) -> tuple[bool, datetime.datetime, str]:
+    """The order in which tasks came into their state; those that have never started are last."""
+    moment = task.start if task.state == "running" else task.end or task.start
+    return moment is None, moment or datetime.datetime.min.replace(tzinfo=datetime.UTC), task.task_id
 
 
 def _text(value: object) -> str | None:

@@ -26,6 +26,7 @@ from replayctl.errors import (
     UsageProblem,
 )
 from replayctl.experiments import delays, finding, runs, services
+from replayctl.experiments.run_report import FailedTask, FailureCause, RunReport, TaskReport
 from replayctl.settings.load import load_settings
 from tests.reporters import RecordingReporter
 
@@ -160,7 +161,7 @@ def watch(
     reporter: RecordingReporter,
     timeout_s: float = 60,
     is_stopped: Callable[[], bool] = lambda: False,
-) -> runs.RunReport:
+) -> RunReport:
     started = RunInfo("two_stage_ml1m_alice", "run1", "queued", None, None)
     return runs.watch(
         server,  # type: ignore[arg-type]
@@ -168,7 +169,7 @@ def watch(
         timeout_s=timeout_s,
         poll_s=0,
         reporter=reporter,
-        explain=lambda lines: runs.FailureCause(lines[1].strip(), "what to do"),
+        explain=lambda lines: FailureCause(lines[1].strip(), "what to do"),
         is_stopped=is_stopped,
         sleep=lambda seconds: None,
     )
@@ -191,7 +192,7 @@ def test_a_refusal_ends_the_wait_at_once() -> None:
 def test_a_server_that_stays_away_is_waited_for_until_the_time_is_over() -> None:
     with pytest.raises(TimedOut, match="was queued when Airflow last answered, and .* over; no answer") as excinfo:
         watch(Airflow(answers=[Unreachable("no answer")]), RecordingReporter(), timeout_s=0.01)
-    assert isinstance(excinfo.value.data, runs.RunReport)
+    assert isinstance(excinfo.value.data, RunReport)
     assert (excinfo.value.data.run_id, excinfo.value.data.outcome) == ("run1", "unfinished")
     assert "replayctl runs follow two_stage_ml1m_alice run1" in (excinfo.value.hint or "")
     assert "replayctl runs stop two_stage_ml1m_alice run1" in (excinfo.value.hint or "")
@@ -208,11 +209,34 @@ def test_a_reused_artifact_is_shown_with_its_origin() -> None:
     assert report.releases == ("r_1",)
 
 
+def test_changes_are_reported_in_the_order_in_which_they_happened() -> None:
+    def at(seconds: float) -> datetime.datetime:
+        return NOW + datetime.timedelta(seconds=seconds)
+
+    tasks = [
+        TaskInfo("combine", "upstream_failed", 0, -1, None),
+        TaskInfo("als", "running", 1, -1, None, at(3)),
+        TaskInfo("poprec", "failed", 1, -1, 1.0, at(3)),
+        TaskInfo("split", "success", 1, -1, 2.0, at(0)),
+    ]
+    reporter = RecordingReporter()
+    watch(Airflow(answers=["running", "failed"], tasks_now=tasks), reporter)
+    names = [line.partition(":")[0] for line in reporter.messages("step")]
+    assert names == ["split", "als", "poprec", "combine"]
+
+
+def test_a_reused_artifact_is_shown_with_its_first_parameters_only() -> None:
+    long = "log_path=replay/ml100k_ratings.csv, file_format=csv, delimiter=,, timestamp_unit=s"
+    report = TaskReport("split", "success", 1, 0.1, "reused", long, made_at=NOW, made_by="old")
+    assert report.result.startswith("reused (log_path=replay/ml100k_ratings.csv, …, made Nov 25 ")
+    assert report.parameters == long
+
+
 def test_a_failed_task_has_its_log_as_it_was_and_says_where_the_whole_is() -> None:
     report = watch(Airflow(answers=["failed"], tasks_now=[task("als", "failed")]), RecordingReporter())
     (failed,) = report.failed
     assert failed.log_tail == ("Traceback:", '    raise ValueError("x")')
-    assert failed.cause == runs.FailureCause('raise ValueError("x")', "what to do")
+    assert failed.cause == FailureCause('raise ValueError("x")', "what to do")
     assert failed.log_source == "/logs/attempt=1.log"
 
 
@@ -236,7 +260,7 @@ def test_a_failed_run_is_reported_without_a_log_that_cannot_be_read(error: Excep
 
 def test_a_log_on_the_server_need_not_be_a_path_that_exists_here() -> None:
     # What a user may not look at raises the same kind of error as a name that is too long.
-    failed = runs.FailedTask("als", 1, None, (), f"/root/airflow/{'l' * 300}.log", "http://airflow/log")
+    failed = FailedTask("als", 1, None, (), f"/root/airflow/{'l' * 300}.log", "http://airflow/log")
     assert commands._problem(failed).hint == "see the complete log: http://airflow/log"
 
 
@@ -244,7 +268,7 @@ def test_a_log_on_the_server_need_not_be_a_path_that_exists_here() -> None:
 def test_the_message_of_a_failed_task_is_shown_once(length: int) -> None:
     message = f"StepError: {'x' * length}"
     tail = ("computing als", message)
-    failed = runs.FailedTask("als", 1, runs.FailureCause(message, "What it means."), tail, None, "http://log")
+    failed = FailedTask("als", 1, FailureCause(message, "What it means."), tail, None, "http://log")
     problem = commands._problem(failed)
     assert problem.message == f"task als failed (try 1): {message}"
     assert problem.details == "What it means.\n\ncomputing als"
@@ -252,7 +276,7 @@ def test_the_message_of_a_failed_task_is_shown_once(length: int) -> None:
 
 def test_the_lines_of_the_cause_come_from_the_log_that_has_it() -> None:
     server = Airflow(answers=["failed"], tasks_now=[task("als", "failed")])
-    cause = runs.FailureCause("KeyError: 'x'", "", ("Traceback (most recent call last):", "KeyError: 'x'"))
+    cause = FailureCause("KeyError: 'x'", "", ("Traceback (most recent call last):", "KeyError: 'x'"))
     report = runs.watch(
         server,  # type: ignore[arg-type]
         server.run("", ""),
@@ -386,7 +410,7 @@ def test_ctrl_c_says_what_is_known_and_how_to_follow_and_stop_the_run(answers: l
         watch(Interrupts(answers=answers), RecordingReporter())
     assert "replayctl runs follow two_stage_ml1m_alice run1" in (excinfo.value.hint or "")
     assert "replayctl runs stop two_stage_ml1m_alice run1" in (excinfo.value.hint or "")
-    assert isinstance(excinfo.value.data, runs.RunReport)
+    assert isinstance(excinfo.value.data, RunReport)
     assert (excinfo.value.data.run_id, excinfo.value.data.outcome) == ("run1", "unfinished")
 
 
