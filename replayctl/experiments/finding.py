@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 
-from replayctl.bundle.stubs import read_header
+from replayctl.bundle.stubs import read_header, stub_name
 from replayctl.clients.airflow import AirflowApi, DagInfo
 from replayctl.clients.airflow_runs import LIVE_RUN_STATES, RunInfo
 from replayctl.errors import AuthFailed, NotFound, UsageProblem
 from replayctl.settings.namespace import Namespace
+from replayctl.shipped import shipped_dir
 
 _NAMES_SHOWN = 8
 
@@ -72,8 +74,9 @@ def find_run(api: AirflowApi, dag: DagInfo, run_id: str | None, *, unfinished: b
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
-    """The names most similar to `name`, best match first."""
-    return difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
+    """The names most similar to `name` in any case, best match first."""
+    by_key = {other.lower(): other for other in names}
+    return [by_key[key] for key in difflib.get_close_matches(name.lower(), list(by_key), n=3, cutoff=0.6)]
 
 
 def _belongs_to(api: AirflowApi, namespace: Namespace, dag_id: str) -> bool:
@@ -87,7 +90,11 @@ def _belongs_to(api: AirflowApi, namespace: Namespace, dag_id: str) -> bool:
 
 def _hint(api: AirflowApi, namespace: Namespace, name: str) -> str:
     suffix, plain = namespace.suffix, plain_name(namespace, name)
-    names = sorted(dag.dag_id.removesuffix(suffix) for dag in api.dags() if _may_be_ours(dag, suffix))
+    ours = [dag for dag in api.dags() if _may_be_ours(dag, suffix)]
+    # There are many shipped DAGs, and the user's own would not be among the first.
+    shipped = {stub_name(module.stem, suffix) for module in shipped_dir("dags").glob("dag_*.py")}
+    ours.sort(key=lambda dag: (PurePosixPath(dag.fileloc).name in shipped, dag.dag_id))
+    names = [dag.dag_id.removesuffix(suffix) for dag in ours]
     close = [name for name in nearest(plain, names) if _belongs_to(api, namespace, namespace.dag_id(name))]
     if close:
         return f"did you mean {' or '.join(close)}?"

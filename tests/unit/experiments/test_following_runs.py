@@ -50,6 +50,7 @@ class Airflow:
     url: str = "http://airflow"
     pages: str = url
     owners: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
     may_read_code: bool = True
     answers: list[Any] = field(default_factory=list)
     tasks_now: list[TaskInfo] = field(default_factory=list)
@@ -68,7 +69,7 @@ class Airflow:
         return DagInfo(dag_id, "f", "t", self.paused, self.stale) if dag_id in self.owners else None
 
     def dags(self) -> list[DagInfo]:
-        return [DagInfo(dag_id, "f", "t", False, False) for dag_id in self.owners]
+        return [DagInfo(dag_id, self.files.get(dag_id, "f"), "t", False, False) for dag_id in self.owners]
 
     def dag_source(self, dag_id: str) -> str:
         if not self.may_read_code:
@@ -150,10 +151,22 @@ def test_without_the_right_to_read_code_the_common_namespace_is_closed() -> None
         finding.find_dag(server, Namespace(None), "two_stage_ml1m_bob")  # type: ignore[arg-type]
 
 
-def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
+@pytest.mark.parametrize("name", ["two_stage_ml1n", "Two_Stage_ML1M"])
+def test_a_misspelt_name_is_answered_with_the_nearest(name: str) -> None:
     with pytest.raises(NotFound) as excinfo:
-        finding.find_dag(Airflow(owners=OWNERS), Namespace("alice"), "two_stage_ml1n")  # type: ignore[arg-type]
+        finding.find_dag(Airflow(owners=OWNERS), Namespace("alice"), name)  # type: ignore[arg-type]
     assert excinfo.value.hint == "did you mean two_stage_ml1m?"
+
+
+def test_of_many_dags_those_that_are_not_shipped_are_named_first() -> None:
+    shipped = [f"first_level_{number}_alice" for number in range(10)]
+    server = Airflow(owners=dict.fromkeys([*shipped, "shop_alice"], "alice"))
+    server.files = dict.fromkeys(shipped, "/dags/dag_two_stage_scenarios_alice.py") | {
+        "shop_alice": "/dags/dag_shop_alice.py"
+    }
+    with pytest.raises(NotFound) as excinfo:
+        finding.find_dag(server, Namespace("alice"), "xyz")  # type: ignore[arg-type]
+    assert (excinfo.value.hint or "").startswith("use one of your DAGs: shop, first_level_0, ")
 
 
 def watch(
