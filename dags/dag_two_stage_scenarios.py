@@ -20,6 +20,7 @@ from .dag_entities import (
     model_params,
 )
 from .dag_specs import DagSpec, StepSpec
+from .model_parameters import MODEL_PARAMETERS, unknown_parameters
 
 CANDIDATES = 100
 METRICS_AT = (5, 10, 25, 50, 100)
@@ -80,8 +81,12 @@ def split_step(dataset: DatasetInfo) -> StepSpec:
 def first_level_step(dataset: DatasetInfo, name: str, model: FirstLevelModel) -> StepSpec:
     """One RePlay model: candidates for the second level's training, and for the test queries after a refit.
 
-    `name` does not affect the result: the same model under another name is the same artifact.
+    `name` does not affect the result: the same model under another name is the same artifact. Raises ValueError for a
+    parameter that the model has on neither engine, if the embedded one has the model.
     """
+    known = MODEL_PARAMETERS.get(model.class_path, tuple(model.parameters))
+    if trouble := unknown_parameters(model.class_path, model.parameters, known):
+        raise ValueError(f"model {name}: {trouble}")
     parameters = {"class_path": model.class_path, "kwargs": dict(model.parameters), "candidates": CANDIDATES}
     split = split_step(dataset)
     return _step(

@@ -79,7 +79,7 @@ def _is_new(step: Step) -> bool:
 
 
 def _parameters(step: Step) -> str:
-    own = ", ".join(f"{name}: {value}" for name, value in step.overridden.items())
+    own = ", ".join(f"{name}: {'unset' if value is None else value}" for name, value in step.overridden.items())
     return f"{step.parameters_text}{f' (the data set overrides {own})' if own else ''}"
 
 

@@ -1,11 +1,13 @@
 """Fits on the embedded engine: each model, in its own environment, the same for any number of threads."""
 
+import inspect
 from collections.abc import Mapping
 
 import numpy as np
 import pytest
 
 from dags.dag_entities import EMBEDDED_MODELS, FIRST_LEVEL_MODELS, FirstLevelModel
+from dags.model_parameters import MODEL_PARAMETERS
 from dags.workloads.context import StepError
 from dags.workloads.models import fits, scorer
 from dags.workloads.models.bounds import check_parameters
@@ -85,3 +87,17 @@ def test_the_shipped_values_are_within_the_bounds(model: FirstLevelModel) -> Non
     check_parameters(model.class_path, model.parameters)
     with pytest.raises(StepError, match="^parameter "):
         check_parameters(model.class_path, {name: -1.5 for name in (*model.parameters, "use_rating")})
+
+
+def test_a_dag_may_set_what_a_model_of_either_engine_has() -> None:
+    """ALS on Spark has two parameters more: its blocks."""
+    known = {path: set(names) for path, names in MODEL_PARAMETERS.items()}
+    known["replay.models.ALSWrap"] -= {"num_item_blocks", "num_query_blocks"}
+    assert known == {
+        path: {
+            argument.name
+            for argument in inspect.signature(compute).parameters.values()
+            if argument.kind is inspect.Parameter.KEYWORD_ONLY
+        }
+        for path, compute in fits.FITS.items()
+    }

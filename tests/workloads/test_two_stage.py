@@ -56,7 +56,10 @@ def test_recall_of_the_second_levels_positives_is_reported(pipeline: Pipeline) -
     ("changed", "message"),
     [
         ({"class_path": "replay.models.NoSuchModel"}, r"no model 'replay.models.NoSuchModel' .*--engine spark"),
-        ({"kwargs": {"ranks": 3}}, "does not take .*ranks"),
+        (
+            {"kwargs": {"use_ratings": 1}},
+            r"PopRec has no parameter 'use_ratings' \(did you mean use_rating\?\); known: use",
+        ),
     ],
 )
 def test_models_that_the_engine_does_not_have_are_named(
@@ -99,7 +102,7 @@ def test_counts_are_those_that_the_models_saw(pipeline: Pipeline) -> None:
 
 
 def test_a_model_that_proposes_nothing_is_a_warning(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fit_nothing(interactions: fits.Interactions, workers: object, **kwargs: object) -> ItemScores:
+    def fit_nothing(interactions: fits.Interactions, workers: object, *, num_neighbours: int) -> ItemScores:
         return ItemScores(np.full(interactions.shape[1], -np.inf))
 
     monkeypatch.setitem(fits.FITS, "replay.models.ItemKNN", fit_nothing)

@@ -5,6 +5,7 @@ Arguments have the names of RePlay's.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
+from ...model_parameters import unknown_parameters
 from ..context import StepError
 from . import Factors, Floats, Ids, ItemScores, ItemSimilarities, Model
 from .bounds import check_parameters
@@ -57,10 +59,12 @@ def fit(class_path: str, kwargs: Mapping[str, Any], interactions: Interactions, 
             f"the embedded engine has no model {class_path!r} (it has {', '.join(sorted(FITS))}): run the step on "
             "Spark, with `replayctl run EXPERIMENT --engine spark` or engine='spark' in its spec"
         )
-    try:
-        return FITS[class_path](interactions, workers, **kwargs)
-    except TypeError as error:
-        raise StepError(f"{class_path} does not take {dict(kwargs)}: {error}") from error
+    compute = FITS[class_path]
+    arguments = inspect.signature(compute).parameters.values()
+    known = [argument.name for argument in arguments if argument.kind is argument.KEYWORD_ONLY]
+    if trouble := unknown_parameters(class_path, kwargs, known):
+        raise StepError(trouble)
+    return compute(interactions, workers, **kwargs)
 
 
 def fit_popularity(interactions: Interactions, workers: Workers, *, use_rating: bool = False) -> Model:

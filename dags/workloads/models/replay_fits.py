@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 from scipy.sparse import csr_matrix
 
+from ...model_parameters import unknown_parameters
 from ..context import StepError
 from . import Factors, Ids, ItemScores, ItemSimilarities, Model, scorer
 from .bounds import check_parameters
@@ -80,10 +82,11 @@ def make(class_path: str, kwargs: Mapping[str, Any]) -> Any:
         raise StepError(f"RePlay has no model {class_path!r}: {error}") from error
     if name == "ALSWrap":
         kwargs = {"num_item_blocks": ALS_BLOCKS, "num_query_blocks": ALS_BLOCKS, **kwargs}
-    try:
-        return kind(**kwargs)
-    except TypeError as error:
-        raise StepError(f"{class_path} does not take {dict(kwargs)}: {error}") from error
+    arguments = inspect.signature(kind).parameters
+    takes_any = any(argument.kind is argument.VAR_KEYWORD for argument in arguments.values())
+    if trouble := "" if takes_any else unknown_parameters(class_path, kwargs, tuple(arguments)):
+        raise StepError(trouble)
+    return kind(**kwargs)
 
 
 def dataset(interactions: DataFrame) -> Any:

@@ -30,6 +30,14 @@ def test_a_step_of_two_dags_is_one_row_under_the_first() -> None:
     assert len(blocks) == 1
 
 
+def test_a_parameter_that_only_the_data_set_sets_was_unset() -> None:
+    overridden = {"shrink": None, "rank": 100}
+    step = Step("knn", "i", "", (), parameters_text="shrink=5, rank=32", overridden=overridden, prospect=NEW)
+    (table,) = steps_table([Dag("a", "dag_a", "", "a", (step,))])
+    assert isinstance(table, Table)
+    assert table.rows[0][3] == "shrink=5, rank=32 (the data set overrides shrink: unset, rank: 100)"
+
+
 def test_data_sets_without_a_result_share_a_line() -> None:
     dags = [dag("a", "ml1m", split=NEW, als=NEW), dag("b", "ml100k", split=REUSED, als=NEW), dag("c", "msd", split=NEW)]
     blocks = steps_table(dags)

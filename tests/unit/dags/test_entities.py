@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dags import dag_two_stage_scenarios as scenarios
-from dags.dag_entities import DATASETS, Namespace, Resources, model_params
+from dags.dag_entities import DATASETS, FirstLevelModel, Namespace, Resources, model_params
 from dags.dag_specs import DagSpec, Deployment, StepSpec
 
 ROOT = Path(__file__).parents[3]
@@ -216,3 +216,14 @@ def test_entities_and_specs_import_the_standard_library_only() -> None:
                 and (node.module or "").partition(".")[0] != "airflow"
             ):
                 assert (node.module or "").partition(".")[0] in sys.stdlib_module_names
+
+
+def test_a_parameter_that_a_model_does_not_have_is_refused_before_a_deploy() -> None:
+    dataset = replace(DATASETS["ml100k"], model_overrides={"itemknn": {"num_neighbors": 9}})
+    message = r"model itemknn: .*ItemKNN has no parameter 'num_neighbors' \(did you mean num_neighbours\?\); k"
+    with pytest.raises(ValueError, match=message):
+        scenarios.first_level_step(dataset, "itemknn", model_params("itemknn", dataset=dataset)["itemknn"])
+    with pytest.raises(ValueError, match=r"PopRec has no parameters 'x', 'y'; known: use_rating$"):
+        scenarios.first_level_step(dataset, "pop", FirstLevelModel("replay.models.PopRec", {"x": 1, "y": 2}))
+    # Only RePlay knows those of its other models.
+    assert scenarios.first_level_step(dataset, "ucb", FirstLevelModel("replay.models.UCB", {"anything": 1}))

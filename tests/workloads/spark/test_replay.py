@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame
 
+from dags.model_parameters import MODEL_PARAMETERS
 from dags.workloads.context import StepError
 from dags.workloads.engines.spark import SparkEngine
 from dags.workloads.metrics import measure
@@ -141,3 +142,9 @@ def test_metrics_are_replays(tmp_path: Path) -> None:
 def test_a_value_that_spark_would_refuse_is_named_before_it_gets_there(spark_engine: SparkEngine) -> None:
     with pytest.raises(StepError, match=r"^parameter rank of replay.models.Word2VecRec must be a whole number"):
         replay_fits.make("replay.models.Word2VecRec", {"rank": 0})
+
+
+def test_a_parameter_that_replay_does_not_have_is_named(spark_engine: SparkEngine) -> None:
+    known = ", ".join(MODEL_PARAMETERS["replay.models.ALSWrap"])
+    with pytest.raises(StepError, match=rf"no parameter 'ranks' \(did you mean rank\?\); known: {known}$"):
+        replay_fits.make("replay.models.ALSWrap", {"ranks": 3})
