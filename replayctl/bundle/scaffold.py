@@ -26,7 +26,8 @@ NAME = "@NAME@"
 # Any of the data sets in dag_entities.py (ml100k is there without a cluster), or a DatasetInfo of your own.
 DATASET = DATASETS["ml100k"]
 # Short names of FIRST_LEVEL_MODELS in dag_entities.py; add a model or change its parameters there. A data set's own
-# values (model_overrides of its DatasetInfo) come before them.
+# values (model_overrides of its DatasetInfo) come before them. als, itemknn, poprec and slim run on either engine;
+# word2vec, ucb and other models of RePlay need Spark (on one machine: replayctl local up --engine spark).
 MODELS = ("als", "poprec")
 
 

@@ -70,7 +70,7 @@ def run(
       replayctl run two_stage_ml100k --wait
       replayctl run two_stage_ml100k --force first_level_als
     """
-    from replayctl.experiments import finding, runs
+    from replayctl.experiments import finding, runs, services
 
     if timeout is not None and not wait:
         raise UsageProblem("--timeout requires --wait", hint="add --wait, or remove --timeout")
@@ -78,6 +78,7 @@ def run(
     api, find = _server(ctx, shared=shared, with_stale=False)
     dag_info = find(dag)
     finding.check_force(api, dag_info, force or ())
+    services.check_spark(app.settings, api, dag_info.dag_id, engine)
     if dry_run:
         data = {"dag_id": dag_info.dag_id, "force": force or [], "engine": engine, "dry_run": True}
         lines = (

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from replayctl.console.events import Reporter
-from replayctl.errors import SettingsError, UsageProblem
+from replayctl.errors import NotReady, SettingsError, UsageProblem
 from replayctl.settings.declared import Settings
 from replayctl.settings.load import LOCAL_PROFILE
 
@@ -17,19 +17,48 @@ if TYPE_CHECKING:
     from replayctl.clients.mlflow import MlflowApi
     from replayctl.experiments.worker_pods import WorkerPods
 
+# A line in the documentation of a step's task (dags/dag_pages.py).
+_ON_SPARK = "Engine: spark"
+
 
 def has_airflow(settings: Settings) -> bool:
     """Whether the profile has an Airflow that can be asked without further settings; the local one always has."""
     return bool(settings.airflow.url or settings.airflow.username) or settings.profile == LOCAL_PROFILE
 
 
+def is_local(settings: Settings) -> bool:
+    """Whether the profile's Airflow is the local stack's."""
+    return settings.airflow.url is None and settings.profile == LOCAL_PROFILE
+
+
 def is_stopped(settings: Settings) -> bool:
     """Whether the profile's Airflow is the local stack's and no part of that runs; of others, nothing is known."""
-    if settings.airflow.url is not None or settings.profile != LOCAL_PROFILE:
+    if not is_local(settings):
         return False
     from replayctl.local import stack
 
     return not stack.running_parts(settings)
+
+
+def check_spark(settings: Settings, api: AirflowApi, dag_id: str, engine: str | None) -> None:
+    """Raises NotReady for a DAG with steps on Spark if the local stack has no Spark; `engine` is that of the run.
+
+    Which steps another engine than their own could compute is not known here, so with one, only Spark is checked.
+    """
+    if not is_local(settings) or engine == "embedded":
+        return
+    from replayctl.local import environments
+
+    if engine == "spark":
+        what = "--engine spark"
+    else:
+        steps = [name for name, text in api.tasks_docs(dag_id).items() if _ON_SPARK in text.splitlines()]
+        what = f"step{'s' if len(steps) > 1 else ''} {', '.join(sorted(steps))} of {dag_id}" if steps else ""
+    if what and not environments.has_spark(settings):
+        verb = "need" if what.startswith("steps ") else "needs"
+        raise NotReady(
+            f"{what} {verb} Spark, which the local stack does not have", hint="run `replayctl local up --engine spark`"
+        )
 
 
 @contextlib.contextmanager
@@ -43,7 +72,7 @@ def open_airflow(
     """
     from replayctl.clients.airflow import AirflowApi
 
-    if settings.airflow.url is None and settings.profile == LOCAL_PROFILE:
+    if is_local(settings):
         from replayctl.local import stack
 
         yield stack.airflow_api(settings)

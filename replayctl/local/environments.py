@@ -129,6 +129,11 @@ def known_java_home(configured: Path | None) -> Path | None:
         return None
 
 
+def has_spark(settings: Settings) -> bool:
+    """Whether the environment of Spark is complete and there is a Java for it."""
+    return find_damage(SPARK, settings.cache_dir) is None and known_java_home(settings.local.java_home) is not None
+
+
 def spark_home(cache_dir: Path) -> Path:
     """The folder of Spark in its environment, which may not exist yet."""
     return path_of(SPARK, cache_dir) / "lib" / f"python{_SPARK_PYTHON_VERSIONS[0]}" / "site-packages" / "pyspark"

@@ -327,6 +327,8 @@ def test_the_embedded_engine_needs_no_spark_submit(deployment: Deployment, monke
     monkeypatch.setenv("REPLAYCTL_PYTHON_EMBEDDED", sys.executable)
     spec = dag_specs(Namespace("alice"))[0].on("embedded")
     task = make_operator(spec, spec.steps[0], deployment, "dag_two_stage_scenarios")
+    # The CLI reads this line.
+    assert "Engine: embedded" in (task.doc_md or "").splitlines()
     script = Path(deployment.artifacts_root) / "step.py"
     script.write_text("import sys; sys.exit(f'StepError: {sys.argv[1]}')")
     task.application = str(script)

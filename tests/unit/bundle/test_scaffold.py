@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dags.dag_entities import FIRST_LEVEL_MODELS
 from replayctl.bundle import scaffold, validation
 from replayctl.bundle.release import build_release
 from replayctl.bundle.specs import load_specs
@@ -27,6 +28,14 @@ def test_a_new_folder_with_new_dags_is_a_release_without_findings(tmp_path: Path
     assert validation.check(release, scaffolded.path, artifacts_root="/a") == ()
     ids = [dag.dag_id for dag in load_specs(release, timeout_s=30) if dag.module == "dag_mine"]
     assert ids == ["mine_alice"]
+
+
+def test_a_new_dag_says_which_models_need_spark(tmp_path: Path) -> None:
+    text = scaffold.new_dag("mine", scaffold.init(tmp_path).path, suffix="").path.read_text().replace("\n# ", " ")
+    either = [name for name, model in FIRST_LEVEL_MODELS.items() if "embedded" in model.engines]
+    spark = [name for name, model in FIRST_LEVEL_MODELS.items() if "embedded" not in model.engines]
+    assert f"{', '.join(either[:-1])} and {either[-1]} run on either engine" in text
+    assert f"{', '.join(spark)} and other models of RePlay need Spark" in text
 
 
 def test_nothing_is_overwritten_and_a_dry_run_writes_nothing(tmp_path: Path) -> None:

@@ -3,14 +3,16 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from replayctl.cluster import api
-from replayctl.errors import SettingsError
-from replayctl.experiments.services import has_airflow, open_airflow, open_mlflow
+from replayctl.errors import NotReady, SettingsError
+from replayctl.experiments.services import check_spark, has_airflow, open_airflow, open_mlflow
 from replayctl.forwarding import tunnel
 from replayctl.forwarding.announce import announce_forward
+from replayctl.local import environments
 from replayctl.settings.declared import Settings
 from replayctl.settings.load import load_settings
 from tests.reporters import RecordingReporter
@@ -122,3 +124,30 @@ def test_an_anonymous_call_needs_no_credentials(tmp_path: Path, forwards: list[s
         open_airflow(settings_of(tmp_path), {}, RecordingReporter()),
     ):
         pass
+
+
+class Server:
+    """An Airflow with a step on each engine."""
+
+    def tasks_docs(self, dag_id: str) -> dict[str, str]:
+        return {"als": "Release: r_1\n\nEngine: embedded\n", "word2vec": "Release: r_1\n\nEngine: spark\n"}
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [(None, "^step word2vec of mine needs Spark, which"), ("spark", "^--engine spark needs Spark"), ("embedded", "")],
+)
+def test_a_run_that_needs_spark_is_refused_where_the_local_stack_has_none(
+    clean_environment: Path, monkeypatch: pytest.MonkeyPatch, engine: str | None, message: str
+) -> None:
+    server: Any = Server()
+    settings = settings_of(clean_environment, "local")
+    if message:
+        with pytest.raises(NotReady, match=message) as excinfo:
+            check_spark(settings, server, "mine", engine)
+        assert excinfo.value.hint == "run `replayctl local up --engine spark`"
+    else:
+        check_spark(settings, server, "mine", engine)
+    check_spark(settings_of(clean_environment), server, "mine", engine)
+    monkeypatch.setattr(environments, "has_spark", lambda settings: True)
+    check_spark(settings, server, "mine", engine)
