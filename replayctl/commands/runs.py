@@ -283,8 +283,8 @@ def _problem(task: FailedTask) -> Problem:
     tail = task.log_tail
     if task.cause is not None:
         message += f": {task.cause.summary}"
-        if tail[-1:] == (task.cause.summary,) and not any(line.startswith("Traceback") for line in tail):
-            tail = tail[:-1]
+        if not any(line.startswith("Traceback") for line in tail):
+            tail = tuple(line for line in tail if line != task.cause.summary)
     lines = [line if len(line) <= _LINE_WIDTH else f"{line[:_LINE_WIDTH]} …" for line in tail]
     if task.cause is not None and task.cause.explanation:
         lines = [task.cause.explanation, "", *lines]

@@ -14,11 +14,14 @@ _OPERATOR = "Task failed with exception"
 _IN_WORDS = "AirflowException: "
 # How the operator (dags/dag_process.py) repeats the last words of a step.
 _REPEATED = "the step failed: "
+# What Airflow's hook says after Spark's driver has failed, and how the driver (dags/dag_submit.py) says why.
+_OF_THE_HOOK = "Cannot execute: "
+_OF_THE_DRIVER = re.compile(r"(?:StepError|ArtifactError|HdfsError): ")
 _END = "::endgroup::"
 # Groups of lines that Airflow's pages fold: the log's own path, and the start of the worker.
 _BEFORE_THE_STEP = ("::group::Log message source details", "::group::Pre Execute")
-# The last one is the step's whole document as JSON.
-_NOISE = ("::group::", _END, "the step: {")
+# The last two have the step's whole document, as JSON and in base64.
+_NOISE = ("::group::", _END, "the step: {", "Spark-Submit cmd: ")
 # Airflow's folder of a release, or the archive that Python and Spark import.
 _RELEASE = re.compile(r'(?<=File ")[^"]*/(r_[0-9a-f]{16})(?:\.zip/\1)?/(?=[^"]+", line \d+)')
 
@@ -58,5 +61,7 @@ def _operators_words(own: Sequence[str], operator: Sequence[str]) -> Sequence[st
     if start is None:
         return operator
     words = [operator[start].removeprefix(_IN_WORDS), *operator[start + 1 :]]
+    if words[0].startswith(_OF_THE_HOOK) and any(_OF_THE_DRIVER.match(line) for line in own):
+        return ()
     repeated = words[0].removeprefix(_REPEATED)
     return () if repeated != words[0] and any(line.strip() == repeated for line in own) else words

@@ -54,6 +54,14 @@ def test_the_message_of_a_step_error_is_shown_once() -> None:
     assert log_excerpt(log, 40) == own
 
 
+def test_the_hook_of_spark_adds_nothing_to_what_the_driver_says() -> None:
+    failed = (*OPERATOR[:-1], "AirflowException: Cannot execute: spark-submit --master local[2] x. Error code is: 1.")
+    own = ("computing als (rank=32)", "StepError: no table x", "26/11/26 12:44:18 INFO ShutdownHookManager: called")
+    assert log_excerpt((*START, own[0], "Spark-Submit cmd: spark-submit x", *own[1:], *failed), 40) == own
+    words = failed[-1].removeprefix("AirflowException: ")
+    assert log_excerpt((*START, own[0], *failed), 40) == (own[0], words)
+
+
 def test_what_only_the_operator_says_is_shown_without_its_traceback() -> None:
     words = "input split (/a) is incomplete: clear task split"
     log = (*START, *OPERATOR[:-1], f"AirflowException: {words}", "second line", "::group::Post Execute")
