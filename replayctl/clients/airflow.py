@@ -49,6 +49,13 @@ class AirflowApi(RunsApi):
         answer = self._call(f"DAG {dag_id}", lambda client: TaskApi(client).get_tasks(dag_id))
         return {task.task_id or "": task.doc_md or "" for task in answer.tasks}
 
+    def task_graph(self, dag_id: str) -> Mapping[str, frozenset[str]]:
+        """The tasks of a DAG, each with those that directly depend on it. Raises NotFound for an unknown DAG."""
+        from airflow_client.client import TaskApi
+
+        answer = self._call(f"DAG {dag_id}", lambda client: TaskApi(client).get_tasks(dag_id))
+        return {task.task_id or "": frozenset(task.downstream_task_ids or ()) for task in answer.tasks}
+
     def find_dag(self, dag_id: str) -> DagInfo | None:
         """The DAG, or None if the server does not know it."""
         from airflow_client.client import DAGApi

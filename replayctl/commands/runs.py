@@ -77,15 +77,16 @@ def run(
     app: AppContext = ctx.obj
     api, find = _server(ctx, shared=shared, with_stale=False)
     dag_info = find(dag)
-    finding.check_force(api, dag_info, force or ())
+    forced = finding.forced_steps(api, dag_info, force or ())
     services.check_spark(app.settings, api, dag_info.dag_id, engine)
     if dry_run:
-        data = {"dag_id": dag_info.dag_id, "force": force or [], "engine": engine, "dry_run": True}
-        lines = (
-            f"would start {dag_info.dag_id} in the Airflow of profile {app.settings.profile}",
-            "run `replayctl sync-dags --dry-run` to see what it would compute, and what it would reuse",
-        )
-        return Result("run", data, (Lines(lines),))
+        data = {"dag_id": dag_info.dag_id, "force": force or [], "forced_steps": forced, "engine": engine}
+        lines = [f"would start {dag_info.dag_id} in the Airflow of profile {app.settings.profile}"]
+        if forced:
+            lines.append(f"would compute again: {', '.join(forced)}")
+        rest = "it would compute and reuse" if not forced else "the other steps would compute and reuse"
+        lines.append(f"run `replayctl sync-dags --dry-run` to see what {rest}")
+        return Result("run", {**data, "dry_run": True}, (Lines(tuple(lines)),))
     started = runs.start(api, dag_info, force or (), app.reporter, engine=engine)
     if not wait:
         return _result("run", runs.report_of(api, started))

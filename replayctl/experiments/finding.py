@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import graphlib
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
@@ -36,16 +37,31 @@ def find_dag(api: AirflowApi, namespace: Namespace, name: str, *, with_stale: bo
     raise NotFound(f"Airflow at {api.url} has no {kind}DAG {dag_id!r}", hint=_hint(api, namespace, name))
 
 
-def check_force(api: AirflowApi, dag: DagInfo, force: Sequence[str]) -> None:
-    """Raises UsageProblem for a step that the DAG does not have, since Airflow would ignore it."""
+def forced_steps(api: AirflowApi, dag: DagInfo, force: Sequence[str]) -> list[str]:
+    """The steps that a run with `force` computes again: those named, and all that depend on them, in the DAG's order.
+
+    Raises UsageProblem for a step that the DAG does not have, since Airflow would ignore it.
+    """
     if not force:
-        return
-    known = {"all", *api.tasks_docs(dag.dag_id)}
+        return []
+    graph = api.task_graph(dag.dag_id)
+    known = {"all", *graph}
     unknown = sorted(set(force) - known)
     if unknown:
         raise UsageProblem(
             f"{dag.dag_id} has no step {', '.join(unknown)}", hint=f"use one of: {', '.join(sorted(known))}"
         )
+    before: dict[str, set[str]] = {name: set() for name in graph}
+    for name, following in graph.items():
+        for other in following & before.keys():
+            before[other].add(name)
+    forced: dict[str, None] = {}
+    for name in graphlib.TopologicalSorter(
+        {name: sorted(names) for name, names in sorted(before.items())}
+    ).static_order():
+        if "all" in force or name in force or before[name] & forced.keys():
+            forced[name] = None
+    return list(forced)
 
 
 def find_run(api: AirflowApi, dag: DagInfo, run_id: str | None, *, unfinished: bool = False) -> RunInfo:

@@ -164,6 +164,8 @@ def test_a_task_killed_hard_fails_takes_its_driver_with_it_and_succeeds_when_cle
     stack: Stack, finished: Answer
 ) -> None:
     before = stack.manifest("first_level_itemknn")
+    planned = stack.call("run", "two_stage_sample", "--force", "first_level_itemknn", "--dry-run")
+    assert planned.data["forced_steps"] == ["first_level_itemknn", "combine", "second_level_lightgbm", "evaluate"]
     started = stack.call("run", "two_stage_sample", "--force", "first_level_itemknn")
     run_id = started.data["run_id"]
     folder = stack.artifact("first_level_itemknn").parent
