@@ -283,9 +283,11 @@ def _problem(task: FailedTask) -> Problem:
     message = f"task {task.task_id} failed (try {task.try_number})"
     tail = task.log_tail
     if task.cause is not None:
-        message += f": {task.cause.summary}"
+        # The operator's own errors say in words why a step failed.
+        summary = task.cause.summary.removeprefix("AirflowException: ")
+        message += f": {summary}"
         if not any(line.startswith("Traceback") for line in tail):
-            tail = tuple(line for line in tail if line != task.cause.summary)
+            tail = tuple(line for line in tail if line not in (task.cause.summary, summary))
     lines = [line if len(line) <= _LINE_WIDTH else f"{line[:_LINE_WIDTH]} …" for line in tail]
     if task.cause is not None and task.cause.explanation:
         lines = [task.cause.explanation, "", *lines]

@@ -287,6 +287,13 @@ def test_the_message_of_a_failed_task_is_shown_once(length: int) -> None:
     assert problem.details == "What it means.\n\ncomputing als"
 
 
+def test_the_words_of_the_operator_are_shown_without_its_name() -> None:
+    tail = ("checking split", "the data of shop have changed")
+    failed = FailedTask("split", 1, FailureCause(f"AirflowException: {tail[1]}", ""), tail, None, "http://log")
+    problem = commands._problem(failed)
+    assert (problem.message, problem.details) == (f"task split failed (try 1): {tail[1]}", tail[0])
+
+
 def test_the_lines_of_the_cause_come_from_the_log_that_has_it() -> None:
     server = Airflow(answers=["failed"], tasks_now=[task("als", "failed")])
     cause = FailureCause("KeyError: 'x'", "", ("Traceback (most recent call last):", "KeyError: 'x'"))
