@@ -125,25 +125,28 @@ class WorkloadOperator(BaseOperator):
         forced = bool(self.forced_by.intersection(context["params"].get("force") or ()))
         parameters = self.step_document["parameters"]
         words = {"parameters": parameters_text(parameters)}
+        changes, expected = "", {}
         if manifest := artifact.find_manifest():
             done = self._ended_note(notes, manifest, run_id, **words)
             if not forced or done["origin"]["run_id"] == run_id:
-                if trouble := changed_data(artifact, self.step_document):
-                    raise AirflowException(trouble)
+                forced, changes = False, changed_data(artifact, self.step_document)
+                # Computed again, it fails if the files have other rows.
+                expected = {"force": True, "expected_checksum": (manifest.get("results") or {}).get("checksum")}
+            if not forced and not changes:
                 self.log.info("%s: %s", reused_text(parameters, done["origin"]), artifact)
                 instance.xcom_push(NOTE, done)
                 if has_unrecorded_runs(artifact, self.step_document):
-                    self._compute(context, artifact, forced=False)
+                    self._compute(context, artifact, {})
                 else:
                     self._mark_as_used(context, artifact, done)
                 return
         if trouble := missing_inputs(self.step_document, self.task_id, self.identities, notes):
             raise AirflowException(trouble)
-        why = "forced" if forced else why_computed(artifact, self.step_document)
+        why = "forced" if forced else changes or why_computed(artifact, self.step_document)
         values = f" ({words['parameters']})" if words["parameters"] else ""
         self.log.info("computing %s%s%s", self.task_id, values, f": {why}" if why else "")
         instance.xcom_push(NOTE, self._note(notes, outcome="computing", why=why, **words))
-        self._compute(context, artifact, forced=forced)
+        self._compute(context, artifact, {"force": True} if forced else expected)
         done = self._ended_note(notes, artifact.manifest(), run_id, why=why, **words)
         instance.xcom_push(NOTE, done)
         if done["outcome"] == "reused":
@@ -171,10 +174,11 @@ class WorkloadOperator(BaseOperator):
     def _note(self, notes: RunNotes, **result: Any) -> dict[str, Any]:
         return notes.note(self.task_id, str(self.step_document["package"]), self.step_document, **result)
 
-    def _compute(self, context: Context, artifact: Artifact, *, forced: bool) -> None:
+    def _compute(self, context: Context, artifact: Artifact, options: Mapping[str, Any]) -> None:
         document = {
             **self.step_document,
-            "force": forced,
+            "force": False,
+            **options,
             "run": self._run_of(context),
             "supervisor_pid": self.supervisor_pid(),
         }

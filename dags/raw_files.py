@@ -47,10 +47,11 @@ def raw_record(path: Path, state: Mapping[str, Mapping[str, int]]) -> bytes:
 
 
 def changed_data(artifact: Artifact, document: Mapping[str, Any]) -> str:
-    """How the raw data differ from those that a complete artifact was computed from; empty if they do not.
+    """How the raw files differ from those that a complete artifact was computed from; empty if they do not.
 
-    Also empty if the step reads no raw data, or none are where this process looks for them: results outlive their
-    data. A file is read only if its time of change is another one, and its size is not.
+    Their rows may be the same: then the step has the same result. Also empty if the step reads no raw data, or none are
+    where this process looks for them, since results outlive their data. A file is read only if its time of change is
+    another one, and its size is not.
     """
     log_path = document["parameters"].get("log_path")
     if not log_path or RAW_FILES not in artifact.folder.entries():
@@ -67,17 +68,11 @@ def changed_data(artifact: Artifact, document: Mapping[str, Any]) -> str:
         recorded = dict(json.loads(artifact.read(RAW_FILES, _MAX_RECORD_BYTES)))
         changes = [_change(path / name, recorded.get(name), state.get(name)) for name in sorted({*recorded, *state})]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        return f"{RAW_FILES} of {artifact} cannot be read ({error}): compute the step again with --force"
+        return f"{RAW_FILES} of {artifact} cannot be read ({error})"
     changes = [change for change in changes if change]
     if not changes:
         return ""
-    dataset = document["parameters"].get("dataset") or {}
-    more = f", and {len(changes) - 1} more" if len(changes) > 1 else ""
-    return (
-        f"the data of {dataset.get('name') or log_path} have changed since the step was computed from them: "
-        f"{changes[0]}{more}. New data need a new version: set version in its DatasetInfo. To keep the version and "
-        "compute all steps again, run the DAG with --force all"
-    )
+    return f"{changes[0]}{f', and {len(changes) - 1} more' if len(changes) > 1 else ''}"
 
 
 def _change(file: Path, before: Mapping[str, Any] | None, now: Mapping[str, int] | None) -> str:

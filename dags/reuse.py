@@ -62,7 +62,7 @@ def reused_text(parameters: Mapping[str, Any], origin: Mapping[str, Any]) -> str
 
 
 def prospect(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A step's outcome in a run (of `Deployment.step_document`): `reuse` with its origin, `compute` or `fail` with why.
+    """What a run would do about a step (`Deployment.step_document`): `reuse` with its origin, or `compute` and why.
 
     It does not predict what a run computes on the way, so its inputs have to be checked, too.
     """
@@ -70,7 +70,7 @@ def prospect(document: Mapping[str, Any]) -> dict[str, Any]:
     try:
         manifest = artifact.manifest()
         if changes := changed_data(artifact, document):
-            return {"outcome": "fail", "why": changes}
+            return {"outcome": "compute", "why": f"{changes}: fails if the rows have changed, too"}
         return {"outcome": "reuse", "origin": origin_of(manifest)}
     except (ArtifactError, OSError, ValueError):
         return {"outcome": "compute", "why": why_computed(artifact, document)}

@@ -48,7 +48,7 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
         raise StepError(
             f"the raw data at {path} have changed while they were read: run the DAG again when nobody writes them"
         )
-    warnings = _check(imported, parameters["dataset"])
+    warnings = _check(imported, parameters["dataset"], context.document.get("expected_checksum"))
     if context.document["engine"] == "embedded":
         _refuse_what_does_not_fit(imported.rows, context.memory_gib)
     engine = context.engine
@@ -77,22 +77,31 @@ def run(context: StepContext, output: Artifact) -> dict[str, Any]:
     return {"raw_rows": imported.rows, "checksum": imported.checksum, **counts, "warnings": warnings}
 
 
-def _check(imported: raw.RawLog, dataset: Mapping[str, Any]) -> list[str]:
-    """Raises StepError if the data are not the declared ones; returns warnings."""
+def _check(imported: raw.RawLog, dataset: Mapping[str, Any], expected: str | None) -> list[str]:
+    """Raises StepError if the data are not the declared or the expected ones; returns warnings.
+
+    `expected` is the checksum of the rows of the artifact that is replaced because its raw files are other ones.
+    """
     if imported.rows == 0:
         raise StepError(f"data set {dataset['name']} is empty")
     declared = dataset["checksum"]
-    if declared is None:
-        return [
-            f"data set {dataset['name']} declares no checksum, so that changed data would not be noticed: "
-            f'set checksum="{imported.checksum}" in its DatasetInfo'
-        ]
-    if declared != imported.checksum:
+    if declared is not None and declared != imported.checksum:
         raise StepError(
             f"the data of {dataset['name']} {dataset['version']} have changed: the declared checksum is {declared}, "
             f"and the file's is {imported.checksum}. New data need a new version: set version and "
             f'checksum="{imported.checksum}" in its DatasetInfo'
         )
+    if expected is not None and expected != imported.checksum:
+        raise StepError(
+            f"the data of {dataset['name']} {dataset['version']} have changed since its results were computed: the "
+            f"checksum of their rows was {expected}, and is {imported.checksum}. New data need a new version: set "
+            "version in its DatasetInfo. To replace all results of this version, run the DAG with --force all"
+        )
+    if declared is None:
+        return [
+            f"data set {dataset['name']} declares no checksum, by which every machine could check its rows: "
+            f'set checksum="{imported.checksum}" in its DatasetInfo'
+        ]
     return []
 
 

@@ -112,7 +112,9 @@ def test_a_complete_artifact_is_not_computed_again(deployment: Deployment, submi
     assert submissions[0]["force"] is False
 
 
-def test_a_split_of_other_data_is_not_reused(deployment: Deployment, submissions: list[dict], tmp_path: Path) -> None:
+def test_a_split_of_other_files_is_computed_again_and_must_have_the_same_rows(
+    deployment: Deployment, submissions: list[dict], tmp_path: Path
+) -> None:
     document = operator(replace(deployment, data_root=str(tmp_path / "data"))).step_document
     data = tmp_path / "data" / document["parameters"]["log_path"]
     data.parent.mkdir(parents=True)
@@ -121,14 +123,14 @@ def test_a_split_of_other_data_is_not_reused(deployment: Deployment, submissions
     artifact = Artifact(document["output"])
     temporary = artifact.begin("x")
     temporary.add(RAW_FILES, raw_record(data, raw_state(data)))
-    artifact.commit(temporary, {"run": {"run_id": "run1"}})
+    artifact.commit(temporary, {"run": {"run_id": "run1"}, "results": {"checksum": "1-0"}})
     task.execute(context("run2"))
-    data.write_text("user,item,rating\n")
-    with pytest.raises(AirflowException, match=r"the data of ml100k have changed .* had 10 bytes and has 17"):
-        task.execute(context("run3"))
     assert not submissions
+    data.write_text("user,item,rating\n")
+    task.execute(context("run3"))
+    assert [(document["force"], document["expected_checksum"]) for document in submissions] == [(True, "1-0")]
     task.execute(context("run4", force=["all"]))
-    assert len(submissions) == 1
+    assert "expected_checksum" not in submissions[1]
 
 
 def test_a_deleted_artifact_is_computed_again(deployment: Deployment, submissions: list[dict]) -> None:

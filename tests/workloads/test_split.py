@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dags.artifacts import Artifact
+from dags.raw_files import changed_data
 from dags.workloads import runner, split
 from dags.workloads.context import StepError
 from dags.workloads.engines.embedded import EmbeddedEngine
@@ -159,6 +160,25 @@ def test_a_checksum_that_nobody_has_declared_is_named(tmp_path: Path, caplog: py
     other = own(tmp_path / "declared", sample_rows(), manifest["results"]["checksum"])
     runner.run(other)
     assert Artifact(other["output"]).manifest()["warnings"] == []
+
+
+def test_other_files_must_have_the_rows_of_the_split_that_they_replace(tmp_path: Path) -> None:
+    document = own(tmp_path, sample_rows())
+    runner.run(document)
+    artifact = Artifact(document["output"])
+    before = artifact.manifest()
+    own(tmp_path, sample_rows()[::-1])
+    assert changed_data(artifact, document)
+    again = {**document, "force": True, "expected_checksum": before["results"]["checksum"]}
+    runner.run(again)
+    assert artifact.manifest()["results"] == before["results"]
+    assert changed_data(artifact, document) == ""
+    own(tmp_path, sample_rows()[:-1])
+    with pytest.raises(StepError, match=rf"have changed .* was {before['results']['checksum']}, and is "):
+        runner.run(again)
+    assert artifact.manifest()["results"] == before["results"]
+    runner.run({**document, "force": True})
+    assert artifact.manifest()["results"] != before["results"]
 
 
 def test_data_that_do_not_fit_into_the_step_s_memory_are_refused_with_the_other_engine(
