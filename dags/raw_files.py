@@ -67,8 +67,9 @@ def changed_data(artifact: Artifact, document: Mapping[str, Any]) -> str:
     try:
         recorded = dict(json.loads(artifact.read(RAW_FILES, _MAX_RECORD_BYTES)))
         changes = [_change(path / name, recorded.get(name), state.get(name)) for name in sorted({*recorded, *state})]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        return f"{RAW_FILES} of {artifact} cannot be read ({error})"
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        # Computed again, the step finds out whether the rows are the same.
+        return f"{RAW_FILES} of {artifact} cannot be read and compared ({error})"
     changes = [change for change in changes if change]
     if not changes:
         return ""

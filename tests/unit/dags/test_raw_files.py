@@ -78,7 +78,7 @@ def test_a_record_that_is_none_is_one_error(tmp_path: Path, data: Path, record: 
     artifact, document = computed(tmp_path)
     name = "." if data.name == "orders" else "2025/a.csv"
     (artifact.path / RAW_FILES).write_text(record.replace("NAME", name))
-    assert f"{RAW_FILES} of {artifact} cannot be read" in changed_data(artifact, document)
+    assert f"{RAW_FILES} of {artifact} cannot be read and compared" in changed_data(artifact, document)
 
 
 def test_a_step_without_raw_data_has_nothing_to_compare(tmp_path: Path, data: Path) -> None:
@@ -87,3 +87,16 @@ def test_a_step_without_raw_data_has_nothing_to_compare(tmp_path: Path, data: Pa
     assert changed_data(artifact, {**document, "parameters": {}}) == ""
     (artifact.path / RAW_FILES).unlink()
     assert changed_data(artifact, document) == ""
+
+
+def test_a_file_that_may_not_be_read_is_not_taken_for_the_same(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact, document = computed(tmp_path)
+    os.utime(data, ns=(1, 1))
+
+    def refuse(file: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr("dags.raw_files._sha256", refuse)
+    assert "Permission denied" in changed_data(artifact, document)
