@@ -121,7 +121,10 @@ def running_runs(settings: Settings) -> list[RunInfo]:
     if API_SERVER not in running_parts(settings):
         return []
     try:
-        return airflow_api(settings).runs("~", states=("running",))
+        api = airflow_api(settings)
+        # Its time limit is short: a stack whose server hangs is the one that has to be stopped.
+        api.health()
+        return api.runs("~", states=("running",))
     except ReplayctlError:
         return []
 

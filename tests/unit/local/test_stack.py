@@ -4,6 +4,7 @@ import http.server
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -174,6 +175,20 @@ def test_a_running_stack_has_its_environments_looked_at_again(
     with pytest.raises(NotReady, match="started"):
         stack.up(settings, RecordingReporter())
     assert stack.status(settings).stopped
+
+
+def test_runs_of_an_airflow_that_hangs_are_not_waited_for(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setattr(stack, "running_parts", lambda _: [API_SERVER])
+        monkeypatch.setattr(stack, "airflow_api", lambda _: AirflowApi(url, username="admin", password="x"))
+        monkeypatch.setattr("replayctl.clients.airflow._HEALTH_TIMEOUT_S", 0.1)
+        assert stack.running_runs(settings) == []
+        # The request with the short limit is the only one.
+        server.accept()[0].close()
+        with pytest.raises(TimeoutError):
+            server.accept()
 
 
 def test_down_ends_what_no_record_names(settings: Settings, start) -> None:
